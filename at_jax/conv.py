@@ -1,0 +1,290 @@
+r"""A convolution closed under differentiation.
+
+A convolution ``y = conv(x, w)`` is bilinear, and so are the two operations of its gradient:
+
+    forward        y = conv(x, w)
+    input_grad     x' = conv_x^T(g, w)      (g has the shape of y)
+    weight_grad    w' = conv_w^T(x, g)
+
+All three come from one trilinear form ``<g, conv(x, w)>``, so each is the transpose of the others:
+whichever of two operands is differentiated, the answer is again one of the three. They are three
+primitives here, hence every order of derivative, forward or reverse, stays inside the family.
+
+With ``lax.conv_general_dilated`` it does not: the gradient of a gradient of a strided convolution
+becomes a convolution with an image-sized kernel and ``lhs_dilation``, for which XLA has no fast kernel
+(on GPU see openxla/xla#34273). On CPU there is a second reason: XLA:CPU brings convolutions into the
+one layout that it has a fast kernel for in the entry computation only, so those inside ``lax.scan``
+fall back to a loop nest. The family is therefore spelt out in that layout, NHWC and HWIO.
+
+This is the only file that touches ``jax.interpreters``; tests/test_conv.py names the versions of jax
+that it was run on.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+_NHWC = lax.conv_dimension_numbers((1, 1, 1, 1), (1, 1, 1, 1), _DIMENSIONS)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Window:
+    """The geometry that the three operations of one convolution share; spatial pairs (H, W)."""
+
+    image: tuple[int, int]
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    padding: tuple[tuple[int, int], tuple[int, int]]
+    dilation: tuple[int, int]
+    precision: object = None
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Pixels that the dilated kernel covers."""
+        return tuple((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
+
+    @property
+    def output(self) -> tuple[int, int]:
+        """Height and width of the result of the forward convolution."""
+        return tuple(
+            max((n + sum(pad) - e) // s + 1, 0)
+            for n, pad, e, s in zip(
+                self.image, self.padding, self.extent, self.strides, strict=True
+            )
+        )
+
+
+def _forward(x, w, window: _Window):
+    """(B, H, W, C), (kh, kw, C, F) -> (B, H', W', F)."""
+    return lax.conv_general_dilated(
+        x,
+        w,
+        window.strides,
+        window.padding,
+        rhs_dilation=window.dilation,
+        dimension_numbers=_DIMENSIONS,
+        precision=window.precision,
+    )
+
+
+def _input_grad(g, w, window: _Window):
+    """(B, H', W', F), (kh, kw, C, F) -> (B, H, W, C): the mirrored kernel over the spread-out g."""
+    padding = []
+    for axis in range(2):
+        low = window.extent[axis] - 1 - window.padding[axis][0]
+        spread = (window.output[axis] - 1) * window.strides[axis] + 1
+        padding.append((low, window.image[axis] + window.extent[axis] - 1 - spread - low))
+    return lax.conv_general_dilated(
+        g,
+        jnp.flip(w, (0, 1)).swapaxes(2, 3),  # (kh, kw, F, C)
+        (1, 1),
+        padding,
+        lhs_dilation=window.strides,
+        rhs_dilation=window.dilation,
+        dimension_numbers=_DIMENSIONS,
+        precision=window.precision,
+    )
+
+
+def _weight_grad(x, g, window: _Window):
+    """(B, H, W, C), (B, H', W', F) -> (kh, kw, C, F): g as kernel, batch and channels swapped."""
+    padding = []
+    for axis in range(2):
+        low = window.padding[axis][0]
+        spread = (window.output[axis] - 1) * window.strides[axis] + 1
+        padding.append((low, window.extent[axis] - 1 + spread - window.image[axis] - low))
+    w = lax.conv_general_dilated(
+        x.transpose(3, 1, 2, 0),  # (C, H, W, B)
+        g.transpose(1, 2, 0, 3),  # (H', W', B, F)
+        window.dilation,
+        padding,
+        rhs_dilation=window.strides,
+        dimension_numbers=_DIMENSIONS,
+        precision=window.precision,
+    )
+    return w.transpose(1, 2, 0, 3)  # (C, kh, kw, F) -> (kh, kw, C, F)
+
+
+def _lax_input_grad(g, w, window: _Window):
+    """The same as _input_grad in lax's own spelling, which cuDNN's patterns are written for."""
+    x = jax.ShapeDtypeStruct((g.shape[0], *window.image, w.shape[2]), g.dtype)
+    return jax.linear_transpose(lambda x: _forward(x, w, window), x)(g)[0]
+
+
+def _lax_weight_grad(x, g, window: _Window):
+    w = jax.ShapeDtypeStruct((*window.kernel, x.shape[3], g.shape[3]), x.dtype)
+    return jax.linear_transpose(lambda w: _forward(x, w, window), w)(g)[0]
+
+
+def _define(name: str, spelling, output_shape, lax_spelling=None) -> Primitive:
+    """A bilinear primitive with one spelling for CPU and one for GPU and TPU."""
+    primitive = Primitive(name)
+    primitive.def_impl(jax.jit(lambda a, b, *, window: primitive.bind(a, b, window=window),
+                               static_argnames="window"))  # fmt: skip
+
+    def abstract_eval(a, b, *, window):
+        return a.update(shape=output_shape(a.shape, b.shape, window), weak_type=False)
+
+    primitive.def_abstract_eval(abstract_eval)
+    # Not yet measured on a GPU or TPU; lax's spelling is the one that their compilers look for.
+    mlir.register_lowering(primitive, mlir.lower_fun(lax_spelling or spelling, False))
+    mlir.register_lowering(primitive, mlir.lower_fun(spelling, False), platform="cpu")
+    return primitive
+
+
+forward_p = _define(
+    "at_conv", _forward, lambda x, w, window: (x[0], *window.output, w[3])
+)  # fmt: skip
+input_grad_p = _define(
+    "at_conv_input_grad",
+    _input_grad,
+    lambda g, w, window: (g[0], *window.image, w[2]),
+    _lax_input_grad,
+)
+weight_grad_p = _define(
+    "at_conv_weight_grad",
+    _weight_grad,
+    lambda x, g, window: (*window.kernel, x[3], g[3]),
+    _lax_weight_grad,
+)
+
+# Transposes. With the trilinear form <g, conv(x, w)>, fixing two of x, w, g gives the third.
+ad.defbilinear(
+    forward_p,
+    lambda g, x, w, *, window: input_grad_p.bind(g, w, window=window),
+    lambda g, x, w, *, window: weight_grad_p.bind(x, g, window=window),
+)
+ad.defbilinear(
+    input_grad_p,
+    lambda x, g, w, *, window: forward_p.bind(x, w, window=window),
+    lambda x, g, w, *, window: weight_grad_p.bind(x, g, window=window),
+)
+ad.defbilinear(
+    weight_grad_p,
+    lambda w, x, g, *, window: input_grad_p.bind(g, w, window=window),
+    lambda w, x, g, *, window: forward_p.bind(x, w, window=window),
+)
+
+
+def _fold(array, source: int, axis: int):
+    """Move the vmapped axis `source` in front of `axis` and merge the two."""
+    array = jnp.moveaxis(array, source, axis)
+    return array.reshape(*array.shape[:axis], -1, *array.shape[axis + 2 :])
+
+
+def _unfold(array, axis: int, size: int):
+    """Undo _fold on a result: (..., size * n, ...) -> (..., size, n, ...), vmapped axis at `axis`."""
+    return array.reshape(*array.shape[:axis], size, -1, *array.shape[axis + 1 :])
+
+
+def _define_batching(primitive: Primitive, free_axes: tuple[int, int], out_axes: tuple[int, int]):
+    """Vmap inside the family.
+
+    Each operand has one axis that the other lacks (the batch of x and g, the channels C of x and w, F
+    of w and g): over a vmapped operand alone, that axis takes the vmapped one in. With both operands
+    vmapped nothing can be merged without wasted work, and the calls are unrolled.
+    """
+
+    def rule(operands, dims, *, window):
+        for this in (0, 1):
+            if dims[1 - this] is None:
+                size = operands[this].shape[dims[this]]
+                folded = list(operands)
+                folded[this] = _fold(operands[this], dims[this], free_axes[this])
+                out = primitive.bind(*folded, window=window)
+                return _unfold(out, out_axes[this], size), out_axes[this]
+        a, b = (jnp.moveaxis(x, d, 0) for x, d in zip(operands, dims, strict=True))
+        pairs = zip(a, b, strict=True)
+        return jnp.stack([primitive.bind(x, y, window=window) for x, y in pairs]), 0
+
+    batching.primitive_batchers[primitive] = rule
+
+
+_define_batching(forward_p, free_axes=(0, 3), out_axes=(0, 3))  # x (B), w (F) -> y (B..F)
+_define_batching(input_grad_p, free_axes=(0, 2), out_axes=(0, 3))  # g (B), w (C) -> x (B..C)
+_define_batching(weight_grad_p, free_axes=(3, 3), out_axes=(2, 3))  # x (C), g (F) -> w (..CF)
+
+
+def conv_general_dilated(
+    lhs: jax.Array,
+    rhs: jax.Array,
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers=None,
+    feature_group_count: int = 1,
+    batch_group_count: int = 1,
+    precision: lax.PrecisionLike = None,
+    preferred_element_type=None,
+) -> jax.Array:
+    """Drop-in for ``lax.conv_general_dilated``, made for ``nn.Conv(conv_general_dilated=...)``.
+
+    Two-dimensional NHWC/HWIO convolutions of any stride, padding and kernel dilation run in the
+    closed family. Everything else that lax can do (other layouts, groups, input dilation, one or
+    three dimensions) is handed to lax unchanged.
+
+    Args:
+      lhs: images, ``(B, H, W, C)``.
+      rhs: kernel, ``(kh, kw, C, F)``, of the dtype of ``lhs``.
+      window_strides: steps of the window in pixels, ``(sh, sw)``.
+      padding: ``"SAME"``, ``"VALID"`` or ``((top, bottom), (left, right))`` in pixels.
+      lhs_dilation: as in lax.
+      rhs_dilation: pixels between the taps of the kernel, ``(dh, dw)``.
+      dimension_numbers: as in lax; the family takes NHWC, HWIO, NHWC.
+      feature_group_count: as in lax.
+      batch_group_count: as in lax.
+      precision: as in lax.
+      preferred_element_type: as in lax.
+
+    Returns:
+      ``(B, H', W', F)``.
+
+    >>> import jax.numpy as jnp
+    >>> x, w = jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1))
+    >>> y = conv_general_dilated(x, w, (2, 2), ((1, 1), (1, 1)),
+    ...                          dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    >>> y[0, :, :, 0]
+    Array([[4., 6.],
+           [6., 9.]], dtype=float32)
+    """
+    ours = (
+        lhs.ndim == 4
+        and dimension_numbers is not None
+        and lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers) == _NHWC
+        and all(d == 1 for d in lhs_dilation or ())
+        and feature_group_count == batch_group_count == 1
+        and lhs.dtype == rhs.dtype
+        and preferred_element_type in (None, lhs.dtype)
+        and lhs.shape[3] == rhs.shape[2]
+    )
+    if not ours:
+        return lax.conv_general_dilated(
+            lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers,
+            feature_group_count, batch_group_count, precision, preferred_element_type,
+        )  # fmt: skip
+    image, kernel = lhs.shape[1:3], rhs.shape[:2]
+    dilation = tuple(rhs_dilation or (1, 1))
+    if isinstance(padding, str):
+        extent = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True))
+        padding = lax.padtype_to_pads(image, extent, window_strides, padding)
+    window = _Window(
+        image=image,
+        kernel=kernel,
+        strides=tuple(window_strides),
+        padding=tuple((int(low), int(high)) for low, high in padding),
+        dilation=dilation,
+        precision=precision,
+    )
+    if 0 in window.output:
+        raise ValueError(
+            f"a {kernel[0]}x{kernel[1]} kernel does not fit the image, got {image[0]}x{image[1]} pixels "
+            f"padded by {window.padding}: use larger images or fewer strides"
+        )
+    return forward_p.bind(lhs, rhs, window=window)

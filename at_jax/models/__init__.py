@@ -1,0 +1,59 @@
+"""Networks by name."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from at_jax.models.adapter import Adapter
+from at_jax.models.nin import NIN
+from at_jax.models.resnet import ResNet
+from at_jax.models.wide_resnet import WideResNet
+
+__all__ = ["NIN", "Adapter", "ResNet", "WideResNet", "build"]
+
+_NUMBER = r"(\d+(?:\.\d+)?)"
+# Pattern of a name -> constructor, called with the pattern's groups and the common fields.
+_NAMES: dict[str, Callable[..., nn.Module]] = {
+    rf"wrn_(\d+)_{_NUMBER}": lambda d, k, **f: WideResNet(int(d), float(k), **f),
+    r"nin_(thin|wide)": lambda width, **f: NIN(width, **f),
+    r"nin_(thin|wide)_bn": lambda width, **f: NIN(width, batch_norm=True, **f),
+    r"resnet_(\d+)": lambda depth, **f: ResNet(int(depth), **f),
+}
+KNOWN = (
+    "wrn_DEPTH_WIDTH (wrn_16_1, wrn_40_2, ...), nin_thin, nin_wide, nin_thin_bn, nin_wide_bn, "
+    "resnet_18, resnet_34, resnet_50, resnet_101"
+)
+
+
+def build(
+    name: str,
+    num_classes: int = 10,
+    dtype: Any = jnp.float32,
+    bn_axis_name: str | None = None,
+) -> nn.Module:
+    """A network by its name.
+
+    Args:
+      name: ``"wrn_16_1"`` (depth, width), ``"nin_thin"``, ``"nin_wide_bn"``, ``"resnet_18"`` ...
+      num_classes: K.
+      dtype: of the computation, ``jnp.float32`` or ``jnp.bfloat16``.
+      bn_axis_name: the pmapped axis that batch statistics are averaged over; None on one device.
+
+    Returns:
+      A linen module; ``module.apply(variables, images, train=False)`` gives logits ``(B, K)``.
+
+    Raises:
+      ValueError: for an unknown name or a depth that the family does not have.
+
+    >>> build("wrn_16_1", num_classes=100).depth
+    16
+    """
+    for pattern, make in _NAMES.items():
+        if match := re.fullmatch(pattern, name):
+            return make(
+                *match.groups(), num_classes=num_classes, dtype=dtype, bn_axis_name=bn_axis_name
+            )
+    raise ValueError(f"unknown network {name!r}: choose one of {KNOWN}")

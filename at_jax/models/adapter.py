@@ -1,0 +1,39 @@
+"""The trainable 1x1 convolutions of full-activation transfer."""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+
+from at_jax.models import layers
+
+
+class Adapter(nn.Module):
+    """Bring student activations to the teacher's number of channels.
+
+    One 1x1 convolution with bias for each transfer point named in ``channels``; other points pass
+    through. Works in float32, whatever the network's dtype: F-ActT compares in float32 too.
+
+    Attributes:
+      channels: pairs (transfer point of the student, channels of its teacher point).
+    """
+
+    channels: tuple[tuple[str, int], ...]
+
+    @nn.compact
+    def __call__(self, taps: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        """Adapt: name -> (B, H, W, C_s) to name -> (B, H, W, C_t).
+
+        >>> import jax, jax.numpy as jnp
+        >>> adapter = Adapter(channels=(("group1", 32),))
+        >>> taps = {"group1": jnp.ones((1, 4, 4, 16))}
+        >>> variables = adapter.init(jax.random.key(0), taps)
+        >>> adapter.apply(variables, taps)["group1"].shape
+        (1, 4, 4, 32)
+        """
+        adapted = dict(taps)
+        for point, width in self.channels:
+            # A "/" in a name (a tap of a submodule) would nest the parameters.
+            name = point.replace("/", "_")
+            adapted[point] = layers.conv(width, 1, use_bias=True, name=name)(taps[point])
+        return adapted

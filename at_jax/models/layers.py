@@ -1,0 +1,111 @@
+"""The layers that every network here is made of, in PyTorch's conventions."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from at_jax.conv import conv_general_dilated
+from at_jax.precision import at_least_float32
+
+
+def conv(
+    features: int,
+    size: int,
+    *,
+    stride: int = 1,
+    use_bias: bool = False,
+    init_mode: str = "fan_in",
+    dtype: Any = jnp.float32,
+    name: str | None = None,
+) -> nn.Conv:
+    """A square convolution that pads ``size // 2`` on each side and is closed under differentiation.
+
+    "SAME" is not used: with stride 2 it pads the right side only, PyTorch pads both.
+
+    Args:
+      features: output channels.
+      size: height and width of the kernel, in pixels, odd.
+      stride: step of the window, in pixels.
+      use_bias: whether a bias is added.
+      init_mode: He's normal initialisation by ``"fan_in"`` or ``"fan_out"``.
+      dtype: of the computation; parameters are float32.
+      name: of the submodule.
+    """
+    return nn.Conv(
+        features,
+        (size, size),
+        strides=(stride, stride),
+        padding=[(size // 2, size // 2)] * 2,
+        use_bias=use_bias,
+        dtype=dtype,
+        kernel_init=nn.initializers.variance_scaling(2.0, init_mode, "normal"),
+        conv_general_dilated=conv_general_dilated,
+        name=name,
+    )
+
+
+def batch_norm(
+    x: jax.Array, *, train: bool, dtype: Any, axis_name: str | None, name: str | None = None
+) -> jax.Array:
+    """Batch normalisation with PyTorch's constants: (B, H, W, C) -> (B, H, W, C).
+
+    Args:
+      x: activations.
+      train: normalise by the batch and move the running statistics, or use those.
+      dtype: of the result; statistics and arithmetic are float32 at least.
+      axis_name: the pmapped axis over which batch statistics are averaged; None on one device.
+      name: of the submodule.
+    """
+    norm = nn.BatchNorm(
+        use_running_average=not train,
+        momentum=0.9,  # Flax keeps 0.9 of the old value, which PyTorch calls momentum 0.1.
+        epsilon=1e-5,
+        axis_name=axis_name,
+        # The fast variance E[x^2] - E[x]^2 cancels, and is clipped at 0: a kink in second order.
+        use_fast_variance=False,
+        name=name,
+    )
+    # Not BatchNorm(dtype=...): Flax mixes dtypes there, which strict dtype promotion forbids.
+    return norm(at_least_float32(x)).astype(dtype)
+
+
+def classifier(features: jax.Array, num_classes: int, dtype: Any) -> jax.Array:
+    """A linear layer with bias, called ``classifier``: (B, C) -> logits (B, K) in float32 at least."""
+    logits = nn.Dense(
+        num_classes,
+        dtype=dtype,
+        kernel_init=nn.initializers.variance_scaling(2.0, "fan_in", "normal"),
+        name="classifier",
+    )(features)
+    return at_least_float32(logits)
+
+
+def check_images(images: jax.Array, smallest: int, whose: str) -> None:
+    """Raise unless images are (B, H, W, C), floating point and large enough for the strides.
+
+    Args:
+      images: what the network was given.
+      smallest: the least height and width, in pixels: the product of the network's strides.
+      whose: the network's name, for the message.
+
+    Raises:
+      ValueError: saying what was expected and what came.
+    """
+    if images.ndim != 4:
+        raise ValueError(
+            f"{whose} takes images of shape (batch, height, width, channels), got {images.shape}: "
+            "add the missing axis, images[None] for a single image"
+        )
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(
+            f"{whose} takes normalised floating-point images, got {images.dtype}: "
+            "use at_jax.data.normalize(images, mean, std)"
+        )
+    if min(images.shape[1:3]) < smallest:
+        raise ValueError(
+            f"{whose} needs images of at least {smallest}x{smallest} pixels for its strides, got "
+            f"{images.shape[1]}x{images.shape[2]}: resize the images "
+            f"(--config.data.image_size={smallest} or more) or choose another network"
+        )

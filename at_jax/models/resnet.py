@@ -1,0 +1,123 @@
+"""Residual networks for 224-pixel images (He et al., arXiv:1512.03385), as PyTorch lays them out."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from at_jax.intermediates import tap
+from at_jax.models import layers
+
+# Blocks a stage, and whether they are bottlenecks (1x1, 3x3, 1x1).
+STAGES = {
+    18: ((2, 2, 2, 2), False),
+    34: ((3, 4, 6, 3), False),
+    50: ((3, 4, 6, 3), True),
+    101: ((3, 4, 23, 3), True),
+}
+
+
+class ResNetBlock(nn.Module):
+    """A basic or bottleneck block: (B, H, W, C) -> (B, H/stride, W/stride, F or 4 F), after ReLU."""
+
+    features: int
+    stride: int
+    bottleneck: bool
+    dtype: Any = jnp.float32
+    bn_axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """Apply the block."""
+
+        def conv_bn(x, features, size, stride, conv_name, bn_name):
+            x = layers.conv(
+                features,
+                size,
+                stride=stride,
+                init_mode="fan_out",
+                dtype=self.dtype,
+                name=conv_name,
+            )(x)
+            return layers.batch_norm(
+                x, train=train, dtype=self.dtype, axis_name=self.bn_axis_name, name=bn_name
+            )
+
+        width = self.features * (4 if self.bottleneck else 1)
+        # A bottleneck strides in its 3x3 convolution, as PyTorch does, not in its first 1x1.
+        plan = (
+            ((self.features, 1, 1), (self.features, 3, self.stride), (width, 1, 1))
+            if self.bottleneck
+            else ((self.features, 3, self.stride), (width, 3, 1))
+        )
+        y = x
+        for i, (features, size, stride) in enumerate(plan, start=1):
+            y = conv_bn(y, features, size, stride, f"conv{i}", f"bn{i}")
+            if i < len(plan):
+                y = nn.relu(y)
+        if x.shape[-1] != width or self.stride != 1:
+            x = conv_bn(x, width, 1, self.stride, "shortcut_conv", "shortcut_bn")
+        return nn.relu(x + y)
+
+
+class ResNet(nn.Module):
+    """ResNet-18, 34, 50 or 101.
+
+    Taps ``stage1`` to ``stage4`` after the last ReLU of each stage, at 1/4, 1/8, 1/16 and 1/32 of the
+    image size. ResNet-18 has 11,689,512 parameters on 1,000 classes.
+
+    Attributes:
+      depth: 18, 34, 50 or 101.
+      num_classes: K.
+      dtype: of the computation; parameters and statistics are float32.
+      bn_axis_name: the pmapped axis that batch statistics are averaged over; None on one device.
+    """
+
+    depth: int = 18
+    num_classes: int = 1000
+    dtype: Any = jnp.float32
+    bn_axis_name: str | None = None
+
+    def __post_init__(self):
+        if self.depth not in STAGES:
+            raise ValueError(
+                f"the depth of a ResNet must be one of {', '.join(map(str, STAGES))}, got {self.depth}"
+            )
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
+        """Classify images.
+
+        Args:
+          images: normalised, floating point, ``(B, H, W, C)``, at least 32x32 pixels.
+          train: use and move the batch statistics.
+
+        Returns:
+          Logits, ``(B, K)``.
+
+        Raises:
+          ValueError: if the images are of the wrong shape, dtype or size.
+        """
+        layers.check_images(images, 32, f"ResNet-{self.depth}")
+        x = layers.conv(64, 7, stride=2, init_mode="fan_out", dtype=self.dtype, name="conv1")(
+            images.astype(self.dtype)
+        )
+        x = layers.batch_norm(
+            x, train=train, dtype=self.dtype, axis_name=self.bn_axis_name, name="bn1"
+        )
+        x = nn.max_pool(nn.relu(x), (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        counts, bottleneck = STAGES[self.depth]
+        for stage, blocks in enumerate(counts, start=1):
+            for block in range(blocks):
+                x = ResNetBlock(
+                    32 * 2**stage,
+                    2 if stage > 1 and block == 0 else 1,
+                    bottleneck,
+                    dtype=self.dtype,
+                    bn_axis_name=self.bn_axis_name,
+                    name=f"stage{stage}_block{block}",
+                )(x, train=train)
+            tap(self, f"stage{stage}", x)
+        return layers.classifier(jnp.mean(x, axis=(1, 2)), self.num_classes, self.dtype)

@@ -1,0 +1,145 @@
+"""Pretrained weights for :class:`at_jax.models.ResNet`, from PyTorch's safetensors files.
+
+torchvision and timm name the parameters of resnet18, 34, 50 and 101 alike; no PyTorch is needed to
+read them. Images must be normalised as in the weights' training (for torchvision's: mean 0.485,
+0.456, 0.406 and standard deviation 0.229, 0.224, 0.225 of pixels in 0..1).
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from at_jax.models import ResNet
+
+# Our leaf -> PyTorch's; a 1-D "weight" is a BatchNorm scale.
+_LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+_MODULES = {
+    r"classifier": r"fc",
+    r"stage(\d+)_block(\d+)\.shortcut_conv": r"layer\1.\2.downsample.0",
+    r"stage(\d+)_block(\d+)\.shortcut_bn": r"layer\1.\2.downsample.1",
+    r"stage(\d+)_block(\d+)\.(\w+)": r"layer\1.\2.\3",
+}
+# PyTorch's order of axes -> ours, by rank: OIHW -> HWIO, (K, C) -> (C, K).
+_AXES = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
+
+
+def load_resnet(path: str | os.PathLike[str], module: ResNet) -> dict[str, Any]:
+    """Read a torchvision or timm ResNet from a ``.safetensors`` file.
+
+    Args:
+      path: the file; its state dict is that of resnet18, 34, 50 or 101.
+      module: the network to fill, of the same depth and ``num_classes`` (1000 for ImageNet).
+
+    Returns:
+      ``{"params": ..., "batch_stats": ...}`` for ``module.apply``, float32.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ModuleNotFoundError: if the package safetensors is not installed.
+      ValueError: if the file is damaged or not safetensors, or does not fit the module.
+    """
+    try:
+        import safetensors
+        import safetensors.numpy
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            'reading pretrained weights needs safetensors: pip install "at_jax[pretrained]"'
+        ) from error
+    try:
+        state_dict = safetensors.numpy.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise ValueError(
+            f"{os.fspath(path)} is not a complete safetensors file ({error}): download it again, or "
+            "save a PyTorch state dict with safetensors.torch.save_file"
+        ) from error
+    return convert(state_dict, module)
+
+
+def convert(state_dict: Mapping[str, np.ndarray], module: ResNet) -> dict[str, Any]:
+    """Bring a PyTorch ResNet state dict into the layout of our module.
+
+    Convolutions go from ``(O, I, H, W)`` to ``(H, W, I, O)``, the linear layer is transposed, the
+    running statistics move to ``batch_stats``, and ``num_batches_tracked`` is dropped.
+
+    Args:
+      state_dict: torchvision's names to arrays, in PyTorch's shapes.
+      module: the network to fill.
+
+    Returns:
+      ``{"params": ..., "batch_stats": ...}`` for ``module.apply``, float32.
+
+    Raises:
+      ValueError: listing every name that is missing or unexpected and every shape that differs.
+
+    >>> convert({}, ResNet(18, num_classes=10))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: the state dict does not fit ResNet-18 with 10 classes:
+    ...
+    """
+    given = {k: v for k, v in state_dict.items() if not k.endswith(".num_batches_tracked")}
+    # The abstract variables say what must come, without computing an initialisation.
+    images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    wanted = traverse_util.flatten_dict(jax.eval_shape(module.init, jax.random.key(0), images))
+    names = {path: _torch_name(path) for path in wanted}
+    shapes = {names[path]: _torch_shape(leaf.shape) for path, leaf in wanted.items()}
+    _check(given, shapes, module)
+    return traverse_util.unflatten_dict(
+        {
+            path: jnp.asarray(
+                # bfloat16 and float16 files are widened: parameters are float32 here.
+                np.transpose(given[names[path]], _AXES[len(leaf.shape)]).astype(np.float32)
+            )
+            for path, leaf in wanted.items()
+        }
+    )
+
+
+def _torch_name(path: tuple[str, ...]) -> str:
+    """('params', 'stage2_block0', 'conv1', 'kernel') -> 'layer2.0.conv1.weight'."""
+    _, *modules, leaf = path
+    name = ".".join(modules)
+    for pattern, replacement in _MODULES.items():
+        if re.fullmatch(pattern, name):
+            name = re.sub(pattern, replacement, name)
+            break
+    return f"{name}.{_LEAVES[leaf]}"
+
+
+def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(shape[axis] for axis in np.argsort(_AXES[len(shape)]))
+
+
+def _check(given: Mapping[str, np.ndarray], shapes: Mapping[str, tuple], module: ResNet) -> None:
+    """Raise unless names and shapes agree."""
+    names = [f"missing {name}" for name in shapes if name not in given]
+    names += [f"unexpected {name}" for name in given if name not in shapes]
+    sizes = [
+        f"{name} has shape {tuple(given[name].shape)}, expected {shape}"
+        for name, shape in shapes.items()
+        if name in given and tuple(given[name].shape) != shape
+    ]
+    if not names + sizes:
+        return
+    remedies = []
+    if "fc.weight" in given and len(given["fc.weight"]) != module.num_classes:
+        remedies.append(f"build the network with num_classes={len(given['fc.weight'])}")
+    if names or not remedies:
+        depth = module.depth
+        remedies.append(f"pass the state dict of resnet{depth}, or build the depth that it is of")
+    raise ValueError(
+        f"the state dict does not fit ResNet-{module.depth} with {module.num_classes} classes:\n  "
+        + "\n  ".join(names + sizes)
+        + f"\n{'; '.join(remedies)}"
+    )

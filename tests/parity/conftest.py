@@ -1,0 +1,3 @@
+"""Scripts of this folder that are run by hand or by a test, never collected."""
+
+collect_ignore = ["make_fixture.py", "check_float64.py"]
