@@ -1,0 +1,118 @@
+"""Devices: the only file that knows how many there are and what pmap is.
+
+``pmap`` maps the step over local devices; parameters are replicated, batches are split. Since jax 0.8
+it is ``jit`` of ``shard_map`` underneath, and costs nothing over ``jit`` on one device.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+AXIS_NAME = "batch"
+# Steps that may be queued before the host waits: on virtual CPU devices more than about 100 queued
+# collectives abort the process (jax 0.10).
+MAX_QUEUED_STEPS = 50
+
+
+def devices(count: int = 0) -> tuple[jax.Device, ...]:
+    """The local devices to use.
+
+    Args:
+      count: how many; 0 for all.
+
+    Returns:
+      The devices.
+
+    Raises:
+      ValueError: if there are not that many.
+    """
+    found = tuple(jax.local_devices())
+    if not 0 <= count <= len(found):
+        raise ValueError(
+            f"runtime.devices must be 0 (all) to {len(found)} on this machine, got {count}: on CPU, "
+            "virtual devices come with XLA_FLAGS=--xla_force_host_platform_device_count=N"
+        )
+    return found[: count or len(found)]
+
+
+def describe(used: tuple[jax.Device, ...]) -> str:
+    """The devices in words, for example ``"4 x NVIDIA H100"``."""
+    return f"{len(used)} x {used[0].device_kind}"
+
+
+def default_steps_per_dispatch(used: tuple[jax.Device, ...]) -> int:
+    """How many steps to put into one program: several where launching a step costs more than the host."""
+    return 1 if used[0].platform == "cpu" else 10
+
+
+def check_batch_size(batch_size: int, used: tuple[jax.Device, ...], accumulation: int) -> None:
+    """Raise unless a batch can be cut into equal parts.
+
+    Raises:
+      ValueError: with the numbers and the nearest sizes that fit.
+    """
+    parts = len(used) * accumulation
+    if batch_size < parts or batch_size % parts:
+        lower = batch_size // parts * parts
+        fitting = " or ".join(str(n) for n in (lower, lower + parts) if n > 0)
+        raise ValueError(
+            f"batch_size must be a multiple of devices x accumulation = {len(used)} x {accumulation} "
+            f"= {parts}, got {batch_size}: use {fitting}, or fewer devices (runtime.devices)"
+        )
+
+
+def shard(batch: Mapping[str, np.ndarray], count: int, axis: int = 0) -> dict[str, np.ndarray]:
+    """Cut the batch axis into ``count`` equal parts and put the parts first.
+
+    Args:
+      batch: arrays whose axis ``axis`` is the batch.
+      count: number of devices.
+      axis: 0 for ``(B, ...)``; 1 for ``(steps, B, ...)``.
+
+    Returns:
+      Arrays ``(count, B / count, ...)`` or ``(count, steps, B / count, ...)``.
+
+    >>> import numpy as np
+    >>> shard({"label": np.arange(4)}, 2)["label"].tolist()
+    [[0, 1], [2, 3]]
+    """
+
+    def cut(x):
+        parts = x.reshape(*x.shape[:axis], count, x.shape[axis] // count, *x.shape[axis + 1 :])
+        return np.ascontiguousarray(np.moveaxis(parts, axis, 0))
+
+    return {name: cut(x) for name, x in batch.items()}
+
+
+def replicate(tree: Any, used: tuple[jax.Device, ...]) -> Any:
+    """Put every array on all devices, the way the mapped steps return it.
+
+    The first call then finds its arguments as every later one does, and nothing compiles twice.
+    """
+    mesh = jax.sharding.Mesh(np.array(used), (AXIS_NAME,))
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return jax.device_put(tree, everywhere)
+
+
+def map_train(step: Callable[..., Any], used: tuple[jax.Device, ...]) -> Callable[..., Any]:
+    """Compile ``step(state, teacher, key, batch) -> (state, metrics)`` for these devices.
+
+    State, teacher and key are replicated, the batch is split along its first axis. The state's buffers
+    are donated. Outputs are those of one device, which is right because the step reduces over
+    ``AXIS_NAME``: nothing is gathered.
+    """
+    return jax.pmap(
+        step,
+        axis_name=AXIS_NAME,
+        in_axes=(None, None, None, 0),
+        out_axes=None,
+        devices=used,
+        donate_argnums=(0,),
+    )
+
+
+def map_eval(step: Callable[..., Any], used: tuple[jax.Device, ...]) -> Callable[..., Any]:
+    """Compile ``step(variables, batch) -> metrics`` for these devices."""
+    return jax.pmap(step, axis_name=AXIS_NAME, in_axes=(None, 0), out_axes=None, devices=used)
