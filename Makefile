@@ -29,7 +29,7 @@ bench: $(VENV)/.train
 	$(BIN)/python -m benchmarks.host_overhead
 
 data: .venv-prepare/.done
-	.venv-prepare/bin/python -m at_jax.data.prepare --dataset="$(DATASET)" --data_dir="$(DATA_DIR)" --manual_dir="$(MANUAL_DIR)"
+	.venv-prepare/bin/python at_jax/data/prepare.py --dataset="$(DATASET)" --data_dir="$(DATA_DIR)" --manual_dir="$(MANUAL_DIR)"
 
 clean:
 	rm -rf $(VENV) .venv-prepare build *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,118 @@
+"""The order of training examples, a function of (seed, step), and the exact cover of evaluation."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from at_jax.data.dataset import Split
+
+Batch = dict[str, np.ndarray]
+_ORDER = 3  # keeps the order independent of the choices in dataset.py, which take 1 and 2
+
+
+class TrainBatches:
+    """Shuffled training batches by random access.
+
+    Every epoch has its own permutation, a function of (seed, epoch), and leaves out the last
+    N mod batch_size examples of it. `batch(step)` is a pure function of (seed, step): a resumed run
+    sees exactly what an uninterrupted one sees.
+
+    Args:
+      split: N training examples.
+      batch_size: B, the global batch of all devices and processes, in 1..N.
+      seed: Not negative.
+
+    Raises:
+      ValueError: `batch_size` or `seed` is out of range.
+
+    >>> split = Split(np.zeros((5, 2, 2, 1), np.uint8), np.arange(5, dtype=np.int32))
+    >>> batches = TrainBatches(split, batch_size=2, seed=0)
+    >>> batches.steps_per_epoch, batches.batch(7)["position"].tolist()
+    (2, [0, 1])
+    """
+
+    def __init__(self, split: Split, batch_size: int, seed: int):
+        if not 1 <= batch_size <= len(split):
+            raise ValueError(
+                f"batch_size: expected 1 to {len(split)} (the training images there are), got "
+                f"{batch_size}: choose a smaller batch or more images"
+            )
+        if seed < 0:
+            raise ValueError(f"seed: expected 0 or more, got {seed}: use 0")
+        self.split, self.batch_size, self.seed = split, batch_size, seed
+        self.steps_per_epoch = len(split) // batch_size
+        self._epoch_and_order = (-1, np.empty(0, np.int64))
+
+    def indices(self, step: int) -> np.ndarray:
+        """Returns which examples make up the batch of `step` (from 0): int64 (B,)."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        # One tuple, read and replaced whole: a prefetching thread never sees half of a change.
+        cached, order = self._epoch_and_order
+        if cached != epoch:
+            order = np.random.default_rng((self.seed, _ORDER, epoch)).permutation(len(self.split))
+            self._epoch_and_order = (epoch, order)
+        return order[place * self.batch_size : (place + 1) * self.batch_size]
+
+    def batch(self, step: int, shard: tuple[int, int] = (0, 1)) -> Batch:
+        """Returns the batch of `step`, or one process's contiguous part of it.
+
+        Args:
+          step: From 0.
+          shard: (index, count): which of `count` equal parts; b = B / count.
+
+        Returns:
+          "image" uint8 (b, H, W, C), "label" int32 (b,), "position" int32 (b,): the index within
+          the global batch, by which augmentation is keyed.
+
+        Raises:
+          ValueError: The batch has no such part.
+        """
+        index, count = shard
+        if count < 1 or not 0 <= index < count or self.batch_size % count:
+            raise ValueError(
+                f"shard: expected (index, count) with index < count and count dividing the batch of "
+                f"{self.batch_size}, got {shard}: choose a batch_size that all processes can share"
+            )
+        size = self.batch_size // count
+        position = np.arange(index * size, (index + 1) * size, dtype=np.int32)
+        images, labels = self.split.take(self.indices(step)[index * size : (index + 1) * size])
+        return {"image": images, "label": labels, "position": position}
+
+
+def eval_batches(split: Split, batch_size: int) -> Iterator[Batch]:
+    """Yields every example exactly once, in order.
+
+    All batches have one shape: the last is padded by repeating its images with weight 0.
+
+    Args:
+      split: N examples.
+      batch_size: B, at least 1.
+
+    Returns:
+      An iterator of ceil(N / B) batches: "image" uint8 (B, H, W, C), "label" int32 (B,) and
+      "weight" float32 (B,), 1 for an example and 0 for padding.
+
+    Raises:
+      ValueError: `batch_size` is below 1.
+
+    >>> split = Split(np.zeros((3, 2, 2, 1), np.uint8), np.arange(3, dtype=np.int32))
+    >>> [b["weight"].tolist() for b in eval_batches(split, 2)]
+    [[1.0, 1.0], [1.0, 0.0]]
+    """
+    if batch_size < 1:
+        raise ValueError(
+            f"batch_size of evaluation: expected 1 or more, got {batch_size}: raise it"
+        )
+
+    # A generator of its own, so that the check above is made at the call.
+    def batches() -> Iterator[Batch]:
+        place = np.arange(batch_size)
+        for start in range(0, len(split), batch_size):
+            images, labels = split.take(np.arange(start, min(start + batch_size, len(split))))
+            real = len(labels)
+            if real < batch_size:
+                images, labels = images[place % real], labels[place % real]
+            weight = (place < real).astype(np.float32)
+            yield {"image": images, "label": labels, "weight": weight}
+
+    return batches()

@@ -1,0 +1,221 @@
+"""Prepares a TFDS data set for training: downloads it and writes it as array_record.
+
+    python -m at_jax.data.prepare --dataset=cifar10 [--data_dir=DIR] [--manual_dir=DIR]
+
+TFDS prepares its own sets with TensorFlow, training reads them without. `make data DATASET=cifar10`
+therefore runs this file in an environment of its own, and the file imports nothing of at_jax.
+"""
+
+import difflib
+import os
+import pathlib
+import socket
+import sys
+import threading
+import urllib.parse
+import urllib.request
+from collections.abc import Iterable
+
+# Not TFDS's own ~/tensorflow_datasets: a set prepared there is tfrecord, which only TensorFlow reads,
+# and TFDS keeps one format a directory.
+DEFAULT_DATA_DIR = "~/tensorflow_datasets_array_record"
+FILE_FORMAT = "array_record"
+_PREFLIGHT_SECONDS = 3.0
+_CONFIGS = ("cifar10", "cifar100")  # the sets that have a file of their own under configs/
+_PORTS = {"http": 80, "https": 443, "ftp": 21}
+
+
+class PrepareError(Exception):
+    """What keeps a data set from being prepared, in one line."""
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """Returns a remedy for a misspelt `name`.
+
+    >>> closest("cifar1O", ["cifar10", "mnist"])
+    "did you mean 'cifar10'?"
+    """
+    matches = difflib.get_close_matches(name.partition("/")[0].partition(":")[0], known, n=3)
+    if not matches:
+        return "see https://www.tensorflow.org/datasets/catalog/overview"
+    return f"did you mean {' or '.join(repr(match) for match in matches)}?"
+
+
+def archive_names(builder) -> list[str]:
+    """Returns the names of the archives a TFDS builder downloads, as it looks for them."""
+    return sorted(
+        info.filename or pathlib.PurePosixPath(urllib.parse.urlparse(url).path).name
+        for url, info in builder.url_infos.items()
+    )
+
+
+def file_formats(builder) -> list[str]:
+    """Returns the formats a prepared set lies in, such as ["array_record"]."""
+    main, others = builder.info.file_format, builder.info.alternative_file_formats
+    return sorted({getattr(f, "value", f) for f in (main, *(others or [])) if f})
+
+
+def in_manual_dir(builder, manual_dir: str) -> bool:
+    """Tells whether `manual_dir` holds what the builder would download.
+
+    A builder with configurations lists the archives of them all and needs only its own, so there one
+    archive is taken for enough.
+    """
+    if not manual_dir:
+        return False
+    found = [(pathlib.Path(manual_dir) / name).exists() for name in archive_names(builder)]
+    return any(found) if builder.builder_config else bool(found) and all(found)
+
+
+def _address(url: str) -> tuple[str, int]:
+    """Returns the (host, port) through which `url` is fetched: its own, or the proxy's."""
+    parts = urllib.parse.urlparse(url)
+    proxy = urllib.request.getproxies().get(parts.scheme)
+    if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
+        parts = urllib.parse.urlparse(proxy if "://" in proxy else f"http://{proxy}")
+    return parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 443)
+
+
+def unreachable_hosts(urls: Iterable[str], seconds: float = _PREFLIGHT_SECONDS) -> list[str]:
+    """Returns the hosts of `urls` to which no connection opens within `seconds`.
+
+    >>> unreachable_hosts([])
+    []
+    """
+    addresses = {_address(url) for url in urls}
+    reached = set()
+
+    def connect(address: tuple[str, int]) -> None:
+        try:
+            with socket.create_connection(address, timeout=seconds):
+                reached.add(address)
+        except OSError:
+            pass  # not reached: its absence from the set says so
+
+    # Daemon threads: looking a name up has no time limit of its own.
+    threads = [threading.Thread(target=connect, args=(a,), daemon=True) for a in addresses]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(seconds)
+    return sorted({host for host, _ in addresses - reached})
+
+
+def _builder(name: str, data_dir: str, **options):
+    import tensorflow_datasets as tfds
+
+    try:
+        return tfds.builder(name, data_dir=data_dir, **options)
+    except tfds.core.DatasetNotFoundError as error:
+        known = tfds.list_builders(with_community_datasets=False)
+        remedy = closest(name, known)
+        raise PrepareError(f"TFDS knows no data set {name!r}: {remedy}") from error
+    # TFDS tells a wrong configuration, version or spelling by several types.
+    except (ValueError, AssertionError, ImportError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise PrepareError(f"TFDS cannot open {name!r}: {reason}") from error
+
+
+def _check_sources(builder, name: str, manual_dir: str) -> None:
+    """Raises where the archives neither lie in `manual_dir` nor can be downloaded."""
+    if in_manual_dir(builder, manual_dir):
+        return
+    archives = ", ".join(archive_names(builder)) or "the archives"
+    place = f"place {archives} in a directory and pass it: make data DATASET={name} MANUAL_DIR=DIR"
+    if manual_dir and not os.path.isdir(manual_dir):
+        raise PrepareError(f"--manual_dir: expected a directory, got {manual_dir!r}: {place}")
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        if manual_dir and os.listdir(manual_dir):
+            return  # TFDS itself knows which of the files it needs
+        instructions = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
+        raise PrepareError(f"{name} has to be downloaded by hand: {place} ({instructions})")
+    if hosts := unreachable_hosts(builder.url_infos):
+        raise PrepareError(f"cannot reach {', '.join(hosts)} to download {name}: {place}")
+
+
+def prepare(name: str, data_dir: str = "", manual_dir: str = "") -> str:
+    """Prepares the TFDS set `name` as array_record; a prepared one is left as it is.
+
+    Args:
+      name: As TFDS writes it, such as "cifar10" or "imagenette/160px-v2".
+      data_dir: Where prepared sets lie; empty means DEFAULT_DATA_DIR.
+      manual_dir: A directory with downloaded archives; empty downloads them.
+
+    Returns:
+      What was done and how to train on it, for the terminal.
+
+    Raises:
+      PrepareError: The name is unknown, the set is prepared in another format, its archives cannot
+        be had, or TensorFlow is missing.
+    """
+    if not name:
+        raise PrepareError("--dataset: expected the name of a TFDS data set, such as cifar10")
+    data_dir = os.path.abspath(os.path.expanduser(data_dir or DEFAULT_DATA_DIR))
+    manual_dir = manual_dir and os.path.abspath(os.path.expanduser(manual_dir))
+    builder = _builder(name, data_dir)
+    if builder.is_prepared():
+        formats = file_formats(builder)
+        if FILE_FORMAT not in formats:
+            raise PrepareError(
+                f"{builder.data_path} holds {name} as {', '.join(formats)}, which training cannot "
+                "read: give another --data_dir (make data DATA_DIR=...)"
+            )
+        return f"{name} is already prepared in {builder.data_path}\n{_next_step(name, data_dir)}"
+
+    _check_sources(builder, name, manual_dir)
+    _download_and_prepare(_builder(name, data_dir, file_format=FILE_FORMAT), manual_dir)
+    return f"{name} lies in {builder.data_path}\n{_next_step(name, data_dir)}"
+
+
+def _download_and_prepare(builder, manual_dir: str) -> None:
+    import tensorflow_datasets as tfds
+
+    try:
+        import tensorflow  # noqa: F401  TFDS would find out after the download
+    except ImportError as error:
+        raise PrepareError(
+            f"preparing needs TensorFlow ({error}): make data runs it in its own environment"
+        ) from error
+    config = tfds.download.DownloadConfig(manual_dir=manual_dir or None)
+    try:
+        builder.download_and_prepare(download_config=config)
+    except Exception as error:
+        # Its class is not public; the message names the file and both checksums over many lines.
+        if type(error).__name__ != "NonMatchingChecksumError":
+            raise
+        raise PrepareError(
+            f"not the archive TFDS expects: {' '.join(str(error).split())}"
+        ) from error
+
+
+def _next_step(name: str, data_dir: str) -> str:
+    config = f"--config=configs/{name if name in _CONFIGS else 'cifar10'}.py"
+    name_override = "" if name in _CONFIGS else f" --config.data.name={name}"
+    return f"train on it: train.py {config}{name_override} --config.data.data_dir={data_dir}"
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command line `argv` (its first item is the program) and returns the exit code."""
+    from absl import flags, logging
+
+    logging.set_verbosity(logging.ERROR)  # TFDS warns of the folder that is yet to be written
+    values = flags.FlagValues()  # its own: a test or a caller may have flags of the same name
+    flags.DEFINE_string("dataset", "", "Name of a TFDS image set.", flag_values=values)
+    flags.DEFINE_string("data_dir", "", f"Default: {DEFAULT_DATA_DIR}", flag_values=values)
+    flags.DEFINE_string("manual_dir", "", "Directory with archives.", flag_values=values)
+    try:
+        rest = values(argv)[1:]
+        if rest:
+            raise PrepareError(f"expected --dataset, --data_dir and --manual_dir only, got {rest}")
+        print(prepare(values.dataset, values.data_dir, values.manual_dir))
+    except (PrepareError, flags.Error) as error:
+        print(f"prepare: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    # Run as a file, the directory of this file would stand first among the places of modules.
+    here = str(pathlib.Path(__file__).resolve().parent)
+    sys.path[:] = [entry for entry in sys.path if entry != here]
+    sys.exit(main(sys.argv))
