@@ -60,9 +60,13 @@ def decay(
     if kind not in DECAYS:
         raise ValueError(f"the decay of beta must be one of {', '.join(DECAYS)}, got {kind!r}")
     if kind == "linear":
-        return optax.linear_schedule(initial, 0.0, steps)
+        linear = optax.linear_schedule(initial, 0.0, steps)
+        # Compiled, 1 - steps/steps rounds to -1e-8: beta would end below zero.
+        return lambda step: jnp.maximum(linear(step), 0.0)
     if kind == "cosine":
-        return optax.cosine_decay_schedule(initial, steps)
+        cosine = optax.cosine_decay_schedule(initial, steps)
+        # optax mixes the dtypes of a traced integer step and its own float.
+        return lambda step: cosine(jnp.asarray(step, float))
     if kind == "steps":
         return step_decay(initial, boundaries, factor)
     return optax.constant_schedule(initial)

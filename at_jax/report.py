@@ -1,0 +1,135 @@
+"""What a person sees of a run while it goes: the table at the start, the bar, the epochs, TensorBoard."""
+
+import pathlib
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+# Without a terminal an epoch gets a line, but no more than one in so many seconds.
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+def network_table(module: nn.Module, image_shape: tuple[int, int, int]) -> str:
+    """The layers of a network, a line each: name, kind, output shape, parameters.
+
+    Args:
+      module: the network.
+      image_shape: (H, W, C).
+
+    Returns:
+      Lines of text.
+    """
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    rows = []
+
+    def record(call, args, kwargs, context):
+        result = call(*args, **kwargs)
+        if len(context.module.path) == 1 and context.method_name == "__call__":
+            rows.append((context.module.path[0], type(context.module).__name__, result.shape[1:]))
+        return result
+
+    def init(key, images):
+        with nn.intercept_methods(record):
+            return module.init(key, images)
+
+    params = jax.eval_shape(init, jax.random.key(0), images)["params"]
+    lines = [f"  {'layer':<20} {'kind':<18} {'output':>16} {'parameters':>12}"]
+    for name, kind, shape in rows:
+        size = "x".join(map(str, shape))
+        lines.append(f"  {name:<20} {kind:<18} {size:>16} {count(params.get(name, {})):>12,}")
+    return "\n".join([*lines, f"  {'':<20} {'':<18} {'in all':>16} {count(params):>12,}"])
+
+
+def count(params: Any) -> int:
+    """How many numbers a tree of parameters holds."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def duration(seconds: float) -> str:
+    """Seconds as ``m:ss`` or ``h:mm:ss``.
+
+    >>> duration(75), duration(3675)
+    ('1:15', '1:01:15')
+    """
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+class Report:
+    """The progress bar, or plain lines where there is no terminal, and TensorBoard. Use in a ``with``."""
+
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        *,
+        name: str,
+        evaluated_on: str,
+        steps: int,
+        first: int,
+        tensorboard: bool,
+    ):
+        from tqdm import tqdm
+
+        self._started, self._first, self._steps = time.monotonic(), first, steps
+        self._evaluated_on = evaluated_on
+        self._last_line = -_SECONDS_BETWEEN_LINES
+        self._bar = tqdm(
+            total=steps, initial=first, desc=name, unit="step", disable=None, dynamic_ncols=True
+        )
+        self._events = None
+        if tensorboard:
+            try:
+                from tensorboardX import SummaryWriter
+            except ModuleNotFoundError:
+                say(
+                    'no TensorBoard events: pip install "at_jax[tensorboard]", or runtime.tensorboard=False'
+                )
+            else:
+                self._events = SummaryWriter(str(workdir), purge_step=first or None)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._bar.close()
+        if self._events is not None:
+            self._events.close()
+
+    def steps(self, done: int, loss: float) -> None:
+        """Move the bar to ``done`` steps."""
+        self._bar.set_postfix(loss=f"{loss:.3g}", refresh=False)
+        self._bar.update(done - self._bar.n if not self._bar.disable else 0)
+
+    def epoch(self, line: Mapping[str, Any], epochs: int) -> None:
+        """Show the metrics of an epoch, and write them as events."""
+        if self._events is not None:
+            for name, value in line.items():
+                if name not in ("epoch", "step") and value is not None:
+                    self._events.add_scalar(name, value, line["step"])
+            self._events.flush()
+        now, done = time.monotonic(), line["step"]
+        due = now - self._last_line >= _SECONDS_BETWEEN_LINES or line["epoch"] == epochs
+        if self._bar.disable and due:
+            self._last_line = now
+            left = (now - self._started) / max(done - self._first, 1) * (self._steps - done)
+            speed = line["images_per_second"]
+            say(
+                f"epoch {line['epoch']}/{epochs}  loss {line['loss']:.4g}  "
+                f"train error {line['train_error']:.2f} %  {self._evaluated_on} error {line['test_error']:.2f} %  "
+                + (f"{speed:.0f} images/s  " if speed else "")
+                + f"{duration(left)} left"
+            )
+
+
+def say(text: str) -> None:
+    """Print a line at once, beside a progress bar or not."""
+    from tqdm import tqdm
+
+    tqdm.write(text, file=sys.stdout)
+    sys.stdout.flush()

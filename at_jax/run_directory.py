@@ -1,0 +1,113 @@
+"""The files of a run: config.json, metrics.jsonl, result.json.
+
+A workdir belongs to one config. What may differ when it is opened again is said in :func:`claim`.
+"""
+
+import json
+import math
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+CONFIG, METRICS, RESULT = "config.json", "metrics.jsonl", "result.json"
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Write a JSON file atomically: a reader sees the old file or the new one, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
+    os.replace(temporary, path)
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mapping to dotted keys, with tuples as lists, as JSON has them.
+
+    >>> flatten({"a": {"b": (1, 2)}, "c": 3})
+    {'a.b': [1, 2], 'c': 3}
+    """
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def claim(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
+    """Make a workdir this config's, or check that it already is.
+
+    ``runtime.*`` may differ, and ``epochs`` may grow where no schedule depends on their number (a
+    weight that decays linearly or as a cosine does).
+
+    Args:
+      workdir: the run's folder; made if there is none.
+      config: all keys and values.
+
+    Raises:
+      ValueError: naming the keys that differ, or if the folder cannot be written.
+    """
+    path = workdir / CONFIG
+    if path.exists():
+        try:
+            before = flatten(json.loads(path.read_text()))
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"{path} is not readable as JSON ({error}): choose another --workdir, or delete the file"
+            ) from error
+        now = flatten(config)
+        differing = [
+            f"{key}: {before.get(key, 'absent')!r} there, {now.get(key, 'absent')!r} now"
+            for key in sorted(before.keys() | now.keys())
+            if before.get(key) != now.get(key) and not _may_differ(key, before, now)
+        ]
+        if differing:
+            raise ValueError(
+                f"workdir {workdir} holds a run with another config ({'; '.join(differing)}): "
+                "choose another --workdir, or the same values to resume it"
+            )
+    try:
+        write_json(path, config)
+    except OSError as error:
+        raise ValueError(
+            f"workdir {workdir} cannot be written ({error.strerror}): choose another --workdir"
+        ) from error
+
+
+def _may_differ(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    if key.startswith("runtime."):
+        return True
+    free_of_length = now.get("transfer.decay") in ("constant", "steps")
+    return key == "epochs" and free_of_length and now[key] > before.get(key, math.inf)
+
+
+def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl; a line cut off by a crash is left out."""
+    path = workdir / METRICS
+    lines = []
+    for text in path.read_text().splitlines() if path.exists() else ():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def keep_metrics(workdir: pathlib.Path, step: int) -> list[dict[str, Any]]:
+    """Drop the lines after a step, which a resumed run will write again; return the others."""
+    lines = [line for line in read_metrics(workdir) if line["step"] <= step]
+    temporary = workdir / f"{METRICS}.tmp"
+    temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    os.replace(temporary, workdir / METRICS)
+    return lines
+
+
+def append_metrics(workdir: pathlib.Path, line: Mapping[str, Any]) -> None:
+    """Add a line to metrics.jsonl. Numbers that are not finite become null: JSON has none."""
+    finite = {
+        k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in line.items()
+    }
+    with open(workdir / METRICS, "a") as file:
+        file.write(json.dumps(finite) + "\n")

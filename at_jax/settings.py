@@ -1,0 +1,117 @@
+"""What a config may say: the range of every value, the methods, the config of a teacher."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import ml_collections
+
+from at_jax import losses, schedules
+from at_jax.run_directory import flatten
+
+METHOD_PARTS = ("kd", "at", "f_actt")
+METHODS = ("none", "kd", "at", "at+kd", "f_actt")
+
+
+def _at_least(bound: float) -> tuple[Callable[[float], bool], str]:
+    return lambda value: bound <= value < math.inf, f"at least {bound}"
+
+
+def _above(bound: float) -> tuple[Callable[[float], bool], str]:
+    return lambda value: bound < value < math.inf, f"above {bound}"
+
+
+def _one_of(*known: str) -> tuple[Callable[[str], bool], str]:
+    return lambda value: value in known, f"one of {', '.join(known)}"
+
+
+_INCREASING = (
+    lambda epochs: all(a < b for a, b in zip((0, *epochs), epochs, strict=False)),
+    "increasing epochs, from 1 on",
+)
+
+# Key -> (is the value right, what is expected). Types are ml_collections' business; names of networks,
+# data sources and transfer points are checked by those who know them.
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "dtype": _one_of("float32", "bfloat16"),
+    "seed": _at_least(0),
+    "epochs": _at_least(1),
+    "batch_size": _at_least(1),
+    "accumulation": _at_least(1),
+    "teacher.epochs": _at_least(0),
+    "teacher.drop_epochs": _INCREASING,
+    "optimizer.learning_rate": _at_least(0),
+    "optimizer.momentum": (lambda value: 0 <= value < 1, "from 0 to below 1"),
+    "optimizer.weight_decay": _at_least(0),
+    "optimizer.drop_epochs": _INCREASING,
+    "optimizer.drop_factor": _above(0),
+    "kd.temperature": _above(0),
+    "kd.alpha": (lambda value: 0 <= value <= 1, "from 0 to 1"),
+    "at.beta": _at_least(0),
+    "at.kind": _one_of(*losses.KINDS),
+    "at.p": _at_least(1),
+    "at.convention": _one_of(*losses.CONVENTIONS),
+    "f_actt.beta": _at_least(0),
+    "transfer.decay": _one_of(*schedules.DECAYS),
+    "transfer.decay_epochs": _INCREASING,
+    "transfer.decay_factor": _above(0),
+    "data.image_size": _at_least(0),
+    "data.memory_limit_mb": _at_least(0),
+    "data.pad": _at_least(0),
+    "data.std": (lambda value: all(std > 0 for std in value), "above 0"),
+    "runtime.steps_per_dispatch": _at_least(0),
+    "runtime.checkpoint_every": _at_least(1),
+}
+
+
+def method_parts(method: str) -> tuple[str, ...]:
+    """The parts of a method: ``"at+kd"`` -> ``("at", "kd")``, ``"none"`` -> ``()``.
+
+    Raises:
+      ValueError: for a part that there is not.
+
+    >>> method_parts("at+kd")
+    ('at', 'kd')
+    """
+    parts = () if method == "none" else tuple(method.split("+"))
+    if unknown := [part for part in parts if part not in METHOD_PARTS]:
+        raise ValueError(
+            f"method must be one of {', '.join(METHODS)}, or parts joined by '+', got {method!r}: "
+            f"{unknown[0]!r} is none of {', '.join(METHOD_PARTS)}"
+        )
+    return parts
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Check every value that can be checked alone.
+
+    Raises:
+      ValueError: naming the key, what is expected and what it is.
+    """
+    values = flatten(config.to_dict())
+    for key, (is_right, expected) in _RULES.items():
+        if not is_right(values[key]):
+            raise ValueError(
+                f"{key} must be {expected}, got {values[key]!r}: change it with --config.{key}=..."
+            )
+    if len(config.data.mean) != len(config.data.std):
+        raise ValueError(
+            f"data.mean and data.std must have one number a channel each, got {config.data.mean} and "
+            f"{config.data.std}: set both, or neither"
+        )
+    if not method_parts(config.method) and config.teacher.checkpoint:
+        raise ValueError(
+            "method 'none' uses no teacher, got teacher.checkpoint="
+            f"{config.teacher.checkpoint!r}: leave it out, or choose a method such as at"
+        )
+
+
+def teacher_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The config by which the teacher of a config is trained: its network, method none."""
+    result = ml_collections.ConfigDict(config.to_dict())
+    result.student, result.method = config.teacher.model, "none"
+    result.data.train_examples = config.teacher.train_examples
+    if config.teacher.epochs:
+        result.epochs = config.teacher.epochs
+        result.optimizer.drop_epochs = config.teacher.drop_epochs
+    return result

@@ -1,0 +1,19 @@
+"""The smallest run that still has everything: digits, two tiny networks, a few images."""
+
+from configs import digits
+
+
+def config(**changes):
+    """configs/digits.py, shrunk. `changes` are dotted keys with "__" for ".": at__beta=3.0."""
+    result = digits.get_config("student=wrn_10_0.25,teacher=wrn_10_0.5,method=at")
+    result.epochs = 2
+    result.batch_size = 20
+    result.data.train_examples = 60  # 3 steps an epoch
+    result.teacher.epochs = 1
+    result.teacher.drop_epochs = ()
+    result.teacher.train_examples = 60
+    result.optimizer.drop_epochs = (1,)
+    result.runtime.checkpoint_every = 1
+    result.runtime.compilation_cache = ""
+    result.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
+    return result.lock()

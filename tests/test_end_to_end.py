@@ -1,0 +1,176 @@
+"""train.py as a person starts it: a process of its own, its output, its exit code."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+REPOSITORY = pathlib.Path(__file__).parents[1]
+SMALL = [
+    "--config=configs/digits.py:student=wrn_10_0.25,teacher=wrn_10_0.5",
+    "--config.batch_size=20",
+    "--config.data.train_examples=40",
+    "--config.teacher.train_examples=40",
+    "--config.teacher.epochs=1",
+    "--config.teacher.drop_epochs=()",
+]
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """One device, as on a laptop, and a compilation cache that the processes here share."""
+    cache = str(tmp_path_factory.mktemp("cache"))
+    return {
+        **os.environ,
+        "JAX_COMPILATION_CACHE_DIR": cache,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+
+
+def start(arguments, environment=None):
+    return subprocess.Popen(
+        [sys.executable, "train.py", *map(str, arguments)],
+        cwd=REPOSITORY,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def run(arguments, environment=None):
+    process = start(arguments, environment)
+    out, err = process.communicate(timeout=240)
+    return process.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, environment):
+    workdir = tmp_path_factory.mktemp("finished")
+    code, out, err = run([*SMALL, "--config.epochs=4", f"--workdir={workdir}"], environment)
+    assert code == 0, err
+    return workdir, out
+
+
+def test_a_run_and_its_last_three_lines(finished):
+    workdir, out = finished
+    teacher, student, where = out.strip().splitlines()[-3:]
+    result = json.loads((workdir / "result.json").read_text())
+    assert teacher == f"teacher error  {result['teacher_test_error']:.2f} %"
+    assert student.startswith(f"at wrn_10_0.25 error  {result['test_error']:.2f} %")
+    assert where == f"everything is in {workdir}"
+    assert re.search(r"epoch 4/4 .*test error .* 0:00 left", out)
+
+
+def test_evaluate_measures_what_the_run_reported(finished, environment):
+    workdir, _ = finished
+    code, out, err = run(["--evaluate", f"--workdir={workdir}"], environment)
+    result = json.loads((workdir / "result.json").read_text())
+    assert code == 0, err
+    assert f"error {result['test_error']:.2f} % (best checkpoint" in out
+
+
+def metrics_of(workdir):
+    lines = [json.loads(t) for t in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
+
+
+def _interrupt(process, workdir, signal_, lines):
+    """Send a signal once the student has written some metrics."""
+    deadline = time.monotonic() + 200
+    path = workdir / "metrics.jsonl"
+    while not (path.exists() and path.read_text().count("\n") >= lines):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal_)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill -9"])
+def test_started_again_it_ends_as_if_never_stopped(finished, tmp_path, environment, how):
+    many = [*SMALL, f"--config.teacher.checkpoint={finished[0] / 'teacher'}", "--config.epochs=30"]
+    process = start([*many, f"--workdir={tmp_path}"], environment)
+    _interrupt(process, tmp_path, how, lines=14)  # a checkpoint is due after 10
+    out, err = process.communicate(timeout=120)
+    if how == signal.SIGINT:
+        assert process.returncode == 130, err
+        assert "Stopping after this step" in out
+        assert f"saved in {tmp_path}: the same command goes on from there" in out
+        assert "Traceback" not in err
+    else:
+        assert process.returncode == -signal.SIGKILL
+    assert len(metrics_of(tmp_path)) < 30, "the run ended before it was stopped: slow it down"
+    code, out, err = run([*many, f"--workdir={tmp_path}"], environment)
+    assert code == 0, err
+    assert re.search(r"Resuming after step \d+ of 60", out)
+    code, _, err = run([*many, f"--workdir={tmp_path / 'whole'}"], environment)
+    assert code == 0, err
+    assert metrics_of(tmp_path) == metrics_of(tmp_path / "whole")
+
+
+def test_help_is_quick_because_it_waits_for_no_jax():
+    started = time.monotonic()
+    code, out, err = run(["--help"])
+    assert (code, err) == (0, "")
+    for word in (
+        "--config",
+        "student=",
+        "method=",
+        "none, kd, at, at+kd, f_actt",
+        "configs/base.py",
+    ):
+        assert word in out
+    # 0.1 s on an idle machine; jax alone takes more than a second to import.
+    assert time.monotonic() - started < 1.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config.at.bata=3"], "error: --config.at.bata: there is no such key; did you mean --config.at.beta?"),
+        (["--config.epohcs=3"], "did you mean --config.epochs?"),
+        (["--config.epochs=many"], "epochs.*many"),
+        (["--config.data.mirror=perhaps"], "mirror.*perhaps"),
+        (["--config=configs/cifar.py"], "no file configs/cifar.py; did you mean configs/cifar10.py?"),
+        (["--config=configs/cifar10.py:methud=at"], "'methud=at' is not one of .* did you mean 'method'"),
+        (["--wrokdir=x"], "wrokdir"),
+        (["stray"], "unknown argument 'stray'"),
+    ],
+)  # fmt: skip
+def test_bad_flags_are_one_line_and_exit_code_2(arguments, message):
+    code, out, err = run(arguments)
+    assert code == 2
+    assert out == ""
+    assert len(err.strip().splitlines()) == 1, err
+    assert re.search(message, err), err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config.method=bt"], "error: method must be one of none, kd, at"),
+        (["--config.student=wrn_17_1"], r"error: the depth of a wide ResNet must be 6n\+4"),
+        (["--config=configs/folder.py:data=/nowhere"], "error: image folder /nowhere: expected"),
+        (["--evaluate", "--workdir=/nowhere"], "error: --evaluate: /nowhere holds no run"),
+    ],
+)
+def test_bad_values_are_one_line_and_exit_code_2(tmp_path, arguments, message):
+    code, _, err = run([f"--workdir={tmp_path / 'run'}", *arguments])
+    assert code == 2
+    assert len(err.strip().splitlines()) == 1, err
+    assert re.search(message, err), err
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_config_in_the_same_workdir(finished, environment):
+    workdir, _ = finished
+    code, _, err = run([*SMALL, "--config.seed=5", f"--workdir={workdir}"], environment)
+    assert code == 2
+    assert "seed: 0 there, 5 now" in err

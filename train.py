@@ -1,0 +1,153 @@
+"""Train a student from a teacher. `python train.py --help` says how."""
+
+import difflib
+import json
+import pathlib
+import re
+import sys
+from collections.abc import Iterator
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from configs import base
+
+HELP = """Train a student network from a teacher: attention transfer, distillation, or both.
+
+  python train.py                                            digits, 200 labels, attention transfer
+  python train.py --config=configs/cifar10.py:method=at+kd   CIFAR-10 by the paper's recipe
+  python train.py --config=configs/folder.py:data=DIR        your own images
+  python train.py --config.epochs=20 --config.at.beta=500    any key of configs/base.py
+
+--config=FILE:PARTS   a file of configs/, and parts joined by commas, each optional:
+                        student=, teacher=  wrn_16_1, wrn_40_2, nin_thin, nin_wide, resnet_18, ...
+                        method=             none, kd, at, at+kd, f_actt
+                        data=DIR            configs/folder.py only: DIR/{train,test}/<class>/*.jpg
+--config.KEY=VALUE    changes one key; configs/base.py lists all of them with their meaning
+--workdir=DIR         where the run lives (default: runs/<config>); started again, it goes on
+--evaluate            measure the run in --workdir on its test set
+--profile             write a profiler trace of some steps to <workdir>/profile
+"""
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The config.", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", "", "Where the run lives; empty: runs/<config>.")
+_EVALUATE = flags.DEFINE_bool("evaluate", False, "Measure a finished run on its test set.")
+_PROFILE = flags.DEFINE_bool("profile", False, "Write a profiler trace of some steps.")
+
+_DEFAULT = "--config=configs/digits.py"
+
+
+def main(argv: list[str]) -> int:
+    """Flags to config to one call of the library, imported only now: --help must not wait for jax."""
+    from at_jax import loop
+
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # Orbax tells of every file it renames
+    workdir = pathlib.Path(_WORKDIR.value or default_workdir(argv))
+    config = _CONFIG.value
+    try:
+        if _EVALUATE.value:
+            config = _config_of_run(workdir, config)
+            errors = loop.evaluate(config, workdir)
+            print(
+                f"{config.student} in {workdir}: error {errors['test_error']:.2f} % "
+                f"(best checkpoint {errors['best_test_error']:.2f} %)"
+            )
+        else:
+            loop.train_and_evaluate(config, workdir, profile=_PROFILE.value)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except loop.NonFinite as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except loop.Interrupted as message:
+        print(message)
+        return 130
+    return 0
+
+
+def default_workdir(argv: list[str]) -> str:
+    """`runs/<config>`: the config file's name and the part after the colon.
+
+    >>> default_workdir(["--config=configs/cifar10.py:student=wrn_16_1,method=at+kd"])
+    'runs/cifar10-student=wrn_16_1,method=at+kd'
+    """
+    file, _, parts = _config_flag(argv).partition(":")
+    name = pathlib.Path(file).stem + (f"-{parts}" if parts else "")
+    return "runs/" + re.sub(r"[^\w.,=+-]", "_", name)
+
+
+def _config_flag(argv: list[str]) -> str:
+    return next(a for a in reversed(argv) if a.startswith("--config=")).removeprefix("--config=")
+
+
+def _config_of_run(workdir: pathlib.Path, config):
+    """A run is evaluated by the config that it was trained by."""
+    path = workdir / "config.json"
+    if not path.exists():
+        raise ValueError(f"--evaluate: {workdir} holds no run: give the --workdir of one")
+    stored = json.loads(path.read_text())
+    del stored["runtime"]  # this machine's, not that one's
+    config.update(stored)
+    return config
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Parse flags; bad ones are one line and exit code 2."""
+    if any(re.fullmatch("--?(h|help|helpfull|helpshort)", a) for a in argv):
+        print(HELP, end="")
+        sys.exit(0)
+    if "--config" in argv[:-1]:  # --config FILE
+        at = argv.index("--config")
+        argv[at : at + 2] = [f"--config={argv[at + 1]}"]
+    if not any(a.startswith("--config=") for a in argv):
+        # Not the flag's default: overrides of a default file are parsed where nothing can be caught.
+        argv.insert(1, _DEFAULT)
+    try:
+        rest = flags.FLAGS(argv)
+        if len(rest) > 1:
+            raise ValueError(f"unknown argument {rest[1]!r}: options begin with --, see --help")
+        _ = _CONFIG.value.seed  # a config that failed to load says so only when it is read
+    except Exception as error:  # every library of the flags has errors of its own
+        sys.exit(_complain(error, argv))
+    return argv
+
+
+def _complain(error: Exception, argv: list[str]) -> int:
+    """Print one line about a bad flag: what it is, what it should be, the nearest known one."""
+    message = " ".join(str(error).split())
+    file = pathlib.Path(_config_flag(argv).partition(":")[0])
+    if not file.is_file():
+        known = [str(path) for path in sorted(file.parent.glob("*.py"))]
+        close = difflib.get_close_matches(str(file), known, n=1)
+        hint = f"did you mean {close[0]}?" if close else "name one, such as configs/digits.py"
+        message = f"--config: there is no file {file}; {hint}"
+    if isinstance(error, AttributeError | KeyError):
+        given = [a.split("=")[0] for a in argv if a.startswith("--config.")]
+        known = list(_keys(base.get_config()))
+        for flag in given:
+            key = flag.removeprefix("--config.")
+            if key not in known:
+                close = difflib.get_close_matches(key, known, n=1)
+                hint = (
+                    f"did you mean --config.{close[0]}?"
+                    if close
+                    else "configs/base.py lists the keys"
+                )
+                message = f"{flag}: there is no such key; {hint}"
+                break
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+def _keys(config, prefix: str = "") -> Iterator[str]:
+    for key, value in config.items():
+        if hasattr(value, "items"):
+            yield from _keys(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse)
