@@ -47,15 +47,17 @@ def main(argv: list[str]) -> int:
     config = _CONFIG.value
     try:
         if _EVALUATE.value:
-            config = _config_of_run(workdir, config)
+            config = _config_of_run(workdir, config, argv)
             errors = loop.evaluate(config, workdir)
             print(
-                f"{config.student} in {workdir}: error {errors['test_error']:.2f} % "
+                f"{config.student} in {workdir}: test error {errors['test_error']:.2f} % "
                 f"(best checkpoint {errors['best_test_error']:.2f} %)"
             )
         else:
             loop.train_and_evaluate(config, workdir, profile=_PROFILE.value)
     except ValueError as error:
+        if not _is_ours(error):
+            raise  # a fault of the program: its traceback is what helps
         print(f"error: {error}", file=sys.stderr)
         return 2
     except loop.NonFinite as error:
@@ -64,7 +66,22 @@ def main(argv: list[str]) -> int:
     except loop.Interrupted as message:
         print(message)
         return 130
+    except KeyboardInterrupt:
+        print(
+            f"Stopped at once. What was saved is in {workdir}: the same command goes on from there"
+        )
+        return 130
     return 0
+
+
+def _is_ours(error: ValueError) -> bool:
+    """Whether at_jax raised it: those messages are made for the person at the terminal."""
+    frame = error.__traceback__
+    while frame.tb_next is not None:
+        frame = frame.tb_next
+    library = pathlib.Path(__file__).resolve().parent
+    raised_in = pathlib.Path(frame.tb_frame.f_code.co_filename).resolve()
+    return raised_in == pathlib.Path(__file__).resolve() or library / "at_jax" in raised_in.parents
 
 
 def default_workdir(argv: list[str]) -> str:
@@ -82,13 +99,15 @@ def _config_flag(argv: list[str]) -> str:
     return next(a for a in reversed(argv) if a.startswith("--config=")).removeprefix("--config=")
 
 
-def _config_of_run(workdir: pathlib.Path, config):
-    """A run is evaluated by the config that it was trained by."""
+def _config_of_run(workdir: pathlib.Path, config, argv: list[str]):
+    """A run is evaluated by the config it was trained by, on the data of this machine."""
     path = workdir / "config.json"
     if not path.exists():
         raise ValueError(f"--evaluate: {workdir} holds no run: give the --workdir of one")
     stored = json.loads(path.read_text())
-    del stored["runtime"]  # this machine's, not that one's
+    stored.pop("runtime", None)
+    if any(a.startswith("--config.data.data_dir=") for a in argv):
+        stored["data"]["data_dir"] = config.data.data_dir
     config.update(stored)
     return config
 
@@ -98,7 +117,8 @@ def parse(argv: list[str]) -> list[str]:
     if any(re.fullmatch("--?(h|help|helpfull|helpshort)", a) for a in argv):
         print(HELP, end="")
         sys.exit(0)
-    if "--config" in argv[:-1]:  # --config FILE
+    argv = [re.sub(r"^-(?=config\b)", "--", a) for a in argv]  # absl takes one dash, too
+    if "--config" in argv[:-1] and not argv[argv.index("--config") + 1].startswith("-"):
         at = argv.index("--config")
         argv[at : at + 2] = [f"--config={argv[at + 1]}"]
     if not any(a.startswith("--config=") for a in argv):

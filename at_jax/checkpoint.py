@@ -5,7 +5,9 @@ without a word), so a CRC-32 of every array travels along. A checkpoint that fai
 the one before it.
 """
 
+import json
 import pathlib
+import shutil
 import warnings
 import zlib
 from typing import Any, NamedTuple
@@ -41,6 +43,10 @@ class Restored(NamedTuple):
 def _checksums(tree: Any) -> dict[str, int]:
     flat = traverse_util.flatten_dict(tree, sep="/")
     return {path: zlib.crc32(np.ascontiguousarray(leaf).tobytes()) for path, leaf in flat.items()}
+
+
+def _checksum_of_json(value: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
 class Checkpoints:
@@ -90,6 +96,7 @@ class Checkpoints:
             for name, tree in trees.items()
         }
         meta = {**meta, "checksums": {name: _checksums(tree) for name, tree in host.items()}}
+        meta["checksum"] = _checksum_of_json(meta)
         # An empty tree (no batch statistics, no adapter) is no item to Orbax: it is left out.
         items = {n: ocp.args.StandardSave(t) for n, t in host.items() if jax.tree.leaves(t)}
         self._manager.save(
@@ -103,10 +110,18 @@ class Checkpoints:
         """Return when all is on disk."""
         self._manager.wait_until_finished()
 
-    def forget_after(self, step: int) -> None:
-        """Delete what is newer than a step: damaged checkpoints that were passed over."""
+    def set_aside_after(self, step: int) -> None:
+        """Rename what is newer than a step, damaged checkpoints that were passed over.
+
+        They are in the way of the steps that will be saved again; whoever wants to look into them
+        finds them as ``damaged-<step>``.
+        """
+        folder = pathlib.Path(str(self._manager.directory))
         for newer in [s for s in self.steps if s > step]:
-            self._manager.delete(newer)
+            aside = folder / f"damaged-{newer}"
+            shutil.rmtree(aside, ignore_errors=True)
+            (folder / str(newer)).rename(aside)
+        self._manager.reload()
 
     def latest(self, names: tuple[str, ...]) -> Restored | None:
         """The newest checkpoint that is whole, or None where there is none.
@@ -129,6 +144,8 @@ class Checkpoints:
         for step in steps:
             try:
                 return self._restore(step, names)
+            except MemoryError:
+                raise  # says nothing of the checkpoint
             except Exception as error:  # Orbax raises whatever the damage happens to break
                 reason = (
                     str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)
@@ -149,6 +166,11 @@ class Checkpoints:
         meta = self._manager.restore(
             step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
         ).meta
+        if (
+            _checksum_of_json({k: v for k, v in meta.items() if k != "checksum"})
+            != meta["checksum"]
+        ):
+            raise ValueError("checksums differ in meta")
         wanted = [name for name in names if meta["checksums"][name]]
         restored = self._manager.restore(
             step, args=ocp.args.Composite(**{n: ocp.args.StandardRestore() for n in wanted})
@@ -203,7 +225,8 @@ def open_run(
     """As :func:`load`, with the network's description (see :func:`describe_model`) as third."""
     if which not in ("latest", "best"):
         raise ValueError(f"which must be 'latest' or 'best', got {which!r}")
-    if not (pathlib.Path(workdir) / FOLDER).is_dir():
+    workdir = pathlib.Path(workdir).expanduser()
+    if not (workdir / FOLDER).is_dir():
         raise ValueError(
             f"{workdir} holds no checkpoints: give the workdir of a run of train.py "
             f"(a folder with {FOLDER}/ in it)"

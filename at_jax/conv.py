@@ -132,7 +132,8 @@ def _define(name: str, spelling, output_shape, lax_spelling=None) -> Primitive:
         return a.update(shape=output_shape(a.shape, b.shape, window), weak_type=False)
 
     primitive.def_abstract_eval(abstract_eval)
-    # Not yet measured on a GPU or TPU; lax's spelling is the one that their compilers look for.
+    # What chooses between the spellings. On GPU and TPU lax's is what the compilers look for, but no GPU
+    # was to be had to measure it; on CPU tests/test_compiled.py counts the slow convolutions of both.
     mlir.register_lowering(primitive, mlir.lower_fun(lax_spelling or spelling, False))
     mlir.register_lowering(primitive, mlir.lower_fun(spelling, False), platform="cpu")
     return primitive
@@ -263,6 +264,7 @@ def conv_general_dilated(
         and lhs.dtype == rhs.dtype
         and preferred_element_type in (None, lhs.dtype)
         and lhs.shape[3] == rhs.shape[2]
+        and not _is_explicitly_sharded(lhs, rhs)
     )
     if not ours:
         return lax.conv_general_dilated(
@@ -287,4 +289,23 @@ def conv_general_dilated(
             f"a {kernel[0]}x{kernel[1]} kernel does not fit the image, got {image[0]}x{image[1]} pixels "
             f"padded by {window.padding}: use larger images or fewer strides"
         )
-    return forward_p.bind(lhs, rhs, window=window)
+    return forward_p.bind(*_vary_alike(lhs, rhs), window=window)
+
+
+def _is_explicitly_sharded(*arrays: jax.Array) -> bool:
+    """Whether a type carries a sharding (a mesh with explicit axes): lax has rules for that."""
+    return any(axis is not None for a in arrays for axis in jax.typeof(a).sharding.spec)
+
+
+def _vary_alike(*arrays: jax.Array) -> list[jax.Array]:
+    """Under shard_map, let both operands vary over the same mesh axes.
+
+    The cast's transpose is the sum over devices that the gradient of a replicated kernel needs, and
+    within the family all operands are then of one kind.
+    """
+    axes = [jax.typeof(a).manual_axis_type.varying for a in arrays]
+    union = frozenset().union(*axes)
+    return [
+        lax.pcast(a, tuple(sorted(union - has)), to="varying") if union - has else a
+        for a, has in zip(arrays, axes, strict=True)
+    ]

@@ -10,9 +10,12 @@ import jax
 import ml_collections
 
 from at_jax import checkpoint, data, experiment, parallel, run_directory, settings
-from at_jax.experiment import Experiment, Teacher
+from at_jax.evaluation import evaluator
+from at_jax.experiment import Experiment
+from at_jax.interrupt import Interrupted
+from at_jax.pairing import Teacher
 from at_jax.report import duration, network_table, say
-from at_jax.trainer import Interrupted, NonFinite, Trainer, evaluator
+from at_jax.trainer import NonFinite, Trainer
 
 __all__ = ["Interrupted", "NonFinite", "evaluate", "train_and_evaluate"]
 
@@ -47,37 +50,52 @@ def train_and_evaluate(
     """
     settings.check(config)
     workdir = pathlib.Path(workdir).expanduser().absolute()
-    devices = parallel.devices(config.runtime.devices)
-    parallel.check_batch_size(config.batch_size, devices, config.accumulation)
+    devices = parallel.devices(
+        config.runtime.devices, config.batch_size, accumulation=config.accumulation
+    )
+    run_directory.check(workdir, config.to_dict())
     _use_compilation_cache(config.runtime.compilation_cache)
+    # What is cheap to find wrong comes before the data, which may take a minute to decode.
+    known = _known_teacher(config, teacher)
+    for name in _names(config, student, known):
+        experiment.build(config, name, num_classes=2)
 
     dataset = experiment.load_data(config)
-    name = "" if student else config.student
+    student_name = "" if student else config.student
     student = student or experiment.build(config, config.student, dataset.num_classes)
-    known = _known_teacher(config, teacher)
-    needs_teacher = bool(settings.method_parts(config.method))
-    planned = known
-    if needs_teacher and known is None:
-        module = experiment.build(config, config.teacher.model, dataset.num_classes)
-        planned = Teacher(module)
-    # On shapes, with the teacher that will be: none is trained for a student that cannot follow it.
-    run = experiment.assemble(config, dataset, student, name, planned)
+    if settings.method_parts(config.method) and known is None:
+        # On shapes, with the teacher that will be: none is trained for a student that cannot follow it.
+        planned = experiment.build(config, config.teacher.model, dataset.num_classes)
+        run = experiment.assemble(config, dataset, student, student_name, Teacher(planned))
+        _check_teacher_config(settings.teacher_config(config), planned)
+    else:
+        run = experiment.assemble(config, dataset, student, student_name, known)
+    _check_statistics(run, devices)
     run_directory.claim(workdir, config.to_dict())
-    if planned is not known:
-        known = _train_teacher(config, workdir / "teacher")
-        run = experiment.assemble(config, dataset, student, name, known)
-
     _describe(run, config, devices)
-    wall_seconds = Trainer(config, workdir, run, devices, profile=profile).train()
+    if run.teacher is not None and run.teacher.variables is None:
+        known = _train_teacher(config, workdir / "teacher")
+        run = experiment.assemble(config, dataset, student, student_name, known)
+
+    trainer = Trainer(config, workdir, run, devices, profile=profile)
+    wall_seconds = trainer.train()
     return _finish(run, config, workdir, devices, wall_seconds)
 
 
-def evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[str, float]:
+def evaluate(
+    config: ml_collections.ConfigDict,
+    workdir: str | pathlib.Path,
+    *,
+    student: nn.Module | None = None,
+) -> dict[str, float]:
     """Measure a run on its test set: its latest and its best checkpoint.
+
+    It is the test set also where the run held a validation part out and measured that.
 
     Args:
       config: of the run.
       workdir: of the run.
+      student: the module, where the run trained one of your own.
 
     Returns:
       ``test_error`` and ``best_test_error``, in percent.
@@ -86,16 +104,18 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> 
       ValueError: if the workdir holds no checkpoint.
     """
     settings.check(config)
-    devices = parallel.devices(config.runtime.devices)
+    devices = parallel.devices(config.runtime.devices, config.batch_size)
     _use_compilation_cache(config.runtime.compilation_cache)
-    runs = {
-        "test_error": checkpoint.load(workdir),
-        "best_test_error": checkpoint.load(workdir, which="best"),
+    opened = {
+        key: checkpoint.open_run(workdir, which=which, module=student)
+        for key, which in (("test_error", "latest"), ("best_test_error", "best"))
     }
-    dataset = experiment.load_data(config)
-    prepare = functools.partial(data.normalize, mean=dataset.mean, std=dataset.std)
+    dataset = experiment.load_data(config, hold_out=False)
     errors = {}
-    for key, (module, variables) in runs.items():
+    for key, (module, variables, description) in opened.items():
+        prepare = functools.partial(
+            data.normalize, mean=description["mean"], std=description["std"]
+        )
         measure = evaluator(module, prepare, dataset.test, config.batch_size, devices)
         errors[key] = measure(parallel.replicate(variables, devices))
     return errors
@@ -110,11 +130,42 @@ def _use_compilation_cache(folder: str) -> None:
 
 
 def _known_teacher(config, teacher: tuple[nn.Module, Any] | None) -> Teacher | None:
-    if teacher is not None:
-        return Teacher(*teacher)
-    if config.teacher.checkpoint:
-        return experiment.load_teacher(config, config.teacher.checkpoint)
-    return None
+    if teacher is None:
+        named = config.teacher.checkpoint
+        return experiment.load_teacher(config, named) if named else None
+    if config.teacher.checkpoint or not settings.method_parts(config.method):
+        raise ValueError(
+            "a teacher was passed to train_and_evaluate, got also teacher.checkpoint="
+            f"{config.teacher.checkpoint!r} and method {config.method!r}: give one teacher, and a method "
+            "that uses it"
+        )
+    return Teacher(*teacher)
+
+
+def _names(config, student: nn.Module | None, known: Teacher | None) -> list[str]:
+    """The networks that will be built by name."""
+    names = [] if student else [config.student]
+    if settings.method_parts(config.method) and known is None:
+        names.append(config.teacher.model)
+    return names
+
+
+def _check_teacher_config(config, module: nn.Module) -> None:
+    """Find now what would stop the teacher's own run, once the workdir is taken."""
+    experiment.assemble(config, experiment.load_data(config), module, config.student, None)
+
+
+def _check_statistics(run: Experiment, devices: tuple[jax.Device, ...]) -> None:
+    if (
+        run.has_statistics
+        and len(devices) > 1
+        and not hasattr(run.objective.student, "bn_axis_name")
+    ):
+        raise ValueError(
+            f"{run.name} normalises by the batch and has no field bn_axis_name, so on {len(devices)} "
+            "devices each would normalise by its own part: add the field and pass it to "
+            "nn.BatchNorm(axis_name=...), or train on one device, --config.runtime.devices=1"
+        )
 
 
 def _train_teacher(config, workdir: pathlib.Path) -> Teacher:
@@ -130,6 +181,12 @@ def _describe(run: Experiment, config, devices) -> None:
     say(network_table(run.objective.student, dataset.image_shape))
     for s, t in run.objective.points:
         say(f"  transfer: student {s} {'x'.join(map(str, run.taps[s].shape[1:]))} <- teacher {t}")
+    drops = [epoch for epoch in config.optimizer.drop_epochs if epoch >= config.epochs]
+    if drops:
+        say(
+            f"  note: the run ends after {config.epochs} epochs, before the rate drops at "
+            f"{', '.join(map(str, drops))} (optimizer.drop_epochs)"
+        )
     say(
         f"  {dataset.name}: {len(dataset.train):,} training and {len(dataset.test):,} "
         f"{dataset.evaluated_on} images of {'x'.join(map(str, dataset.image_shape))}, "
@@ -149,7 +206,7 @@ def _finish(run: Experiment, config, workdir, devices, wall_seconds: float) -> d
         )
         teacher_error = measure(parallel.replicate(run.teacher.variables, devices))
     result = {
-        "student": config.student,
+        "student": run.name,
         "method": config.method,
         "test_error": lines[-1]["test_error"],
         "best_test_error": min(line["test_error"] for line in lines),
@@ -167,7 +224,7 @@ def _finish(run: Experiment, config, workdir, devices, wall_seconds: float) -> d
     if teacher_error is not None:
         say(f"teacher error  {teacher_error:.2f} %{on}")
     say(
-        f"{config.method + ' ' if run.teacher else ''}{config.student} error  "
+        f"{config.method + ' ' if run.teacher else ''}{run.name} error  "
         f"{result['test_error']:.2f} %{on} (best {result['best_test_error']:.2f} %), "
         f"{config.epochs} epochs in {duration(wall_seconds)}"
     )

@@ -167,6 +167,10 @@ def normalize(q: chex.Array) -> jax.Array:
     """
     q = at_least_float32(q)
     q = q.reshape(q.shape[0], -1)  # (B, N)
+    # The result does not depend on the scale, so bring the largest entry to 1 by a constant first: the
+    # derivative of q / |q| holds 1 / |q|^2, which leaves float32 for norms below 1e-19 or above 1e19.
+    scale = jax.lax.stop_gradient(jnp.max(jnp.abs(q), axis=-1, keepdims=True, initial=0))  # (B, 1)
+    q = q / jnp.where(scale == 0, 1, scale)
     norm = l2_norm(q)[:, None]
     is_zero = norm == 0
     return jnp.where(is_zero, 0, q / jnp.where(is_zero, 1, norm))

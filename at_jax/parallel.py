@@ -11,30 +11,43 @@ import jax
 import numpy as np
 
 AXIS_NAME = "batch"
-# Steps that may be queued before the host waits: on virtual CPU devices more than about 100 queued
+# Dispatches that the host is ahead of the device: enough to hide its own work, few enough that Ctrl-C is
+# quick and that no more than 50 steps are queued: on virtual CPU devices more than about 100 queued
 # collectives abort the process (jax 0.10).
-MAX_QUEUED_STEPS = 50
+RUN_AHEAD = 2
+MAX_STEPS_PER_DISPATCH = 50 // (RUN_AHEAD + 1)
 
 
-def devices(count: int = 0) -> tuple[jax.Device, ...]:
+def devices(count: int, batch_size: int, accumulation: int = 1) -> tuple[jax.Device, ...]:
     """The local devices to use.
 
     Args:
-      count: how many; 0 for all.
+      count: how many; 0 for as many as the batch can be cut into equal parts for.
+      batch_size: images an update.
+      accumulation: micro-batches that a device's part is cut into in turn.
 
     Returns:
       The devices.
 
     Raises:
-      ValueError: if there are not that many.
+      ValueError: if there are not that many, or the batch cannot be cut.
     """
+    if jax.process_count() > 1:
+        raise ValueError(
+            f"training runs in one process for now, got {jax.process_count()}: start it on one host, "
+            "on all of its local devices"
+        )
     found = tuple(jax.local_devices())
     if not 0 <= count <= len(found):
         raise ValueError(
-            f"runtime.devices must be 0 (all) to {len(found)} on this machine, got {count}: on CPU, "
+            f"runtime.devices must be 0 (automatic) to {len(found)} on this machine, got {count}: on CPU, "
             "virtual devices come with XLA_FLAGS=--xla_force_host_platform_device_count=N"
         )
-    return found[: count or len(found)]
+    if not count:
+        fitting = [n for n in range(1, len(found) + 1) if batch_size % (n * accumulation) == 0]
+        count = max(fitting, default=1)
+    check_batch_size(batch_size, found[:count], accumulation)
+    return found[:count]
 
 
 def describe(used: tuple[jax.Device, ...]) -> str:
@@ -109,7 +122,8 @@ def map_train(step: Callable[..., Any], used: tuple[jax.Device, ...]) -> Callabl
         in_axes=(None, None, None, 0),
         out_axes=None,
         devices=used,
-        donate_argnums=(0,),
+        # Across processes a donated replicated argument dies in the first call.
+        donate_argnums=(0,) if jax.process_count() == 1 else (),
     )
 
 

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-# Without a terminal an epoch gets a line, but no more than one in so many seconds.
+# An epoch gets a line, above the bar where there is one, but no more than one in so many seconds.
 _SECONDS_BETWEEN_LINES = 5.0
 
 
@@ -30,17 +30,18 @@ def network_table(module: nn.Module, image_shape: tuple[int, int, int]) -> str:
     def record(call, args, kwargs, context):
         result = call(*args, **kwargs)
         if len(context.module.path) == 1 and context.method_name == "__call__":
-            rows.append((context.module.path[0], type(context.module).__name__, result.shape[1:]))
+            shapes = [x.shape[1:] for x in jax.tree.leaves(result) if hasattr(x, "shape")]
+            rows.append((context.module.path[0], type(context.module).__name__, shapes[:1]))
         return result
 
     def init(key, images):
         with nn.intercept_methods(record):
-            return module.init(key, images)
+            return module.init(key, images, train=False)
 
     params = jax.eval_shape(init, jax.random.key(0), images)["params"]
     lines = [f"  {'layer':<20} {'kind':<18} {'output':>16} {'parameters':>12}"]
-    for name, kind, shape in rows:
-        size = "x".join(map(str, shape))
+    for name, kind, shapes in rows:
+        size = "x".join(str(n) for shape in shapes for n in shape)
         lines.append(f"  {name:<20} {kind:<18} {size:>16} {count(params.get(name, {})):>12,}")
     return "\n".join([*lines, f"  {'':<20} {'':<18} {'in all':>16} {count(params):>12,}"])
 
@@ -62,7 +63,7 @@ def duration(seconds: float) -> str:
 
 
 class Report:
-    """The progress bar, or plain lines where there is no terminal, and TensorBoard. Use in a ``with``."""
+    """A progress bar on a terminal, plain lines everywhere, and TensorBoard. Use it in a ``with``."""
 
     def __init__(
         self,
@@ -91,7 +92,7 @@ class Report:
                     'no TensorBoard events: pip install "at_jax[tensorboard]", or runtime.tensorboard=False'
                 )
             else:
-                self._events = SummaryWriter(str(workdir), purge_step=first or None)
+                self._events = SummaryWriter(str(workdir), purge_step=first + 1)
 
     def __enter__(self):
         return self
@@ -114,17 +115,19 @@ class Report:
                     self._events.add_scalar(name, value, line["step"])
             self._events.flush()
         now, done = time.monotonic(), line["step"]
-        due = now - self._last_line >= _SECONDS_BETWEEN_LINES or line["epoch"] == epochs
-        if self._bar.disable and due:
+        if now - self._last_line >= _SECONDS_BETWEEN_LINES or line["epoch"] == epochs:
             self._last_line = now
             left = (now - self._started) / max(done - self._first, 1) * (self._steps - done)
             speed = line["images_per_second"]
-            say(
-                f"epoch {line['epoch']}/{epochs}  loss {line['loss']:.4g}  "
-                f"train error {line['train_error']:.2f} %  {self._evaluated_on} error {line['test_error']:.2f} %  "
-                + (f"{speed:.0f} images/s  " if speed else "")
-                + f"{duration(left)} left"
+            parts = (
+                f"epoch {line['epoch']}/{epochs}",
+                f"loss {line['loss']:.4g}",
+                f"train error {line['train_error']:.2f} %",
+                f"{self._evaluated_on} error {line['test_error']:.2f} %",
+                f"{speed:.0f} images/s" if speed else "compiling",
+                f"{duration(left)} left",
             )
+            say("  ".join(parts))
 
 
 def say(text: str) -> None:

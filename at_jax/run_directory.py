@@ -36,18 +36,19 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def claim(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
-    """Make a workdir this config's, or check that it already is.
+def check(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
+    """Check that a workdir is free, or holds a run of this config.
 
-    ``runtime.*`` may differ, and ``epochs`` may grow where no schedule depends on their number (a
-    weight that decays linearly or as a cosine does).
+    ``runtime.*`` may differ, and ``epochs`` may grow where nothing else depends on their number: a
+    weight that decays linearly or as a cosine does, and so does a teacher that is trained here for as
+    many epochs as its student.
 
     Args:
-      workdir: the run's folder; made if there is none.
+      workdir: the run's folder.
       config: all keys and values.
 
     Raises:
-      ValueError: naming the keys that differ, or if the folder cannot be written.
+      ValueError: naming the keys that differ.
     """
     path = workdir / CONFIG
     if path.exists():
@@ -68,8 +69,17 @@ def claim(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
                 f"workdir {workdir} holds a run with another config ({'; '.join(differing)}): "
                 "choose another --workdir, or the same values to resume it"
             )
+
+
+def claim(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
+    """Make a workdir this config's: :func:`check` it, and write config.json.
+
+    Raises:
+      ValueError: as :func:`check`, or if the folder cannot be written.
+    """
+    check(workdir, config)
     try:
-        write_json(path, config)
+        write_json(workdir / CONFIG, config)
     except OSError as error:
         raise ValueError(
             f"workdir {workdir} cannot be written ({error.strerror}): choose another --workdir"
@@ -79,7 +89,10 @@ def claim(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
 def _may_differ(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     if key.startswith("runtime."):
         return True
-    free_of_length = now.get("transfer.decay") in ("constant", "steps")
+    trains_teacher_as_long = (
+        now["method"] != "none" and not now["teacher.checkpoint"] and not now["teacher.epochs"]
+    )
+    free_of_length = now["transfer.decay"] in ("constant", "steps") and not trains_teacher_as_long
     return key == "epochs" and free_of_length and now[key] > before.get(key, math.inf)
 
 

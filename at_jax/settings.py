@@ -6,7 +6,7 @@ from typing import Any
 
 import ml_collections
 
-from at_jax import losses, schedules
+from at_jax import losses, parallel, schedules
 from at_jax.run_directory import flatten
 
 METHOD_PARTS = ("kd", "at", "f_actt")
@@ -26,15 +26,26 @@ def _one_of(*known: str) -> tuple[Callable[[str], bool], str]:
 
 
 _INCREASING = (
-    lambda epochs: all(a < b for a, b in zip((0, *epochs), epochs, strict=False)),
-    "increasing epochs, from 1 on",
+    lambda epochs: (
+        all(isinstance(epoch, int) for epoch in epochs)
+        and all(a < b for a, b in zip((0, *epochs), epochs, strict=False))
+    ),
+    "increasing whole epochs, from 1 on",
 )
+
+
+def _numbers_above(bound: float) -> tuple[Callable[[Any], bool], str]:
+    return (
+        lambda values: all(isinstance(v, int | float) and bound < v < math.inf for v in values),
+        f"numbers above {bound}",
+    )
+
 
 # Key -> (is the value right, what is expected). Types are ml_collections' business; names of networks,
 # data sources and transfer points are checked by those who know them.
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "dtype": _one_of("float32", "bfloat16"),
-    "seed": _at_least(0),
+    "seed": (lambda value: 0 <= value < 2**32, "from 0 to 2**32 - 1"),
     "epochs": _at_least(1),
     "batch_size": _at_least(1),
     "accumulation": _at_least(1),
@@ -58,8 +69,21 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data.image_size": _at_least(0),
     "data.memory_limit_mb": _at_least(0),
     "data.pad": _at_least(0),
-    "data.std": (lambda value: all(std > 0 for std in value), "above 0"),
-    "runtime.steps_per_dispatch": _at_least(0),
+    "data.mean": _numbers_above(-math.inf),
+    "data.std": _numbers_above(0),
+    "data.train_examples": _at_least(0),
+    "data.validation_examples": _at_least(0),
+    "data.split_seed": _at_least(0),
+    "teacher.train_examples": _at_least(0),
+    "transfer.points": (
+        lambda values: all(isinstance(value, str) for value in values),
+        "texts such as 'group3<-group3'",
+    ),
+    "runtime.devices": _at_least(0),
+    "runtime.steps_per_dispatch": (
+        lambda value: 0 <= value <= parallel.MAX_STEPS_PER_DISPATCH,
+        f"from 0 (automatic) to {parallel.MAX_STEPS_PER_DISPATCH}",
+    ),
     "runtime.checkpoint_every": _at_least(1),
 }
 
@@ -74,6 +98,8 @@ def method_parts(method: str) -> tuple[str, ...]:
     ('at', 'kd')
     """
     parts = () if method == "none" else tuple(method.split("+"))
+    if len(set(parts)) < len(parts):
+        raise ValueError(f"method must name each part once, got {method!r}: for example at+kd")
     if unknown := [part for part in parts if part not in METHOD_PARTS]:
         raise ValueError(
             f"method must be one of {', '.join(METHODS)}, or parts joined by '+', got {method!r}: "
@@ -98,6 +124,11 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise ValueError(
             f"data.mean and data.std must have one number a channel each, got {config.data.mean} and "
             f"{config.data.std}: set both, or neither"
+        )
+    if config.transfer.decay == "steps" and not config.transfer.decay_epochs:
+        raise ValueError(
+            "transfer.decay='steps' needs the epochs of its steps, got none: set "
+            '--config.transfer.decay_epochs="(60,120)"'
         )
     if not method_parts(config.method) and config.teacher.checkpoint:
         raise ValueError(

@@ -69,7 +69,7 @@ def create(
 
     def init(key):
         key_student, key_adapter = jax.random.split(key)
-        variables = objective.student.init(key_student, jnp.zeros((1, *image_shape)))
+        variables = objective.student.init(key_student, jnp.zeros((1, *image_shape)), train=False)
         params = {"student": variables["params"], "adapter": {}}
         if objective.adapter is not None:
             zeros = {name: jnp.zeros(tap.shape) for name, tap in taps.items()}

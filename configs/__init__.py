@@ -1,0 +1,1 @@
+"""Configs: pure data. One file a study; base.py explains every key."""

@@ -73,8 +73,25 @@ def test_a_missing_file_and_an_empty_folder_are_passed_over(run):
     with checkpoint.Checkpoints(run) as checkpoints, pytest.warns(UserWarning, match="is damaged"):
         assert checkpoints.latest(NAMES).step == 4
     with checkpoint.Checkpoints(run) as checkpoints:
-        checkpoints.forget_after(4)
+        checkpoints.set_aside_after(4)
         assert checkpoints.steps == [2, 4]
+    aside = {path.name for path in (run / checkpoint.FOLDER).iterdir()}
+    assert {"damaged-5", "damaged-9"} <= aside
+    with checkpoint.Checkpoints(run) as checkpoints:
+        assert checkpoints.steps == [2, 4]
+        assert checkpoints.latest(NAMES).step == 4
+
+
+def test_what_is_saved_beside_the_arrays_is_checked_too(run):
+    path = run / checkpoint.FOLDER / "5" / "meta" / "metadata"
+    text = path.read_text()
+    assert '"num_classes": 10' in text
+    path.write_text(text.replace('"num_classes": 10', '"num_classes": 11'))
+    with (
+        checkpoint.Checkpoints(run) as checkpoints,
+        pytest.warns(UserWarning, match="checksums differ in meta"),
+    ):
+        assert checkpoints.latest(NAMES).step == 4
 
 
 def test_all_damaged_is_an_error(run):

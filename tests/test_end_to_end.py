@@ -77,6 +77,15 @@ def test_evaluate_measures_what_the_run_reported(finished, environment):
     assert f"error {result['test_error']:.2f} % (best checkpoint" in out
 
 
+def test_profile_writes_a_trace(tmp_path, environment):
+    alone = [*SMALL, "--config.method=none", "--config.epochs=14", f"--workdir={tmp_path}"]
+    code, out, err = run([*alone, "--profile", "--config.runtime.tensorboard=False"], environment)
+    assert code == 0, err
+    assert f"Profiler trace written to {tmp_path / 'profile'}" in out
+    assert list(tmp_path.glob("profile/**/*.xplane.pb"))
+    assert not list(tmp_path.glob("events*"))
+
+
 def metrics_of(workdir):
     lines = [json.loads(t) for t in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
@@ -134,7 +143,7 @@ def test_help_is_quick_because_it_waits_for_no_jax():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config.at.bata=3"], "error: --config.at.bata: there is no such key; did you mean --config.at.beta?"),
+        (["--config.at.bata=3"], "error: --config.at.bata: there is no such key; did you mean .*at.beta"),
         (["--config.epohcs=3"], "did you mean --config.epochs?"),
         (["--config.epochs=many"], "epochs.*many"),
         (["--config.data.mirror=perhaps"], "mirror.*perhaps"),

@@ -4,6 +4,7 @@ import hashlib
 import json
 import pathlib
 import re
+import shutil
 
 import chex
 import flax.linen as nn
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import small_run
 
-from at_jax import checkpoint, experiment, intermediates, loop, trainer
+from at_jax import checkpoint, experiment, intermediates, loop, resume, trainer
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,7 +33,7 @@ def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run")
     said = []
     with pytest.MonkeyPatch.context() as patch:
-        for module in (loop, trainer):
+        for module in (loop, resume):
             patch.setattr(module, "say", said.append)
         result = loop.train_and_evaluate(small_run.config(), workdir)
     return workdir, result, said
@@ -193,13 +194,6 @@ def test_the_last_good_checkpoint_stays(finished, tmp_path):
     chex.assert_trees_all_equal(checkpoint.load(tmp_path)[1], good)
 
 
-def test_profile_writes_a_trace(tmp_path):
-    config = small_run.config(method="none", epochs=8, runtime__tensorboard=False)
-    loop.train_and_evaluate(config, tmp_path, profile=True)
-    assert list(tmp_path.glob("profile/**/*.xplane.pb"))
-    assert not list(tmp_path.glob("events*"))
-
-
 class Untapped(nn.Module):
     """Somebody's network without a tap."""
 
@@ -224,9 +218,18 @@ def test_a_module_of_ones_own(finished, tmp_path):
     config = with_teacher(finished, transfer__points=("only<-group3",), epochs=1)
     result = loop.train_and_evaluate(config, tmp_path, student=Tapped())
     assert result["parameters"] == 3 * 3 * 1 * 4 + 4 + 4 * 10 + 10
+    assert result["student"] == "Tapped"
+    assert loop.evaluate(config, tmp_path, student=Tapped())["test_error"] == result["test_error"]
     assert "loss/attention" in lines_of(tmp_path)[0]
     module, variables = checkpoint.load(tmp_path, module=Tapped())
     assert module.apply(variables, jnp.zeros((1, 16, 16, 1))).shape == (1, 10)
+
+
+def test_a_workdir_keeps_to_its_network(finished, tmp_path):
+    config = with_teacher(finished, method="kd", epochs=1)
+    loop.train_and_evaluate(config, tmp_path, student=Tapped())
+    with pytest.raises(ValueError, match=r"holds a run of Tapped, got wrn_10_0.25 to train"):
+        loop.train_and_evaluate(config, tmp_path)
 
 
 def test_a_teacher_of_ones_own(finished, tmp_path):
@@ -235,12 +238,34 @@ def test_a_teacher_of_ones_own(finished, tmp_path):
     assert lines_of(tmp_path) == lines_of(finished[0])
 
 
+class Normalised(nn.Module):
+    """Somebody's network that normalises each device's part of a batch alone."""
+
+    @nn.compact
+    def __call__(self, images, train):
+        x = nn.BatchNorm(use_running_average=not train)(images)
+        intermediates.tap(self, "only", x)
+        return nn.Dense(10)(jnp.mean(x, axis=(1, 2)))
+
+
+class Dropping(nn.Module):
+    """Somebody's network that asks for random numbers."""
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        return nn.Dense(10)(
+            nn.Dropout(0.5, deterministic=False)(images.reshape(images.shape[0], -1))
+        )
+
+
 @pytest.mark.parametrize(
     ("student", "changes", "message"),
     [
         (Untapped(), {}, "must tap the same number of transfer points, got none and group1"),
         (Tapped(), {}, "must tap the same number of transfer points, got only and group1"),
         (Tapped(9), {}, "student must give 10 logits for digits, got shape"),
+        (Normalised(), {"method": "kd"}, "no field bn_axis_name, so on 4 devices each would"),
+        (Dropping(), {"method": "kd"}, "asks for random numbers in its forward pass"),
         (None, {"student": "wrn_11_1"}, r"must be 6n\+4"),
         (None, {"student": "vgg_16"}, "unknown network 'vgg_16'"),
         (None, {"student": "resnet_18"}, "needs images of at least 32x32"),
@@ -249,10 +274,22 @@ def test_a_teacher_of_ones_own(finished, tmp_path):
         (None, {"transfer__points": ("group1",)}, "each must be 'student<-teacher', got 'group1'"),
         (None, {"at__kind": "channel"}, "needs equal channel counts, got student 4 and teacher 8"),
         (None, {"method": "f_actt", "transfer__points": ("group1<-group2",)}, "one shape"),
+        (
+            None,
+            {"method": "f_actt", "transfer__points": ("group1<-group1", "group1<-group1")},
+            "name each student point once",
+        ),
         (None, {"data__pad": 16}, "pad: expected 0 to 15"),
         (None, {"batch_size": 80}, "batch_size: expected 1 to 60"),
-        (None, {"batch_size": 18}, r"batch_size must be a multiple .*use 16 or 20"),
-        (None, {"runtime__devices": 9}, r"runtime.devices must be 0 \(all\) to 4"),
+        (None, {"batch_size": 18, "runtime__devices": 4}, "must be a multiple .*use 16 or 20"),
+        (None, {"runtime__devices": 9}, r"runtime.devices must be 0 \(automatic\) to 4"),
+        (None, {"teacher__checkpoint": "", "teacher__model": "wrn_9_1"}, r"must be 6n\+4"),
+        (None, {"teacher__checkpoint": "", "teacher__train_examples": 5}, "digits"),
+        (
+            None,
+            {"teacher__checkpoint": "", "teacher__train_examples": 19},
+            "batch_size: expected 1",
+        ),
         (None, {"data__mean": (1.0, 2.0), "data__std": (1.0, 1.0)}, "one number a channel, 1 for"),
         (None, {"data__mean": (9.0,), "data__std": (1.0,)}, "normalised alike: the teacher's mean"),
         (None, {"data__image_size": 20}, "must see the same images: here they are"),
@@ -282,6 +319,45 @@ def test_classes_must_agree(finished, tmp_path):
     student = experiment.build(config, config.student, dataset.num_classes)
     with pytest.raises(ValueError, match="digits has 10, the teacher was trained on 7"):
         experiment.assemble(config, dataset, student, config.student, teacher)
+
+
+def test_a_teacher_must_have_come_to_its_end(finished, tmp_path):
+    shutil.copytree(finished[0] / "teacher", tmp_path / "teacher")
+    (tmp_path / "teacher" / "result.json").unlink()
+    config = small_run.config(teacher__checkpoint=str(tmp_path / "teacher"))
+    with pytest.raises(ValueError, match="has not come to its end: start it again"):
+        loop.train_and_evaluate(config, tmp_path / "run")
+
+
+def test_one_teacher_only(finished, tmp_path):
+    teacher = checkpoint.load(finished[0] / "teacher")
+    with pytest.raises(ValueError, match="give one teacher"):
+        loop.train_and_evaluate(with_teacher(finished), tmp_path, teacher=teacher)
+    with pytest.raises(ValueError, match="give one teacher, and a method"):
+        loop.train_and_evaluate(small_run.config(method="none"), tmp_path, teacher=teacher)
+
+
+def test_a_run_that_was_stopped_with_its_teacher_s_last_step_stops(tmp_path, monkeypatch):
+    class AtTheEnd:  # of the teacher's three steps: asked before each, and once after
+        def __enter__(self):
+            answers = iter([False, False, False])
+            return lambda: next(answers, True)
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr(trainer, "interruptible", AtTheEnd)
+    with pytest.raises(loop.Interrupted, match="Stopped after step 3 of 3"):
+        loop.train_and_evaluate(small_run.config(), tmp_path)
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_evaluate_measures_the_test_set_of_a_run_that_held_a_part_out(finished, tmp_path):
+    config = small_run.config(method="none", epochs=1, data__validation_examples=100)
+    loop.train_and_evaluate(config, tmp_path)
+    error = loop.evaluate(config, tmp_path)["test_error"]
+    assert error * 355 / 100 == pytest.approx(round(error * 355 / 100))
+    assert error * 3.55 != pytest.approx(0)
 
 
 def test_the_validation_part_is_measured_in_place_of_the_test_set(finished, tmp_path):

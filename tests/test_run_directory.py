@@ -21,7 +21,7 @@ def test_the_same_config_may_come_back(tmp_path):
 
 def test_another_config_is_named_key_by_key(tmp_path):
     claim(tmp_path)
-    with pytest.raises(ValueError, match=r"at.beta: 25.0 there, 3.0 now; seed: 0 there, 7 now"):
+    with pytest.raises(ValueError, match=r"at.beta: 50.0 there, 3.0 now; seed: 0 there, 7 now"):
         claim(tmp_path, at__beta=3.0, seed=7)
     assert json.loads((tmp_path / "config.json").read_text())["seed"] == 0
 
@@ -37,6 +37,14 @@ def test_more_epochs_where_no_schedule_depends_on_them(tmp_path, decay):
     claim(tmp_path, transfer__decay=decay, epochs=5)
     with pytest.raises(ValueError, match="epochs: 5 there, 3 now"):
         claim(tmp_path, transfer__decay=decay, epochs=3)
+
+
+def test_no_more_epochs_where_the_teacher_would_be_trained_on(tmp_path):
+    claim(tmp_path, teacher__epochs=0)
+    with pytest.raises(ValueError, match="epochs: 2 there, 5 now"):
+        claim(tmp_path, teacher__epochs=0, epochs=5)
+    claim(tmp_path / "named", teacher__epochs=0, teacher__checkpoint="somewhere")
+    claim(tmp_path / "named", teacher__epochs=0, teacher__checkpoint="somewhere", epochs=5)
 
 
 @pytest.mark.parametrize("decay", ["linear", "cosine"])

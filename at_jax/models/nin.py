@@ -5,6 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from at_jax.intermediates import tap
@@ -23,7 +24,8 @@ def _average_pool(x: jax.Array) -> jax.Array:
 
     Spelt out because ``nn.avg_pool`` divides by an integer, which strict dtype promotion forbids.
     """
-    zero = jnp.zeros((), x.dtype)
+    # A NumPy zero: under jit jnp.zeros is traced, and only a known zero makes this a sum with a gradient.
+    zero = np.zeros((), x.dtype)
     padding = ((0, 0), (1, 1), (1, 1), (0, 0))
     return lax.reduce_window(x, zero, lax.add, (1, 3, 3, 1), (1, 2, 2, 1), padding) / 9
 

@@ -1,0 +1,148 @@
+"""Student and teacher: what they must agree on, and the objective that joins them."""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import flax.errors
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from at_jax import data, intermediates, models
+from at_jax.objective import Attention, Distillation, Objective
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """A frozen teacher.
+
+    Attributes:
+      module: the network.
+      variables: its parameters and statistics; None while only its shapes matter.
+      description: as :func:`at_jax.checkpoint.describe_model` writes it; None for a module that the
+        user brought, who then answers for its normalisation.
+    """
+
+    module: nn.Module
+    variables: Any = None
+    description: dict[str, Any] | None = None
+
+
+def shapes(module: nn.Module, image_shape: tuple[int, int, int]) -> tuple[Any, Any, dict]:
+    """Variables, logits and taps of a network, as shapes."""
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    apply = functools.partial(module.apply, train=False, mutable=[intermediates.COLLECTION])
+    with _no_random_numbers(module):
+        init = functools.partial(module.init, train=False)
+        variables = jax.eval_shape(init, jax.random.key(0), images)
+        logits, mutated = jax.eval_shape(apply, variables, images)
+    return variables, logits, intermediates.collect(mutated)
+
+
+@contextlib.contextmanager
+def _no_random_numbers(module: nn.Module) -> Iterator[None]:
+    try:
+        yield
+    except flax.errors.InvalidRngError as error:
+        raise ValueError(
+            f"{type(module).__name__} asks for random numbers in its forward pass (dropout, say), which "
+            "the trainer does not supply: leave them out of the module, or train it in a loop of your own"
+        ) from error
+
+
+def _points(texts: tuple[str, ...], taps_s: dict, taps_t: dict) -> tuple[tuple[str, str], ...]:
+    """Pairs (student, teacher) from ``"group3<-group3"``; without texts all taps, in order."""
+    if not texts:
+        if not taps_s or len(taps_s) != len(taps_t):
+            raise ValueError(
+                f"student and teacher must tap the same number of transfer points, got "
+                f"{', '.join(taps_s) or 'none'} and {', '.join(taps_t) or 'none'}: choose pairs, "
+                "--config.transfer.points=\"('group3<-stage3',)\""
+            )
+        return tuple(zip(taps_s, taps_t, strict=True))
+    pairs = []
+    for text in texts:
+        student, arrow, teacher = (part.strip() for part in text.partition("<-"))
+        if not (student and arrow and teacher):
+            raise ValueError(
+                f"transfer.points: each must be 'student<-teacher', got {text!r}: write for example "
+                "'group3<-group3'"
+            )
+        pairs.append((student, teacher))
+    intermediates.check_points((s for s, _ in pairs), taps_s, "student")
+    intermediates.check_points((t for _, t in pairs), taps_t, "teacher")
+    return tuple(pairs)
+
+
+def check_agreement(dataset: data.Dataset, description: dict[str, Any]) -> None:
+    """Raise unless the teacher was made for these classes, images and this normalisation."""
+    classes, shape = dataset.num_classes, list(dataset.image_shape)
+    if description["num_classes"] != classes:
+        raise ValueError(
+            f"teacher and student must have the same classes: {dataset.name} has {classes}, the teacher "
+            f"was trained on {description['num_classes']}: name another run in teacher.checkpoint"
+        )
+    if description["image_shape"] != shape:
+        raise ValueError(
+            f"teacher and student must see the same images: here they are {shape} (height, width, "
+            f"channels), the teacher was trained on {description['image_shape']}: set data.image_size, or "
+            "name another run in teacher.checkpoint"
+        )
+    for key, here in (("mean", dataset.mean), ("std", dataset.std)):
+        if any(abs(a - b) > 0.5 for a, b in zip(description[key], here, strict=True)):
+            values = tuple(round(x, 2) for x in description[key])
+            raise ValueError(
+                f"teacher and student must see images normalised alike: the teacher's {key} is {values}, "
+                f"here it is {tuple(round(x, 2) for x in here)}: set data.mean and data.std to the "
+                "teacher's"
+            )
+
+
+def join(config, parts, student, taps, teacher, image_shape):
+    """The objective, with the shapes of the teacher's variables and of the adapter's parameters."""
+    if not parts:
+        return Objective(student), None, {}
+    teacher_variables, _, taps_t = shapes(teacher.module, image_shape)
+    points = ()
+    if "at" in parts or "f_actt" in parts:
+        points = _points(config.transfer.points, taps, taps_t)
+    adapter, adapter_shapes = None, {}
+    if "f_actt" in parts:
+        if len({s for s, _ in points}) < len(points):
+            raise ValueError(
+                f"transfer.points: f_actt adapts each student point to one teacher point, got {points}: "
+                "name each student point once"
+            )
+        channels = tuple(
+            (s, taps_t[t].shape[-1]) for s, t in points if taps[s].shape[-1] != taps_t[t].shape[-1]
+        )
+        adapter = models.Adapter(channels) if channels else None
+        if adapter is not None:
+            adapter_shapes = jax.eval_shape(adapter.init, jax.random.key(0), taps)["params"]
+    objective = Objective(
+        student,
+        teacher.module,
+        points,
+        distillation=Distillation(config.kd.temperature, config.kd.alpha)
+        if "kd" in parts
+        else None,
+        attention=Attention(config.at.kind, config.at.p, config.at.convention)
+        if "at" in parts
+        else None,
+        activation="f_actt" in parts,
+        adapter=adapter,
+    )
+    return objective, teacher_variables, adapter_shapes
+
+
+def trace(prepare, objective, params, batch_stats, teacher_variables, shape) -> None:
+    """Run augmentation and loss on shapes alone: what is wrong shows now, before a teacher is trained."""
+    labels = jax.ShapeDtypeStruct(shape[:1], jnp.int32)
+    pixels = jax.ShapeDtypeStruct(shape, jnp.uint8)
+    images = jax.eval_shape(prepare, jax.random.key(0), pixels, labels)
+    weights = dict.fromkeys(objective.weighted_terms, jax.ShapeDtypeStruct((), jnp.float32))
+    with _no_random_numbers(objective.student):
+        jax.eval_shape(objective, params, batch_stats, teacher_variables, images, labels, weights)

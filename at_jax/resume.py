@@ -1,0 +1,112 @@
+"""What a checkpoint of a run holds, and how a run goes on from one."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+from flax import serialization
+
+from at_jax import state
+from at_jax.checkpoint import Checkpoints
+from at_jax.experiment import Experiment
+from at_jax.report import say
+
+
+@dataclasses.dataclass
+class Progress:
+    """What a run knows of its past beside its state; saved with every checkpoint, as JSON.
+
+    Attributes:
+      totals: metric -> (sum, count) of the epoch so far.
+      images: trained on in the epoch so far, without the dispatch that compiled.
+      seconds: that these took.
+      wall_seconds: of training so far, all starts together.
+    """
+
+    totals: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    images: int = 0
+    seconds: float = 0.0
+    wall_seconds: float = 0.0
+
+
+def restore(
+    checkpoints: Checkpoints, run: Experiment, key: jax.Array
+) -> tuple[state.TrainState, Progress]:
+    """The state to go on from: that of the newest whole checkpoint, or a fresh one.
+
+    Args:
+      checkpoints: of the run.
+      run: what is trained.
+      key: of the initialisation.
+
+    Returns:
+      State and progress.
+
+    Raises:
+      ValueError: if the checkpoint is of another network.
+    """
+    create = functools.partial(
+        state.create,
+        run.objective,
+        run.optimizer,
+        image_shape=run.dataset.image_shape,
+        taps=run.taps,
+    )
+    restored = checkpoints.latest(("params", "batch_stats", "training"))
+    if restored is None:
+        return create(key=key), Progress()
+    if restored.meta["student"] != run.name:
+        raise ValueError(
+            f"this workdir holds a run of {restored.meta['student']}, got {run.name} to train: choose "
+            "another --workdir"
+        )
+    checkpoints.set_aside_after(restored.step)
+    if restored.step < run.steps:
+        say(f"Resuming after step {restored.step} of {run.steps}")
+    training = restored.trees["training"]
+    whole = serialization.from_state_dict(
+        jax.eval_shape(lambda key: create(key=key), key),
+        {
+            "step": np.asarray(restored.step, np.int32),
+            "params": {
+                "student": restored.trees["params"],
+                "adapter": training.get("adapter", {}),
+            },
+            "batch_stats": restored.trees["batch_stats"],
+            "opt_state": training["opt_state"],
+        },
+    )
+    return whole, Progress(**restored.meta["progress"])
+
+
+def save(
+    checkpoints: Checkpoints,
+    run: Experiment,
+    host: state.TrainState,
+    progress: Progress,
+    test_error: float | None,
+) -> None:
+    """Write a checkpoint: what :func:`restore` reads, the network apart from what only training needs.
+
+    Args:
+      checkpoints: of the run.
+      run: what is trained.
+      host: the state, as NumPy arrays.
+      progress: beside it.
+      test_error: in percent; None in the middle of an epoch.
+    """
+    checkpoints.save(
+        int(host.step),
+        {
+            "params": host.params["student"],
+            "batch_stats": host.batch_stats,
+            "training": {"adapter": host.params["adapter"], "opt_state": host.opt_state},
+        },
+        {
+            "model": run.description,
+            "student": run.name,
+            "progress": dataclasses.asdict(progress),
+        },
+        test_error,
+    )

@@ -1,0 +1,1 @@
+"""Measurements that the README quotes. Each runs as `python -m benchmarks.NAME`."""
