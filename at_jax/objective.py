@@ -89,6 +89,17 @@ class Objective:
     activation: bool = False
     adapter: nn.Module | None = None
 
+    def __post_init__(self):
+        if self.teacher is None and (self.distillation or self.weighted_terms):
+            raise ValueError(
+                "distillation and transfer need a teacher, got None: pass teacher=, a linen module"
+            )
+        if self.weighted_terms and not self.points:
+            raise ValueError(
+                f"{' and '.join(self.weighted_terms)} need transfer points, got none: pass points=, pairs "
+                "(student point, teacher point)"
+            )
+
     @property
     def weighted_terms(self) -> tuple[str, ...]:
         """The terms that need a weight: all but the hard one."""
