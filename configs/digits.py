@@ -4,6 +4,8 @@ The case for attention transfer at its smallest: the teacher has seen all 1,442 
 student is given labels for 200 of them.
 
 Command: python train.py --config=configs/digits.py:method=at
+Measured: test error 3.49 % with method=at against 4.45 % with method=none, means of seeds 0 to 4; teacher
+0.56 %. Half a minute for the teacher and 15 seconds a student on one device of a 2-core CPU, 2026-11-22.
 """
 
 from configs import base
@@ -18,7 +20,7 @@ def get_config(parts: str | None = None):
     config.data.source = "digits"
     config.data.image_size = 16
     config.data.train_examples = 200
-    # No augmentation: a mirrored 2 is no digit, and shifted ones would make labels less scarce.
+    # No augmentation: a mirrored 2 is no digit; for crops see results/digits_validation.md.
     config.data.pad = 0
     config.data.mirror = False
     config.batch_size = 50
@@ -26,7 +28,7 @@ def get_config(parts: str | None = None):
     config.optimizer.drop_epochs = (50, 75)
     config.teacher.epochs = 12
     config.teacher.drop_epochs = (6, 9)
-    # 1000 is meant for CIFAR; this was chosen on a validation part (benchmarks/few_labels.py).
+    # 1000 is meant for CIFAR; this was chosen on a validation part (results/digits_validation.md).
     config.at.beta = 50.0
     config.runtime.checkpoint_every = 10
     return apply_parts(config, parts)
