@@ -15,7 +15,7 @@ PACKAGE = ROOT / "at_jax"
 # A module of at_jax -> the modules of at_jax that it may import. A package stands for all inside it,
 # and its files may import one another. `train.py -> loop -> ... -> maps`: always downward.
 MAY_IMPORT = {
-    "__init__": {"conv", "intermediates", "losses", "maps", "models", "version"},
+    "__init__": {"conv", "gradients", "intermediates", "losses", "maps", "models", "version"},
     # Leaves.
     "version": set(),
     "precision": set(),
@@ -30,6 +30,7 @@ MAY_IMPORT = {
     # The mathematics.
     "maps": {"precision"},
     "losses": {"maps", "precision"},
+    "gradients": {"maps", "precision"},
     "models": {"conv", "intermediates", "precision"},
     "weights": {"models"},
     # Training.
@@ -61,7 +62,7 @@ MAY_IMPORT = {
 # What a library module may not know, by the first name of the imported package.
 FORBIDDEN = {
     name: frozenset({"flax", "ml_collections", "orbax"})
-    for name in ("maps", "losses", "conv", "precision")
+    for name in ("maps", "losses", "gradients", "conv", "precision")
 } | {
     name: frozenset({"ml_collections", "orbax"})
     for name in ("models", "objective", "step", "state", "metrics", "schedules", "parallel")
