@@ -191,38 +191,10 @@ def _score(metrics: dict[str, float]) -> float:
     return metrics["score"]
 
 
-def describe_model(
-    name: str,
-    num_classes: int,
-    image_shape: tuple[int, int, int],
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    dtype: str,
-) -> dict[str, Any]:
-    """What a later run must know of a network to use it, as JSON.
-
-    Args:
-      name: for :func:`at_jax.models.build`; empty for a module that the user brought.
-      num_classes: K.
-      image_shape: (H, W, C).
-      mean: of the normalisation, per channel, 0..255.
-      std: likewise.
-      dtype: of the computation.
-    """
-    return {
-        "name": name,
-        "num_classes": num_classes,
-        "image_shape": list(image_shape),
-        "mean": list(mean),
-        "std": list(std),
-        "dtype": dtype,
-    }
-
-
 def open_run(
     workdir: str | pathlib.Path, *, which: str = "latest", module: nn.Module | None = None
 ) -> tuple[nn.Module, dict[str, Any], dict[str, Any]]:
-    """As :func:`load`, with the network's description (see :func:`describe_model`) as third."""
+    """As :func:`load`, with the network's description (``Experiment.description``) as third."""
     if which not in ("latest", "best"):
         raise ValueError(f"which must be 'latest' or 'best', got {which!r}")
     workdir = pathlib.Path(workdir).expanduser()

@@ -271,15 +271,21 @@ def conv_general_dilated(
             lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers,
             feature_group_count, batch_group_count, precision, preferred_element_type,
         )  # fmt: skip
-    image, kernel = lhs.shape[1:3], rhs.shape[:2]
-    dilation = tuple(rhs_dilation or (1, 1))
+    window = _window(lhs.shape, rhs.shape, window_strides, padding, rhs_dilation, precision)
+    return forward_p.bind(*_vary_alike(lhs, rhs), window=window)
+
+
+def _window(x, w, strides, padding, dilation, precision) -> _Window:
+    """The geometry of a convolution, from shapes x, w and lax's arguments."""
+    image, kernel = x[1:3], w[:2]
+    dilation = tuple(dilation or (1, 1))
     if isinstance(padding, str):
         extent = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True))
-        padding = lax.padtype_to_pads(image, extent, window_strides, padding)
+        padding = lax.padtype_to_pads(image, extent, strides, padding)
     window = _Window(
         image=image,
         kernel=kernel,
-        strides=tuple(window_strides),
+        strides=tuple(strides),
         padding=tuple((int(low), int(high)) for low, high in padding),
         dilation=dilation,
         precision=precision,
@@ -289,7 +295,7 @@ def conv_general_dilated(
             f"a {kernel[0]}x{kernel[1]} kernel does not fit the image, got {image[0]}x{image[1]} pixels "
             f"padded by {window.padding}: use larger images or fewer strides"
         )
-    return forward_p.bind(*_vary_alike(lhs, rhs), window=window)
+    return window
 
 
 def _is_explicitly_sharded(*arrays: jax.Array) -> bool:

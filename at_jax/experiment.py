@@ -7,6 +7,7 @@ compiles and before a teacher is trained; single values were checked by settings
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -53,7 +54,9 @@ class Experiment:
       parameters: how many numbers the student learns, statistics not counted.
       has_statistics: whether the student normalises by the batch.
       name: of the student: that of :func:`at_jax.models.build`, or the class of the user's own module.
-      description: of the student, for its checkpoints.
+      description: what a later run must know of the student to use it, for its checkpoints, as JSON:
+        ``name`` (empty for the user's own module), ``num_classes``, ``image_shape`` (H, W, C), ``mean``
+        and ``std`` of the normalisation (per channel, 0..255), ``dtype`` of the computation.
     """
 
     dataset: data.Dataset
@@ -65,7 +68,7 @@ class Experiment:
     batches: data.TrainBatches
     steps: int
     prepare_train: Prepare
-    prepare_eval: Any
+    prepare_eval: Callable[[jax.Array], jax.Array]
     taps: dict[str, jax.ShapeDtypeStruct]
     parameters: int
     has_statistics: bool
@@ -163,12 +166,7 @@ def assemble(
         config, parts, student, taps, teacher, dataset.image_shape
     )
     learning_rate, weights = _schedules(config, per_epoch, steps, objective.weighted_terms)
-    normalize = functools.partial(data.normalize, mean=dataset.mean, std=dataset.std)
-
-    def prepare(key, images, position):
-        images = data.augment(key, images, position, pad=config.data.pad, mirror=config.data.mirror)
-        return normalize(images)
-
+    prepare, normalize = _preparation(config, dataset)
     pairing.trace(
         prepare,
         objective,
@@ -200,9 +198,14 @@ def assemble(
         parameters=sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
         has_statistics=bool(variables.get("batch_stats")),
         name=name or type(student).__name__,
-        description=checkpoint.describe_model(
-            name, dataset.num_classes, dataset.image_shape, dataset.mean, dataset.std, config.dtype
-        ),
+        description={
+            "name": name,
+            "num_classes": dataset.num_classes,
+            "image_shape": list(dataset.image_shape),
+            "mean": list(dataset.mean),
+            "std": list(dataset.std),
+            "dtype": config.dtype,
+        },
     )
 
 
@@ -231,3 +234,16 @@ def _schedules(
         )
         for term in terms
     }
+
+
+def _preparation(
+    config: ml_collections.ConfigDict, dataset: data.Dataset
+) -> tuple[Prepare, Callable[[jax.Array], jax.Array]]:
+    """What happens to images on the device: augmentation and normalisation, and normalisation alone."""
+    normalize = functools.partial(data.normalize, mean=dataset.mean, std=dataset.std)
+    augment = functools.partial(data.augment, pad=config.data.pad, mirror=config.data.mirror)
+
+    def prepare(key, images, position):
+        return normalize(augment(key, images, position))
+
+    return prepare, normalize

@@ -22,7 +22,7 @@ class Teacher:
     Attributes:
       module: the network.
       variables: its parameters and statistics; None while only its shapes matter.
-      description: as :func:`at_jax.checkpoint.describe_model` writes it; None for a module that the
+      description: as ``Experiment.description``; None for a module that the
         user brought, who then answers for its normalisation.
     """
 

@@ -1,5 +1,8 @@
 """The smallest run that still has everything: digits, two tiny networks, a few images."""
 
+import json
+import pathlib
+
 from configs import digits
 
 
@@ -17,3 +20,14 @@ def config(**changes):
     result.runtime.compilation_cache = ""
     result.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
     return result.lock()
+
+
+def with_teacher(finished, **changes):
+    """The same, with the teacher of a finished run."""
+    return config(teacher__checkpoint=str(finished[0] / "teacher"), **changes)
+
+
+def lines_of(workdir: pathlib.Path) -> list[dict]:
+    """metrics.jsonl without what differs from run to run."""
+    lines = [json.loads(text) for text in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
