@@ -91,8 +91,9 @@ class Checkpoints:
         """
         if step in self._manager.all_steps():
             self._manager.delete(step)
+        # Copies: on CPU np.asarray is a view, and Orbax still writes when the step has taken the buffer back.
         host = {
-            name: jax.tree.map(np.asarray, serialization.to_state_dict(tree))
+            name: jax.tree.map(np.array, serialization.to_state_dict(tree))
             for name, tree in trees.items()
         }
         meta = {**meta, "checksums": {name: _checksums(tree) for name, tree in host.items()}}

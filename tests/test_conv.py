@@ -16,7 +16,7 @@ from at_jax.conv import conv_general_dilated
 
 # (major, minor) of jax that this file was run on: at_jax/conv.py registers its primitives through
 # jax.interpreters, which jax may change between versions.
-TRIED_VERSIONS = ((0, 10),)
+TRIED_VERSIONS = ((0, 10), (0, 12))
 
 # Image, kernel, strides, padding, dilation: a stride of 2 divides the height and not the width.
 GEOMETRIES = [
