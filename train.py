@@ -1,7 +1,6 @@
 """Train a student from a teacher. `python train.py --help` says how."""
 
 import difflib
-import json
 import pathlib
 import re
 import sys
@@ -34,7 +33,7 @@ _WORKDIR = flags.DEFINE_string("workdir", "", "Where the run lives; empty: runs/
 _EVALUATE = flags.DEFINE_bool("evaluate", False, "Measure a finished run on its test set.")
 _PROFILE = flags.DEFINE_bool("profile", False, "Write a profiler trace of some steps.")
 
-_DEFAULT = "--config=configs/digits.py"
+_DEFAULT = f"--config={pathlib.Path(__file__).parent / 'configs' / 'digits.py'}"
 
 
 def main(argv: list[str]) -> int:
@@ -100,13 +99,17 @@ def _config_flag(argv: list[str]) -> str:
 
 
 def _config_of_run(workdir: pathlib.Path, config, argv: list[str]):
-    """A run is evaluated by the config it was trained by, on the data of this machine."""
-    path = workdir / "config.json"
-    if not path.exists():
+    """A run is evaluated by the config it was trained by, on the devices and the data of this machine."""
+    from at_jax import run_directory
+
+    if not (workdir / run_directory.CONFIG).exists():
         raise ValueError(f"--evaluate: {workdir} holds no run: give the --workdir of one")
-    stored = json.loads(path.read_text())
-    stored.pop("runtime", None)
-    if any(a.startswith("--config.data.data_dir=") for a in argv):
+    stored = run_directory.read_config(workdir, like=config.to_dict())
+    del stored["runtime"]
+    parts = _config_flag(argv).partition(":")[2].split(",")
+    if any(a.startswith("--config.data.data_dir=") for a in argv) or any(
+        part.startswith("data=") for part in parts
+    ):
         stored["data"]["data_dir"] = config.data.data_dir
     config.update(stored)
     return config
@@ -117,13 +120,7 @@ def parse(argv: list[str]) -> list[str]:
     if any(re.fullmatch("--?(h|help|helpfull|helpshort)", a) for a in argv):
         print(HELP, end="")
         sys.exit(0)
-    argv = [re.sub(r"^-(?=config\b)", "--", a) for a in argv]  # absl takes one dash, too
-    if "--config" in argv[:-1] and not argv[argv.index("--config") + 1].startswith("-"):
-        at = argv.index("--config")
-        argv[at : at + 2] = [f"--config={argv[at + 1]}"]
-    if not any(a.startswith("--config=") for a in argv):
-        # Not the flag's default: overrides of a default file are parsed where nothing can be caught.
-        argv.insert(1, _DEFAULT)
+    argv[:] = _with_config_first(argv)  # in place: config_flags looks into sys.argv, which this is
     try:
         rest = flags.FLAGS(argv)
         if len(rest) > 1:
@@ -134,16 +131,41 @@ def parse(argv: list[str]) -> list[str]:
     return argv
 
 
+def _with_config_first(argv: list[str]) -> list[str]:
+    """Write every --config flag as --config...=VALUE, and --config itself, or the default, first.
+
+    The default is not the flag's own: overrides of a default file are parsed where nothing can be caught.
+    """
+    program, *given = argv
+    config, others = _DEFAULT, []
+    while given:
+        flag = re.sub(r"^-(?=config\b)", "--", given.pop(0))  # absl takes one dash, too
+        follows = given and not given[0].startswith("-")
+        if re.fullmatch(r"--config(\.[\w.]+)?", flag) and follows:
+            flag = f"{flag}={given.pop(0)}"
+        if flag.startswith("--config="):
+            config = flag
+        else:
+            others.append(flag)
+    return [program, config, *others]
+
+
 def _complain(error: Exception, argv: list[str]) -> int:
     """Print one line about a bad flag: what it is, what it should be, the nearest known one."""
     message = " ".join(str(error).split())
-    file = pathlib.Path(_config_flag(argv).partition(":")[0])
-    if not file.is_file():
-        known = [str(path) for path in sorted(file.parent.glob("*.py"))]
-        close = difflib.get_close_matches(str(file), known, n=1)
+    # ml_collections hands on a whole traceback where a config file raises: keep what it raised.
+    *_, message = re.split(r"Traceback \(most recent call last\).*?(?:\w+Error): ", message)
+    value, _, parts = _config_flag(argv).partition(":")
+    if not pathlib.Path(value).is_file():
+        known = [str(path) for path in sorted(pathlib.Path(value).parent.glob("*.py"))]
+        close = difflib.get_close_matches(value, known, n=1)
         hint = f"did you mean {close[0]}?" if close else "name one, such as configs/digits.py"
-        message = f"--config: there is no file {file}; {hint}"
-    if isinstance(error, AttributeError | KeyError):
+        message = f"--config: there is no file {value!r}; {hint}"
+    elif "positional argument" in message:
+        message = f"--config: {value} takes no parts after the colon, got {parts!r}: leave them out"
+    elif "get_config" in message or "literal" in message or "syntax" in message:
+        message = f"--config: {value} is no config ({message}): name one, such as configs/digits.py"
+    elif isinstance(error, AttributeError | KeyError):
         given = [a.split("=")[0] for a in argv if a.startswith("--config.")]
         known = list(_keys(base.get_config()))
         for flag in given:
@@ -151,9 +173,7 @@ def _complain(error: Exception, argv: list[str]) -> int:
             if key not in known:
                 close = difflib.get_close_matches(key, known, n=1)
                 hint = (
-                    f"did you mean --config.{close[0]}?"
-                    if close
-                    else "configs/base.py lists the keys"
+                    f"did you mean --config.{close[0]}?" if close else "configs/base.py lists them"
                 )
                 message = f"{flag}: there is no such key; {hint}"
                 break

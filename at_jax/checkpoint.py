@@ -91,7 +91,7 @@ class Checkpoints:
         """
         if step in self._manager.all_steps():
             self._manager.delete(step)
-        # Copies: on CPU np.asarray is a view, and Orbax still writes when the step has taken the buffer back.
+        # Copies: on CPU np.asarray is a view, and Orbax still writes when a step has taken the buffer.
         host = {
             name: jax.tree.map(np.array, serialization.to_state_dict(tree))
             for name, tree in trees.items()

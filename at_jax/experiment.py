@@ -163,7 +163,7 @@ def assemble(
     if teacher is not None and teacher.description is not None:
         pairing.check_agreement(dataset, teacher.description)
     objective, teacher_variables, adapter_shapes = pairing.join(
-        config, parts, student, taps, teacher, dataset.image_shape
+        config, parts, student, logits, taps, teacher, dataset.image_shape
     )
     learning_rate, weights = _schedules(config, per_epoch, steps, objective.weighted_terms)
     prepare, normalize = _preparation(config, dataset)

@@ -1,11 +1,10 @@
 """Ctrl-C as a request: the run saves itself first."""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-
-from at_jax.report import say
 
 
 class Interrupted(Exception):
@@ -29,7 +28,8 @@ def interruptible() -> Iterator[Callable[[], bool]]:
     def handler(number, frame):
         came.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        say("Stopping after this step; once more to stop at once, unsaved.")
+        # Not print: the signal may come in the middle of one, and a buffered writer is not reentrant.
+        os.write(1, b"\nStopping after this step; once more to stop at once, unsaved.\n")
 
     for number in signals:
         signal.signal(number, handler)

@@ -198,6 +198,11 @@ def _describe(run: Experiment, config, devices) -> None:
 def _finish(run: Experiment, config, workdir, devices, wall_seconds: float) -> dict[str, Any]:
     """Write result.json, and say the three things that one wants to know."""
     lines = run_directory.read_metrics(workdir)
+    if not lines or lines[-1]["step"] != run.steps:
+        raise ValueError(
+            f"{workdir / run_directory.METRICS} lacks the last epoch of a finished run: it was cut short; "
+            "measure the run with --evaluate, or train again in another --workdir"
+        )
     speeds = [line["images_per_second"] for line in lines if line["images_per_second"]]
     teacher_error = None
     if run.teacher is not None:

@@ -101,11 +101,18 @@ def check_agreement(dataset: data.Dataset, description: dict[str, Any]) -> None:
             )
 
 
-def join(config, parts, student, taps, teacher, image_shape):
+def join(config, parts, student, logits_s, taps, teacher, image_shape):
     """The objective, with the shapes of the teacher's variables and of the adapter's parameters."""
     if not parts:
         return Objective(student), None, {}
-    teacher_variables, _, taps_t = shapes(teacher.module, image_shape)
+    teacher_variables, logits_t, taps_t = shapes(teacher.module, image_shape)
+    if logits_t.shape != logits_s.shape:
+        raise ValueError(
+            f"teacher and student must have the same classes: the student gives {logits_s.shape[-1]} "
+            f"logits, the teacher {logits_t.shape[-1]}: name another teacher"
+        )
+    if teacher.variables is not None:
+        _check_variables(teacher, teacher_variables)
     points = ()
     if "at" in parts or "f_actt" in parts:
         points = _points(config.transfer.points, taps, taps_t)
@@ -136,6 +143,22 @@ def join(config, parts, student, taps, teacher, image_shape):
         adapter=adapter,
     )
     return objective, teacher_variables, adapter_shapes
+
+
+def _check_variables(teacher: Teacher, wanted: Any) -> None:
+    def described(tree):
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        return {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in leaves}
+
+    there, wanted = described(dict(teacher.variables)), described(dict(wanted))
+    differing = sorted(k for k in there.keys() | wanted.keys() if there.get(k) != wanted.get(k))
+    if differing:
+        key = differing[0]
+        raise ValueError(
+            f"the teacher's variables are not those of {type(teacher.module).__name__}: {key} should be "
+            f"{wanted.get(key, 'absent')}, got {there.get(key, 'absent')}: pass module and variables of "
+            "one network, as at_jax.checkpoint.load gives them"
+        )
 
 
 def trace(prepare, objective, params, batch_stats, teacher_variables, shape) -> None:

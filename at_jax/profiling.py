@@ -12,7 +12,7 @@ _FIRST, _STEPS = 10, 10
 
 
 class Profiler:
-    """Traces ten steps or three dispatches from the tenth step on, for TensorBoard or Perfetto.
+    """Traces ten steps or three dispatches after the first ten of a start, for TensorBoard or Perfetto.
 
     Args:
       folder: where the trace goes.
@@ -21,6 +21,7 @@ class Profiler:
 
     def __init__(self, folder: pathlib.Path, *, wanted: bool):
         self._folder, self._wanted = folder, wanted
+        self._first: int | None = None
         self._until: int | None = None
 
     def before(self, step: int, steps: int, train_state: Any) -> None:
@@ -31,7 +32,9 @@ class Profiler:
           steps: in the dispatch to come.
           train_state: waited for where a trace begins or ends, so that it holds what it is about.
         """
-        if self._wanted and step >= _FIRST:
+        if self._first is None:
+            self._first = step + _FIRST
+        if self._wanted and step >= self._first:
             jax.block_until_ready(train_state)
             self._wanted, self._until = False, step + max(_STEPS, 3 * steps)
             options = jax.profiler.ProfileOptions()
@@ -51,4 +54,4 @@ class Profiler:
             say(f"Profiler trace written to {self._folder}")
         elif self._wanted:
             self._wanted = False
-            say(f"No profiler trace: no more than {_FIRST} steps were left to train")
+            say(f"No profiler trace: no step was left after the first {_FIRST}")

@@ -89,7 +89,7 @@ class Report:
                 from tensorboardX import SummaryWriter
             except ModuleNotFoundError:
                 say(
-                    'no TensorBoard events: pip install "at_jax[tensorboard]", or runtime.tensorboard=False'
+                    "no TensorBoard events: pip install tensorboardX, or --config.runtime.tensorboard=False"
                 )
             else:
                 self._events = SummaryWriter(str(workdir), purge_step=first + 1)

@@ -61,12 +61,10 @@ def restore(
             f"this workdir holds a run of {restored.meta['student']}, got {run.name} to train: choose "
             "another --workdir"
         )
-    checkpoints.set_aside_after(restored.step)
-    if restored.step < run.steps:
-        say(f"Resuming after step {restored.step} of {run.steps}")
     training = restored.trees["training"]
+    wanted = jax.eval_shape(lambda key: create(key=key), key)
     whole = serialization.from_state_dict(
-        jax.eval_shape(lambda key: create(key=key), key),
+        wanted,
         {
             "step": np.asarray(restored.step, np.int32),
             "params": {
@@ -77,6 +75,16 @@ def restore(
             "opt_state": training["opt_state"],
         },
     )
+    pairs = zip(jax.tree_util.tree_leaves_with_path(wanted), jax.tree.leaves(whole), strict=True)
+    for (path, shape), leaf in pairs:
+        if (shape.shape, shape.dtype) != (leaf.shape, leaf.dtype):
+            raise ValueError(
+                f"this workdir holds a run of another {run.name}: {jax.tree_util.keystr(path)} is "
+                f"{leaf.shape} there, {shape.shape} now: choose another --workdir"
+            )
+    checkpoints.set_aside_after(restored.step)
+    if restored.step < run.steps:
+        say(f"Resuming after step {restored.step} of {run.steps}")
     return whole, Progress(**restored.meta["progress"])
 
 

@@ -36,6 +36,35 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def read_config(workdir: pathlib.Path, *, like: Mapping[str, Any]) -> dict[str, Any]:
+    """The config.json of a run.
+
+    Args:
+      workdir: of the run.
+      like: a config with the keys that are known now.
+
+    Returns:
+      Nested keys and values.
+
+    Raises:
+      ValueError: if the file is damaged, or was written with other keys.
+    """
+    path = workdir / CONFIG
+    try:
+        stored = json.loads(path.read_text())
+        differing = flatten(stored).keys() ^ flatten(like).keys()
+    except (json.JSONDecodeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is not readable as a config ({error}): choose another --workdir, or delete the file"
+        ) from error
+    if differing:
+        raise ValueError(
+            f"{path} was written by another version: {', '.join(sorted(differing))} stand in one of both "
+            "alone: use the version that trained it, or choose another --workdir"
+        )
+    return stored
+
+
 def check(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
     """Check that a workdir is free, or holds a run of this config.
 
@@ -52,17 +81,12 @@ def check(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
     """
     path = workdir / CONFIG
     if path.exists():
-        try:
-            before = flatten(json.loads(path.read_text()))
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{path} is not readable as JSON ({error}): choose another --workdir, or delete the file"
-            ) from error
+        before = flatten(read_config(workdir, like=config))
         now = flatten(config)
         differing = [
-            f"{key}: {before.get(key, 'absent')!r} there, {now.get(key, 'absent')!r} now"
-            for key in sorted(before.keys() | now.keys())
-            if before.get(key) != now.get(key) and not _may_differ(key, before, now)
+            f"{key}: {before[key]!r} there, {now[key]!r} now"
+            for key in sorted(now)
+            if before[key] != now[key] and not _may_differ(key, before, now)
         ]
         if differing:
             raise ValueError(
@@ -93,7 +117,7 @@ def _may_differ(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> 
         now["method"] != "none" and not now["teacher.checkpoint"] and not now["teacher.epochs"]
     )
     free_of_length = now["transfer.decay"] in ("constant", "steps") and not trains_teacher_as_long
-    return key == "epochs" and free_of_length and now[key] > before.get(key, math.inf)
+    return key == "epochs" and free_of_length and now[key] > before[key]
 
 
 def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """The epochs of one network: dispatch steps, collect metrics, evaluate, save. Reads the clock."""
 
-import contextlib
 import functools
 import math
 import pathlib
@@ -82,8 +81,11 @@ class Trainer:
             first = int(train_state.step)
             run_directory.keep_metrics(self.workdir, first)
             if first < self.run.steps:
+                # A result is the sign of a finished run, which this one no longer is.
+                (self.workdir / run_directory.RESULT).unlink(missing_ok=True)
                 self._epochs(train_state, first, checkpoints, interrupted)
             checkpoints.wait()
+        self._profiler.close()
         return self._progress.wall_seconds
 
     def _epochs(self, train_state, first: int, checkpoints, interrupted) -> None:
@@ -101,7 +103,7 @@ class Trainer:
             first=first,
             tensorboard=config.runtime.tensorboard,
         )
-        with report, contextlib.closing(self._profiler):
+        with report:
             for epoch in range(first // run.steps_per_epoch, config.epochs):
                 end = (epoch + 1) * run.steps_per_epoch
                 train_state = self.advance(train_state, end, frozen, key, report, interrupted)
@@ -191,13 +193,15 @@ class Trainer:
             "params": train_state.params["student"],
             "batch_stats": train_state.batch_stats,
         }
-        betas = [float(schedule(step_ - 1)) for schedule in self.run.weights.values()]
+        betas = {term: float(schedule(step_ - 1)) for term, schedule in self.run.weights.items()}
         return {
             "epoch": epoch,
             "step": step_,
             **means,
             "learning_rate": float(self.run.learning_rate(step_ - 1)),
-            "beta": betas[0] if betas else 0.0,
+            "beta": next(iter(betas.values()), 0.0),
+            # Of one transfer term, as most methods have, that is all; of several, each.
+            **({f"beta/{term}": beta for term, beta in betas.items()} if len(betas) > 1 else {}),
             "train_error": train_error,
             "test_error": self._evaluate(variables),
             "images_per_second": progress.images / progress.seconds if progress.images else None,

@@ -55,7 +55,7 @@ def load_resnet(path: str | os.PathLike[str], module: ResNet) -> dict[str, Any]:
         import safetensors.numpy
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            'reading pretrained weights needs safetensors: pip install "at_jax[pretrained]"'
+            "reading pretrained weights needs safetensors: pip install safetensors"
         ) from error
     try:
         state_dict = safetensors.numpy.load_file(path)

@@ -1,7 +1,7 @@
 """What attention transfer gives a student of 200 labelled digits: seeds of each method, and their mean.
 
     python -m benchmarks.few_labels                                      the table of the README
-    python -m benchmarks.few_labels --validation=300 --betas=10,25,50    how its beta was chosen
+    python -m benchmarks.few_labels --validation=500 --seeds=3 --betas=25,50    how its beta was chosen
 
 The teacher is trained once, on all training images; the seed changes the student alone. With
 --validation that many training images are held out and measured in place of the test set.
@@ -49,8 +49,9 @@ def main(_: list[str]) -> None:
     rows = []
     for method in _METHODS.value:
         weights = [float(beta) for beta in _BETAS.value] or [default]
-        for beta in weights if "at" in method.split("+") else [default]:
-            label = method if method == "none" else f"{method}, beta {beta:g}"
+        has_beta = "at" in method.split("+")
+        for beta in weights if has_beta else [default]:
+            label = f"{method}, beta {beta:g}" if has_beta else method
             errors = []
             for seed in range(_SEEDS.value):
                 folder = out / f"{method}-{beta:g}-{seed}"

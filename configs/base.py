@@ -93,7 +93,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.runtime = runtime = ml_collections.ConfigDict()
     # Local devices to spread a batch over; 0: as many as divide it.
     runtime.devices = 0
-    # Updates in one compiled program; 0: 1 on CPU, 10 on GPU and TPU.
+    # Updates in one compiled program, at most 16; 0: 1 on CPU, 10 on GPU and TPU.
     runtime.steps_per_dispatch = 0
     # Epochs between checkpoints (the best and the last epoch are always kept).
     runtime.checkpoint_every = 1

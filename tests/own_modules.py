@@ -18,10 +18,11 @@ class Tapped(nn.Module):
     """Somebody's network with a tap and without batch normalisation."""
 
     classes: int = 10
+    features: int = 4
 
     @nn.compact
     def __call__(self, images, *, train=False):
-        x = nn.relu(nn.Conv(4, (3, 3), strides=(4, 4))(images))
+        x = nn.relu(nn.Conv(self.features, (3, 3), strides=(4, 4))(images))
         intermediates.tap(self, "only", x)
         return nn.Dense(self.classes)(jnp.mean(x, axis=(1, 2)))
 

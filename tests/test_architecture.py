@@ -41,7 +41,7 @@ MAY_IMPORT = {
     # From a config to a run.
     "settings": {"losses", "parallel", "schedules", "run_directory"},
     "evaluation": {"data", "metrics", "parallel", "step"},
-    "interrupt": {"report"},
+    "interrupt": set(),
     "profiling": {"report"},
     "pairing": {"data", "intermediates", "models", "objective"},
     "experiment": {

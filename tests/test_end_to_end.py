@@ -34,10 +34,10 @@ def environment(tmp_path_factory):
     }
 
 
-def start(arguments, environment=None):
+def start(arguments, environment=None, cwd=REPOSITORY):
     return subprocess.Popen(
-        [sys.executable, "train.py", *map(str, arguments)],
-        cwd=REPOSITORY,
+        [sys.executable, str(REPOSITORY / "train.py"), *map(str, arguments)],
+        cwd=cwd,
         env=environment,
         text=True,
         stdout=subprocess.PIPE,
@@ -45,8 +45,8 @@ def start(arguments, environment=None):
     )
 
 
-def run(arguments, environment=None):
-    process = start(arguments, environment)
+def run(arguments, environment=None, cwd=REPOSITORY):
+    process = start(arguments, environment, cwd)
     out, err = process.communicate(timeout=240)
     return process.returncode, out, err
 
@@ -147,8 +147,14 @@ def test_help_is_quick_because_it_waits_for_no_jax():
         (["--config.epohcs=3"], "did you mean --config.epochs?"),
         (["--config.epochs=many"], "epochs.*many"),
         (["--config.data.mirror=perhaps"], "mirror.*perhaps"),
-        (["--config=configs/cifar.py"], "no file configs/cifar.py; did you mean configs/cifar10.py?"),
+        (["--config=configs/cifar.py"], "no file 'configs/cifar.py'; did you mean configs/cifar10.py?"),
         (["--config=configs/cifar10.py:methud=at"], "'methud=at' is not one of .* did you mean 'method'"),
+        (["--config=configs/digits.py:studnet=wrn_10_1"], "^error: --config, after the colon: 'studnet"),
+        (["--config=configs/base.py:method=at"], "configs/base.py takes no parts after the colon"),
+        (["--config=configs/parts.py"], "configs/parts.py is no config"),
+        (["--config=README.md"], "README.md is no config"),
+        (["--config="], "there is no file ''"),
+        (["--config.epohcs", "3", "--config", "configs/cifar10.py"], "did you mean --config.epochs?"),
         (["--wrokdir=x"], "wrokdir"),
         (["stray"], "unknown argument 'stray'"),
     ],
@@ -158,6 +164,7 @@ def test_bad_flags_are_one_line_and_exit_code_2(arguments, message):
     assert code == 2
     assert out == ""
     assert len(err.strip().splitlines()) == 1, err
+    assert "Traceback" not in err
     assert re.search(message, err), err
 
 
@@ -176,6 +183,22 @@ def test_bad_values_are_one_line_and_exit_code_2(tmp_path, arguments, message):
     assert len(err.strip().splitlines()) == 1, err
     assert re.search(message, err), err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("text", ['{"a":', "[]", '{"a": 1}'])
+def test_evaluate_of_a_damaged_run(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    code, _, err = run(["--evaluate", f"--workdir={tmp_path}"])
+    assert (code, len(err.strip().splitlines())) == (2, 1), err
+    assert re.search(
+        r"config.json (is not readable as a config|was written by another version)", err
+    )
+
+
+def test_it_starts_from_any_folder(tmp_path):
+    code, _, err = run(["--config.method=bt"], cwd=tmp_path)
+    assert code == 2
+    assert "method must be one of" in err
 
 
 def test_another_config_in_the_same_workdir(finished, environment):

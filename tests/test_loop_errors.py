@@ -1,5 +1,6 @@
 """What does not fit together is said before anything compiles, and nothing is written."""
 
+import contextlib
 import shutil
 
 import pytest
@@ -86,3 +87,47 @@ def test_one_teacher_only(finished, tmp_path):
         loop.train_and_evaluate(small_run.with_teacher(finished), tmp_path, teacher=teacher)
     with pytest.raises(ValueError, match="give one teacher, and a method"):
         loop.train_and_evaluate(small_run.config(method="none"), tmp_path, teacher=teacher)
+
+
+def test_a_teacher_s_variables_are_those_of_its_module(finished, tmp_path):
+    module, variables = checkpoint.load(finished[0] / "teacher")
+    other = module.clone(width=0.25)
+    with pytest.raises(ValueError, match="variables are not those of WideResNet: .* should be"):
+        loop.train_and_evaluate(small_run.config(), tmp_path / "run", teacher=(other, variables))
+    nine = module.clone(num_classes=9)
+    with pytest.raises(ValueError, match="student gives 10 logits, the teacher 9"):
+        loop.train_and_evaluate(small_run.config(), tmp_path / "run", teacher=(nine, variables))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_workdir_keeps_to_the_size_of_its_network(finished, tmp_path):
+    config = small_run.with_teacher(finished, method="kd", epochs=1)
+    result = loop.train_and_evaluate(config, tmp_path, student=Tapped(features=4))
+    with pytest.raises(ValueError, match="holds a run of another Tapped: .* choose another"):
+        loop.train_and_evaluate(config, tmp_path, student=Tapped(features=8))
+    assert result["parameters"] == 90  # 3*3*1*4 + 4 + 4*10 + 10
+
+
+def test_metrics_cut_short_are_not_taken_for_a_result(finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "run")
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().splitlines()[0] + "\n")
+    with pytest.raises(ValueError, match="lacks the last epoch of a finished run"):
+        loop.train_and_evaluate(small_run.config(), tmp_path / "run")
+
+
+def test_a_run_that_goes_on_is_no_finished_teacher(finished, tmp_path):
+    config = small_run.with_teacher(finished, epochs=1)
+    loop.train_and_evaluate(config, tmp_path)
+    longer = small_run.with_teacher(finished, epochs=2, optimizer__learning_rate=0.1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("at_jax.trainer.interruptible", _at_once)
+        with pytest.raises(loop.Interrupted):
+            loop.train_and_evaluate(longer, tmp_path)
+    with pytest.raises(ValueError, match="has not come to its end"):
+        experiment.load_teacher(config, tmp_path)
+
+
+@contextlib.contextmanager
+def _at_once():
+    yield lambda: True

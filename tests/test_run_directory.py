@@ -56,7 +56,7 @@ def test_no_more_epochs_where_beta_decays_over_them(tmp_path, decay):
 
 def test_unreadable_and_unwritable_places(tmp_path):
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ValueError, match="not readable as JSON"):
+    with pytest.raises(ValueError, match="not readable as a config"):
         claim(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="cannot be written .*choose another --workdir"):

@@ -124,5 +124,5 @@ def test_no_such_file(tmp_path):
 
 def test_says_how_to_install_safetensors(monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors", None)
-    with pytest.raises(ModuleNotFoundError, match=r'pip install "at_jax\[pretrained\]"'):
+    with pytest.raises(ModuleNotFoundError, match="pip install safetensors"):
         weights.load_resnet("resnet18.safetensors", models.build("resnet_18"))
