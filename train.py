@@ -16,7 +16,7 @@ HELP = """Train a student network from a teacher: attention transfer, distillati
   python train.py                                            digits, 200 labels, attention transfer
   python train.py --config=configs/cifar10.py:method=at+kd   CIFAR-10 by the paper's recipe
   python train.py --config=configs/folder.py:data=DIR        your own images
-  python train.py --config.epochs=20 --config.at.beta=500    any key of configs/base.py
+  python train.py --config.seed=1 --config.at.beta=25        any key of configs/base.py
 
 --config=FILE:PARTS   a file of configs/, and parts joined by commas, each optional:
                         student=, teacher=  wrn_16_1, wrn_40_2, nin_thin, nin_wide, resnet_18, ...

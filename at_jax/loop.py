@@ -75,10 +75,10 @@ def train_and_evaluate(
     _describe(run, config, devices)
     if run.teacher is not None and run.teacher.variables is None:
         known = _train_teacher(config, workdir / "teacher")
+        say(f"Now the student: {run.name}, method {config.method}.")
         run = experiment.assemble(config, dataset, student, student_name, known)
 
-    trainer = Trainer(config, workdir, run, devices, profile=profile)
-    wall_seconds = trainer.train()
+    wall_seconds = Trainer(config, workdir, run, devices, profile=profile).train()
     return _finish(run, config, workdir, devices, wall_seconds)
 
 
@@ -171,7 +171,6 @@ def _check_statistics(run: Experiment, devices: tuple[jax.Device, ...]) -> None:
 def _train_teacher(config, workdir: pathlib.Path) -> Teacher:
     say(f"No teacher.checkpoint is given: the teacher, {config.teacher.model}, is trained first.")
     train_and_evaluate(settings.teacher_config(config), workdir)
-    say(f"Now the student: {config.student}, method {config.method}.")
     return experiment.load_teacher(config, workdir)
 
 

@@ -1,6 +1,6 @@
 """The files of a run: config.json, metrics.jsonl, result.json.
 
-A workdir belongs to one config. What may differ when it is opened again is said in :func:`claim`.
+A workdir belongs to one config. What may differ when it is opened again is said in :func:`check`.
 """
 
 import json
