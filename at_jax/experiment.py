@@ -19,15 +19,22 @@ import optax
 from at_jax import (
     checkpoint,
     data,
+    methods,
     models,
     pairing,
     parallel,
     run_directory,
     schedules,
-    settings,
     state,
 )
-from at_jax.objective import ACTIVATION, ATTENTION, Objective
+from at_jax.objective import (
+    ACTIVATION,
+    ATTENTION,
+    FLIP_SYMMETRY,
+    GRADIENT,
+    MIN_L2,
+    Objective,
+)
 from at_jax.pairing import Teacher
 from at_jax.step import Prepare
 
@@ -150,7 +157,7 @@ def assemble(
     Raises:
       ValueError: if networks, data and terms do not fit together.
     """
-    parts = settings.method_parts(config.method)
+    parts = methods.parts_of(config.method)
     batches = data.TrainBatches(dataset.train, config.batch_size, config.seed)
     per_epoch = batches.steps_per_epoch
     steps = config.epochs * per_epoch
@@ -222,7 +229,13 @@ def _schedules(
         to_steps(config.optimizer.drop_epochs),
         config.optimizer.drop_factor,
     )
-    betas = {ATTENTION: config.at.beta, ACTIVATION: config.f_actt.beta}
+    betas = {
+        ATTENTION: config.at.beta,
+        ACTIVATION: config.f_actt.beta,
+        GRADIENT: config.gradient_at.beta,
+        FLIP_SYMMETRY: config.flip_symmetry.beta,
+        MIN_L2: config.min_l2.beta,
+    }
     boundaries = to_steps(config.transfer.decay_epochs)
     return learning_rate, {
         term: schedules.decay(

@@ -67,6 +67,10 @@ def value_and_input_gradient(
 
 def _half_norm(x: jax.Array, squared: bool) -> jax.Array:
     """(B, ...) -> (B,): half the l2 norm of each example, or half its square."""
+    if squared not in (True, False):
+        raise ValueError(
+            f"squared must be True (half the square of the norm) or False (half the norm), got {squared!r}"
+        )
     if squared:
         return jnp.sum(jnp.square(x), axis=tuple(range(1, x.ndim))) / 2
     return maps.l2_norm(x) / 2

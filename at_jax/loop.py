@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import ml_collections
 
-from at_jax import checkpoint, data, experiment, parallel, run_directory, settings
+from at_jax import checkpoint, data, experiment, methods, parallel, run_directory, settings
 from at_jax.evaluation import evaluator
 from at_jax.experiment import Experiment
 from at_jax.interrupt import Interrupted
@@ -63,7 +63,7 @@ def train_and_evaluate(
     dataset = experiment.load_data(config)
     student_name = "" if student else config.student
     student = student or experiment.build(config, config.student, dataset.num_classes)
-    if settings.method_parts(config.method) and known is None:
+    if methods.needs_teacher(config.method) and known is None:
         # On shapes, with the teacher that will be: none is trained for a student that cannot follow it.
         planned = experiment.build(config, config.teacher.model, dataset.num_classes)
         run = experiment.assemble(config, dataset, student, student_name, Teacher(planned))
@@ -133,7 +133,7 @@ def _known_teacher(config, teacher: tuple[nn.Module, Any] | None) -> Teacher | N
     if teacher is None:
         named = config.teacher.checkpoint
         return experiment.load_teacher(config, named) if named else None
-    if config.teacher.checkpoint or not settings.method_parts(config.method):
+    if config.teacher.checkpoint or not methods.needs_teacher(config.method):
         raise ValueError(
             "a teacher was passed to train_and_evaluate, got also teacher.checkpoint="
             f"{config.teacher.checkpoint!r} and method {config.method!r}: give one teacher, and a method "
@@ -145,7 +145,7 @@ def _known_teacher(config, teacher: tuple[nn.Module, Any] | None) -> Teacher | N
 def _names(config, student: nn.Module | None, known: Teacher | None) -> list[str]:
     """The networks that will be built by name."""
     names = [] if student else [config.student]
-    if settings.method_parts(config.method) and known is None:
+    if methods.needs_teacher(config.method) and known is None:
         names.append(config.teacher.model)
     return names
 
@@ -228,7 +228,7 @@ def _finish(run: Experiment, config, workdir, devices, wall_seconds: float) -> d
     if teacher_error is not None:
         say(f"teacher error  {teacher_error:.2f} %{on}")
     say(
-        f"{config.method + ' ' if run.teacher else ''}{run.name} error  "
+        f"{'' if config.method == 'none' else config.method + ' '}{run.name} error  "
         f"{result['test_error']:.2f} %{on} (best {result['best_test_error']:.2f} %), "
         f"{config.epochs} epochs in {duration(wall_seconds)}"
     )

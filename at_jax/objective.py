@@ -13,10 +13,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from at_jax import intermediates, losses
+from at_jax import gradients, intermediates, losses
 
 ATTENTION = "attention"
 ACTIVATION = "activation"
+GRADIENT = "gradient_at"
+FLIP_SYMMETRY = "flip_symmetry"
+MIN_L2 = "min_l2"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +48,17 @@ class Attention:
     kind: str = "sum"
     p: float = 2
     convention: str = "code"
+
+
+@dataclasses.dataclass(frozen=True)
+class InputGradient:
+    """A term on the input gradient J of the cross-entropy. Training on it differentiates twice.
+
+    Attributes:
+      squared: half the square of the l2 norm in place of half the norm.
+    """
+
+    squared: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +93,10 @@ class Objective:
       attention: with it there is a term ``"attention"``.
       activation: with it there is a term ``"activation"``, full-activation transfer.
       adapter: for ``activation``: brings student activations to the teacher's channels.
+      gradient_at: with it there is a term ``"gradient_at"``, between J of student and teacher.
+      flip_symmetry: with it a term ``"flip_symmetry"``, between the student's J at an image and at its
+        mirror image; needs no teacher, and applies the student a second time.
+      min_l2: with it a term ``"min_l2"``, on the student's J alone; needs no teacher.
     """
 
     student: nn.Module
@@ -88,23 +106,41 @@ class Objective:
     attention: Attention | None = None
     activation: bool = False
     adapter: nn.Module | None = None
+    gradient_at: InputGradient | None = None
+    flip_symmetry: InputGradient | None = None
+    min_l2: InputGradient | None = None
 
     def __post_init__(self):
-        if self.teacher is None and (self.distillation or self.weighted_terms):
+        if self.teacher is None and (self.distillation or self._compares or self.gradient_at):
             raise ValueError(
                 "distillation and transfer need a teacher, got None: pass teacher=, a linen module"
             )
-        if self.weighted_terms and not self.points:
+        if self._compares and not self.points:
             raise ValueError(
-                f"{' and '.join(self.weighted_terms)} need transfer points, got none: pass points=, pairs "
+                f"{' and '.join(self._compares)} need transfer points, got none: pass points=, pairs "
                 "(student point, teacher point)"
             )
 
     @property
-    def weighted_terms(self) -> tuple[str, ...]:
-        """The terms that need a weight: all but the hard one."""
+    def _compares(self) -> tuple[str, ...]:
+        """The terms that compare activations at transfer points."""
         present = ((ATTENTION, self.attention is not None), (ACTIVATION, self.activation))
         return tuple(name for name, is_there in present if is_there)
+
+    @property
+    def _differentiates(self) -> tuple[str, ...]:
+        """The terms on the student's input gradient."""
+        present = (
+            (GRADIENT, self.gradient_at),
+            (FLIP_SYMMETRY, self.flip_symmetry),
+            (MIN_L2, self.min_l2),
+        )
+        return tuple(name for name, options in present if options is not None)
+
+    @property
+    def weighted_terms(self) -> tuple[str, ...]:
+        """The terms that need a weight: all but the hard one."""
+        return (*self._compares, *self._differentiates)
 
     def __call__(
         self,
@@ -129,29 +165,61 @@ class Objective:
           The loss, a scalar, and the :class:`Outputs`.
 
         Raises:
-          ValueError: if a network does not tap a transfer point that is asked for.
+          ValueError: if a network does not tap a transfer point that is asked for, or a term has no
+            weight.
         """
-        # One forward pass of the student: logits, taps and statistics all come from it.
-        logits_s, mutated = self.student.apply(
-            {"params": params["student"], "batch_stats": batch_stats},
-            images,
-            train=True,
-            mutable=["batch_stats", intermediates.COLLECTION],
+        if missing := [name for name in self.weighted_terms if name not in weights]:
+            raise ValueError(
+                f"every term needs its weight, got none for {', '.join(missing)}: "
+                f"pass weights={{{missing[0]!r}: beta}}"
+            )
+
+        def forward(images):
+            logits, mutated = self.student.apply(
+                {"params": params["student"], "batch_stats": batch_stats},
+                images,
+                train=True,
+                mutable=["batch_stats", intermediates.COLLECTION],
+            )
+            return losses.cross_entropy(logits, labels), (logits, mutated)
+
+        # One forward pass of the student: logits, taps, statistics and J all come from it, so that the
+        # cotangents of all terms meet at the logits and one final backward pass serves them all. Taken
+        # apart, a step on J costs 2.7 plain ones and not 2.0.
+        (hard, (logits_s, mutated)), j_s = _differentiated(
+            forward, images, bool(self._differentiates)
         )
         taps_s = intermediates.collect(mutated)
-        logits_t, taps_t = self._teach(teacher_variables, images)
+        logits_t, taps_t, j_t = self.teach(teacher_variables, images, labels)
 
-        if self.distillation is None:
-            terms = {"cross_entropy": losses.cross_entropy(logits_s, labels)}
-        else:
-            terms = {
-                "distillation": losses.distillation(
-                    logits_s, logits_t, labels, **dataclasses.asdict(self.distillation)
-                )
-            }
-        if self.weighted_terms:
-            intermediates.check_points((s for s, _ in self.points), taps_s, "student")
-            intermediates.check_points((t for _, t in self.points), taps_t, "teacher")
+        hard_term = "cross_entropy"
+        if self.distillation is not None:
+            hard_term = "distillation"
+            options = dataclasses.asdict(self.distillation)
+            hard = losses.distillation(logits_s, logits_t, labels, **options)
+        terms = {hard_term: hard}
+        if self._compares:
+            terms |= self._compared(params, taps_s, taps_t)
+        if self.gradient_at is not None:
+            options = dataclasses.asdict(self.gradient_at)
+            terms[GRADIENT] = gradients.gradient_transfer(j_s, j_t, **options)
+        if self.flip_symmetry is not None:
+            # The one term that applies the student again; statistics of that pass are dropped.
+            _, j_flipped = _differentiated(forward, jnp.flip(images, axis=2), True)
+            options = dataclasses.asdict(self.flip_symmetry)
+            terms[FLIP_SYMMETRY] = gradients.flip_symmetry(j_s, j_flipped, **options)
+        if self.min_l2 is not None:
+            terms[MIN_L2] = gradients.gradient_penalty(j_s, **dataclasses.asdict(self.min_l2))
+
+        weights = dict(weights) | {hard_term: 1}
+        loss = sum(weights[name] * jnp.mean(term) for name, term in terms.items())
+        return loss, Outputs(terms, logits_s, mutated.get("batch_stats", batch_stats))
+
+    def _compared(self, params: Mapping[str, Any], taps_s: dict, taps_t: dict) -> dict:
+        """The terms that compare activations, summed over the transfer points."""
+        intermediates.check_points((s for s, _ in self.points), taps_s, "student")
+        intermediates.check_points((t for _, t in self.points), taps_t, "teacher")
+        terms = {}
         if self.attention is not None:
             options = dataclasses.asdict(self.attention)
             terms[ATTENTION] = sum(
@@ -164,15 +232,31 @@ class Objective:
             terms[ACTIVATION] = sum(
                 losses.activation_transfer(adapted[s], taps_t[t]) for s, t in self.points
             )
+        return terms
 
-        loss = sum(weights.get(name, 1) * jnp.mean(term) for name, term in terms.items())
-        return loss, Outputs(terms, logits_s, mutated.get("batch_stats", batch_stats))
+    def teach(
+        self, variables: Any, images: jax.Array, labels: jax.Array
+    ) -> tuple[jax.Array | None, dict, jax.Array | None]:
+        """The frozen teacher: in eval mode, behind stop_gradient, outside what is differentiated.
 
-    def _teach(self, variables: Any, images: jax.Array) -> tuple[jax.Array | None, dict]:
-        """The frozen teacher: in eval mode, behind stop_gradient, outside what is differentiated."""
+        Returns:
+          Logits, taps, and J where a term asks for it.
+        """
         if self.teacher is None:
-            return None, {}
-        logits, mutated = self.teacher.apply(
-            variables, images, train=False, mutable=[intermediates.COLLECTION]
-        )
-        return jax.lax.stop_gradient((logits, intermediates.collect(mutated)))
+            return None, {}, None
+
+        def forward(images):
+            logits, mutated = self.teacher.apply(
+                variables, images, train=False, mutable=[intermediates.COLLECTION]
+            )
+            return losses.cross_entropy(logits, labels), (logits, intermediates.collect(mutated))
+
+        (_, (logits, taps)), j = _differentiated(forward, images, self.gradient_at is not None)
+        return jax.lax.stop_gradient((logits, taps, j))
+
+
+def _differentiated(forward, images: jax.Array, wanted: bool):
+    """What ``forward`` gives, and J = d(sum of its losses) / d(images) where that is wanted."""
+    if wanted:
+        return gradients.value_and_input_gradient(forward, images, has_aux=True)
+    return forward(images), None

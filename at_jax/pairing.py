@@ -11,8 +11,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from at_jax import data, intermediates, models
-from at_jax.objective import Attention, Distillation, Objective
+from at_jax import data, intermediates, methods, models
+from at_jax.objective import (
+    FLIP_SYMMETRY,
+    GRADIENT,
+    MIN_L2,
+    Attention,
+    Distillation,
+    InputGradient,
+    Objective,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,8 +111,9 @@ def check_agreement(dataset: data.Dataset, description: dict[str, Any]) -> None:
 
 def join(config, parts, student, logits_s, taps, teacher, image_shape):
     """The objective, with the shapes of the teacher's variables and of the adapter's parameters."""
-    if not parts:
-        return Objective(student), None, {}
+    differentiated = _input_gradients(config, parts)
+    if not set(parts) - set(methods.WITHOUT_TEACHER):
+        return Objective(student, **differentiated), None, {}
     teacher_variables, logits_t, taps_t = shapes(teacher.module, image_shape)
     if logits_t.shape != logits_s.shape:
         raise ValueError(
@@ -141,8 +150,19 @@ def join(config, parts, student, logits_s, taps, teacher, image_shape):
         else None,
         activation="f_actt" in parts,
         adapter=adapter,
+        **differentiated,
     )
     return objective, teacher_variables, adapter_shapes
+
+
+def _input_gradients(config, parts: tuple[str, ...]) -> dict[str, InputGradient]:
+    """The terms on input gradients, by their field of the objective."""
+    squared = {
+        GRADIENT: config.gradient_at.squared,
+        FLIP_SYMMETRY: config.flip_symmetry.squared,
+        MIN_L2: config.min_l2.squared,
+    }
+    return {part: InputGradient(squared[part]) for part in parts if part in squared}
 
 
 def _check_variables(teacher: Teacher, wanted: Any) -> None:

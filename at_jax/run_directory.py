@@ -10,6 +10,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from at_jax import methods
+
 CONFIG, METRICS, RESULT = "config.json", "metrics.jsonl", "result.json"
 
 
@@ -114,7 +116,9 @@ def _may_differ(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> 
     if key.startswith("runtime."):
         return True
     trains_teacher_as_long = (
-        now["method"] != "none" and not now["teacher.checkpoint"] and not now["teacher.epochs"]
+        methods.needs_teacher(now["method"])
+        and not now["teacher.checkpoint"]
+        and not now["teacher.epochs"]
     )
     free_of_length = now["transfer.decay"] in ("constant", "steps") and not trains_teacher_as_long
     return key == "epochs" and free_of_length and now[key] > before[key]

@@ -1,4 +1,4 @@
-"""What a config may say: the range of every value, the methods, the config of a teacher."""
+"""What a config may say: the range of every value, and the config of a teacher."""
 
 import math
 from collections.abc import Callable
@@ -6,11 +6,8 @@ from typing import Any
 
 import ml_collections
 
-from at_jax import losses, parallel, schedules
+from at_jax import losses, methods, parallel, schedules
 from at_jax.run_directory import flatten
-
-METHOD_PARTS = ("kd", "at", "f_actt")
-METHODS = ("none", "kd", "at", "at+kd", "f_actt")
 
 
 def _at_least(bound: float) -> tuple[Callable[[float], bool], str]:
@@ -63,6 +60,9 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "at.p": _at_least(1),
     "at.convention": _one_of(*losses.CONVENTIONS),
     "f_actt.beta": _at_least(0),
+    "gradient_at.beta": _at_least(0),
+    "flip_symmetry.beta": _at_least(0),
+    "min_l2.beta": _at_least(0),
     "transfer.decay": _one_of(*schedules.DECAYS),
     "transfer.decay_epochs": _INCREASING,
     "transfer.decay_factor": _above(0),
@@ -88,26 +88,6 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def method_parts(method: str) -> tuple[str, ...]:
-    """The parts of a method: ``"at+kd"`` -> ``("at", "kd")``, ``"none"`` -> ``()``.
-
-    Raises:
-      ValueError: for a part that there is not.
-
-    >>> method_parts("at+kd")
-    ('at', 'kd')
-    """
-    parts = () if method == "none" else tuple(method.split("+"))
-    if len(set(parts)) < len(parts):
-        raise ValueError(f"method must name each part once, got {method!r}: for example at+kd")
-    if unknown := [part for part in parts if part not in METHOD_PARTS]:
-        raise ValueError(
-            f"method must be one of {', '.join(METHODS)}, or parts joined by '+', got {method!r}: "
-            f"{unknown[0]!r} is none of {', '.join(METHOD_PARTS)}"
-        )
-    return parts
-
-
 def check(config: ml_collections.ConfigDict) -> None:
     """Check every value that can be checked alone.
 
@@ -130,9 +110,9 @@ def check(config: ml_collections.ConfigDict) -> None:
             "transfer.decay='steps' needs the epochs of its steps, got none: set "
             '--config.transfer.decay_epochs="(60,120)"'
         )
-    if not method_parts(config.method) and config.teacher.checkpoint:
+    if not methods.needs_teacher(config.method) and config.teacher.checkpoint:
         raise ValueError(
-            "method 'none' uses no teacher, got teacher.checkpoint="
+            f"method {config.method!r} uses no teacher, got teacher.checkpoint="
             f"{config.teacher.checkpoint!r}: leave it out, or choose a method such as at"
         )
 

@@ -7,7 +7,8 @@ def get_config() -> ml_collections.ConfigDict:
     """The defaults: the recipe of the paper on CIFAR-10."""
     config = ml_collections.ConfigDict()
 
-    # The network that is trained, and how: none, kd, at, f_actt, or several joined as in at+kd.
+    # The network that is trained, and how: none, kd, at, f_actt, gradient_at, flip_symmetry, min_l2, or
+    # several joined as in at+kd.
     config.student = "wrn_16_1"
     config.method = "at"
     # Of initialisation, data order and augmentation.
@@ -78,6 +79,19 @@ def get_config() -> ml_collections.ConfigDict:
     config.f_actt = f_actt = ml_collections.ConfigDict()
     # The weight of full-activation transfer.
     f_actt.beta = 0.1
+
+    # Terms on the input gradient J of the cross-entropy, half its l2 norm each (or half the square, for
+    # which a weight must be chosen anew): J of student and teacher; the student's J of an image and of
+    # its mirror image; the student's J alone. Weights: results/cifar10_gradient.md.
+    config.gradient_at = gradient_at = ml_collections.ConfigDict()
+    gradient_at.beta = 1.0
+    gradient_at.squared = False
+    config.flip_symmetry = flip_symmetry = ml_collections.ConfigDict()
+    flip_symmetry.beta = 1.0
+    flip_symmetry.squared = False
+    config.min_l2 = min_l2 = ml_collections.ConfigDict()
+    min_l2.beta = 1.0
+    min_l2.squared = False
 
     config.transfer = transfer = ml_collections.ConfigDict()
     # Where activations are compared, "student<-teacher": ("group3<-group3",). Empty: all, in order.

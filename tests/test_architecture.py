@@ -25,8 +25,9 @@ MAY_IMPORT = {
     "schedules": set(),
     "parallel": set(),
     "report": set(),
-    "run_directory": set(),
+    "methods": set(),
     "data": set(),
+    "run_directory": {"methods"},
     # The mathematics.
     "maps": {"precision"},
     "losses": {"maps", "precision"},
@@ -34,19 +35,19 @@ MAY_IMPORT = {
     "models": {"conv", "intermediates", "precision"},
     "weights": {"models"},
     # Training.
-    "objective": {"losses", "intermediates"},
+    "objective": {"gradients", "losses", "intermediates"},
     "state": {"objective"},
     "step": {"objective", "state", "metrics", "losses"},
     "checkpoint": {"models"},
     # From a config to a run.
-    "settings": {"losses", "parallel", "schedules", "run_directory"},
+    "settings": {"losses", "methods", "parallel", "schedules", "run_directory"},
     "evaluation": {"data", "metrics", "parallel", "step"},
     "interrupt": set(),
     "profiling": {"report"},
-    "pairing": {"data", "intermediates", "models", "objective"},
+    "pairing": {"data", "intermediates", "methods", "models", "objective"},
     "experiment": {
-        "checkpoint", "data", "models", "objective", "pairing", "parallel", "run_directory",
-        "schedules", "settings", "state", "step",
+        "checkpoint", "data", "methods", "models", "objective", "pairing", "parallel",
+        "run_directory", "schedules", "state", "step",
     },
     "resume": {"checkpoint", "experiment", "report", "state"},
     "trainer": {
@@ -54,8 +55,8 @@ MAY_IMPORT = {
         "profiling", "report", "resume", "run_directory", "state", "step",
     },
     "loop": {
-        "checkpoint", "data", "evaluation", "experiment", "interrupt", "pairing", "parallel",
-        "report", "run_directory", "settings", "trainer",
+        "checkpoint", "data", "evaluation", "experiment", "interrupt", "methods", "pairing",
+        "parallel", "report", "run_directory", "settings", "trainer",
     },
 }  # fmt: skip
 

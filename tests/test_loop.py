@@ -115,17 +115,25 @@ def test_more_epochs_go_on_from_the_end(finished, tmp_path):
     assert small_run.lines_of(tmp_path)[:2] == small_run.lines_of(finished[0])
 
 
-@pytest.mark.parametrize("method", ["none", "kd", "at+kd", "f_actt"])
+@pytest.mark.parametrize(
+    "method", ["none", "kd", "at+kd", "f_actt", "min_l2+flip_symmetry", "gradient_at+kd"]
+)
 def test_every_method_trains(finished, tmp_path, method):
-    config = (
-        small_run.config if method == "none" else lambda **c: small_run.with_teacher(finished, **c)
-    )
+    alone = method in ("none", "min_l2+flip_symmetry")
+    config = small_run.config if alone else lambda **c: small_run.with_teacher(finished, **c)
     result = loop.train_and_evaluate(config(method=method, epochs=1), tmp_path)
-    terms = {k for k in small_run.lines_of(tmp_path)[0] if k.startswith("loss/")}
+    (line,) = small_run.lines_of(tmp_path)
+    terms = {key for key in line if key.startswith("loss/")}
     hard = "distillation" if "kd" in method else "cross_entropy"
-    soft = {"at+kd": {"loss/attention"}, "f_actt": {"loss/activation"}}.get(method, set())
+    soft = {
+        "at+kd": {"loss/attention"},
+        "f_actt": {"loss/activation"},
+        "min_l2+flip_symmetry": {"loss/min_l2", "loss/flip_symmetry"},
+        "gradient_at+kd": {"loss/gradient_at"},
+    }.get(method, set())
     assert terms == {f"loss/{hard}"} | soft
-    assert (result["teacher_test_error"] is None) == (method == "none")
+    assert all(line[term] > 0 for term in terms) and line["beta"] >= 0
+    assert (result["teacher_test_error"] is None) == alone
     assert not (tmp_path / "teacher").exists()
 
 

@@ -157,8 +157,8 @@ def test_nothing_reaches_the_teacher():
     assert all(jnp.all(leaf == 0) for leaf in jax.tree.leaves(by_teacher))
     assert all(jnp.any(leaf != 0) for leaf in jax.tree.leaves(by_student["student"]["conv0"]))
     # In eval mode: its answer for an image does not depend on the rest of the batch.
-    whole, _ = terms._teach(teacher, IMAGES)
-    alone, _ = terms._teach(teacher, IMAGES[:1])
+    whole, _, _ = terms.teach(teacher, IMAGES, LABELS)
+    alone, _, _ = terms.teach(teacher, IMAGES[:1], LABELS[:1])
     np.testing.assert_allclose(whole[:1], alone, rtol=1e-5, atol=1e-6)
 
 
@@ -176,3 +176,8 @@ def test_what_the_terms_need_is_asked_for_at_once():
         Objective(net, distillation=Distillation())
     with pytest.raises(ValueError, match="attention need transfer points, got none"):
         Objective(net, net, attention=Attention())
+    terms = tiny.objective(STUDENT, TEACHER)
+    with pytest.raises(
+        ValueError, match="got none for attention: pass weights={'attention': beta}"
+    ):
+        terms(*networks(), IMAGES, LABELS, {"atention": 1.0})

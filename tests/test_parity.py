@@ -67,24 +67,6 @@ def test_reference_by_hand():
     np.testing.assert_allclose(value, [4 * np.log(2 / np.sqrt(3))])
 
 
-def _wide_resnet_variables(state_dict):
-    """The reference's names and layouts -> the module's."""
-    variables = {"params": {}, "batch_stats": {}}
-    for name, value in state_dict.items():
-        *path, leaf = name.replace(".block0.", "_block0.").split(".")
-        path = [{"convdim": "shortcut", "fc": "classifier"}.get(part, part) for part in path]
-        statistic = leaf.startswith("running_")
-        if leaf == "weight":
-            leaf = "scale" if value.ndim == 1 else "kernel"
-        # OIHW -> HWIO; (K, C) -> (C, K); vectors stay.
-        value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
-        node = variables["batch_stats" if statistic else "params"]
-        for part in path:
-            node = node.setdefault(part, {})
-        node[leaf.removeprefix("running_")] = jnp.asarray(value)
-    return variables
-
-
 @pytest.fixture(scope="module")
 def wide_resnet():
     """Module, variables and PyTorch's numbers."""
@@ -96,7 +78,7 @@ def wide_resnet():
             if name.startswith("wrn_10_1/")
         }
     module = models.build("wrn_10_1", num_classes=10)
-    variables = _wide_resnet_variables(state_dict)
+    variables = jax.tree.map(jnp.asarray, networks.to_flax(state_dict))
     expected = jax.eval_shape(module.init, jax.random.key(0), stored["images"])
     chex.assert_trees_all_equal_shapes_and_dtypes(variables, expected)
     return module, variables, stored
@@ -127,7 +109,7 @@ def test_running_means_move_as_in_torch(wide_resnet):
     module, variables, stored = wide_resnet
     _, mutated = module.apply(variables, stored["images"], train=True, mutable=["batch_stats"])
     names = [name for name in networks.wide_resnet_shapes(10) if name.endswith("running_mean")]
-    wanted = _wide_resnet_variables({name: stored[f"train/{name}"] for name in names})
+    wanted = networks.to_flax({name: stored[f"train/{name}"] for name in names})
     moved = traverse_util.flatten_dict(mutated["batch_stats"])
     assert sum(path[-1] == "mean" for path in moved) == len(names)
     for path, mean in traverse_util.flatten_dict(wanted["batch_stats"]).items():

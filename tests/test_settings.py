@@ -25,6 +25,13 @@ from at_jax import settings
         ("at__kind", "mean", "at.kind must be one of sum, max, channel"),
         ("at__p", 0.5, "at.p must be at least 1"),
         ("at__convention", "torch", "at.convention must be one of code, paper"),
+        (
+            "gradient_at__beta",
+            -1.0,
+            "gradient_at.beta must be at least 0, got -1.0: change it with",
+        ),
+        ("flip_symmetry__beta", float("nan"), "flip_symmetry.beta must be at least 0, got nan"),
+        ("min_l2__beta", float("inf"), "min_l2.beta must be at least 0, got inf"),
         ("transfer__decay", "exp", "transfer.decay must be one of constant, linear, cosine, steps"),
         ("data__pad", -1, "data.pad must be at least 0"),
         ("data__mean", (1.0,), "data.mean and data.std must have one number a channel each"),
@@ -44,20 +51,20 @@ def test_bad_values(key, value, message):
         settings.check(small_run.config(**{key: value}))
 
 
-def test_a_teacher_that_is_not_used():
-    with pytest.raises(ValueError, match="method 'none' uses no teacher"):
-        settings.check(small_run.config(method="none", teacher__checkpoint="somewhere"))
+@pytest.mark.parametrize("method", ["none", "min_l2", "flip_symmetry"])
+def test_a_teacher_that_is_not_used(method):
+    with pytest.raises(ValueError, match=f"method '{method}' uses no teacher"):
+        settings.check(small_run.config(method=method, teacher__checkpoint="somewhere"))
+
+
+def test_squared_is_a_switch():
+    with pytest.raises(TypeError):
+        small_run.config(min_l2__squared=2)
 
 
 def test_rules_name_keys_that_there_are():
     keys = settings.flatten(small_run.config().to_dict())
     assert set(settings._RULES) <= set(keys)
-
-
-def test_methods_are_made_of_parts():
-    assert [settings.method_parts(m) for m in settings.METHODS] == [
-        (), ("kd",), ("at",), ("at", "kd"), ("f_actt",),
-    ]  # fmt: skip
 
 
 def test_the_teacher_s_config():

@@ -60,19 +60,87 @@ def resnet_shapes(depth, classes):
     return shapes | {"fc.weight": (classes, before), "fc.bias": (classes,)}
 
 
-def generated(shapes):
-    """One float32 array a name, random but a function of the name (RandomState is frozen)."""
-    return {name: _generate(name, shape) for name, shape in shapes.items()}
+def nin_shapes(classes):
+    """The thin NIN without batch normalisation, by the names of at_jax/models/nin.py."""
+    shapes, before = {}, 3
+    for stage, (widths, size) in enumerate(
+        (((96, 80, 48), 5), ((96, 96, 96), 5), ((96, 96), 3)), start=1
+    ):
+        for index, width in enumerate(widths):
+            side = size if index == 0 else 1
+            shapes[f"conv{stage}_{index}.weight"] = (width, before, side, side)
+            shapes[f"conv{stage}_{index}.bias"] = (width,)
+            before = width
+    return shapes | {"classifier.weight": (classes, before, 1, 1), "classifier.bias": (classes,)}
 
 
-def _generate(name, shape):
+def generated(shapes, prefix="", gain=1):
+    """One float32 array a name, random but a function of the name (RandomState is frozen).
+
+    Another prefix is another set of weights. Half of He's variance is gain 1: the sums of residual
+    blocks then stay of order one through the depth, and no bias is too small to be seen in the logits.
+    """
+    return {name: _generate(prefix + name, shape, gain) for name, shape in shapes.items()}
+
+
+def _generate(name, shape, gain):
     random = np.random.RandomState(zlib.crc32(name.encode()))
     if len(shape) > 1:
-        # Half of He's variance: the sums of residual blocks then stay of order one through the
-        # depth, and no bias is too small to be seen in the logits.
-        values = random.standard_normal(shape) * np.sqrt(1 / np.prod(shape[1:]))
+        values = random.standard_normal(shape) * np.sqrt(gain / np.prod(shape[1:]))
     elif name.endswith(("running_var", "weight")):
         values = random.uniform(0.5, 1.5, shape)
     else:
         values = random.standard_normal(shape) * 0.1
     return values.astype(np.float32)
+
+
+def trained(shapes):
+    """The names that a gradient has leaves for, in order: all but the running statistics."""
+    return [name for name in shapes if ".running_" not in name]
+
+
+def place(name, dimensions):
+    """Where a Flax module keeps a weight: ("params", ..., "kernel") or ("batch_stats", ..., "mean")."""
+    *path, leaf = name.replace(".block0.", "_block0.").split(".")
+    path = [{"convdim": "shortcut", "fc": "classifier"}.get(part, part) for part in path]
+    if leaf.startswith("running_"):
+        return "batch_stats", *path, leaf.removeprefix("running_")
+    if leaf == "weight":
+        leaf = "scale" if dimensions == 1 else "kernel"
+    return "params", *path, leaf
+
+
+def to_flax(state_dict):
+    """The reference's names and layouts -> the module's variables."""
+    variables = {"params": {}, "batch_stats": {}}
+    for name, value in state_dict.items():
+        *path, leaf = place(name, value.ndim)
+        node = variables
+        for part in path:
+            node = node.setdefault(part, {})
+        # OIHW -> HWIO; (K, C) -> (C, K); vectors stay.
+        node[leaf] = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
+    return variables
+
+
+def from_flax(params, shapes):
+    """The way back, for what is trained."""
+    values = {}
+    for name in trained(shapes):
+        _, *path = place(name, len(shapes[name]))
+        value = params
+        for part in path:
+            value = value[part]
+        value = np.asarray(value)
+        values[name] = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
+    return values
+
+
+def sketch(name, leaf, count=12):
+    """What the fixture keeps of a leaf of a gradient: inner products with fixed random directions.
+
+    Those of a difference of norm d are draws of N(0, d^2): their root mean square is an estimate of
+    d, and no entry of the leaf is left out.
+    """
+    random = np.random.RandomState(zlib.crc32(f"sketch {name}".encode()))
+    return random.standard_normal((count, leaf.size)) @ np.ravel(leaf).astype(np.float64)
