@@ -20,7 +20,6 @@ This is the only file that touches ``jax.interpreters``; tests/test_conv.py name
 that it was run on.
 """
 
-import dataclasses
 from collections.abc import Sequence
 
 import jax
@@ -29,97 +28,10 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
-_NHWC = lax.conv_dimension_numbers((1, 1, 1, 1), (1, 1, 1, 1), _DIMENSIONS)
+from at_jax import conv_spellings
+from at_jax.conv_spellings import Window
 
-
-@dataclasses.dataclass(frozen=True)
-class _Window:
-    """The geometry that the three operations of one convolution share; spatial pairs (H, W)."""
-
-    image: tuple[int, int]
-    kernel: tuple[int, int]
-    strides: tuple[int, int]
-    padding: tuple[tuple[int, int], tuple[int, int]]
-    dilation: tuple[int, int]
-    precision: object = None
-
-    @property
-    def extent(self) -> tuple[int, int]:
-        """Pixels that the dilated kernel covers."""
-        return tuple((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
-
-    @property
-    def output(self) -> tuple[int, int]:
-        """Height and width of the result of the forward convolution."""
-        return tuple(
-            max((n + sum(pad) - e) // s + 1, 0)
-            for n, pad, e, s in zip(
-                self.image, self.padding, self.extent, self.strides, strict=True
-            )
-        )
-
-
-def _forward(x, w, window: _Window):
-    """(B, H, W, C), (kh, kw, C, F) -> (B, H', W', F)."""
-    return lax.conv_general_dilated(
-        x,
-        w,
-        window.strides,
-        window.padding,
-        rhs_dilation=window.dilation,
-        dimension_numbers=_DIMENSIONS,
-        precision=window.precision,
-    )
-
-
-def _input_grad(g, w, window: _Window):
-    """(B, H', W', F), (kh, kw, C, F) -> (B, H, W, C): the mirrored kernel over the spread-out g."""
-    padding = []
-    for axis in range(2):
-        low = window.extent[axis] - 1 - window.padding[axis][0]
-        spread = (window.output[axis] - 1) * window.strides[axis] + 1
-        padding.append((low, window.image[axis] + window.extent[axis] - 1 - spread - low))
-    return lax.conv_general_dilated(
-        g,
-        jnp.flip(w, (0, 1)).swapaxes(2, 3),  # (kh, kw, F, C)
-        (1, 1),
-        padding,
-        lhs_dilation=window.strides,
-        rhs_dilation=window.dilation,
-        dimension_numbers=_DIMENSIONS,
-        precision=window.precision,
-    )
-
-
-def _weight_grad(x, g, window: _Window):
-    """(B, H, W, C), (B, H', W', F) -> (kh, kw, C, F): g as kernel, batch and channels swapped."""
-    padding = []
-    for axis in range(2):
-        low = window.padding[axis][0]
-        spread = (window.output[axis] - 1) * window.strides[axis] + 1
-        padding.append((low, window.extent[axis] - 1 + spread - window.image[axis] - low))
-    w = lax.conv_general_dilated(
-        x.transpose(3, 1, 2, 0),  # (C, H, W, B)
-        g.transpose(1, 2, 0, 3),  # (H', W', B, F)
-        window.dilation,
-        padding,
-        rhs_dilation=window.strides,
-        dimension_numbers=_DIMENSIONS,
-        precision=window.precision,
-    )
-    return w.transpose(1, 2, 0, 3)  # (C, kh, kw, F) -> (kh, kw, C, F)
-
-
-def _lax_input_grad(g, w, window: _Window):
-    """The same as _input_grad in lax's own spelling, which cuDNN's patterns are written for."""
-    x = jax.ShapeDtypeStruct((g.shape[0], *window.image, w.shape[2]), g.dtype)
-    return jax.linear_transpose(lambda x: _forward(x, w, window), x)(g)[0]
-
-
-def _lax_weight_grad(x, g, window: _Window):
-    w = jax.ShapeDtypeStruct((*window.kernel, x.shape[3], g.shape[3]), x.dtype)
-    return jax.linear_transpose(lambda w: _forward(x, w, window), w)(g)[0]
+_NHWC = lax.conv_dimension_numbers((1, 1, 1, 1), (1, 1, 1, 1), conv_spellings.DIMENSIONS)
 
 
 def _define(name: str, spelling, output_shape, lax_spelling=None) -> Primitive:
@@ -140,19 +52,19 @@ def _define(name: str, spelling, output_shape, lax_spelling=None) -> Primitive:
 
 
 forward_p = _define(
-    "at_conv", _forward, lambda x, w, window: (x[0], *window.output, w[3])
+    "at_conv", conv_spellings.forward, lambda x, w, window: (x[0], *window.output, w[3])
 )  # fmt: skip
 input_grad_p = _define(
     "at_conv_input_grad",
-    _input_grad,
+    conv_spellings.input_grad,
     lambda g, w, window: (g[0], *window.image, w[2]),
-    _lax_input_grad,
+    conv_spellings.lax_input_grad,
 )
 weight_grad_p = _define(
     "at_conv_weight_grad",
-    _weight_grad,
+    conv_spellings.weight_grad,
     lambda x, g, window: (*window.kernel, x[3], g[3]),
-    _lax_weight_grad,
+    conv_spellings.lax_weight_grad,
 )
 
 # Transposes. With the trilinear form <g, conv(x, w)>, fixing two of x, w, g gives the third.
@@ -275,14 +187,14 @@ def conv_general_dilated(
     return forward_p.bind(*_vary_alike(lhs, rhs), window=window)
 
 
-def _window(x, w, strides, padding, dilation, precision) -> _Window:
+def _window(x, w, strides, padding, dilation, precision) -> Window:
     """The geometry of a convolution, from shapes x, w and lax's arguments."""
     image, kernel = x[1:3], w[:2]
     dilation = tuple(dilation or (1, 1))
     if isinstance(padding, str):
         extent = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True))
         padding = lax.padtype_to_pads(image, extent, strides, padding)
-    window = _Window(
+    window = Window(
         image=image,
         kernel=kernel,
         strides=tuple(strides),

@@ -27,16 +27,16 @@ from at_jax import (
     schedules,
     state,
 )
-from at_jax.objective import (
+from at_jax.objective import Objective
+from at_jax.pairing import Teacher
+from at_jax.step import Prepare
+from at_jax.terms import (
     ACTIVATION,
     ATTENTION,
     FLIP_SYMMETRY,
     GRADIENT,
     MIN_L2,
-    Objective,
 )
-from at_jax.pairing import Teacher
-from at_jax.step import Prepare
 
 # Decoding a data set takes seconds; teacher and student of one command use the same one.
 _load = functools.lru_cache(maxsize=1)(data.load)

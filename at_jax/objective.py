@@ -14,51 +14,16 @@ import jax
 import jax.numpy as jnp
 
 from at_jax import gradients, intermediates, losses
-
-ATTENTION = "attention"
-ACTIVATION = "activation"
-GRADIENT = "gradient_at"
-FLIP_SYMMETRY = "flip_symmetry"
-MIN_L2 = "min_l2"
-
-
-@dataclasses.dataclass(frozen=True)
-class Distillation:
-    """Hinton's distillation in place of the cross-entropy.
-
-    Attributes:
-      temperature: T > 0.
-      alpha: share of the soft targets, 0..1.
-    """
-
-    temperature: float = 4.0
-    alpha: float = 0.9
-
-
-@dataclasses.dataclass(frozen=True)
-class Attention:
-    """Activation-based attention transfer, summed over the transfer points.
-
-    Attributes:
-      kind: ``"sum"``, ``"max"`` or ``"channel"``.
-      p: the exponent of the maps.
-      convention: ``"code"`` or ``"paper"``.
-    """
-
-    kind: str = "sum"
-    p: float = 2
-    convention: str = "code"
-
-
-@dataclasses.dataclass(frozen=True)
-class InputGradient:
-    """A term on the input gradient J of the cross-entropy. Training on it differentiates twice.
-
-    Attributes:
-      squared: half the square of the l2 norm in place of half the norm.
-    """
-
-    squared: bool = False
+from at_jax.terms import (
+    ACTIVATION,
+    ATTENTION,
+    FLIP_SYMMETRY,
+    GRADIENT,
+    MIN_L2,
+    Attention,
+    Distillation,
+    InputGradient,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,12 +95,8 @@ class Objective:
     @property
     def _differentiates(self) -> tuple[str, ...]:
         """The terms on the student's input gradient."""
-        present = (
-            (GRADIENT, self.gradient_at),
-            (FLIP_SYMMETRY, self.flip_symmetry),
-            (MIN_L2, self.min_l2),
-        )
-        return tuple(name for name, options in present if options is not None)
+        names = (GRADIENT, FLIP_SYMMETRY, MIN_L2)
+        return tuple(name for name in names if getattr(self, name) is not None)
 
     @property
     def weighted_terms(self) -> tuple[str, ...]:
@@ -168,11 +129,7 @@ class Objective:
           ValueError: if a network does not tap a transfer point that is asked for, or a term has no
             weight.
         """
-        if missing := [name for name in self.weighted_terms if name not in weights]:
-            raise ValueError(
-                f"every term needs its weight, got none for {', '.join(missing)}: "
-                f"pass weights={{{missing[0]!r}: beta}}"
-            )
+        self._check_weights(weights)
 
         def forward(images):
             logits, mutated = self.student.apply(
@@ -186,8 +143,8 @@ class Objective:
         # One forward pass of the student: logits, taps, statistics and J all come from it, so that the
         # cotangents of all terms meet at the logits and one final backward pass serves them all. Taken
         # apart, a step on J costs 2.7 plain ones and not 2.0.
-        (hard, (logits_s, mutated)), j_s = _differentiated(
-            forward, images, bool(self._differentiates)
+        (hard, (logits_s, mutated)), j_s = _apply(
+            forward, images, input_gradient=bool(self._differentiates)
         )
         taps_s = intermediates.collect(mutated)
         logits_t, taps_t, j_t = self.teach(teacher_variables, images, labels)
@@ -200,20 +157,18 @@ class Objective:
         terms = {hard_term: hard}
         if self._compares:
             terms |= self._compared(params, taps_s, taps_t)
-        if self.gradient_at is not None:
-            options = dataclasses.asdict(self.gradient_at)
-            terms[GRADIENT] = gradients.gradient_transfer(j_s, j_t, **options)
-        if self.flip_symmetry is not None:
-            # The one term that applies the student again; statistics of that pass are dropped.
-            _, j_flipped = _differentiated(forward, jnp.flip(images, axis=2), True)
-            options = dataclasses.asdict(self.flip_symmetry)
-            terms[FLIP_SYMMETRY] = gradients.flip_symmetry(j_s, j_flipped, **options)
-        if self.min_l2 is not None:
-            terms[MIN_L2] = gradients.gradient_penalty(j_s, **dataclasses.asdict(self.min_l2))
-
+        if self._differentiates:
+            terms |= self._differentiated(forward, images, j_s, j_t)
         weights = dict(weights) | {hard_term: 1}
         loss = sum(weights[name] * jnp.mean(term) for name, term in terms.items())
         return loss, Outputs(terms, logits_s, mutated.get("batch_stats", batch_stats))
+
+    def _check_weights(self, weights: Mapping[str, Any]) -> None:
+        if missing := [name for name in self.weighted_terms if name not in weights]:
+            raise ValueError(
+                f"every term needs its weight, got none for {', '.join(missing)}: "
+                f"pass weights={{{missing[0]!r}: beta}}"
+            )
 
     def _compared(self, params: Mapping[str, Any], taps_s: dict, taps_t: dict) -> dict:
         """The terms that compare activations, summed over the transfer points."""
@@ -234,6 +189,21 @@ class Objective:
             )
         return terms
 
+    def _differentiated(self, forward, images: jax.Array, j_s, j_t) -> dict:
+        """The terms on input gradients; ``forward`` is the student's pass."""
+        terms = {}
+        if self.gradient_at is not None:
+            options = dataclasses.asdict(self.gradient_at)
+            terms[GRADIENT] = gradients.gradient_transfer(j_s, j_t, **options)
+        if self.flip_symmetry is not None:
+            # The one term that applies the student again; statistics of that pass are dropped.
+            _, j_flipped = _apply(forward, jnp.flip(images, axis=2), input_gradient=True)
+            options = dataclasses.asdict(self.flip_symmetry)
+            terms[FLIP_SYMMETRY] = gradients.flip_symmetry(j_s, j_flipped, **options)
+        if self.min_l2 is not None:
+            terms[MIN_L2] = gradients.gradient_penalty(j_s, **dataclasses.asdict(self.min_l2))
+        return terms
+
     def teach(
         self, variables: Any, images: jax.Array, labels: jax.Array
     ) -> tuple[jax.Array | None, dict, jax.Array | None]:
@@ -251,12 +221,13 @@ class Objective:
             )
             return losses.cross_entropy(logits, labels), (logits, intermediates.collect(mutated))
 
-        (_, (logits, taps)), j = _differentiated(forward, images, self.gradient_at is not None)
+        wanted = self.gradient_at is not None
+        (_, (logits, taps)), j = _apply(forward, images, input_gradient=wanted)
         return jax.lax.stop_gradient((logits, taps, j))
 
 
-def _differentiated(forward, images: jax.Array, wanted: bool):
+def _apply(forward, images: jax.Array, *, input_gradient: bool):
     """What ``forward`` gives, and J = d(sum of its losses) / d(images) where that is wanted."""
-    if wanted:
+    if input_gradient:
         return gradients.value_and_input_gradient(forward, images, has_aux=True)
     return forward(images), None

@@ -12,14 +12,14 @@ import jax
 import jax.numpy as jnp
 
 from at_jax import data, intermediates, methods, models
-from at_jax.objective import (
+from at_jax.objective import Objective
+from at_jax.terms import (
     FLIP_SYMMETRY,
     GRADIENT,
     MIN_L2,
     Attention,
     Distillation,
     InputGradient,
-    Objective,
 )
 
 

@@ -19,13 +19,15 @@ MAY_IMPORT = {
     # Leaves.
     "version": set(),
     "precision": set(),
-    "conv": set(),
+    "conv_spellings": set(),
+    "conv": {"conv_spellings"},
     "intermediates": set(),
     "metrics": set(),
     "schedules": set(),
     "parallel": set(),
     "report": set(),
     "methods": set(),
+    "terms": set(),
     "data": set(),
     "run_directory": {"methods"},
     # The mathematics.
@@ -35,7 +37,7 @@ MAY_IMPORT = {
     "models": {"conv", "intermediates", "precision"},
     "weights": {"models"},
     # Training.
-    "objective": {"gradients", "losses", "intermediates"},
+    "objective": {"gradients", "losses", "intermediates", "terms"},
     "state": {"objective"},
     "step": {"objective", "state", "metrics", "losses"},
     "checkpoint": {"models"},
@@ -44,10 +46,10 @@ MAY_IMPORT = {
     "evaluation": {"data", "metrics", "parallel", "step"},
     "interrupt": set(),
     "profiling": {"report"},
-    "pairing": {"data", "intermediates", "methods", "models", "objective"},
+    "pairing": {"data", "intermediates", "methods", "models", "objective", "terms"},
     "experiment": {
         "checkpoint", "data", "methods", "models", "objective", "pairing", "parallel",
-        "run_directory", "schedules", "state", "step",
+        "run_directory", "schedules", "state", "step", "terms",
     },
     "resume": {"checkpoint", "experiment", "report", "state"},
     "trainer": {
@@ -63,7 +65,7 @@ MAY_IMPORT = {
 # What a library module may not know, by the first name of the imported package.
 FORBIDDEN = {
     name: frozenset({"flax", "ml_collections", "orbax"})
-    for name in ("maps", "losses", "gradients", "conv", "precision")
+    for name in ("maps", "losses", "gradients", "conv", "conv_spellings", "precision")
 } | {
     name: frozenset({"ml_collections", "orbax"})
     for name in ("models", "objective", "step", "state", "metrics", "schedules", "parallel")

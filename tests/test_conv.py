@@ -51,6 +51,19 @@ def test_equals_lax(geometry):
     assert_close(*results)
 
 
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+def test_the_weight_gradient_whichever_side_takes_the_rows(geometry):
+    # On CPU the operand with fewer channels does; an odd batch is not cut in halves.
+    image, kernel, *window = geometry
+    for channels, batch in (((3, 2), 1), ((2, 2), 2), ((1, 3), 3)):
+        x, w = operands(image, kernel, channels, batch)
+        results = []
+        for conv in (ours, theirs):
+            y, by_weight = jax.vjp(lambda w, conv=conv: conv(x, w, *window), w)  # noqa: B023
+            results.append(by_weight(jnp.cos(y)))
+        assert_close(*results)
+
+
 @pytest.mark.parametrize(("size", "stride"), [(1, 1), (3, 2), (5, 2)])
 def test_numerical_derivatives(size, stride):
     pads = ((size // 2,) * 2,) * 2

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import tiny
 
-from at_jax.objective import Attention, Distillation, InputGradient, Objective
+from at_jax.objective import Objective
+from at_jax.terms import Attention, Distillation, InputGradient
 
 BATCH = tiny.batch(4)
 IMAGES = tiny.prepare(None, BATCH["image"], None)

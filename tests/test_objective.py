@@ -12,7 +12,8 @@ import tiny
 
 from at_jax import intermediates, losses
 from at_jax.models import Adapter
-from at_jax.objective import Attention, Distillation, Objective
+from at_jax.objective import Objective
+from at_jax.terms import Attention, Distillation
 
 BATCH = tiny.batch(4)
 IMAGES = tiny.prepare(None, BATCH["image"], None)

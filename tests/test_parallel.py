@@ -10,7 +10,8 @@ import pytest
 import tiny
 
 from at_jax import parallel, step
-from at_jax.objective import Attention, Distillation, InputGradient, Objective
+from at_jax.objective import Objective
+from at_jax.terms import Attention, Distillation, InputGradient
 
 KEY = jax.random.key(3)
 ALL = tuple(jax.local_devices())

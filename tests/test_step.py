@@ -11,7 +11,8 @@ import tiny
 
 from at_jax import metrics, schedules, state, step
 from at_jax.models import Adapter
-from at_jax.objective import Attention, Distillation, Objective
+from at_jax.objective import Objective
+from at_jax.terms import Attention, Distillation
 
 KEY = jax.random.key(3)
 

@@ -10,7 +10,8 @@ import optax
 
 from at_jax import intermediates, state, step
 from at_jax.models import layers
-from at_jax.objective import Attention, Objective
+from at_jax.objective import Objective
+from at_jax.terms import Attention
 
 SIZE, CHANNELS, CLASSES = 6, 2, 3
 

@@ -16,7 +16,8 @@ from flax import traverse_util
 from parity import cases, networks
 
 from at_jax import models
-from at_jax.objective import Attention, Distillation, InputGradient, Objective
+from at_jax.objective import Objective
+from at_jax.terms import Attention, Distillation, InputGradient
 
 TERMS = ("gradient_at", "flip_symmetry", "min_l2")
 CASES = [*(f"{form}/{term}" for form in ("plain", "squared") for term in TERMS), "plain/together"]
