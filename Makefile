@@ -3,14 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 REQUIREMENTS := requirements.txt $(wildcard requirements/*.txt)
-# What comes after `train.py`, for example: make train ARGS="--config=configs/cifar10.py:method=at"
+# What comes after the program, for example: make train ARGS="--config=configs/cifar10.py:method=at"
 ARGS ?=
 # For `make data`: the TFDS name, where to put it, and (optional) where a downloaded archive lies.
 DATASET ?= cifar10
 DATA_DIR ?= $(HOME)/tensorflow_datasets_array_record
 MANUAL_DIR ?=
 
-.PHONY: train test lint bench data clean
+.PHONY: train test lint bench host-overhead data clean
 .DELETE_ON_ERROR:
 
 train: $(VENV)/.train
@@ -26,7 +26,10 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.train
-	$(BIN)/python -m benchmarks.host_overhead
+	$(BIN)/python -m benchmarks.double_backprop $(ARGS)
+
+host-overhead: $(VENV)/.train
+	$(BIN)/python -m benchmarks.host_overhead $(ARGS)
 
 data: .venv-prepare/.done
 	.venv-prepare/bin/python at_jax/data/prepare.py --dataset="$(DATASET)" --data_dir="$(DATA_DIR)" --manual_dir="$(MANUAL_DIR)"

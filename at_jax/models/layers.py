@@ -82,6 +82,11 @@ def classifier(features: jax.Array, num_classes: int, dtype: Any) -> jax.Array:
     return at_least_float32(logits)
 
 
+def rematerialised(block: type[nn.Module]) -> type[nn.Module]:
+    """A block ``(x, train)`` whose inside is computed again in each backward pass, not kept."""
+    return nn.remat(block, static_argnums=(2,))  # train; x is 1, the module itself 0
+
+
 def check_images(images: jax.Array, smallest: int, whose: str) -> None:
     """Raise unless images are (B, H, W, C), floating point and large enough for the strides.
 

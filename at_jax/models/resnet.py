@@ -28,7 +28,7 @@ class ResNetBlock(nn.Module):
     bn_axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Apply the block."""
 
         def conv_bn(x, features, size, stride, conv_name, bn_name):
@@ -72,12 +72,15 @@ class ResNet(nn.Module):
       num_classes: K.
       dtype: of the computation; parameters and statistics are float32.
       bn_axis_name: the pmapped axis that batch statistics are averaged over; None on one device.
+      remat: keep the activations between blocks alone and compute those inside again in each backward
+        pass (``jax.checkpoint``): less memory on GPU and TPU, more time.
     """
 
     depth: int = 18
     num_classes: int = 1000
     dtype: Any = jnp.float32
     bn_axis_name: str | None = None
+    remat: bool = False
 
     def __post_init__(self):
         if self.depth not in STAGES:
@@ -108,16 +111,17 @@ class ResNet(nn.Module):
             x, train=train, dtype=self.dtype, axis_name=self.bn_axis_name, name="bn1"
         )
         x = nn.max_pool(nn.relu(x), (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        make_block = layers.rematerialised(ResNetBlock) if self.remat else ResNetBlock
         counts, bottleneck = STAGES[self.depth]
         for stage, blocks in enumerate(counts, start=1):
             for block in range(blocks):
-                x = ResNetBlock(
+                x = make_block(
                     32 * 2**stage,
                     2 if stage > 1 and block == 0 else 1,
                     bottleneck,
                     dtype=self.dtype,
                     bn_axis_name=self.bn_axis_name,
                     name=f"stage{stage}_block{block}",
-                )(x, train=train)
+                )(x, train)
             tap(self, f"stage{stage}", x)
         return layers.classifier(jnp.mean(x, axis=(1, 2)), self.num_classes, self.dtype)

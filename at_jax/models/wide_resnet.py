@@ -19,7 +19,7 @@ class WideResNetBlock(nn.Module):
     bn_axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Apply the block."""
         norm = {"train": train, "dtype": self.dtype, "axis_name": self.bn_axis_name}
         activated = nn.relu(layers.batch_norm(x, **norm, name="bn0"))
@@ -49,6 +49,8 @@ class WideResNet(nn.Module):
       num_classes: K.
       dtype: of the computation; parameters and statistics are float32.
       bn_axis_name: the pmapped axis that batch statistics are averaged over; None on one device.
+      remat: keep the activations between blocks alone and compute those inside again in each backward
+        pass (``jax.checkpoint``): less memory on GPU and TPU, more time.
     """
 
     depth: int
@@ -56,6 +58,7 @@ class WideResNet(nn.Module):
     num_classes: int = 10
     dtype: Any = jnp.float32
     bn_axis_name: str | None = None
+    remat: bool = False
 
     def __post_init__(self):
         if self.depth < 10 or (self.depth - 4) % 6:
@@ -86,15 +89,16 @@ class WideResNet(nn.Module):
         """
         layers.check_images(images, 4, f"WideResNet-{self.depth}-{self.width:g}")
         options = {"dtype": self.dtype, "bn_axis_name": self.bn_axis_name}
+        make_block = layers.rematerialised(WideResNetBlock) if self.remat else WideResNetBlock
         x = layers.conv(16, 3, dtype=self.dtype, name="conv0")(images.astype(self.dtype))
         for group, (base, stride) in enumerate(((16, 1), (32, 2), (64, 2)), start=1):
             for block in range((self.depth - 4) // 6):
-                x = WideResNetBlock(
+                x = make_block(
                     int(base * self.width),
                     stride if block == 0 else 1,
                     **options,
                     name=f"group{group}_block{block}",
-                )(x, train=train)
+                )(x, train)
             tap(self, f"group{group}", x)
         x = nn.relu(
             layers.batch_norm(

@@ -1,0 +1,1 @@
+"""What training on input gradients costs: ``python -m benchmarks.double_backprop``."""

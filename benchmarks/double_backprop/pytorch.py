@@ -1,0 +1,317 @@
+"""The PyTorch half: the same training step, written as one writes it there, over weights of Flax.
+
+Tensors keep their names of Flax, ``"group1_block0/conv0/kernel"``, and are NCHW and OIHW here. Losses
+are those of :mod:`at_jax.objective`, written anew. Written for PyTorch 2.13.
+"""
+
+import dataclasses
+import functools
+import itertools
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from flax import traverse_util
+from torch.nn import functional
+
+_FORMATS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
+LAYOUTS = tuple(_FORMATS)
+# Axes by the number of them: biases, matrices, kernels.
+_TO_TORCH = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
+_TO_FLAX = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}
+_TEMPERATURE, _ALPHA = 4.0, 0.9
+# Parts of a row: those that compare with a teacher, and those on the input gradient J.
+_WITH_TEACHER = {"kd", "at", "gradient_at"}
+_ON_J = {"min_l2", "flip_symmetry", "gradient_at"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A network in one mode, over a flat dictionary of weights and running statistics.
+
+    Attributes:
+      name: as for ``at_jax.models.build``.
+      tensors: by their names in Flax.
+      train: normalise by the batch and not by the running statistics.
+      moves: whether a pass in train mode moves the running statistics.
+      bfloat16: whether the forward pass runs under autocast.
+    """
+
+    name: str
+    tensors: Mapping[str, torch.Tensor]
+    train: bool
+    moves: bool = True
+    bfloat16: bool = False
+
+    def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Logits (B, K) in float32, and the activations at the transfer points, in order."""
+        forward = {"wrn": _wide_resnet, "nin": _nin, "resnet": _resnet}[self.name.split("_")[0]]
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bfloat16):
+            logits, taps = forward(self, images)
+        return logits.float(), taps
+
+    def has(self, name: str) -> bool:
+        """Whether there is a convolution of this name."""
+        return f"{name}/kernel" in self.tensors
+
+    def blocks(self, prefix: str, conv: str) -> Iterator[str]:
+        """``"group1_block0"``, ``"group1_block1"`` ...: as many as there are weights for."""
+        names = (f"{prefix}_block{block}" for block in itertools.count())
+        return itertools.takewhile(lambda name: self.has(f"{name}/{conv}"), names)
+
+    def conv(self, x: torch.Tensor, name: str, stride: int = 1) -> torch.Tensor:
+        """A convolution that pads half its kernel."""
+        kernel = self.tensors[f"{name}/kernel"]
+        bias = self.tensors.get(f"{name}/bias")
+        return functional.conv2d(x, kernel, bias, stride, padding=kernel.shape[-1] // 2)
+
+    def norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
+        """Batch normalisation."""
+        scale, bias, mean, var = (
+            self.tensors[f"{name}/{kind}"] for kind in ("scale", "bias", "mean", "var")
+        )
+        if self.train and not self.moves:
+            mean = var = None
+        return functional.batch_norm(x, mean, var, scale, bias, training=self.train)
+
+    def classify(self, x: torch.Tensor) -> torch.Tensor:
+        """Global average and a linear layer."""
+        weights = (self.tensors[f"classifier/{kind}"] for kind in ("kernel", "bias"))
+        return functional.linear(x.mean((2, 3)), *weights)
+
+
+def _wide_resnet(net: Network, images: torch.Tensor):
+    x, taps = net.conv(images, "conv0"), []
+    for group in ("group1", "group2", "group3"):
+        for block in net.blocks(group, "conv0"):
+            stride = 2 if group != "group1" and block.endswith("block0") else 1
+            first = functional.relu_(net.norm(x, f"{block}/bn0"))
+            y = net.conv(first, f"{block}/conv0", stride)
+            y = functional.relu_(net.norm(y, f"{block}/bn1"))
+            y = net.conv(y, f"{block}/conv1")
+            shortcut = f"{block}/shortcut"
+            x = y + (net.conv(first, shortcut, stride) if net.has(shortcut) else x)
+        taps.append(x)
+    return net.classify(functional.relu_(net.norm(x, "bn"))), taps
+
+
+def _nin(net: Network, images: torch.Tensor):
+    x, taps = images, []
+    for stage, layers in ((1, 3), (2, 3), (3, 2)):
+        for layer in range(layers):
+            x = net.conv(x, f"conv{stage}_{layer}")
+            if f"bn{stage}_{layer}/scale" in net.tensors:
+                x = net.norm(x, f"bn{stage}_{layer}")
+            x = functional.relu_(x)
+        taps.append(x)
+        if stage == 1:
+            x = functional.max_pool2d(x, 3, 2, 1)
+        elif stage == 2:
+            x = functional.avg_pool2d(x, 3, 2, 1)  # zeros of the padding count: always divides by 9
+    return net.conv(x, "classifier").mean((2, 3)), taps
+
+
+def _resnet(net: Network, images: torch.Tensor):
+    x = functional.relu_(net.norm(net.conv(images, "conv1", 2), "bn1"))
+    x, taps = functional.max_pool2d(x, 3, 2, 1), []
+    for stage in ("stage1", "stage2", "stage3", "stage4"):
+        for block in net.blocks(stage, "conv1"):
+            stride = 2 if stage != "stage1" and block.endswith("block0") else 1
+            # A bottleneck (1x1, 3x3, 1x1) strides in its 3x3 convolution.
+            strides = (1, stride, 1) if net.has(f"{block}/conv3") else (stride, 1)
+            y = x
+            for number, step in enumerate(strides, start=1):
+                y = net.norm(net.conv(y, f"{block}/conv{number}", step), f"{block}/bn{number}")
+                y = functional.relu_(y) if number < len(strides) else y
+            if net.has(f"{block}/shortcut_conv"):
+                x = net.conv(x, f"{block}/shortcut_conv", stride)
+                x = net.norm(x, f"{block}/shortcut_bn")
+            x = functional.relu_(y + x)
+        taps.append(x)
+    return net.classify(x), taps
+
+
+def _forward(net: Network, images: torch.Tensor, labels: torch.Tensor, on_j: bool, **options):
+    """One pass: logits, taps, the sum of the cross-entropies, and J or None."""
+    if on_j:
+        images = images.detach().requires_grad_()
+    logits, taps = net(images)
+    summed = functional.cross_entropy(logits, labels, reduction="sum")
+    j = torch.autograd.grad(summed, images, **options)[0] if on_j else None
+    return logits, taps, summed, j
+
+
+def _distillation(logits_s: torch.Tensor, logits_t: torch.Tensor, hard: torch.Tensor):
+    soft = functional.kl_div(
+        functional.log_softmax(logits_s / _TEMPERATURE, dim=1),
+        functional.log_softmax(logits_t / _TEMPERATURE, dim=1),
+        reduction="batchmean",
+        log_target=True,
+    )
+    return _ALPHA * _TEMPERATURE**2 * soft + (1 - _ALPHA) * hard
+
+
+def _attention(taps_s: list[torch.Tensor], taps_t: list[torch.Tensor]) -> torch.Tensor:
+    def map_of(tap):
+        return functional.normalize(tap.float().square().mean(1).flatten(1))
+
+    pairs = zip(taps_s, taps_t, strict=True)
+    return sum((map_of(s) - map_of(t)).square().mean() for s, t in pairs)
+
+
+def _half_norm(j: torch.Tensor) -> torch.Tensor:
+    # vector_norm's gradient at zero is zero, not NaN.
+    return torch.linalg.vector_norm(j, dim=(1, 2, 3)).mean() / 2
+
+
+def _loss(
+    parts: set[str],
+    weights: Mapping[str, float],
+    student: Network,
+    teacher: Network | None,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+) -> torch.Tensor:
+    """The loss of a batch. One forward pass of the student gives its logits, taps and J."""
+    if teacher is not None:
+        on_j = "gradient_at" in parts
+        with torch.set_grad_enabled(on_j):
+            logits_t, taps_t, _, j_t = _forward(teacher, images, labels, on_j)
+        logits_t, taps_t = logits_t.detach(), [tap.detach() for tap in taps_t]
+    logits_s, taps_s, summed, j_s = _forward(
+        student, images, labels, bool(parts & _ON_J), create_graph=True
+    )
+    loss = summed / len(labels)
+    if "kd" in parts:
+        loss = _distillation(logits_s, logits_t, loss)
+    if "at" in parts:
+        loss = loss + weights["attention"] * _attention(taps_s, taps_t)
+    if "gradient_at" in parts:
+        loss = loss + weights["gradient_at"] * _half_norm(j_s - j_t)
+    if "flip_symmetry" in parts:
+        again = dataclasses.replace(student, moves=False)
+        *_, j_flipped = _forward(again, images.flip(3), labels, True, create_graph=True)
+        loss = loss + weights["flip_symmetry"] * _half_norm(j_s - j_flipped.flip(3))
+    if "min_l2" in parts:
+        loss = loss + weights["min_l2"] * _half_norm(j_s)
+    return loss
+
+
+class Program:
+    """Training steps on one batch; ``program(steps)`` runs and times them.
+
+    Attributes:
+      loss: of the first step, before any update.
+    """
+
+    def __init__(self, loss, parameters, compiled, **sgd):
+        def differentiate():
+            value = loss()
+            # Of the parameters alone: otherwise the gradient by the images is computed too.
+            value.backward(inputs=list(parameters.values()))
+            return value.detach()
+
+        self._parameters = parameters
+        self._optimizer = torch.optim.SGD(parameters.values(), fused=True, **sgd)
+        self._differentiate = differentiate
+        if compiled:
+            # Without this option a row on J raises "torch.compile with aot_autograd does not currently
+            # support double backward". With it, and the last backward pass inside what is compiled,
+            # both derivatives are traced into one graph and every row runs.
+            torch._dynamo.config.trace_autograd_ops = True
+            # Isolated: programs share this code, and only 8 variants of one code are kept.
+            self._differentiate = torch.compile(
+                differentiate, fullgraph=True, isolate_recompiles=True
+            )
+        self.loss = self._differentiate().item()
+
+    def __call__(self, steps: int) -> float:
+        """Seconds for so many steps."""
+        self._wait()
+        began = time.perf_counter()
+        for _ in range(steps):
+            self._optimizer.zero_grad()
+            self._differentiate()
+            self._optimizer.step()
+        self._wait()
+        return time.perf_counter() - began
+
+    def gradients(self) -> dict[str, np.ndarray]:
+        """Those of the latest step, in the layout of Flax; before any call those of the first."""
+        return {
+            name: tensor.grad.permute(_TO_FLAX[tensor.ndim]).cpu().numpy()
+            for name, tensor in self._parameters.items()
+        }
+
+    def _wait(self) -> None:
+        if any(tensor.is_cuda for tensor in self._parameters.values()):
+            torch.cuda.synchronize()
+
+
+def _network(name: str, variables: Any, train: bool, layout: str, dtype: str, device: str):
+    """A network over copies of Flax variables: training changes them in place."""
+    tensors = {}
+    for collection in ("params", "batch_stats"):
+        flat = traverse_util.flatten_dict(variables.get(collection, {}), sep="/")
+        for key, array in flat.items():
+            tensor = torch.tensor(np.asarray(array), device=device)
+            tensor = tensor.permute(_TO_TORCH[tensor.ndim]).contiguous()
+            if tensor.ndim == 4:
+                tensor = tensor.contiguous(memory_format=_FORMATS[layout])
+            tensors[key] = tensor.requires_grad_(train and collection == "params")
+    bfloat16 = {"float32": False, "bfloat16": True}[dtype]
+    return Network(name, tensors, train, bfloat16=bfloat16)
+
+
+def program(
+    *,
+    row: str,
+    student: str,
+    teacher: str | None,
+    student_variables: Mapping[str, Any],
+    teacher_variables: Mapping[str, Any] | None,
+    images: np.ndarray,
+    labels: np.ndarray,
+    weights: Mapping[str, float],
+    layout: str,
+    dtype: str = "float32",
+    device: str = "cpu",
+    compiled: bool = False,
+    **sgd: float,
+) -> Program:
+    """The training step of a row. Building it runs the first step without its update.
+
+    Args:
+      row: ``"none"``, or parts joined by ``"+"``: kd, at, min_l2, flip_symmetry, gradient_at.
+      student: its name for ``at_jax.models.build``.
+      teacher: likewise; not read where no part needs one, nor are its variables.
+      student_variables: ``{"params": ..., "batch_stats": ...}`` of Flax.
+      teacher_variables: likewise.
+      images: normalised, ``(B, H, W, C)``.
+      labels: ``(B,)``.
+      weights: the betas, by the names of ``Objective.weighted_terms``.
+      layout: of images and kernels in memory, one of ``LAYOUTS``.
+      dtype: ``"float32"``, or ``"bfloat16"`` for autocast around the forward passes.
+      device: ``"cpu"`` or ``"cuda"``.
+      compiled: whether losses and gradients go through ``torch.compile``; the update does not.
+      **sgd: ``lr``, ``momentum`` and ``weight_decay`` of ``torch.optim.SGD``.
+    """
+    parts = set(row.split("+")) - {"none"}
+    if unknown := parts - _ON_J - _WITH_TEACHER:
+        raise ValueError(f"PyTorch has no row {row!r}: leave out {', '.join(sorted(unknown))}")
+    if device == "cuda":
+        # As XLA does unasked: search for the fastest algorithms, and multiply in TF32.
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")
+    options = {"layout": layout, "dtype": dtype, "device": device}
+    net_s, net_t = _network(student, student_variables, True, **options), None
+    if parts & _WITH_TEACHER:
+        net_t = _network(teacher, teacher_variables, False, **options)
+    x = torch.tensor(images, device=device).permute(0, 3, 1, 2)
+    x = x.contiguous(memory_format=_FORMATS[layout])
+    y = torch.tensor(labels, dtype=torch.int64, device=device)
+    loss = functools.partial(_loss, parts, weights, net_s, net_t, x, y)
+    parameters = {name: t for name, t in net_s.tensors.items() if t.requires_grad}
+    return Program(loss, parameters, compiled, **sgd)
