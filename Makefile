@@ -10,6 +10,10 @@ DATASET ?= cifar10
 DATA_DIR ?= $(HOME)/tensorflow_datasets_array_record
 MANUAL_DIR ?=
 
+# Training allocates and frees hundreds of megabytes a step: with huge pages glibc has the kernel map them
+# in fewer pieces (a WRN-16-1 step on 2 cores takes 0.28 s and not 0.33). Other systems ignore it.
+export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
+
 .PHONY: train test lint bench host-overhead data clean
 .DELETE_ON_ERROR:
 
