@@ -11,7 +11,7 @@ from ml_collections import config_flags
 
 from configs import base
 
-HELP = """Train a student network from a teacher: attention transfer, distillation, or both.
+HELP = """Train a student network from a teacher: attention transfer, distillation, and what goes with them.
 
   python train.py                                            digits, 200 labels, attention transfer
   python train.py --config=configs/cifar10.py:method=at+kd   CIFAR-10 by the paper's recipe
@@ -20,7 +20,8 @@ HELP = """Train a student network from a teacher: attention transfer, distillati
 
 --config=FILE:PARTS   a file of configs/, and parts joined by commas, each optional:
                         student=, teacher=  wrn_16_1, wrn_40_2, nin_thin, nin_wide, resnet_18, ...
-                        method=             none, kd, at, at+kd, f_actt
+                        method=             none, kd, at, f_actt, gradient_at, flip_symmetry, min_l2,
+                                            or several: at+kd
                         data=DIR            configs/folder.py only: DIR/{train,test}/<class>/*.jpg
 --config.KEY=VALUE    changes one key; configs/base.py lists all of them with their meaning
 --workdir=DIR         where the run lives (default: runs/<config>); started again, it goes on

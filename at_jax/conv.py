@@ -45,7 +45,7 @@ def _define(name: str, spelling, output_shape, lax_spelling=None) -> Primitive:
 
     primitive.def_abstract_eval(abstract_eval)
     # What chooses between the spellings. On GPU and TPU lax's is what the compilers look for, but no GPU
-    # was to be had to measure it; on CPU tests/test_compiled.py counts the slow convolutions of both.
+    # was to be had to measure it; figures of the CPU are in conv_spellings.weight_grad.
     mlir.register_lowering(primitive, mlir.lower_fun(lax_spelling or spelling, False))
     mlir.register_lowering(primitive, mlir.lower_fun(spelling, False), platform="cpu")
     return primitive

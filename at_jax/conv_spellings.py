@@ -5,6 +5,7 @@ TPU. :mod:`at_jax.conv` makes primitives of them.
 """
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -119,9 +120,17 @@ def _place(a, axis: int, low: int, size: int, *, spread: int = 1, step: int = 1)
 def _contract(x, g, window: Window):
     """(B, H, W, M), (B, H, W, N) -> (M, N), in two halves: a product this narrow keeps one core busy."""
     halves = 2 if x.shape[0] % 2 == 0 else 1
-    x, g = (a.reshape(halves, -1, a.shape[3]) for a in (x, g))
-    both = (((1,), (1,)), ((0,), (0,)))
-    return jnp.sum(lax.dot_general(x, g, both, precision=window.precision), axis=0)
+    pixels = math.prod(x.shape[:3]) // halves
+    x, g = (a.reshape(halves, pixels, a.shape[3]) for a in (x, g))
+    product = lax.dot_general(
+        x,
+        g,
+        (((1,), (1,)), ((0,), (0,))),
+        precision=window.precision,
+        # Half precision is rounded once, after the halves are added.
+        preferred_element_type=jnp.float32 if x.dtype.itemsize < 4 else x.dtype,
+    )
+    return jnp.sum(product, axis=0).astype(x.dtype)
 
 
 def lax_input_grad(g, w, window: Window):

@@ -34,7 +34,7 @@ from at_jax.terms import (
     ACTIVATION,
     ATTENTION,
     FLIP_SYMMETRY,
-    GRADIENT,
+    GRADIENT_AT,
     MIN_L2,
 )
 
@@ -232,7 +232,7 @@ def _schedules(
     betas = {
         ATTENTION: config.at.beta,
         ACTIVATION: config.f_actt.beta,
-        GRADIENT: config.gradient_at.beta,
+        GRADIENT_AT: config.gradient_at.beta,
         FLIP_SYMMETRY: config.flip_symmetry.beta,
         MIN_L2: config.min_l2.beta,
     }

@@ -67,7 +67,7 @@ def value_and_input_gradient(
 
 def _half_norm(x: jax.Array, squared: bool) -> jax.Array:
     """(B, ...) -> (B,): half the l2 norm of each example, or half its square."""
-    if squared not in (True, False):
+    if not isinstance(squared, bool):
         raise ValueError(
             f"squared must be True (half the square of the norm) or False (half the norm), got {squared!r}"
         )
@@ -89,7 +89,7 @@ def gradient_transfer(j_s: chex.Array, j_t: chex.Array, *, squared: bool = False
       ``(B,)``; where the gradients agree, 0 with zero gradient.
 
     Raises:
-      ValueError: if the shapes differ, or the gradients are not floating point.
+      ValueError: if the shapes differ, the gradients are not floating point, or ``squared`` is no bool.
 
     Section 3.2 of arXiv:1612.03928.
 
@@ -117,7 +117,7 @@ def flip_symmetry(j: chex.Array, j_flipped: chex.Array, *, squared: bool = False
       ``(B,)``.
 
     Raises:
-      ValueError: if the shapes differ, or the gradients are not floating point.
+      ValueError: if the shapes differ, the gradients are not floating point, or ``squared`` is no bool.
 
     Section 3.2 of arXiv:1612.03928.
 
@@ -142,7 +142,7 @@ def gradient_penalty(j: chex.Array, *, squared: bool = False) -> jax.Array:
       ``(B,)``.
 
     Raises:
-      ValueError: if the gradients are not floating point.
+      ValueError: if the gradients are not floating point, or ``squared`` is no bool.
 
     Drucker & LeCun, "Improving generalization performance using double backpropagation", 1992.
 

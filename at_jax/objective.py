@@ -18,7 +18,7 @@ from at_jax.terms import (
     ACTIVATION,
     ATTENTION,
     FLIP_SYMMETRY,
-    GRADIENT,
+    GRADIENT_AT,
     MIN_L2,
     Attention,
     Distillation,
@@ -95,7 +95,7 @@ class Objective:
     @property
     def _differentiates(self) -> tuple[str, ...]:
         """The terms on the student's input gradient."""
-        names = (GRADIENT, FLIP_SYMMETRY, MIN_L2)
+        names = (GRADIENT_AT, FLIP_SYMMETRY, MIN_L2)
         return tuple(name for name in names if getattr(self, name) is not None)
 
     @property
@@ -120,14 +120,14 @@ class Objective:
           teacher_variables: of the frozen teacher; None without one.
           images: normalised, ``(B, H, W, C)``.
           labels: ``(B,)``.
-          weights: for each of ``weighted_terms`` the beta that multiplies it, scalars.
+          weights: for each of ``weighted_terms`` the beta that multiplies it, scalars; others are ignored.
 
         Returns:
           The loss, a scalar, and the :class:`Outputs`.
 
         Raises:
-          ValueError: if a network does not tap a transfer point that is asked for, or a term has no
-            weight.
+          ValueError: if a network does not tap a transfer point that is asked for, a term has no
+            weight, or the images are not floating point.
         """
         self._check_weights(weights)
 
@@ -194,7 +194,7 @@ class Objective:
         terms = {}
         if self.gradient_at is not None:
             options = dataclasses.asdict(self.gradient_at)
-            terms[GRADIENT] = gradients.gradient_transfer(j_s, j_t, **options)
+            terms[GRADIENT_AT] = gradients.gradient_transfer(j_s, j_t, **options)
         if self.flip_symmetry is not None:
             # The one term that applies the student again; statistics of that pass are dropped.
             _, j_flipped = _apply(forward, jnp.flip(images, axis=2), input_gradient=True)

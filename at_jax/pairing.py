@@ -15,7 +15,7 @@ from at_jax import data, intermediates, methods, models
 from at_jax.objective import Objective
 from at_jax.terms import (
     FLIP_SYMMETRY,
-    GRADIENT,
+    GRADIENT_AT,
     MIN_L2,
     Attention,
     Distillation,
@@ -158,7 +158,7 @@ def join(config, parts, student, logits_s, taps, teacher, image_shape):
 def _input_gradients(config, parts: tuple[str, ...]) -> dict[str, InputGradient]:
     """The terms on input gradients, by their field of the objective."""
     squared = {
-        GRADIENT: config.gradient_at.squared,
+        GRADIENT_AT: config.gradient_at.squared,
         FLIP_SYMMETRY: config.flip_symmetry.squared,
         MIN_L2: config.min_l2.squared,
     }

@@ -4,7 +4,7 @@ import dataclasses
 
 ATTENTION = "attention"
 ACTIVATION = "activation"
-GRADIENT = "gradient_at"
+GRADIENT_AT = "gradient_at"
 FLIP_SYMMETRY = "flip_symmetry"
 MIN_L2 = "min_l2"
 

@@ -25,6 +25,7 @@ METHODS = {
     "min_l2": {"min_l2": InputGradient()},
     "flip_symmetry": {"flip_symmetry": InputGradient()},
     "gradient_at": {"gradient_at": InputGradient()},
+    "at+kd": {"attention": Attention(), "distillation": Distillation()},
 }
 # Family: (network, pixels, channels, transfer points). Sizes at which maps stay larger than kernels:
 # a 3x3 kernel on a 2x2 map makes XLA swap the operands (design 4.16).
@@ -70,8 +71,8 @@ def compiled_steps(network, method, steps, batch=4):
     ("network", "method", "steps"),
     [
         *((WRN, method, steps) for method in METHODS for steps in (1, 4)),
-        *((DIGITS, method, 4) for method in ("none", "kd", "at", "gradient_at")),
-        *((NIN, method, 4) for method in ("none", "kd", "at", "gradient_at")),
+        *((DIGITS, method, 4) for method in ("none", "at+kd", "gradient_at")),
+        *((NIN, method, 4) for method in ("none", "at+kd", "gradient_at", "flip_symmetry")),
         (DIGITS, "at", 1),
         (NIN, "gradient_at", 1),
         (RESNET, "at", 1),
@@ -129,8 +130,10 @@ def test_the_count_tells_the_family_from_lax(program):
 
 
 def operations(function, *arguments):
-    """Floating-point operations of a function's compiled program, by XLA's count."""
-    return flops(jax.jit(function).lower(*arguments).compile(tiny.QUICK))
+    """Floating-point operations of a function's compiled program, by XLA's count; none of them slow."""
+    compiled = jax.jit(function).lower(*arguments).compile(tiny.QUICK)
+    assert not convolutions(compiled)[1]
+    return flops(compiled)
 
 
 @pytest.mark.parametrize(("name", "size"), [("wrn_16_1", 32), ("wrn_40_2", 32), ("resnet_18", 224)])

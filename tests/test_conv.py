@@ -12,6 +12,7 @@ from convolutions import LAYOUT, assert_close, derivatives, operands, ours, thei
 from jax import lax
 from jax.test_util import check_grads
 
+from at_jax import conv_spellings
 from at_jax.conv import conv_general_dilated
 
 # (major, minor) of jax that this file was run on: at_jax/conv.py registers its primitives through
@@ -62,6 +63,26 @@ def test_the_weight_gradient_whichever_side_takes_the_rows(geometry):
             y, by_weight = jax.vjp(lambda w, conv=conv: conv(x, w, *window), w)  # noqa: B023
             results.append(by_weight(jnp.cos(y)))
         assert_close(*results)
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+def test_the_spellings_for_gpu_are_those_for_cpu(geometry):
+    # GPU and TPU take lax's: no test runs there.
+    image, kernel, strides, padding, dilation = geometry
+    x, w = operands(image, kernel)
+    window = conv_spellings.Window(image, kernel, strides, padding, dilation)
+    g = jnp.cos(conv_spellings.forward(x, w, window))
+    for for_cpu, of_lax, arguments in (
+        (conv_spellings.input_grad, conv_spellings.lax_input_grad, (g, w)),
+        (conv_spellings.weight_grad, conv_spellings.lax_weight_grad, (x, g)),
+    ):
+        assert_close(for_cpu(*arguments, window), of_lax(*arguments, window))
+
+
+def test_no_channels_at_all():
+    x, w = operands(channels=(0, 3))
+    by_weight = jax.grad(lambda w: jnp.sum(ours(x, w)))(w)
+    assert by_weight.shape == (3, 3, 0, 3)
 
 
 @pytest.mark.parametrize(("size", "stride"), [(1, 1), (3, 2), (5, 2)])

@@ -9,6 +9,7 @@ double_backprop.json, .md and .png under --out. PyTorch is not among the require
 --torch. Columns are explained under the table.
 """
 
+import os
 import pathlib
 import sys
 import time
@@ -32,20 +33,11 @@ _TORCH = flags.DEFINE_bool("torch", False, "Time the same rows in PyTorch, in th
 _OUT = flags.DEFINE_string("out", "runs/double_backprop", "Where the results are written.")
 
 
-def _rows(known: tuple[str, ...]) -> list[str]:
-    wanted = [row.strip() for row in _METHODS.value] or list(known)
-    if unknown := [row for row in wanted if row not in known]:
-        raise ValueError(
-            f"--methods must be among {', '.join(known)}, got {unknown[0]!r}: separate them by commas"
-        )
-    return list(dict.fromkeys(["none", *wanted]))
-
-
 def _setting():
     """The flags, checked before anything compiles."""
     import jax
 
-    from at_jax import parallel
+    from at_jax import pairing, parallel
     from benchmarks.double_backprop.programs import Setting
 
     jax.config.update("jax_num_cpu_devices", _DEVICES.value)
@@ -54,31 +46,59 @@ def _setting():
         raise ValueError(
             f"--pair must be student<-teacher, got {_PAIR.value!r}: for example wrn_16_1<-wrn_16_2"
         )
+    if _BATCH.value % _DEVICES.value:
+        raise ValueError(
+            f"--batch must be a multiple of --devices={_DEVICES.value}, got {_BATCH.value}"
+        )
     devices = parallel.devices(_DEVICES.value, _BATCH.value)
-    return Setting(student, teacher, _IMAGE_SIZE.value, _BATCH.value, _DTYPE.value, devices)
+    setting = Setting(student, teacher, _IMAGE_SIZE.value, _BATCH.value, _DTYPE.value, devices)
+    for name in (student, teacher):  # what cannot be built, or not at this size, says so here
+        pairing.shapes(setting.module(name), (setting.image_size, setting.image_size, 3))
+    return setting
+
+
+def _rows(setting) -> list[str]:
+    """The rows that are asked for; of all of them, those that this pair can have."""
+    from benchmarks.double_backprop.programs import ROWS, objective_of
+
+    wanted = [row.strip() for row in _METHODS.value]
+    if unknown := [row for row in wanted if row not in ROWS]:
+        raise ValueError(
+            f"--methods must be among {', '.join(ROWS)}, got {unknown[0]!r}: separate them by commas"
+        )
+    rows = ["none"]
+    objective_of("none", setting)
+    for row in wanted or ROWS:
+        try:
+            objective_of(row, setting)
+        except ValueError as error:
+            if wanted:
+                raise
+            print(f"without {row}: {error}", flush=True)
+        else:
+            rows.append(row)
+    return list(dict.fromkeys(rows))
 
 
 def main(_: list[str]) -> None:
     """Compile every row, time all of them in turn, write the results."""
     logging.set_verbosity(logging.WARNING)
+    if _TORCH.value:  # both need room on a GPU
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     try:
-        from benchmarks.double_backprop import programs
+        from benchmarks.double_backprop import results
 
-        rows = _rows(programs.ROWS)
         setting = _setting()
-        contenders = _contenders(setting, rows)
+        rows, rivals = _rows(setting), _pytorch(setting)
     except ValueError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    from benchmarks.double_backprop import results
-
+    contenders = _contenders(setting, rows, rivals)
     samples: dict[tuple[str, str], list[float]] = {key: [] for key in contenders}
     for round_ in range(_ROUNDS.value):
         began = time.perf_counter()
         for key, program in contenders.items():
-            program(
-                1
-            )  # untimed: after another program's step a step finds neither cache nor memory warm
+            program(1)  # untimed: after another program's, a step finds caches and memory cold
             samples[key].append(program(_STEPS.value) / _STEPS.value)
         print(
             f"round {round_ + 1} of {_ROUNDS.value}: {time.perf_counter() - began:.0f} s",
@@ -99,21 +119,34 @@ def _pytorch(setting):
             f"--torch compares one device, got --devices={_DEVICES.value}: leave one of them out"
         )
     try:
+        import torch
+
         from benchmarks.double_backprop import rivals
     except ModuleNotFoundError as error:
         raise ValueError(
             f"--torch needs PyTorch, got {error}: pip install torch, or leave the flag out"
         ) from error
+    if setting.devices[0].platform != "cpu" and not torch.cuda.is_available():
+        raise ValueError(
+            f"--torch needs a PyTorch that sees the GPU, got {torch.__version__}: install one for CUDA, "
+            "or leave the flag out"
+        )
     return rivals
 
 
-def _contenders(setting, rows: list[str]) -> dict[tuple[str, str], Any]:
-    """(who, row) -> program, ready to run: JAX first, then PyTorch's variants."""
-    from benchmarks.double_backprop.programs import Program, objective_of
+def _parse(argv: list[str]) -> list[str]:
+    """A flag that cannot be read ends as every other bad input does: a line, and code 2."""
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        sys.exit(2)
 
-    rivals = _pytorch(setting)
-    for row in rows:
-        objective_of(row, setting)  # what does not fit together shows before anything compiles
+
+def _contenders(setting, rows: list[str], rivals) -> dict[tuple[str, str], Any]:
+    """(who, row) -> program, ready to run: JAX first, then PyTorch's variants."""
+    from benchmarks.double_backprop.programs import Program
+
     variables = {
         "student": setting.variables(setting.student, 0),
         "teacher": setting.variables(setting.teacher, 1),
@@ -125,10 +158,9 @@ def _contenders(setting, rows: list[str]) -> dict[tuple[str, str], Any]:
         contenders["JAX", row] = program
     if rivals is not None:
         expected = {row: contenders["JAX", row].loss for row in rows}
-        for rival in rivals.build(setting, rows, variables, expected):
-            contenders[rival.who, rival.row] = rival
+        contenders |= rivals.build(setting, rows, variables, expected)
     return contenders
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=_parse)

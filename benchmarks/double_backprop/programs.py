@@ -14,7 +14,7 @@ from at_jax import methods, models, pairing, parallel, state, step
 from at_jax.objective import Objective
 from at_jax.terms import Attention, Distillation, InputGradient
 from benchmarks import compiled
-from benchmarks.double_backprop import floor, modes
+from benchmarks.double_backprop import modes
 
 # Other ways to differentiate the same loss, written after the method.
 FORWARD_OVER_REVERSE, REMAT = "forward over reverse", "remat"
@@ -96,8 +96,16 @@ def objective_of(row: str, setting: Setting) -> Objective:
 
 def _points(setting: Setting) -> tuple[tuple[str, str], ...]:
     image = (setting.image_size, setting.image_size, 3)
-    taps = [pairing.shapes(setting.module(n), image)[2] for n in (setting.student, setting.teacher)]
-    return tuple(zip(*taps, strict=True))
+    student, teacher = (
+        pairing.shapes(setting.module(name), image)[2]
+        for name in (setting.student, setting.teacher)
+    )
+    if len(student) != len(teacher):
+        raise ValueError(
+            f"--pair must tap as many transfer points each, got {', '.join(student)} and "
+            f"{', '.join(teacher)}: take networks of one family, or leave out at"
+        )
+    return tuple(zip(student, teacher, strict=True))
 
 
 class Program:
@@ -105,7 +113,7 @@ class Program:
 
     def __init__(self, row: str, setting: Setting, variables: dict[str, Any]):
         self.row, self.setting = row, setting
-        method, mode = split(row)
+        _, mode = split(row)
         objective = objective_of(row, setting)
         optimizer = state.sgd(**OPTIMIZER)
         loss = modes.forward_over_reverse(objective) if mode == FORWARD_OVER_REVERSE else objective
@@ -140,11 +148,14 @@ class Program:
             ),
             setting.devices,
         )
+        lowered = mapped.lower(self._state, *self._rest, batch)
         began = time.perf_counter()
-        self.compiled = mapped.lower(self._state, *self._rest, batch).compile()
+        self.compiled = lowered.compile()
         self.compile_seconds = time.perf_counter() - began
+        # On GPU convolutions are calls of cuDNN in the compiled program, which XLA does not count.
+        self._on_cpu = setting.devices[0].platform == "cpu"
+        self._flops = compiled.flops(self.compiled if self._on_cpu else lowered)
         self._batch = jax.device_put(batch, self.compiled.input_shardings[0][-1])
-        self.passes = floor.passes(method)
         _, self.first_metrics = self._step()
 
     def _step(self) -> Any:
@@ -170,10 +181,9 @@ class Program:
         """What does not depend on the clock: over all devices together."""
         count = len(self.setting.devices)
         _, slow = compiled.convolutions(self.compiled)
-        on_cpu = self.setting.devices[0].platform == "cpu"
         return {
-            "flops": compiled.flops(self.compiled) * count,
+            "flops": self._flops * count,
             "temporary_bytes": compiled.temporary_bytes(self.compiled) * count,
             "compile_seconds": self.compile_seconds,
-            "unoptimised_convolutions": len(slow) if on_cpu else None,
+            "unoptimised_convolutions": len(slow) if self._on_cpu else None,
         }

@@ -12,10 +12,14 @@ from typing import Any
 import flax
 import jax
 import jaxlib
+import matplotlib
 
 from at_jax import parallel
 from benchmarks.double_backprop import floor
 from benchmarks.double_backprop.programs import Setting, split
+
+matplotlib.use("Agg")  # headless, whatever the environment names
+from matplotlib import pyplot as plt
 
 JAX = "JAX"
 _NAME = "double_backprop"
@@ -26,7 +30,8 @@ _COLUMNS = (
 )  # fmt: skip
 _LEGEND = (
     "Ratios are to the plain step. GFLOP: XLA's cost analysis of the whole step. Floor: the passes over S "
-    "(one forward pass of the student), s (its first layer) and T (of the teacher), against 3S - s. "
+    "(one forward pass of the student), s (its first layer) and T (of the teacher), against 3S - s, of "
+    "the method, whatever the mode. "
     "Temporary: memory beside arguments and results. Slow convolutions: those that XLA:CPU leaves to a "
     "loop nest (counted on CPU alone)."
 )
@@ -61,7 +66,7 @@ def record(
         rows.setdefault(who, {})[row] = measured
     for who in rows:
         for measured in rows[who].values():
-            measured["time_ratio"] = measured["median"] / rows[who]["none"]["median"]
+            measured["time_ratio"] = measured["median"] / rows[JAX]["none"]["median"]
     for measured in rows[JAX].values():
         measured["flop_ratio"] = measured["flops"] / rows[JAX]["none"]["flops"]
     return {
@@ -73,13 +78,23 @@ def record(
         "dtype": setting.dtype,
         "device": parallel.describe(setting.devices),
         "host": f"{os.cpu_count()} CPU cores, {platform.machine()}",
-        "matmul_precision": jax.config.jax_default_matmul_precision or "default",
+        "precision": _precision(setting),
+        "malloc": os.environ.get("GLIBC_TUNABLES", "as it is"),
         "versions": _versions(rows),
         "rounds": len(samples[JAX, "none"]),
         "steps_per_round": steps,
         "multiply_adds": {"S": student, "s": first_layer, "T": teacher},
         "rows": rows,
     }
+
+
+def _precision(setting: Setting) -> str:
+    """The arithmetic of convolutions: on an NVIDIA GPU float32 means TF32 unless more is asked for."""
+    asked = jax.config.jax_default_matmul_precision
+    on_gpu = setting.devices[0].platform == "gpu"
+    if setting.dtype == "float32" and on_gpu and asked in (None, "default", "tensorfloat32"):
+        return "float32 (TF32)"
+    return setting.dtype
 
 
 def _versions(rows: Mapping[str, Any]) -> dict[str, str]:
@@ -116,8 +131,9 @@ def markdown(record: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     lines = [
         f"{record['student']} <- {record['teacher']}, batch {record['batch']}, {record['image_size']} "
-        f"pixels, {record['dtype']}; {record['device']} ({record['host']}); {versions}; medians of "
-        f"{record['rounds']} interleaved rounds of {record['steps_per_round']} steps; {record['date']}.",
+        f"pixels, {record['precision']}; {record['device']} ({record['host']}); {versions}; medians of "
+        f"{record['rounds']} interleaved rounds of {record['steps_per_round']} steps; "
+        f"malloc {record['malloc']}; {record['date']}.",
         "",
         "| " + " | ".join(_COLUMNS) + " |",
         "|---" + "|---:" * (len(_COLUMNS) - 1) + "|",
@@ -168,11 +184,6 @@ def _beside(rows: Mapping[str, Any], others: Sequence[str]) -> list[str]:
 
 def draw(record: Mapping[str, Any], path: pathlib.Path) -> None:
     """Bars of time ratio, FLOP ratio and floor, a group a row."""
-    import matplotlib
-
-    matplotlib.use("Agg")  # headless, whatever the environment names
-    from matplotlib import pyplot as plt
-
     rows = record["rows"][JAX]
     # Okabe and Ito's colours, told apart by the colour-blind too.
     bars = (
@@ -191,7 +202,7 @@ def draw(record: Mapping[str, Any], path: pathlib.Path) -> None:
     axes.set_xlabel("cost of a training step, plain = 1")
     axes.margins(x=0.09)
     axes.set_title(
-        f"{record['student']} <- {record['teacher']}, batch {record['batch']}, {record['dtype']}, "
+        f"{record['student']} <- {record['teacher']}, batch {record['batch']}, {record['precision']}, "
         f"{record['device']}",
         fontsize=9,
     )
