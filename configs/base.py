@@ -82,7 +82,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     # Terms on the input gradient J of the cross-entropy, half its l2 norm each (or half the square, for
     # which a weight must be chosen anew): J of student and teacher; the student's J of an image and of
-    # its mirror image; the student's J alone. Weights: results/cifar10_gradient.md.
+    # its mirror image; the student's J alone. Weights that were tried: results/cifar10_gradient.md.
     config.gradient_at = gradient_at = ml_collections.ConfigDict()
     gradient_at.beta = 1.0
     gradient_at.squared = False

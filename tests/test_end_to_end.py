@@ -11,6 +11,8 @@ import time
 
 import pytest
 
+from at_jax import methods
+
 REPOSITORY = pathlib.Path(__file__).parents[1]
 SMALL = [
     "--config=configs/digits.py:student=wrn_10_0.25,teacher=wrn_10_0.5",
@@ -132,7 +134,7 @@ def test_help_is_quick_because_it_waits_for_no_jax():
         "--config",
         "student=",
         "method=",
-        "none, kd, at, at+kd, f_actt",
+        *methods.PARTS,
         "configs/base.py",
     ):
         assert word in out
