@@ -26,17 +26,11 @@ from at_jax import (
     run_directory,
     schedules,
     state,
+    terms,
 )
 from at_jax.objective import Objective
 from at_jax.pairing import Teacher
 from at_jax.step import Prepare
-from at_jax.terms import (
-    ACTIVATION,
-    ATTENTION,
-    FLIP_SYMMETRY,
-    GRADIENT_AT,
-    MIN_L2,
-)
 
 # Decoding a data set takes seconds; teacher and student of one command use the same one.
 _load = functools.lru_cache(maxsize=1)(data.load)
@@ -217,7 +211,7 @@ def assemble(
 
 
 def _schedules(
-    config: ml_collections.ConfigDict, per_epoch: int, steps: int, terms: tuple[str, ...]
+    config: ml_collections.ConfigDict, per_epoch: int, steps: int, weighted: tuple[str, ...]
 ) -> tuple[optax.Schedule, dict[str, optax.Schedule]]:
     """The learning rate and the weight of each term, as functions of the step; the config has epochs."""
 
@@ -230,11 +224,11 @@ def _schedules(
         config.optimizer.drop_factor,
     )
     betas = {
-        ATTENTION: config.at.beta,
-        ACTIVATION: config.f_actt.beta,
-        GRADIENT_AT: config.gradient_at.beta,
-        FLIP_SYMMETRY: config.flip_symmetry.beta,
-        MIN_L2: config.min_l2.beta,
+        terms.ATTENTION: config.at.beta,
+        terms.ACTIVATION: config.f_actt.beta,
+        terms.GRADIENT_AT: config.gradient_at.beta,
+        terms.FLIP_SYMMETRY: config.flip_symmetry.beta,
+        terms.MIN_L2: config.min_l2.beta,
     }
     boundaries = to_steps(config.transfer.decay_epochs)
     return learning_rate, {
@@ -245,7 +239,7 @@ def _schedules(
             boundaries=boundaries,
             factor=config.transfer.decay_factor,
         )
-        for term in terms
+        for term in weighted
     }
 
 

@@ -11,16 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from at_jax import data, intermediates, methods, models
+from at_jax import data, intermediates, methods, models, terms
 from at_jax.objective import Objective
-from at_jax.terms import (
-    FLIP_SYMMETRY,
-    GRADIENT_AT,
-    MIN_L2,
-    Attention,
-    Distillation,
-    InputGradient,
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,10 +134,10 @@ def join(config, parts, student, logits_s, taps, teacher, image_shape):
         student,
         teacher.module,
         points,
-        distillation=Distillation(config.kd.temperature, config.kd.alpha)
+        distillation=terms.Distillation(config.kd.temperature, config.kd.alpha)
         if "kd" in parts
         else None,
-        attention=Attention(config.at.kind, config.at.p, config.at.convention)
+        attention=terms.Attention(config.at.kind, config.at.p, config.at.convention)
         if "at" in parts
         else None,
         activation="f_actt" in parts,
@@ -155,14 +147,14 @@ def join(config, parts, student, logits_s, taps, teacher, image_shape):
     return objective, teacher_variables, adapter_shapes
 
 
-def _input_gradients(config, parts: tuple[str, ...]) -> dict[str, InputGradient]:
+def _input_gradients(config, parts: tuple[str, ...]) -> dict[str, terms.InputGradient]:
     """The terms on input gradients, by their field of the objective."""
     squared = {
-        GRADIENT_AT: config.gradient_at.squared,
-        FLIP_SYMMETRY: config.flip_symmetry.squared,
-        MIN_L2: config.min_l2.squared,
+        terms.GRADIENT_AT: config.gradient_at.squared,
+        terms.FLIP_SYMMETRY: config.flip_symmetry.squared,
+        terms.MIN_L2: config.min_l2.squared,
     }
-    return {part: InputGradient(squared[part]) for part in parts if part in squared}
+    return {part: terms.InputGradient(squared[part]) for part in parts if part in squared}
 
 
 def _check_variables(teacher: Teacher, wanted: Any) -> None:
