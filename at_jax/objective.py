@@ -141,8 +141,8 @@ class Objective:
             return losses.cross_entropy(logits, labels), (logits, mutated)
 
         # One forward pass of the student: logits, taps, statistics and J all come from it, so that the
-        # cotangents of all terms meet at the logits and one final backward pass serves them all. Taken
-        # apart, a step on J costs 2.7 plain ones and not 2.0.
+        # cotangents of all terms meet at the logits and one final backward pass serves them all. XLA
+        # does not merge the backward passes of two forward ones.
         (hard, (logits_s, mutated)), j_s = _apply(
             forward, images, input_gradient=bool(self._differentiates)
         )
