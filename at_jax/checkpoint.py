@@ -111,15 +111,15 @@ class Checkpoints:
         """Return when all is on disk."""
         self._manager.wait_until_finished()
 
-    def set_aside_after(self, step: int) -> None:
-        """Rename what is newer than a step, damaged checkpoints that were passed over.
+    def set_aside_after(self, step: int, reason: str) -> None:
+        """Rename what is newer than a step: damaged checkpoints that were passed over, for example.
 
         They are in the way of the steps that will be saved again; whoever wants to look into them
-        finds them as ``damaged-<step>``.
+        finds them as ``<reason>-<step>``.
         """
         folder = pathlib.Path(str(self._manager.directory))
         for newer in [s for s in self.steps if s > step]:
-            aside = folder / f"damaged-{newer}"
+            aside = folder / f"{reason}-{newer}"
             shutil.rmtree(aside, ignore_errors=True)
             (folder / str(newer)).rename(aside)
         self._manager.reload()

@@ -25,6 +25,7 @@ from at_jax import (
     parallel,
     run_directory,
     schedules,
+    settings,
     state,
     terms,
 )
@@ -89,12 +90,15 @@ def load_data(config: ml_collections.ConfigDict, *, hold_out: bool = True) -> da
       config: checked.
       hold_out: False leaves the test set as what is evaluated, whatever the config holds out.
     """
-    dataset = _load(
+    dataset = _chosen(
         config.data.source,
         name=config.data.name,
         data_dir=config.data.data_dir,
         image_size=config.data.image_size,
         memory_limit_mb=config.data.memory_limit_mb,
+        held_out=config.data.validation_examples if hold_out else 0,
+        examples=config.data.train_examples,
+        split_seed=config.data.split_seed,
     )
     if config.data.mean:
         channels = dataset.image_shape[-1]
@@ -104,9 +108,18 @@ def load_data(config: ml_collections.ConfigDict, *, hold_out: bool = True) -> da
                 f"{config.data.mean}"
             )
         dataset = dataclasses.replace(dataset, mean=config.data.mean, std=config.data.std)
-    if config.data.validation_examples and hold_out:
-        dataset = data.hold_out(dataset, config.data.validation_examples, config.data.split_seed)
-    return data.few_labels(dataset, config.data.train_examples, config.data.split_seed)
+    return dataset
+
+
+# Two: the teacher's choice and the student's. Students that are trained together share their images.
+@functools.lru_cache(maxsize=2)
+def _chosen(
+    source: str, *, held_out: int, examples: int, split_seed: int, **options: Any
+) -> data.Dataset:
+    dataset = _load(source, **options)
+    if held_out:
+        dataset = data.hold_out(dataset, held_out, split_seed)
+    return data.few_labels(dataset, examples, split_seed)
 
 
 def build(config: ml_collections.ConfigDict, name: str, num_classes: int) -> nn.Module:
@@ -152,7 +165,7 @@ def assemble(
       ValueError: if networks, data and terms do not fit together.
     """
     parts = methods.parts_of(config.method)
-    batches = data.TrainBatches(dataset.train, config.batch_size, config.seed)
+    batches = data.TrainBatches(dataset.train, config.batch_size, settings.order_seed(config))
     per_epoch = batches.steps_per_epoch
     steps = config.epochs * per_epoch
     variables, logits, taps = pairing.shapes(student, dataset.image_shape)

@@ -1,15 +1,26 @@
 """A run from start to end: ``train_and_evaluate(config, workdir)``."""
 
 import functools
+import json
 import pathlib
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import ml_collections
 
-from at_jax import checkpoint, data, experiment, methods, parallel, run_directory, settings
+from at_jax import (
+    checkpoint,
+    data,
+    experiment,
+    methods,
+    parallel,
+    provenance,
+    run_directory,
+    settings,
+)
 from at_jax.evaluation import evaluator
 from at_jax.experiment import Experiment
 from at_jax.interrupt import Interrupted
@@ -17,7 +28,10 @@ from at_jax.pairing import Teacher
 from at_jax.report import duration, network_table, say
 from at_jax.trainer import NonFinite, Trainer
 
-__all__ = ["Interrupted", "NonFinite", "evaluate", "train_and_evaluate"]
+__all__ = ["Interrupted", "NonFinite", "evaluate", "train_and_evaluate", "train_together"]
+
+# Of result.json: what another start of a finished run does not change.
+_OF_THE_TRAINING = ("trained_together", "device", "versions", "commit", "finished")
 
 
 def train_and_evaluate(
@@ -48,8 +62,60 @@ def train_and_evaluate(
       Interrupted: after Ctrl-C, once all is saved.
       NonFinite: naming the step and the term; the last good checkpoint stays.
     """
-    settings.check(config)
     workdir = pathlib.Path(workdir).expanduser().absolute()
+    run, devices = _prepare(config, workdir, student, teacher)
+    (wall_seconds,) = Trainer([(config, workdir, run)], devices, profile=profile).train()
+    return _finish(
+        run, config, workdir, wall_seconds, _teacher_error(run, config, devices), devices
+    )
+
+
+def train_together(
+    runs: Sequence[tuple[ml_collections.ConfigDict, str | pathlib.Path]],
+) -> list[dict[str, Any]]:
+    """Train several students in one program: they share the images of a step and one look of the teacher.
+
+    Each leaves what a run alone leaves, and trains as it would alone on the same order of images.
+
+    Args:
+      runs: config and workdir of each. The configs may differ in student, seed, method, optimizer and
+        weights; they have one ``data.order_seed``, and one finished run as ``teacher.checkpoint`` where
+        the method asks for a teacher.
+
+    Returns:
+      What each result.json says.
+
+    Raises:
+      ValueError: if configs cannot share a program, or as :func:`train_and_evaluate`.
+      Interrupted: after Ctrl-C, once all is saved.
+      NonFinite: naming the step and the term; its ``workdir`` is that of the run.
+    """
+    prepared = []
+    _check_together([config for config, _ in runs])
+    for config, folder in runs:
+        workdir = pathlib.Path(folder).expanduser().absolute()
+        run, devices = _prepare(config, workdir, None, None, describe=not prepared)
+        prepared.append((config, workdir, run))
+    seconds = Trainer(prepared, devices).train()
+    taught = next((each for each in prepared if each[2].teacher is not None), None)
+    teacher_error = _teacher_error(taught[2], taught[0], devices) if taught else None
+    return [
+        _finish(
+            run, config, workdir, wall, teacher_error if run.teacher else None, devices, len(runs)
+        )
+        for (config, workdir, run), wall in zip(prepared, seconds, strict=True)
+    ]
+
+
+def _prepare(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    student: nn.Module | None,
+    teacher: tuple[nn.Module, Any] | None,
+    describe: bool = True,
+) -> tuple[Experiment, tuple[jax.Device, ...]]:
+    """All that comes before the first step: checks, the workdir's claim, a teacher that is there."""
+    settings.check(config)
     devices = parallel.devices(
         config.runtime.devices, config.batch_size, accumulation=config.accumulation
     )
@@ -72,14 +138,44 @@ def train_and_evaluate(
         run = experiment.assemble(config, dataset, student, student_name, known)
     _check_statistics(run, devices)
     run_directory.claim(workdir, config.to_dict())
-    _describe(run, config, devices)
+    if describe:
+        _describe(run, config, devices)
     if run.teacher is not None and run.teacher.variables is None:
         known = _train_teacher(config, workdir / "teacher")
         say(f"Now the student: {run.name}, method {config.method}.")
         run = experiment.assemble(config, dataset, student, student_name, known)
+    return run, devices
 
-    wall_seconds = Trainer(config, workdir, run, devices, profile=profile).train()
-    return _finish(run, config, workdir, devices, wall_seconds)
+
+# What students of one program may differ in, by the first name of the key.
+_OWN = {
+    "student", "seed", "method", "optimizer", "kd", "at", "f_actt", "gradient_at", "flip_symmetry",
+    "min_l2", "transfer", "teacher",
+}  # fmt: skip
+
+
+def _check_together(configs: Sequence[ml_collections.ConfigDict]) -> None:
+    """Raise unless configs can share a program."""
+    first = run_directory.flatten(configs[0].to_dict())
+    for config in configs[1:]:
+        other = run_directory.flatten(config.to_dict())
+        for key in first:
+            if key.split(".")[0] not in _OWN and first[key] != other.get(key):
+                raise ValueError(
+                    f"students that are trained together must have one {key}, got {first[key]!r} and "
+                    f"{other.get(key)!r}: train them apart, or set it alike"
+                )
+    if len(orders := {settings.order_seed(config) for config in configs}) > 1:
+        raise ValueError(
+            "students that are trained together must see one order of images, got data.order_seed=-1 and "
+            f"the seeds {', '.join(map(str, sorted(orders)))}: set data.order_seed=0"
+        )
+    teachers = {c.teacher.checkpoint for c in configs if methods.needs_teacher(c.method)}
+    if len(teachers) > 1 or "" in teachers:
+        raise ValueError(
+            "students that are trained together must have one finished teacher, got teacher.checkpoint="
+            f"{' and '.join(map(repr, sorted(teachers)))}: train the teacher first and name its workdir"
+        )
 
 
 def evaluate(
@@ -194,7 +290,24 @@ def _describe(run: Experiment, config, devices) -> None:
     )
 
 
-def _finish(run: Experiment, config, workdir, devices, wall_seconds: float) -> dict[str, Any]:
+def _teacher_error(run: Experiment, config, devices) -> float | None:
+    if run.teacher is None:
+        return None
+    measure = evaluator(
+        run.teacher.module, run.prepare_eval, run.dataset.test, config.batch_size, devices
+    )
+    return measure(parallel.replicate(run.teacher.variables, devices))
+
+
+def _finish(
+    run: Experiment,
+    config,
+    workdir: pathlib.Path,
+    wall_seconds: float,
+    teacher_error: float | None,
+    devices: tuple[jax.Device, ...],
+    trained_together: int = 1,
+) -> dict[str, Any]:
     """Write result.json, and say the three things that one wants to know."""
     lines = run_directory.read_metrics(workdir)
     if not lines or lines[-1]["step"] != run.steps:
@@ -203,12 +316,6 @@ def _finish(run: Experiment, config, workdir, devices, wall_seconds: float) -> d
             "measure the run with --evaluate, or train again in another --workdir"
         )
     speeds = [line["images_per_second"] for line in lines if line["images_per_second"]]
-    teacher_error = None
-    if run.teacher is not None:
-        measure = evaluator(
-            run.teacher.module, run.prepare_eval, run.dataset.test, config.batch_size, devices
-        )
-        teacher_error = measure(parallel.replicate(run.teacher.variables, devices))
     result = {
         "student": run.name,
         "method": config.method,
@@ -221,8 +328,16 @@ def _finish(run: Experiment, config, workdir, devices, wall_seconds: float) -> d
         "seed": config.seed,
         "images_per_second": statistics.median(speeds) if speeds else None,
         "wall_seconds": round(wall_seconds, 1),
+        "trained_together": trained_together,
         "device": parallel.describe(devices),
+        "versions": provenance.versions(),
+        "commit": provenance.commit(),
+        "finished": provenance.now(),
     }
+    if (workdir / run_directory.RESULT).exists():
+        # It was finished by an earlier start: what was true of that one stays.
+        kept = json.loads((workdir / run_directory.RESULT).read_text())
+        result |= {key: kept[key] for key in _OF_THE_TRAINING if key in kept}
     run_directory.write_json(workdir / run_directory.RESULT, result)
     on = "" if run.dataset.evaluated_on == "test" else f" on the {run.dataset.evaluated_on} part"
     if teacher_error is not None:

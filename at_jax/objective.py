@@ -7,7 +7,7 @@ The only place that takes the mean over the batch and that applies weights, one 
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -24,6 +24,20 @@ from at_jax.terms import (
     Distillation,
     InputGradient,
 )
+
+
+class Taught(NamedTuple):
+    """What the frozen teacher says of a batch; no gradient goes through it.
+
+    Attributes:
+      logits: ``(B, K)``; None without a teacher.
+      taps: transfer point -> ``(B, H, W, C)``.
+      input_gradient: J ``(B, H, W, C)``, where a term asks for it.
+    """
+
+    logits: jax.Array | None
+    taps: dict[str, jax.Array]
+    input_gradient: jax.Array | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +131,8 @@ class Objective:
         Args:
           params: ``{"student": ..., "adapter": ...}``: all that is trained.
           batch_stats: running statistics of the student.
-          teacher_variables: of the frozen teacher; None without one.
+          teacher_variables: of the frozen teacher, None without one; or what :meth:`teach` gave for these
+            images, where several students share one pass of it.
           images: normalised, ``(B, H, W, C)``.
           labels: ``(B,)``.
           weights: for each of ``weighted_terms`` the beta that multiplies it, scalars; others are ignored.
@@ -147,18 +162,20 @@ class Objective:
             forward, images, input_gradient=bool(self._differentiates)
         )
         taps_s = intermediates.collect(mutated)
-        logits_t, taps_t, j_t = self.teach(teacher_variables, images, labels)
+        taught = teacher_variables
+        if not isinstance(taught, Taught):
+            taught = self.teach(teacher_variables, images, labels)
 
         hard_term = "cross_entropy"
         if self.distillation is not None:
             hard_term = "distillation"
             options = dataclasses.asdict(self.distillation)
-            hard = losses.distillation(logits_s, logits_t, labels, **options)
+            hard = losses.distillation(logits_s, taught.logits, labels, **options)
         terms = {hard_term: hard}
         if self._compares:
-            terms |= self._compared(params, taps_s, taps_t)
+            terms |= self._compared(params, taps_s, taught.taps)
         if self._differentiates:
-            terms |= self._differentiated(forward, images, j_s, j_t)
+            terms |= self._differentiated(forward, images, j_s, taught.input_gradient)
         weights = dict(weights) | {hard_term: 1}
         loss = sum(weights[name] * jnp.mean(term) for name, term in terms.items())
         return loss, Outputs(terms, logits_s, mutated.get("batch_stats", batch_stats))
@@ -204,16 +221,19 @@ class Objective:
             terms[MIN_L2] = gradients.gradient_penalty(j_s, **dataclasses.asdict(self.min_l2))
         return terms
 
-    def teach(
-        self, variables: Any, images: jax.Array, labels: jax.Array
-    ) -> tuple[jax.Array | None, dict, jax.Array | None]:
+    def teach(self, variables: Any, images: jax.Array, labels: jax.Array) -> Taught:
         """The frozen teacher: in eval mode, behind stop_gradient, outside what is differentiated.
 
+        Args:
+          variables: of the teacher.
+          images: normalised, ``(B, H, W, C)``.
+          labels: ``(B,)``, for J.
+
         Returns:
-          Logits, taps, and J where a term asks for it.
+          What it says; J only where a term asks for it.
         """
         if self.teacher is None:
-            return None, {}, None
+            return Taught(None, {}, None)
 
         def forward(images):
             logits, mutated = self.teacher.apply(
@@ -223,7 +243,7 @@ class Objective:
 
         wanted = self.gradient_at is not None
         (_, (logits, taps)), j = _apply(forward, images, input_gradient=wanted)
-        return jax.lax.stop_gradient((logits, taps, j))
+        return Taught(*jax.lax.stop_gradient((logits, taps, j)))
 
 
 def _apply(forward, images: jax.Array, *, input_gradient: bool):

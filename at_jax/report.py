@@ -74,14 +74,20 @@ class Report:
         steps: int,
         first: int,
         tensorboard: bool,
+        label: str = "",
     ):
         from tqdm import tqdm
 
         self._started, self._first, self._steps = time.monotonic(), first, steps
-        self._evaluated_on = evaluated_on
+        self._evaluated_on, self._label = evaluated_on, label
         self._last_line = -_SECONDS_BETWEEN_LINES
         self._bar = tqdm(
-            total=steps, initial=first, desc=name, unit="step", disable=None, dynamic_ncols=True
+            total=steps,
+            initial=first,
+            desc=f"{name} {label}".strip(),
+            unit="step",
+            disable=None,
+            dynamic_ncols=True,
         )
         self._events = None
         if tensorboard:
@@ -120,6 +126,7 @@ class Report:
             left = (now - self._started) / max(done - self._first, 1) * (self._steps - done)
             speed = line["images_per_second"]
             parts = (
+                *filter(None, [self._label]),
                 f"epoch {line['epoch']}/{epochs}",
                 f"loss {line['loss']:.4g}",
                 f"train error {line['train_error']:.2f} %",

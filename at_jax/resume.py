@@ -10,7 +10,6 @@ from flax import serialization
 from at_jax import state
 from at_jax.checkpoint import Checkpoints
 from at_jax.experiment import Experiment
-from at_jax.report import say
 
 
 @dataclasses.dataclass
@@ -31,7 +30,7 @@ class Progress:
 
 
 def restore(
-    checkpoints: Checkpoints, run: Experiment, key: jax.Array
+    checkpoints: Checkpoints, run: Experiment, key: jax.Array, limit: int | None = None
 ) -> tuple[state.TrainState, Progress]:
     """The state to go on from: that of the newest whole checkpoint, or a fresh one.
 
@@ -39,6 +38,7 @@ def restore(
       checkpoints: of the run.
       run: what is trained.
       key: of the initialisation.
+      limit: of no later step than this; newer checkpoints are set aside.
 
     Returns:
       State and progress.
@@ -53,6 +53,9 @@ def restore(
         image_shape=run.dataset.image_shape,
         taps=run.taps,
     )
+    # Set aside before it is looked for: going back is not the damage that latest() warns of.
+    if limit is not None:
+        checkpoints.set_aside_after(limit, "ahead")
     restored = checkpoints.latest(("params", "batch_stats", "training"))
     if restored is None:
         return create(key=key), Progress()
@@ -82,9 +85,7 @@ def restore(
                 f"this workdir holds a run of another {run.name}: {jax.tree_util.keystr(path)} is "
                 f"{leaf.shape} there, {shape.shape} now: choose another --workdir"
             )
-    checkpoints.set_aside_after(restored.step)
-    if restored.step < run.steps:
-        say(f"Resuming after step {restored.step} of {run.steps}")
+    checkpoints.set_aside_after(restored.step, "damaged")
     return whole, Progress(**restored.meta["progress"])
 
 

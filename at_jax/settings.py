@@ -74,6 +74,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data.train_examples": _at_least(0),
     "data.validation_examples": _at_least(0),
     "data.split_seed": _at_least(0),
+    "data.order_seed": (lambda value: -1 <= value < 2**32, "from -1 to 2**32 - 1"),
     "teacher.train_examples": _at_least(0),
     "transfer.points": (
         lambda values: all(isinstance(value, str) for value in values),
@@ -126,3 +127,13 @@ def teacher_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDi
         result.epochs = config.teacher.epochs
         result.optimizer.drop_epochs = config.teacher.drop_epochs
     return result
+
+
+def order_seed(config: ml_collections.ConfigDict) -> int:
+    """The seed of the order of images and of their augmentation.
+
+    >>> config = ml_collections.ConfigDict({"seed": 3, "data": {"order_seed": -1}})
+    >>> order_seed(config)
+    3
+    """
+    return config.seed if config.data.order_seed < 0 else config.data.order_seed

@@ -22,13 +22,6 @@ _ROUNDS = flags.DEFINE_integer("rounds", 5, "Times that both loops are timed.", 
 _OUT = flags.DEFINE_string("out", "", "A JSON file for the result.")
 
 
-class _Silent:
-    """A report that shows nothing."""
-
-    def steps(self, done: int, loss: float) -> None:
-        """Take what a progress bar would show."""
-
-
 def _trainer(workdir: pathlib.Path):
     """The trainer of a CIFAR-sized set of random images."""
     import numpy as np
@@ -38,6 +31,7 @@ def _trainer(workdir: pathlib.Path):
 
     config = base.get_config()
     config.student, config.method, config.batch_size = _MODEL.value, "none", _BATCH.value
+    config.runtime.tensorboard = False
     rng = np.random.default_rng(0)
     split = data.Split(
         rng.integers(0, 256, (50_000, 32, 32, 3), np.uint8),
@@ -48,7 +42,7 @@ def _trainer(workdir: pathlib.Path):
     devices = parallel.devices(config.runtime.devices, config.batch_size)
     student = experiment.build(config, config.student, dataset.num_classes)
     run = experiment.assemble(config, dataset, student, config.student, None)
-    return trainer.Trainer(config, workdir, run, devices)
+    return trainer.Trainer([(config, workdir, run)], devices)
 
 
 def main(_: list[str]) -> None:
@@ -64,24 +58,25 @@ def main(_: list[str]) -> None:
     fresh = state.create(
         run.objective, run.optimizer, jax.random.key(0), run.dataset.image_shape, run.taps
     )
-    train_state, key = parallel.replicate((fresh, jax.random.key(1)), devices)
+    states, key = parallel.replicate(((fresh,), jax.random.key(1)), devices)
+    trainer.ledgers[0].open(0)
     fixed = parallel.shard(trainer.batches(0, 1), len(devices), axis=1)
-    train_state, _ = jax.block_until_ready(trainer.train_steps(train_state, None, key, fixed))
+    states, _ = jax.block_until_ready(trainer.train_steps(states, None, key, fixed))
     # Once through the trainer, untimed: it waits for what it takes to be the compiling step.
-    train_state = trainer.advance(train_state, 2, None, key, _Silent(), lambda: False)
+    states = trainer.advance(states, 2, None, key, lambda: False)
 
     bare, whole = [], []
     for _ in range(_ROUNDS.value):
         began = time.perf_counter()
         for _ in range(steps):
-            train_state, _ = trainer.train_steps(train_state, None, key, fixed)
-        jax.block_until_ready(train_state)
+            states, _ = trainer.train_steps(states, None, key, fixed)
+        jax.block_until_ready(states)
         bare.append((time.perf_counter() - began) / steps)
 
-        end = int(train_state.step) + steps
+        end = int(states[0].step) + steps
         began = time.perf_counter()
-        train_state = trainer.advance(train_state, end, None, key, _Silent(), lambda: False)
-        jax.block_until_ready(train_state)
+        states = trainer.advance(states, end, None, key, lambda: False)
+        jax.block_until_ready(states)
         whole.append((time.perf_counter() - began) / steps)
 
     began = time.perf_counter()

@@ -47,6 +47,9 @@ def get_config() -> ml_collections.ConfigDict:
     data.validation_examples = 0
     # Which images the two choices above take. Not the run's seed: seeds are compared on the same images.
     data.split_seed = 0
+    # Of the order of images and of their augmentation; -1: the run's seed. Students that are trained
+    # together share one.
+    data.order_seed = -1
     # Per channel, in units of 0..255; empty: of the whole training set.
     data.mean = ()
     data.std = ()

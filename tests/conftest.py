@@ -28,12 +28,12 @@ def finished(tmp_path_factory, compiled_once):
     """A run of the student, its teacher trained first: (workdir, result, what was said)."""
     import small_run
 
-    from at_jax import loop, resume
+    from at_jax import loop, trainer
 
     workdir = tmp_path_factory.mktemp("run")
     said = []
     with pytest.MonkeyPatch.context() as patch:
-        for module in (loop, resume):
+        for module in (loop, trainer):
             patch.setattr(module, "say", said.append)
         result = loop.train_and_evaluate(small_run.config(), workdir)
     return workdir, result, said

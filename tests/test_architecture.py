@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "conv_spellings": set(),
     "conv": {"conv_spellings"},
     "intermediates": set(),
+    "provenance": {"version"},
     "metrics": set(),
     "schedules": set(),
     "parallel": set(),
@@ -49,18 +50,23 @@ MAY_IMPORT = {
     "pairing": {"data", "intermediates", "methods", "models", "objective", "terms"},
     "experiment": {
         "checkpoint", "data", "methods", "models", "objective", "pairing", "parallel",
-        "run_directory", "schedules", "state", "step", "terms",
+        "run_directory", "schedules", "settings", "state", "step", "terms",
     },
     "figures": {"methods"},
-    "resume": {"checkpoint", "experiment", "report", "state"},
+    "resume": {"checkpoint", "experiment", "state"},
+    "ledger": {
+        "checkpoint", "experiment", "metrics", "report", "resume", "run_directory", "state",
+    },
     "trainer": {
-        "checkpoint", "data", "evaluation", "experiment", "interrupt", "metrics", "parallel",
-        "profiling", "report", "resume", "run_directory", "state", "step",
+        "evaluation", "experiment", "interrupt", "ledger", "parallel", "profiling", "report",
+        "run_directory", "settings", "state", "step",
     },
     "loop": {
         "checkpoint", "data", "evaluation", "experiment", "interrupt", "methods", "pairing",
-        "parallel", "report", "run_directory", "settings", "trainer",
+        "parallel", "provenance", "report", "run_directory", "settings", "trainer",
     },
+    # A program on top of it, as train.py is; it alone knows configs/.
+    "tables": {"experiment", "figures", "loop", "methods", "report", "run_directory", "settings"},
 }  # fmt: skip
 
 # What a library module may not know, by the first name of the imported package.
@@ -85,6 +91,7 @@ ONLY_IN = {
     "jax.sharding": {"parallel"},
     "absl.flags": {"data.prepare"},
     "absl.app": {"data.prepare"},
+    "configs": {"tables.__main__", "tables.plan", "tables.studies"},
 }
 
 
@@ -157,7 +164,7 @@ def test_the_table_points_downward():
     # A cycle would let everything import everything, one file at a time.
     tuple(graphlib.TopologicalSorter(MAY_IMPORT).static_order())
     importers = {name for name, allowed in MAY_IMPORT.items() if "loop" in allowed}
-    assert not importers
+    assert importers == {"tables"}
 
 
 @pytest.mark.parametrize("name", SOURCES)

@@ -71,7 +71,7 @@ def test_a_missing_file_and_an_empty_folder_are_passed_over(run):
     with checkpoint.Checkpoints(run) as checkpoints, pytest.warns(UserWarning, match="is damaged"):
         assert checkpoints.latest(NAMES).step == 4
     with checkpoint.Checkpoints(run) as checkpoints:
-        checkpoints.set_aside_after(4)
+        checkpoints.set_aside_after(4, "damaged")
         assert checkpoints.steps == [2, 4]
     aside = {path.name for path in (run / checkpoint.FOLDER).iterdir()}
     assert {"damaged-5", "damaged-9"} <= aside

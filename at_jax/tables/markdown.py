@@ -1,0 +1,122 @@
+"""A table as Markdown."""
+
+import collections
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from at_jax.report import duration
+
+
+def render(summary: Mapping[str, Any]) -> str:
+    """The text of table.md.
+
+    Args:
+      summary: of :func:`at_jax.tables.summary.summarise`.
+
+    Returns:
+      Markdown: what was run, a table a pair, the teachers, what failed, where it was measured.
+    """
+    lines = [f"# {summary['title']}", "", *_about(summary), ""]
+    header = [
+        "method",
+        "median",
+        "mean",
+        "lowest to highest",
+        "seeds",
+        "**the paper's**, median of 5",
+        "its status",
+    ]
+    for pair in dict.fromkeys(row["pair"] for row in summary["rows"]):
+        rows = [row for row in summary["rows"] if row["pair"] == pair]
+        teachers = [t for t in summary["teachers"] if t["teacher"] == rows[0]["teacher"]]
+        body = [_line(row) for row in rows] + [_teacher_line(teacher) for teacher in teachers]
+        lines += [f"## {pair}", "", *_table(header, body), ""]
+    lines += _unfinished(summary["rows"]) + _provenance(summary)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _about(summary: Mapping[str, Any]) -> list[str]:
+    drops = ", ".join(map(str, summary["drop_epochs"])) or "none"
+    lines = [
+        f"{summary['measured_on'].capitalize()} error in percent on {summary['data']}, after "
+        f"{summary['epochs']} epochs (the rate drops after {drops}), batch {summary['batch_size']}. "
+        "The last two columns are the paper's, at 200 epochs; all others were measured here."
+    ]
+    if summary["changes"]:
+        lines += ["", "Set for all rows: " + ", ".join(f"`{c}`" for c in summary["changes"]) + "."]
+    return lines
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _paper(figure: Mapping[str, Any] | None) -> list[str]:
+    return [_number(figure["error"]), figure["status"]] if figure else ["", ""]
+
+
+def _line(row: Mapping[str, Any]) -> list[str]:
+    wanted = len(row["seeds"]) + len(row["failed"]) + len(row["missing"])
+    changes = ", ".join(f"{k}={v}" for k, v in row["changes"].items())
+    return [
+        f"`{row['label']}`" + (f" ({changes})" if changes else ""),
+        _number(row["median"]),
+        _number(row["mean"]),
+        f"{row['lowest']:.2f} to {row['highest']:.2f}" if row["seeds"] else "",
+        f"{len(row['seeds'])} of {wanted}",
+        *_paper(row["paper"]),
+    ]
+
+
+def _teacher_line(teacher: Mapping[str, Any]) -> list[str]:
+    run = teacher["run"]
+    error = _number(run["test_error"]) if run else ""
+    return [f"teacher, {teacher['teacher']}", error, error, "", "1 run", *_paper(teacher["paper"])]
+
+
+def _table(header: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+    rule = ["---"] + ["---:"] * 3 + ["---"] * (len(header) - 4)
+    return ["| " + " | ".join(cells) + " |" for cells in (header, rule, *body)]
+
+
+def _unfinished(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = []
+    for row in {row["name"]: row for row in rows}.values():
+        lines += [
+            f"- `{row['name']}` seed {f['seed']} failed: {f['reason']}" for f in row["failed"]
+        ]
+        if row["missing"]:
+            seeds = ", ".join(map(str, row["missing"]))
+            lines.append(f"- `{row['name']}`: seeds {seeds} are not finished")
+    return ["Not in the table:", "", *lines, ""] if lines else []
+
+
+def _provenance(summary: Mapping[str, Any]) -> list[str]:
+    runs = {(row["name"], seed["seed"]): seed for row in summary["rows"] for seed in row["seeds"]}
+    runs |= {(t["name"], 0): t["run"] for t in summary["teachers"] if t["run"]}
+    if not runs:
+        return ["Nothing is finished yet."]
+    days = sorted({run["finished"][:10] for run in runs.values()})
+    counted = collections.Counter(
+        (run["device"], _versions(run["versions"]), run["commit"]) for run in runs.values()
+    )
+    wall = sum(run["wall_seconds"] / (run["trained_together"] or 1) for run in runs.values())
+    lines = [
+        f"Measured {' to '.join(dict.fromkeys((days[0], days[-1])))}; {duration(wall)} of training "
+        "(h:mm:ss) in all.",
+        "",
+    ]
+    for (device, versions, commit), count in counted.most_common():
+        lines.append(f"- {count} runs on {device}, {versions}, commit {commit or 'unknown'}")
+    together = sorted({run["trained_together"] or 1 for run in runs.values()} - {1})
+    if together:
+        sizes = " or ".join(map(str, together))
+        lines += [
+            "",
+            f"Students were trained up to {sizes} in one program, on one order of images.",
+        ]
+    return lines
+
+
+def _versions(versions: Mapping[str, str] | None) -> str:
+    return ", ".join(f"{name} {version}" for name, version in (versions or {}).items())
