@@ -34,7 +34,8 @@ def _parser() -> argparse.ArgumentParser:
         help="change a key of configs/base.py in all rows; may be given several times")  # fmt: skip
     add("--out", default="", help="where runs and table live (default: runs/tables/NAME)")
     add("--together", type=int, nargs="?", const=4, default=1, metavar="N",
-        help="train up to N (4) students of a pair in one program, on one order of images")  # fmt: skip
+        help="train up to N (4) students of a pair and a seed in one program; seeds too where "
+        "--set data.order_seed=0 gives them one order of images")  # fmt: skip
     add("--shard", default="1/1", metavar="I/N", help="do the I-th of N parts of the work")
     add("--merge", action="store_true", help="train nothing: make the table of what is in --out")
     return parser

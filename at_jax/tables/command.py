@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import difflib
-import itertools
 import json
 import logging
 import pathlib
@@ -11,7 +10,7 @@ from collections.abc import Sequence
 
 import ml_collections
 
-from at_jax import experiment, loop, run_directory
+from at_jax import experiment, loop, run_directory, settings
 from at_jax.report import say
 from at_jax.tables import markdown, pictures, plan, summary
 from at_jax.tables.plan import Cell
@@ -20,8 +19,6 @@ from at_jax.tables.studies import TABLES, Row, Table
 
 # What a folder was begun with; another start must agree with it.
 _PLAN = "plan.json"
-# The order of images that students trained together share.
-_SHARED_ORDER = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +91,7 @@ def job(options: argparse.Namespace) -> Job:
         "epochs": options.epochs,
         "data": options.data,
         "label": options.label,
-        "changes": _changes(options),
+        "changes": options.changes,
     }
     if options.merge:
         if before is None:
@@ -115,6 +112,7 @@ def job(options: argparse.Namespace) -> Job:
     )
     seeds = summary.found_seeds(table, out) if options.merge else options.seeds
     cells = plan.cells_of(table, rows, common, seeds, out, changes)
+    mine = _shard(cells, options.shard)
     if not options.merge:
         for cell in cells:
             run_directory.check(cell.workdir, cell.config.to_dict())
@@ -127,17 +125,12 @@ def job(options: argparse.Namespace) -> Job:
         common=common,
         changes=changes,
         cells=cells,
-        mine=_shard(cells, options.shard),
+        mine=mine,
         out=out,
         label=asked["label"],
         together=options.together,
         train=not options.merge,
     )
-
-
-def _changes(options: argparse.Namespace) -> list[str]:
-    order = [f"data.order_seed={_SHARED_ORDER}"] if options.together > 1 else []
-    return [*order, *options.changes]
 
 
 def _read_plan(path: pathlib.Path) -> dict | None:
@@ -162,21 +155,28 @@ def _shard(cells: list[Cell], text: str) -> list[Cell]:
 
 
 def groups(cells: Sequence[Cell], size: int) -> list[list[Cell]]:
-    """Cut cells into groups that one program can train: one network's size of batch, one teacher.
+    """Cut cells into groups that one program can train: of one pair and one order of images.
 
-    Students that learn from nobody go with those of the pair that they stand beside.
+    Students that learn from nobody go with those of the pair that they stand beside. Seeds have orders
+    of their own, unless data.order_seed says otherwise: then the methods of a seed go together.
+
+    Args:
+      cells: students, no teachers.
+      size: at most so many in a group.
+
+    Returns:
+      The groups, in the order of their first cells.
     """
     if size == 1:
         return [[cell] for cell in cells]
-
-    def pair(cell: Cell) -> str:
-        return cell.row.pair
-
-    result = []
-    for _, members in itertools.groupby(sorted(cells, key=pair), key=pair):
-        members = list(members)
-        result += [members[start : start + size] for start in range(0, len(members), size)]
-    return result
+    alike: dict[tuple[str, int], list[Cell]] = {}
+    for cell in cells:
+        alike.setdefault((cell.row.pair, settings.order_seed(cell.config)), []).append(cell)
+    return [
+        members[start : start + size]
+        for members in alike.values()
+        for start in range(0, len(members), size)
+    ]
 
 
 def run(job: Job) -> int:

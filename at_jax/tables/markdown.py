@@ -113,7 +113,7 @@ def _provenance(summary: Mapping[str, Any]) -> list[str]:
         sizes = " or ".join(map(str, together))
         lines += [
             "",
-            f"Students were trained up to {sizes} in one program, on one order of images.",
+            f"Students were trained up to {sizes} in one program.",
         ]
     return lines
 

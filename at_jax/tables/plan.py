@@ -130,17 +130,12 @@ def apply_changes(config: ml_collections.ConfigDict, changes: Iterable[str]) -> 
             if key in _OF_THE_ROWS:
                 hint = "that is said by the rows and --seeds"
             raise ValueError(f"--set: expected KEY=VALUE with a known key, got {text!r}; {hint}")
-        before = known[key]
-        if not isinstance(before, str):
-            try:
-                value = ast.literal_eval(value)
-            except (ValueError, SyntaxError):
-                value = None
         try:
+            value = value if isinstance(known[key], str) else ast.literal_eval(value)
             config.update_from_flattened_dict({key: value})
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, SyntaxError) as error:
             raise ValueError(
-                f"--set: {key} is of type {type(before).__name__}, got {text!r}"
+                f"--set: {key} is of type {type(known[key]).__name__}, got {text!r}"
             ) from error
 
 
@@ -189,7 +184,10 @@ def cells_of(
     Raises:
       ValueError: if a row's config cannot be.
     """
-    rows = list({row.name: row for row in rows}.values())
+    first: dict[str, Row] = {}
+    for row in rows:
+        first.setdefault(row.name, row)
+    rows = list(first.values())
     students = [
         Cell(f"{row.name}/seed{seed}", _config_of(row, common, seed, changes), out, row)
         for seed in range(seeds)

@@ -1,0 +1,411 @@
+"""Tables: which runs they take, what they say, and that they survive what happens to long jobs."""
+
+import dataclasses
+import json
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import filelock
+import pytest
+import small_run
+
+from at_jax import loop
+from at_jax.tables import __main__ as program
+from at_jax.tables import command, markdown, pictures, plan, runner, studies, summary
+from at_jax.tables.paper import ACTIVATION, GRADIENT, MAPPINGS, Figure
+from at_jax.tables.studies import Row, Table
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAIR = ("wrn_10_0.25", "wrn_10_0.5")
+
+
+def tiny_table() -> Table:
+    """Two rows of the smallest run, and a figure that a paper might have for one."""
+
+    def config():
+        return small_run.config(optimizer__drop_epochs=()).copy_and_resolve_references()
+
+    rows = (
+        Row(*PAIR, "none", label="none", paper=Figure(8.77, "verified")),
+        Row(*PAIR, "at", label="at"),
+    )
+    return Table("A tiny table", config, rows)
+
+
+@pytest.fixture
+def tiny_tables(monkeypatch):
+    monkeypatch.setitem(studies.TABLES, "tiny", tiny_table)
+
+
+def cells(name, out="out", seeds=1, **options):
+    table = studies.TABLES[name]()
+    common = plan.common_config(table, **options)
+    return plan.cells_of(table, plan.choose_rows(table, []), common, seeds, pathlib.Path(out))
+
+
+def without_clock(numbers):
+    """table.json without what differs from start to start."""
+    text = json.dumps(numbers)
+    return re.sub(r'"(finished|wall_seconds|commit)": ("[^"]*"|[\d.]+)', "", text)
+
+
+def test_the_figures_that_were_verified():
+    # shared/reference names these and no others.
+    verified = {
+        (pair, column): figure.error
+        for pair, figures in ACTIVATION.items()
+        for column, figure in figures.items()
+        if figure.status == "verified"
+    }
+    a, b, c = (("wrn_16_1", "wrn_16_2"), ("wrn_16_1", "wrn_40_1"), ("wrn_16_2", "wrn_40_2"))
+    assert verified == {
+        (a, "none"): 8.77, (a, "teacher"): 6.31,
+        (b, "none"): 8.77, (b, "at"): 8.25, (b, "kd"): 8.39, (b, "teacher"): 6.58,
+        (c, "none"): 6.31, (c, "at"): 5.85, (c, "kd"): 6.08, (c, "teacher"): 5.23,
+    }  # fmt: skip
+    others = [
+        *MAPPINGS.values(),
+        *GRADIENT.values(),
+        *ACTIVATION["nin_thin_bn", "nin_wide_bn"].values(),
+    ]
+    assert {figure.status for figure in others} == {"unverified"}
+
+
+def test_every_figure_is_listed_with_its_status():
+    text = command.listing()
+    assert re.search(r"wrn_16_1-none +paper  8\.77 \(verified\)", text)
+    assert re.search(r"wrn_16_1-wrn_16_2-at\+kd +paper  7\.51 \(unverified\)", text)
+    assert re.search(r"wrn_16_1-wrn_16_2-at-sum4 +paper  8\.09 \(unverified\)", text)
+    assert re.search(r"nin_thin-nin_wide-gradient_at +paper 12\.10 \(unverified\)", text)
+    assert text.count("paper") == text.count("verified)")
+
+
+def test_the_recipe_of_the_paper():
+    for cell in cells("cifar10_activation"):
+        config = cell.config
+        assert (config.epochs, config.batch_size) == (200, 128)
+        assert (config.optimizer.learning_rate, config.optimizer.drop_factor) == (0.1, 0.2)
+        assert tuple(config.optimizer.drop_epochs) == (60, 120, 160)
+        assert (config.optimizer.momentum, config.optimizer.weight_decay) == (0.9, 5e-4)
+        assert (config.at.beta, config.kd.temperature, config.kd.alpha) == (1e3, 4.0, 0.9)
+        decays = config.method == "at+kd"
+        assert (config.transfer.decay != "constant") == decays
+
+
+@pytest.mark.parametrize(
+    ("epochs", "drops"),
+    [(200, (60, 120, 160)), (10, (3, 6, 8)), (6, (2, 4, 5)), (2, (1,)), (1, ())],
+)
+def test_epochs_scale_the_schedule(epochs, drops):
+    for cell in cells("cifar10_activation", epochs=epochs):
+        assert (cell.config.epochs, tuple(cell.config.optimizer.drop_epochs)) == (epochs, drops)
+
+
+def test_a_teacher_of_its_own_length_is_scaled_too():
+    # The digits' teacher trains 12 epochs with drops at 6 and 9 beside students of 100.
+    teacher, *students = cells("digits", epochs=50)
+    assert (teacher.config.epochs, tuple(teacher.config.optimizer.drop_epochs)) == (6, (3, 5))
+    assert {tuple(cell.config.optimizer.drop_epochs) for cell in students} == {(25, 38)}
+
+
+def test_teachers_come_first_are_shared_and_are_rows_where_they_can():
+    found = cells("cifar10_activation", seeds=2)
+    names = [cell.name for cell in found]
+    assert len(set(names)) == len(names)
+    # WRN-16-2 alone is a row, and the teacher of another.
+    teachers = {
+        "teachers/nin_wide_bn",
+        "wrn_16_2-none/seed0",
+        "teachers/wrn_40_1",
+        "teachers/wrn_40_2",
+    }
+    assert set(names[:4]) == teachers
+    # 4 pairs x 5 methods x 2 seeds, less WRN-16-1 alone twice, plus three teachers that are no row.
+    assert len(names) == 40 - 2 + 3
+    for cell in found:
+        if cell.needs:
+            assert str(cell.needs).removeprefix("out/runs/") in teachers
+            assert cell.config.teacher.model in str(cell.needs)
+    assert not any(cell.needs for cell in found if cell.config.method == "none")
+
+
+def test_the_rows_chosen_do_not_move_a_teacher():
+    table = studies.TABLES["cifar10_activation"]()
+    common = plan.common_config(table)
+    rows = plan.choose_rows(table, ["wrn_16_1-wrn_16_2-at"])
+    found = plan.cells_of(table, rows, common, 1, pathlib.Path("out"))
+    assert [cell.name for cell in found] == ["wrn_16_2-none/seed0", "wrn_16_1-wrn_16_2-at/seed0"]
+
+
+def test_set_goes_before_what_a_row_says():
+    table = studies.TABLES["cifar10_activation"]()
+    changes = (
+        "transfer.decay=cosine",
+        "data.mean=(1.0,2.0,3.0)",
+        "data.std=(1.0,1.0,1.0)",
+        "epochs=7",
+    )
+    common = plan.common_config(table, changes=changes)
+    for cell in plan.cells_of(table, table.rows, common, 1, pathlib.Path("out"), changes):
+        assert cell.config.transfer.decay == "cosine"
+        assert tuple(cell.config.data.mean) == (1.0, 2.0, 3.0)
+        assert cell.config.epochs == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["digts"], "did you mean digits"),
+        ([], "name a table, one of cifar10_activation"),
+        (["digits", "--rows", "nothing"], "--rows: expected names or patterns of wrn_10_1-none"),
+        (["digits", "--seeds", "0"], "--seeds must be at least 1, got 0"),
+        (["digits", "--epochs", "-1"], "--epochs must be at least 1, got -1"),
+        (["digits", "--together", "0"], "--together must be at least 1"),
+        (["digits", "--shard", "3/2"], "--shard must be I/N"),
+        (["digits", "--shard", "a"], "--shard must be I/N"),
+        (["digits", "--set", "at.betta=3"], "did you mean at.beta"),
+        (["digits", "--set", "at.beta=much"], "at.beta is of type float, got 'at.beta=much'"),
+        (["digits", "--set", "at.beta=-1.0"], "at.beta must be at least 0"),
+        (["digits", "--set", "seed=3"], "said by the rows and --seeds"),
+        (["cifar10_activation", "--data", "./nowhere/at/all"], "there is no folder"),
+        (["digits", "--merge"], "holds no table"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, message, tmp_path, capsys):
+    assert program.main([*arguments, "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and message in said and said.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_plan_in_the_same_folder_is_refused(tiny_tables, tmp_path, capsys):
+    base = ["tiny", "--out", str(tmp_path), "--seeds", "1"]
+    options = program._parser().parse_args([*base, "--epochs", "1"])
+    command.job(options)
+    assert program.main([*base, "--epochs", "2"]) == 2
+    assert "epochs: 1 there, 2 now" in capsys.readouterr().err
+
+
+def test_shards_share_the_work_and_the_teacher():
+    all_cells = cells("digits", seeds=3)
+    parts = [command._shard(all_cells, f"{index}/3") for index in (1, 2, 3)]
+    (teacher,) = [cell for cell in all_cells if cell.row is None]
+    students = [cell.name for part in parts for cell in part if cell is not teacher]
+    assert sorted(students) == sorted(c.name for c in all_cells if c is not teacher)
+    assert all(part[0] is teacher for part in parts)
+
+
+def test_groups_are_of_one_order_of_images():
+    students = cells("digits", seeds=2)[1:]
+    by_seed = command.groups(students, 4)
+    assert [{cell.seed for cell in group} for group in by_seed] == [{0}, {1}]
+    assert [len(group) for group in command.groups(students, 3)] == [3, 1, 3, 1]
+    for cell in students:
+        cell.config.data.order_seed = 0
+    (one,) = command.groups(students, 8)
+    assert len(one) == 8
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, compiled_once):
+    """The tiny table, of three seeds: (folder, exit code)."""
+    out = tmp_path_factory.mktemp("table")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(studies.TABLES, "tiny", tiny_table)
+        code = program.main(["tiny", "--out", str(out), "--seeds", "3"])
+    return out, code
+
+
+def test_what_a_table_leaves(trained):
+    out, code = trained
+    assert code == 0
+    numbers = json.loads((out / "table.json").read_text())
+    alone, at = numbers["rows"]
+    for row in (alone, at):
+        assert [seed["seed"] for seed in row["seeds"]] == [0, 1, 2]
+        errors = sorted(seed["test_error"] for seed in row["seeds"])
+        assert (row["lowest"], row["median"], row["highest"]) == tuple(errors)
+        assert row["mean"] == pytest.approx(sum(errors) / 3)
+        for seed in row["seeds"]:
+            stored = json.loads(
+                (out / "runs" / row["name"] / f"seed{seed['seed']}" / "result.json").read_text()
+            )
+            assert seed["test_error"] == stored["test_error"] == seed["errors"][-1]
+            assert seed["epochs"] == 2 and len(seed["errors"]) == 2
+            assert seed["wall_seconds"] > 0 and "cpu" in seed["device"]
+            assert {"commit", "finished", "versions"} <= seed.keys()
+    # The teacher is trained once, and every student of its row learned from that run.
+    assert [path.name for path in (out / "runs" / "teachers").glob("*.5")] == [PAIR[1]]
+    assert numbers["teachers"][0]["run"]["seed"] == plan.TEACHER_SEED
+    text = (out / "table.md").read_text()
+    assert re.search(
+        r"\| `none` \| [\d.]+ \| [\d.]+ \| [\d. to]+ \| 3 of 3 \| 8\.77 \| verified \|", text
+    )
+    assert ("the paper's" in text and "2026" in text) or re.search(r"Measured \d{4}-", text)
+    for name in ("errors.png", "curves.png"):
+        assert 3_000 < (out / name).stat().st_size < 300_000
+
+
+def test_a_finished_table_trains_nothing_again(trained, tiny_tables, monkeypatch):
+    out, _ = trained
+    before = json.loads((out / "table.json").read_text())
+    monkeypatch.setattr(loop, "train_and_evaluate", None)
+    monkeypatch.setattr(pictures, "draw", lambda *_: [])
+    assert program.main(["tiny", "--out", str(out), "--seeds", "3"]) == 0
+    assert program.main(["tiny", "--out", str(out), "--merge"]) == 0
+    assert json.loads((out / "table.json").read_text()) == before
+
+
+def copy_of(trained, tmp_path, *missing):
+    """The trained table without some of its runs."""
+    out = tmp_path / "copy"
+    shutil.copytree(trained[0], out)
+    for name in missing:
+        shutil.rmtree(out / "runs" / name)
+    for path in out.rglob("config.json"):  # their teacher lies in the copy
+        path.write_text(path.read_text().replace(str(trained[0]), str(out)))
+    return out
+
+
+def test_a_row_that_crashes_is_reported_and_the_others_go_on(
+    trained, tiny_tables, tmp_path, monkeypatch, capsys
+):
+    at = f"{PAIR[0]}-{PAIR[1]}-at"
+    out = copy_of(trained, tmp_path, f"{PAIR[0]}-none/seed1", f"{at}/seed2")
+    original = loop.train_and_evaluate
+
+    def fails(config, workdir, **rest):
+        if config.method == "none":
+            raise RuntimeError("out of memory")
+        return original(config, workdir, **rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train_and_evaluate", fails)
+        assert program.main(["tiny", "--out", str(out), "--seeds", "3"]) == 1
+    said = capsys.readouterr().out
+    assert "seed1 FAILED, the others go on: RuntimeError: out of memory" in said
+    assert "6 of 7 cells done, 1 failed, 0 left" in said
+    alone, at_row = json.loads((out / "table.json").read_text())["rows"]
+    assert len(alone["seeds"]) == 2 and len(at_row["seeds"]) == 3
+    assert alone["failed"] == [{"seed": 1, "reason": "RuntimeError: out of memory"}]
+    assert "seed 1 failed: RuntimeError: out of memory" in (out / "table.md").read_text()
+    # Started again it is tried again.
+    assert program.main(["tiny", "--out", str(out), "--seeds", "3"]) == 0
+    assert json.loads((out / "table.json").read_text())["rows"][0]["failed"] == []
+
+
+def test_a_group_goes_on_without_the_one_that_fails(trained, tiny_tables, tmp_path, monkeypatch):
+    out = copy_of(trained, tmp_path, f"{PAIR[0]}-none/seed0", f"{PAIR[0]}-{PAIR[1]}-at/seed0")
+    tried = []
+
+    def together(runs):
+        tried.append([workdir for _, workdir in runs])
+        raise loop.NonFinite("step 3: loss is not finite", runs[0][1].absolute())
+
+    monkeypatch.setattr(loop, "train_together", together)
+    assert program.main(["tiny", "--out", str(out), "--seeds", "3", "--together"]) == 1
+    (group,) = tried
+    assert len(group) == 2
+    first, second = group
+    assert runner.failure_of(first)["reason"].startswith("NonFinite: step 3")
+    assert runner.result_of(second) and not runner.failure_of(
+        second
+    )  # alone, by train_and_evaluate
+
+
+def test_a_run_that_another_process_trains_is_passed_over(trained, tiny_tables, tmp_path, capsys):
+    name = f"{PAIR[0]}-none/seed0"
+    out = copy_of(trained, tmp_path, name)
+    with filelock.FileLock(out / "runs" / f"{name}.lock"):
+        assert program.main(["tiny", "--out", str(out), "--seeds", "3"]) == 0
+    assert "another process is training it, passed over" in capsys.readouterr().out
+    alone, _ = json.loads((out / "table.json").read_text())["rows"]
+    assert alone["missing"] == [0]
+    assert "seeds 0 are not finished" in (out / "table.md").read_text()
+
+
+def test_progress_estimates_by_kind(trained, monkeypatch):
+    out, _ = trained
+    table = tiny_table()
+    all_cells = plan.cells_of(table, table.rows, plan.common_config(table), 5, out)
+    took = {"none": 10.0, "at": 40.0}
+    real = runner.result_of
+
+    def result_of(workdir):
+        result = real(workdir)
+        return result and result | {"wall_seconds": took[result["method"]]}
+
+    monkeypatch.setattr(runner, "result_of", result_of)
+    # 3 of 5 seeds of both rows and the teacher are there: 2 x 10 s + 2 x 40 s are left.
+    assert runner.Progress(all_cells).line() == "7 of 11 cells done, 4 left, about 1:40"
+
+
+def test_killed_in_the_middle_of_a_row(tmp_path):
+    """kill -9, and start again: the same final table as an uninterrupted one."""
+    arguments = [
+        "digits", "--rows", "wrn_10_1-none,*-at", "--epochs", "6", "--seeds", "1",
+        "--set", "runtime.checkpoint_every=1", "--set", "runtime.tensorboard=False",
+        "--set", "runtime.devices=1",
+    ]  # fmt: skip
+
+    def start(out):
+        return subprocess.Popen(
+            [sys.executable, "-m", "at_jax.tables", *arguments, "--out", str(out)],
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    process = start(cut)
+    row = cut / "runs" / "wrn_10_1-wrn_16_2-at" / "seed0"
+    deadline = time.monotonic() + 240
+    while not (row / "metrics.jsonl").exists() or not (row / "metrics.jsonl").read_text():
+        assert time.monotonic() < deadline and process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (row / "result.json").exists(), "killed too late to be a test"
+    for out in (whole, cut):
+        process = start(out)
+        said, errors = process.communicate(timeout=280)
+        assert process.returncode == 0, said + errors
+    ours, theirs = (json.loads((out / "table.json").read_text()) for out in (cut, whole))
+    assert without_clock(ours) == without_clock(theirs)
+    assert [len(row["seeds"]) for row in ours["rows"]] == [1, 1]
+
+
+def test_markdown_by_hand():
+    row = Row("s", "t", "at", {"at.p": 4.0}, label="at, F_sum^4", paper=Figure(8.09, "unverified"))
+    numbers = {
+        "title": "T", "data": "CIFAR-10 (JPEG q75)", "measured_on": "test", "epochs": 6,
+        "drop_epochs": [2, 4], "batch_size": 128, "changes": [], "teachers": [],
+        "rows": [summary._row(row, [])],
+    }  # fmt: skip
+    text = markdown.render(numbers)
+    assert (
+        "Test error in percent on CIFAR-10 (JPEG q75), after 6 epochs (the rate drops after 2, 4)"
+        in text
+    )
+    assert "| `at, F_sum^4` (at.p=4.0) |  |  |  | 0 of 0 | 8.09 | unverified |" in text
+    assert "Nothing is finished yet." in text
+
+
+def test_a_table_without_matplotlib_has_no_pictures(trained, tmp_path, monkeypatch, capsys):
+    numbers = json.loads((trained[0] / "table.json").read_text())
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert pictures.draw(numbers, tmp_path) == []
+    assert "no pictures" in capsys.readouterr().out
+
+
+def test_rows_have_names_that_tell_them_apart():
+    for make in studies.TABLES.values():
+        table = make()
+        by_name = {}
+        for row in table.rows:
+            same = by_name.setdefault(row.name, row)
+            alike = dataclasses.replace(row, teacher="", paper=None)
+            assert alike == dataclasses.replace(same, teacher="", paper=None)
