@@ -10,6 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from at_jax import processes
+
 # An epoch gets a line, above the bar where there is one, but no more than one in so many seconds.
 _SECONDS_BETWEEN_LINES = 5.0
 
@@ -63,7 +65,10 @@ def duration(seconds: float) -> str:
 
 
 class Report:
-    """A progress bar on a terminal, plain lines everywhere, and TensorBoard. Use it in a ``with``."""
+    """A progress bar on a terminal, plain lines everywhere, and TensorBoard. Use it in a ``with``.
+
+    Of several processes only the first shows anything.
+    """
 
     def __init__(
         self,
@@ -81,10 +86,15 @@ class Report:
         self._evaluated_on = evaluated_on
         self._last_line = -_SECONDS_BETWEEN_LINES
         self._bar = tqdm(
-            total=steps, initial=first, desc=name, unit="step", disable=None, dynamic_ncols=True
+            total=steps,
+            initial=first,
+            desc=name,
+            unit="step",
+            disable=None if processes.is_primary() else True,
+            dynamic_ncols=True,
         )
         self._events = None
-        if tensorboard:
+        if tensorboard and processes.is_primary():
             try:
                 from tensorboardX import SummaryWriter
             except ModuleNotFoundError:
@@ -131,7 +141,9 @@ class Report:
 
 
 def say(text: str) -> None:
-    """Print a line at once, beside a progress bar or not."""
+    """Print a line at once, beside a progress bar or not; process 0 speaks for all."""
+    if not processes.is_primary():
+        return
     from tqdm import tqdm
 
     tqdm.write(text, file=sys.stdout)

@@ -11,7 +11,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from at_jax import metrics, parallel, resume, run_directory, state, step
+from at_jax import metrics, parallel, processes, resume, run_directory, state, step
 from at_jax.checkpoint import Checkpoints
 from at_jax.evaluation import evaluator
 from at_jax.experiment import Experiment
@@ -22,6 +22,8 @@ from at_jax.resume import Progress
 
 # Metrics stay on the device meanwhile: fetching them at every step would stall a fast one.
 _SECONDS_BETWEEN_LOOKS = 0.5
+# Among several processes a clock would not do: what one sees and stops at, all must see.
+_DISPATCHES_BETWEEN_LOOKS = 50
 
 
 class NonFinite(Exception):
@@ -41,6 +43,7 @@ class Trainer:
         profile: bool = False,
     ):
         self.config, self.workdir, self.run, self.devices = config, workdir, run, devices
+        self._local_devices, self._several = parallel.local_count(devices), processes.several()
         self._progress = Progress()
         self._profiler = Profiler(workdir / "profile", wanted=profile)
         self._since = time.monotonic()
@@ -82,7 +85,7 @@ class Trainer:
             run_directory.keep_metrics(self.workdir, first)
             if first < self.run.steps:
                 # A result is the sign of a finished run, which this one no longer is.
-                (self.workdir / run_directory.RESULT).unlink(missing_ok=True)
+                run_directory.drop_result(self.workdir)
                 self._epochs(train_state, first, checkpoints, interrupted)
             checkpoints.wait()
         self._profiler.close()
@@ -118,7 +121,7 @@ class Trainer:
                 if is_best or is_last or (epoch + 1) % config.runtime.checkpoint_every == 0:
                     self._save(checkpoints, train_state, line["test_error"])
                 report.epoch(line, config.epochs)
-                if interrupted():
+                if processes.any_of(interrupted()):
                     # After the last epoch too: a teacher's end must not begin its student.
                     self._stop(train_state, checkpoints)
 
@@ -135,13 +138,14 @@ class Trainer:
         now = int(train_state.step)
         pending: list[tuple[int, Any]] = []
         clock = shown = time.monotonic()
-        while now < end and not interrupted():
+        # Several processes agree to stop at the end of an epoch.
+        while now < end and (self._several or not interrupted()):
             steps = min(self._per_dispatch, end - now)
             self._profiler.before(now, steps, train_state)
             if steps not in self._compiled:
                 jax.block_until_ready(train_state)  # what is queued is not part of compiling
             began = time.monotonic()
-            batches = parallel.shard(self.batches(now, steps), len(self.devices), axis=1)
+            batches = parallel.shard(self.batches(now, steps), self._local_devices, axis=1)
             train_state, measured = self.train_steps(train_state, frozen, key, batches)
             now += steps
             pending.append((now, measured))
@@ -154,7 +158,7 @@ class Trainer:
                 clock += time.monotonic() - began
             if len(pending) > parallel.RUN_AHEAD:
                 jax.block_until_ready(pending[-1 - parallel.RUN_AHEAD][1])
-            if time.monotonic() - shown > _SECONDS_BETWEEN_LOOKS:
+            if self._is_time_to_look(pending, time.monotonic() - shown):
                 self._collect(pending, report, keep=parallel.RUN_AHEAD)
                 shown = time.monotonic()
         self._collect(pending, report, keep=0)
@@ -162,11 +166,17 @@ class Trainer:
         return train_state
 
     def batches(self, first: int, steps: int) -> dict[str, np.ndarray]:
-        """The global batches of some steps, stacked: arrays (steps, B, ...)."""
-        batches = [self.run.batches.batch(s) for s in range(first, first + steps)]
+        """This process's part of the batches of some steps, stacked: arrays (steps, b, ...)."""
+        part = processes.index_and_count()
+        batches = [self.run.batches.batch(s, part) for s in range(first, first + steps)]
         if steps == 1:
             return {name: x[None] for name, x in batches[0].items()}
         return {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
+
+    def _is_time_to_look(self, pending: list[tuple[int, Any]], seconds: float) -> bool:
+        if self._several:
+            return len(pending) >= _DISPATCHES_BETWEEN_LOOKS
+        return seconds > _SECONDS_BETWEEN_LOOKS
 
     def _collect(self, pending: list[tuple[int, Any]], report: Report, keep: int) -> None:
         """Wait for all dispatches but the last `keep`: check them, and add them to the epoch."""

@@ -24,12 +24,16 @@ MAY_IMPORT = {
     "intermediates": set(),
     "metrics": set(),
     "schedules": set(),
-    "parallel": set(),
-    "report": set(),
+    "processes": set(),
+    "launch": set(),
     "methods": set(),
     "terms": set(),
     "data": set(),
-    "run_directory": {"methods"},
+    # What knows of devices and files: each says itself what only the first process does.
+    "parallel": {"processes"},
+    "report": {"processes"},
+    "interrupt": {"processes"},
+    "run_directory": {"methods", "processes"},
     # The mathematics.
     "maps": {"precision"},
     "losses": {"maps", "precision"},
@@ -40,25 +44,24 @@ MAY_IMPORT = {
     "objective": {"gradients", "losses", "intermediates", "terms"},
     "state": {"objective"},
     "step": {"objective", "state", "metrics", "losses"},
-    "checkpoint": {"models"},
+    "checkpoint": {"models", "processes"},
     # From a config to a run.
     "settings": {"losses", "methods", "parallel", "schedules", "run_directory"},
-    "evaluation": {"data", "metrics", "parallel", "step"},
-    "interrupt": set(),
-    "profiling": {"report"},
+    "evaluation": {"data", "metrics", "parallel", "processes", "step"},
+    "profiling": {"processes", "report"},
     "pairing": {"data", "intermediates", "methods", "models", "objective", "terms"},
     "experiment": {
         "checkpoint", "data", "methods", "models", "objective", "pairing", "parallel",
-        "run_directory", "schedules", "state", "step", "terms",
+        "processes", "run_directory", "schedules", "state", "step", "terms",
     },
-    "resume": {"checkpoint", "experiment", "report", "state"},
+    "resume": {"checkpoint", "experiment", "processes", "report", "state"},
     "trainer": {
         "checkpoint", "data", "evaluation", "experiment", "interrupt", "metrics", "parallel",
-        "profiling", "report", "resume", "run_directory", "state", "step",
+        "processes", "profiling", "report", "resume", "run_directory", "state", "step",
     },
     "loop": {
         "checkpoint", "data", "evaluation", "experiment", "interrupt", "methods", "pairing",
-        "parallel", "report", "run_directory", "settings", "trainer",
+        "parallel", "processes", "report", "run_directory", "settings", "trainer",
     },
 }  # fmt: skip
 
@@ -68,18 +71,30 @@ FORBIDDEN = {
     for name in ("maps", "losses", "gradients", "conv", "conv_spellings", "precision")
 } | {
     name: frozenset({"ml_collections", "orbax"})
-    for name in ("models", "objective", "step", "state", "metrics", "schedules", "parallel")
+    for name in (
+        "models",
+        "objective",
+        "step",
+        "state",
+        "metrics",
+        "schedules",
+        "parallel",
+        "processes",
+        "launch",
+    )
 }
 # What only these files may name: dotted names, as imported or as written in an expression.
 ONLY_IN = {
     "jax.interpreters": {"conv"},
     "jax.pmap": {"parallel"},
     "jax.devices": {"parallel"},
-    "jax.local_devices": {"parallel"},
+    "jax.local_devices": {"parallel", "processes"},
     "jax.device_count": {"parallel"},
     "jax.local_device_count": {"parallel"},
-    "jax.process_index": {"parallel"},
-    "jax.process_count": {"parallel"},
+    "jax.process_index": {"processes"},
+    "jax.process_count": {"processes"},
+    "jax.distributed": {"launch"},
+    "jax.experimental.multihost_utils": {"processes"},
     "jax.shard_map": {"parallel"},
     "jax.sharding": {"parallel"},
     "absl.flags": {"data.prepare"},
@@ -181,7 +196,7 @@ def test_names_that_belong_to_one_file(name):
 
 def test_the_owners_do_use_what_they_own():
     # Otherwise the reader of names above may have gone blind.
-    for owned in ("jax.interpreters", "jax.pmap", "jax.local_devices", "absl.flags"):
+    for owned in ("jax.interpreters", "jax.pmap", "jax.devices", "jax.distributed", "absl.flags"):
         for owner in ONLY_IN[owned]:
             found = any(used.startswith(owned) for used in names(SOURCES[owner]))
             assert found, f"at_jax.{owner} does not use {owned}: is the rule still needed?"
