@@ -87,6 +87,8 @@ def _check(coordinator: str, count: int | None, index: int | None) -> None:
             f"--coordinator must be HOST:PORT of process 0, got {coordinator!r}: for example "
             "--coordinator=node0:12345"
         )
+    if count < 1:
+        raise ValueError(f"--processes must be 1 or more, got {count}: say how many there are")
     if not 0 <= index < count:
         raise ValueError(
             f"--process must be 0 to {count - 1} of --processes={count}, got {index}: count from 0"
