@@ -81,6 +81,7 @@ def _run(argv: list[str]) -> int:
     workdir = pathlib.Path(_WORKDIR.value or default_workdir(argv))
     config = _CONFIG.value
     try:
+        processes.check_same({"--evaluate": _EVALUATE.value})
         if _EVALUATE.value:
             config = _config_of_run(workdir, config, argv)
             errors = loop.evaluate(config, workdir)

@@ -9,16 +9,7 @@ import flax.linen as nn
 import jax
 import ml_collections
 
-from at_jax import (
-    checkpoint,
-    data,
-    experiment,
-    methods,
-    parallel,
-    processes,
-    run_directory,
-    settings,
-)
+from at_jax import checkpoint, data, experiment, methods, parallel, run_directory, settings
 from at_jax.evaluation import evaluator
 from at_jax.experiment import Experiment
 from at_jax.interrupt import Interrupted
@@ -57,7 +48,6 @@ def train_and_evaluate(
       Interrupted: after Ctrl-C, once all is saved.
       NonFinite: naming the step and the term; the last good checkpoint stays.
     """
-    processes.check_same({"command": "train"} | run_directory.flatten(config.to_dict()))
     settings.check(config)
     workdir = pathlib.Path(workdir).expanduser().absolute()
     devices = parallel.devices(
@@ -113,7 +103,6 @@ def evaluate(
     Raises:
       ValueError: if the workdir holds no checkpoint.
     """
-    processes.check_same({"command": "evaluate"} | run_directory.flatten(config.to_dict()))
     settings.check(config)
     devices = parallel.devices(config.runtime.devices, config.batch_size)
     _use_compilation_cache(config.runtime.compilation_cache)

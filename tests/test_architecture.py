@@ -46,7 +46,7 @@ MAY_IMPORT = {
     "step": {"objective", "state", "metrics", "losses"},
     "checkpoint": {"models", "processes"},
     # From a config to a run.
-    "settings": {"losses", "methods", "parallel", "schedules", "run_directory"},
+    "settings": {"losses", "methods", "parallel", "processes", "schedules", "run_directory"},
     "evaluation": {"data", "metrics", "parallel", "processes", "step"},
     "profiling": {"processes", "report"},
     "pairing": {"data", "intermediates", "methods", "models", "objective", "terms"},
@@ -61,7 +61,7 @@ MAY_IMPORT = {
     },
     "loop": {
         "checkpoint", "data", "evaluation", "experiment", "interrupt", "methods", "pairing",
-        "parallel", "processes", "report", "run_directory", "settings", "trainer",
+        "parallel", "report", "run_directory", "settings", "trainer",
     },
 }  # fmt: skip
 
