@@ -4,6 +4,7 @@ import difflib
 import pathlib
 import re
 import sys
+import traceback
 from collections.abc import Iterator
 
 from absl import app, flags, logging
@@ -27,6 +28,13 @@ HELP = """Train a student network from a teacher: attention transfer, distillati
 --workdir=DIR         where the run lives (default: runs/<config>); started again, it goes on
 --evaluate            measure the run in --workdir on its test set
 --profile             write a profiler trace of some steps to <workdir>/profile
+
+Several machines: the same command on each, and
+--coordinator=HOST:PORT   of the first, a port that is free there
+--processes=N             that train together
+--process=I               which this is, from 0
+SLURM, Open MPI and GKE tell these themselves; --coordinator=auto asks other clusters that JAX knows.
+--processes=1 trains alone whatever they tell.
 """
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The config.", lock_config=True)
@@ -34,22 +42,50 @@ _WORKDIR = flags.DEFINE_string("workdir", "", "Where the run lives; empty: runs/
 _EVALUATE = flags.DEFINE_bool("evaluate", False, "Measure a finished run on its test set.")
 _PROFILE = flags.DEFINE_bool("profile", False, "Write a profiler trace of some steps.")
 
+_COORDINATOR = flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0; auto: ask JAX.")
+_PROCESSES = flags.DEFINE_integer("processes", None, "How many processes train together.")
+_PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0.")
+
 _DEFAULT = f"--config={pathlib.Path(__file__).parent / 'configs' / 'digits.py'}"
 
 
 def main(argv: list[str]) -> int:
-    """Flags to config to one call of the library, imported only now: --help must not wait for jax."""
-    from at_jax import loop
+    """Meet the other processes, where there are any, and train; jax is imported only now.
+
+    --help must not wait for it.
+    """
+    from at_jax import launch, processes
 
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # Orbax tells of every file it renames
+    try:
+        launch.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    try:
+        return _run(argv)
+    except BaseException as error:
+        if isinstance(error, SystemExit) or not processes.several():
+            raise
+        # This process alone failed, or was stopped at once: the others must not wait for it.
+        if not isinstance(error, KeyboardInterrupt):
+            traceback.print_exc()
+        launch.leave(130 if isinstance(error, KeyboardInterrupt) else 1)
+
+
+def _run(argv: list[str]) -> int:
+    """Flags to config to one call of the library."""
+    from at_jax import loop, processes, report
+
     workdir = pathlib.Path(_WORKDIR.value or default_workdir(argv))
     config = _CONFIG.value
     try:
+        processes.check_same({"--evaluate": _EVALUATE.value})
         if _EVALUATE.value:
             config = _config_of_run(workdir, config, argv)
             errors = loop.evaluate(config, workdir)
-            print(
+            report.say(
                 f"{config.student} in {workdir}: test error {errors['test_error']:.2f} % "
                 f"(best checkpoint {errors['best_test_error']:.2f} %)"
             )
@@ -64,12 +100,14 @@ def main(argv: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except loop.Interrupted as message:
-        print(message)
+        report.say(str(message))
         return 130
     except KeyboardInterrupt:
         print(
             f"Stopped at once. What was saved is in {workdir}: the same command goes on from there"
         )
+        if processes.several():
+            raise
         return 130
     return 0
 
@@ -103,7 +141,7 @@ def _config_of_run(workdir: pathlib.Path, config, argv: list[str]):
     """A run is evaluated by the config it was trained by, on the devices and the data of this machine."""
     from at_jax import run_directory
 
-    if not (workdir / run_directory.CONFIG).exists():
+    if not run_directory.has_config(workdir):
         raise ValueError(f"--evaluate: {workdir} holds no run: give the --workdir of one")
     stored = run_directory.read_config(workdir, like=config.to_dict())
     del stored["runtime"]

@@ -2,7 +2,7 @@
 
 Orbax writes and renames; what it lacks is a check of what was written (a flipped bit is restored
 without a word), so a CRC-32 of every array travels along. A checkpoint that fails is passed over for
-the one before it.
+the one before it. Of several processes only the first writes and reads: it sends the others what it read.
 """
 
 import json
@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 from flax import serialization, traverse_util
 from orbax.checkpoint import checkpoint_managers
 
-from at_jax import models
+from at_jax import models, processes
 
 FOLDER = "checkpoints"
 _KEPT = 2  # of the latest, so that there is one to fall back to
@@ -53,12 +53,21 @@ class Checkpoints:
     """The checkpoints of one run, under ``<workdir>/checkpoints``. Use it in a ``with``."""
 
     def __init__(self, workdir: str | pathlib.Path, *, create: bool = True):
+        self._manager = None
+        if not processes.is_primary():
+            return
         directory = pathlib.Path(workdir).absolute() / FOLDER
+        if create:
+            directory.mkdir(parents=True, exist_ok=True)
         policy = checkpoint_managers
         self._manager = ocp.CheckpointManager(
             directory,
             options=ocp.CheckpointManagerOptions(
-                create=create,
+                create=False,
+                # Alone: the others do not wait for a save.
+                multiprocessing_options=ocp.options.MultiprocessingOptions(
+                    active_processes={0} if processes.several() else None
+                ),
                 best_fn=_score,
                 best_mode="max",
                 preservation_policy=policy.AnyPreservationPolicy(
@@ -71,12 +80,13 @@ class Checkpoints:
         return self
 
     def __exit__(self, *_):
-        self._manager.close()
+        if self._manager is not None:
+            self._manager.close()
 
     @property
     def steps(self) -> list[int]:
         """Steps that there are checkpoints of, ascending."""
-        return sorted(self._manager.all_steps())
+        return [] if self._manager is None else sorted(self._manager.all_steps())
 
     def save(
         self, step: int, trees: dict[str, Any], meta: dict[str, Any], test_error: float | None
@@ -89,6 +99,8 @@ class Checkpoints:
           meta: JSON.
           test_error: in percent, for "best"; None where it was not measured.
         """
+        if self._manager is None:
+            return
         if step in self._manager.all_steps():
             self._manager.delete(step)
         # Copies: on CPU np.asarray is a view, and Orbax still writes when a step has taken the buffer.
@@ -108,8 +120,8 @@ class Checkpoints:
         )
 
     def wait(self) -> None:
-        """Return when all is on disk."""
-        self._manager.wait_until_finished()
+        """Return when all is on disk, on every process."""
+        processes.from_primary(lambda: self._manager.wait_until_finished())
 
     def set_aside_after(self, step: int, reason: str) -> None:
         """Rename what is newer than a step: damaged checkpoints that were passed over, for example.
@@ -198,16 +210,7 @@ def open_run(
     """As :func:`load`, with the network's description (``Experiment.description``) as third."""
     if which not in ("latest", "best"):
         raise ValueError(f"which must be 'latest' or 'best', got {which!r}")
-    workdir = pathlib.Path(workdir).expanduser()
-    if not (workdir / FOLDER).is_dir():
-        raise ValueError(
-            f"{workdir} holds no checkpoints: give the workdir of a run of train.py "
-            f"(a folder with {FOLDER}/ in it)"
-        )
-    with Checkpoints(workdir, create=False) as checkpoints:
-        restored = getattr(checkpoints, which)(("params", "batch_stats"))
-    if restored is None:
-        raise ValueError(f"{workdir} holds no checkpoint yet: let the run finish an epoch first")
+    restored = processes.from_primary(lambda: _read(pathlib.Path(workdir).expanduser(), which))
     model = restored.meta["model"]
     if module is None:
         if not model["name"]:
@@ -217,6 +220,20 @@ def open_run(
         module = models.build(model["name"], model["num_classes"], jnp.dtype(model["dtype"]))
     variables = {name: tree for name, tree in restored.trees.items() if tree}
     return module, jax.tree.map(jnp.asarray, variables), model
+
+
+def _read(workdir: pathlib.Path, which: str) -> Restored:
+    """The network of a run."""
+    if not (workdir / FOLDER).is_dir():
+        raise ValueError(
+            f"{workdir} holds no checkpoints: give the workdir of a run of train.py "
+            f"(a folder with {FOLDER}/ in it)"
+        )
+    with Checkpoints(workdir, create=False) as checkpoints:
+        restored = getattr(checkpoints, which)(("params", "batch_stats"))
+    if restored is None:
+        raise ValueError(f"{workdir} holds no checkpoint yet: let the run finish an epoch first")
+    return restored
 
 
 def load(

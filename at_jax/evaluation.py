@@ -7,7 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from at_jax import data, metrics, parallel, step
+from at_jax import data, metrics, parallel, processes, step
 
 
 def evaluator(
@@ -40,8 +40,8 @@ def evaluator(
 
     def measure(variables: Any) -> float:
         parts = []
-        for batch in data.eval_batches(split, whole):
-            parts.append(mapped(variables, parallel.shard(batch, len(devices))))
+        for batch in data.eval_batches(split, whole, shard=processes.index_and_count()):
+            parts.append(mapped(variables, parallel.shard(batch, parallel.local_count(devices))))
             if len(parts) > parallel.RUN_AHEAD:
                 # Neither images nor collectives may pile up on the device.
                 jax.block_until_ready(parts[-1 - parallel.RUN_AHEAD])

@@ -23,6 +23,7 @@ from at_jax import (
     models,
     pairing,
     parallel,
+    processes,
     run_directory,
     schedules,
     settings,
@@ -90,7 +91,8 @@ def load_data(config: ml_collections.ConfigDict, *, hold_out: bool = True) -> da
       config: checked.
       hold_out: False leaves the test set as what is evaluated, whatever the config holds out.
     """
-    dataset = _chosen(
+    load = functools.partial(
+        _chosen,
         config.data.source,
         name=config.data.name,
         data_dir=config.data.data_dir,
@@ -100,6 +102,9 @@ def load_data(config: ml_collections.ConfigDict, *, hold_out: bool = True) -> da
         examples=config.data.train_examples,
         split_seed=config.data.split_seed,
     )
+    # Each process reads its machine's own copy.
+    dataset = processes.on_all(load)
+    processes.check_same(dataset.summary())
     if config.data.mean:
         channels = dataset.image_shape[-1]
         if len(config.data.mean) != channels:
@@ -134,7 +139,7 @@ def load_teacher(config: ml_collections.ConfigDict, workdir: Any) -> Teacher:
       ValueError: if there is no run, or one that has not come to its end.
     """
     module, variables, description = checkpoint.open_run(workdir)
-    if not (pathlib.Path(workdir).expanduser() / run_directory.RESULT).exists():
+    if not run_directory.has_result(pathlib.Path(workdir).expanduser()):
         raise ValueError(
             f"the teacher's run in {workdir} has not come to its end: start it again to finish it, or name "
             "another run in teacher.checkpoint"

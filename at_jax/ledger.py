@@ -72,7 +72,7 @@ class Ledger:
     def open(self, first: int) -> None:
         """Begin with step `first`: later lines go, they will be written again."""
         # A result is the sign of a finished run, which this one no longer is.
-        (self.workdir / run_directory.RESULT).unlink(missing_ok=True)
+        run_directory.drop_result(self.workdir)
         lines = run_directory.read_metrics(self.workdir)
         self._best = min((line["test_error"] for line in lines), default=math.inf)
         report = Report(

@@ -1,7 +1,6 @@
 """A run from start to end: ``train_and_evaluate(config, workdir)``."""
 
 import functools
-import json
 import pathlib
 import statistics
 from collections.abc import Sequence
@@ -334,9 +333,8 @@ def _finish(
         "commit": provenance.commit(),
         "finished": provenance.now(),
     }
-    if (workdir / run_directory.RESULT).exists():
+    if kept := run_directory.read_result(workdir):
         # It was finished by an earlier start: what was true of that one stays.
-        kept = json.loads((workdir / run_directory.RESULT).read_text())
         result |= {key: kept[key] for key in _OF_THE_TRAINING if key in kept}
     run_directory.write_json(workdir / run_directory.RESULT, result)
     on = "" if run.dataset.evaluated_on == "test" else f" on the {run.dataset.evaluated_on} part"

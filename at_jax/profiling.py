@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 
+from at_jax import processes
 from at_jax.report import say
 
 # Late enough to be compiled and warm, few enough to be read.
@@ -15,12 +16,12 @@ class Profiler:
     """Traces ten steps or three dispatches after the first ten of a start, for TensorBoard or Perfetto.
 
     Args:
-      folder: where the trace goes.
+      folder: where the trace goes, that of process 0.
       wanted: whether there is to be one at all.
     """
 
     def __init__(self, folder: pathlib.Path, *, wanted: bool):
-        self._folder, self._wanted = folder, wanted
+        self._folder, self._wanted = folder, wanted and processes.is_primary()
         self._first: int | None = None
         self._until: int | None = None
 

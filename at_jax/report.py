@@ -10,6 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from at_jax import processes
+
 # An epoch gets a line, above the bar where there is one, but no more than one in so many seconds.
 _SECONDS_BETWEEN_LINES = 5.0
 
@@ -63,7 +65,10 @@ def duration(seconds: float) -> str:
 
 
 class Report:
-    """A progress bar on a terminal, plain lines everywhere, and TensorBoard. Use it in a ``with``."""
+    """A progress bar on a terminal, plain lines everywhere, and TensorBoard. Use it in a ``with``.
+
+    Of several processes only the first shows anything.
+    """
 
     def __init__(
         self,
@@ -86,11 +91,11 @@ class Report:
             initial=first,
             desc=f"{name} {label}".strip(),
             unit="step",
-            disable=None,
+            disable=None if processes.is_primary() else True,
             dynamic_ncols=True,
         )
         self._events = None
-        if tensorboard:
+        if tensorboard and processes.is_primary():
             try:
                 from tensorboardX import SummaryWriter
             except ModuleNotFoundError:
@@ -138,7 +143,9 @@ class Report:
 
 
 def say(text: str) -> None:
-    """Print a line at once, beside a progress bar or not."""
+    """Print a line at once, beside a progress bar or not; process 0 speaks for all."""
+    if not processes.is_primary():
+        return
     from tqdm import tqdm
 
     tqdm.write(text, file=sys.stdout)

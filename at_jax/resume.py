@@ -2,12 +2,13 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import numpy as np
 from flax import serialization
 
-from at_jax import state
+from at_jax import processes, state
 from at_jax.checkpoint import Checkpoints
 from at_jax.experiment import Experiment
 
@@ -34,6 +35,8 @@ def restore(
 ) -> tuple[state.TrainState, Progress]:
     """The state to go on from: that of the newest whole checkpoint, or a fresh one.
 
+    Process 0 reads it, and all go on from the same.
+
     Args:
       checkpoints: of the run.
       run: what is trained.
@@ -53,12 +56,23 @@ def restore(
         image_shape=run.dataset.image_shape,
         taps=run.taps,
     )
+    restored = processes.from_primary(lambda: _read(checkpoints, run, create, key, limit))
+    return (create(key=key), Progress()) if restored is None else restored
+
+
+def _read(
+    checkpoints: Checkpoints,
+    run: Experiment,
+    create: Callable[..., state.TrainState],
+    key: jax.Array,
+    limit: int | None,
+) -> tuple[state.TrainState, Progress] | None:
     # Set aside before it is looked for: going back is not the damage that latest() warns of.
     if limit is not None:
         checkpoints.set_aside_after(limit, "ahead")
     restored = checkpoints.latest(("params", "batch_stats", "training"))
     if restored is None:
-        return create(key=key), Progress()
+        return None
     if restored.meta["student"] != run.name:
         raise ValueError(
             f"this workdir holds a run of {restored.meta['student']}, got {run.name} to train: choose "

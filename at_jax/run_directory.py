@@ -1,6 +1,7 @@
 """The files of a run: config.json, metrics.jsonl, result.json.
 
 A workdir belongs to one config. What may differ when it is opened again is said in :func:`check`.
+Of several processes only the first opens these files; all functions are called by every process.
 """
 
 import json
@@ -10,13 +11,15 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from at_jax import methods
+from at_jax import methods, processes
 
 CONFIG, METRICS, RESULT = "config.json", "metrics.jsonl", "result.json"
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Write a JSON file atomically: a reader sees the old file or the new one, never half of one."""
+    if not processes.is_primary():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
@@ -51,7 +54,10 @@ def read_config(workdir: pathlib.Path, *, like: Mapping[str, Any]) -> dict[str, 
     Raises:
       ValueError: if the file is damaged, or was written with other keys.
     """
-    path = workdir / CONFIG
+    return processes.from_primary(lambda: _read_config(workdir / CONFIG, like))
+
+
+def _read_config(path: pathlib.Path, like: Mapping[str, Any]) -> dict[str, Any]:
     try:
         stored = json.loads(path.read_text())
         differing = flatten(stored).keys() ^ flatten(like).keys()
@@ -81,9 +87,13 @@ def check(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
     Raises:
       ValueError: naming the keys that differ.
     """
+    processes.from_primary(lambda: _check(workdir, config))
+
+
+def _check(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
     path = workdir / CONFIG
     if path.exists():
-        before = flatten(read_config(workdir, like=config))
+        before = flatten(_read_config(path, like=config))
         now = flatten(config)
         differing = [
             f"{key}: {before[key]!r} there, {now[key]!r} now"
@@ -103,13 +113,17 @@ def claim(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
     Raises:
       ValueError: as :func:`check`, or if the folder cannot be written.
     """
-    check(workdir, config)
-    try:
-        write_json(workdir / CONFIG, config)
-    except OSError as error:
-        raise ValueError(
-            f"workdir {workdir} cannot be written ({error.strerror}): choose another --workdir"
-        ) from error
+
+    def write():
+        _check(workdir, config)
+        try:
+            write_json(workdir / CONFIG, config)
+        except OSError as error:
+            raise ValueError(
+                f"workdir {workdir} cannot be written ({error.strerror}): choose another --workdir"
+            ) from error
+
+    processes.from_primary(write)
 
 
 def _may_differ(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
@@ -126,7 +140,10 @@ def _may_differ(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> 
 
 def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl; a line cut off by a crash is left out."""
-    path = workdir / METRICS
+    return processes.from_primary(lambda: _read_metrics(workdir / METRICS))
+
+
+def _read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
     lines = []
     for text in path.read_text().splitlines() if path.exists() else ():
         try:
@@ -138,17 +155,49 @@ def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
 
 def keep_metrics(workdir: pathlib.Path, step: int) -> list[dict[str, Any]]:
     """Drop the lines after a step, which a resumed run will write again; return the others."""
-    lines = [line for line in read_metrics(workdir) if line["step"] <= step]
-    temporary = workdir / f"{METRICS}.tmp"
-    temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    os.replace(temporary, workdir / METRICS)
-    return lines
+
+    def keep():
+        lines = [line for line in _read_metrics(workdir / METRICS) if line["step"] <= step]
+        temporary = workdir / f"{METRICS}.tmp"
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        os.replace(temporary, workdir / METRICS)
+        return lines
+
+    return processes.from_primary(keep)
 
 
 def append_metrics(workdir: pathlib.Path, line: Mapping[str, Any]) -> None:
     """Add a line to metrics.jsonl. Numbers that are not finite become null: JSON has none."""
+    if not processes.is_primary():
+        return
     finite = {
         k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in line.items()
     }
     with open(workdir / METRICS, "a") as file:
         file.write(json.dumps(finite) + "\n")
+
+
+def has_config(workdir: pathlib.Path) -> bool:
+    """Whether a run lives there."""
+    return processes.from_primary((workdir / CONFIG).exists)
+
+
+def read_result(workdir: pathlib.Path) -> dict[str, Any] | None:
+    """The result.json of a finished run; None before."""
+
+    def read():
+        path = workdir / RESULT
+        return json.loads(path.read_text()) if path.exists() else None
+
+    return processes.from_primary(read)
+
+
+def has_result(workdir: pathlib.Path) -> bool:
+    """Whether a run has come to its end."""
+    return processes.from_primary((workdir / RESULT).exists)
+
+
+def drop_result(workdir: pathlib.Path) -> None:
+    """Take back that a run has come to its end."""
+    if processes.is_primary():
+        (workdir / RESULT).unlink(missing_ok=True)

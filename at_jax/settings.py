@@ -6,7 +6,7 @@ from typing import Any
 
 import ml_collections
 
-from at_jax import losses, methods, parallel, schedules
+from at_jax import losses, methods, parallel, processes, schedules
 from at_jax.run_directory import flatten
 
 
@@ -89,13 +89,18 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
+# Where a machine keeps its files is its own business.
+_OF_A_MACHINE = ("data.data_dir", "runtime.compilation_cache")
+
+
 def check(config: ml_collections.ConfigDict) -> None:
-    """Check every value that can be checked alone.
+    """Check every value that can be checked alone, and that all processes have the same.
 
     Raises:
       ValueError: naming the key, what is expected and what it is.
     """
     values = flatten(config.to_dict())
+    processes.check_same({k: v for k, v in values.items() if k not in _OF_A_MACHINE})
     for key, (is_right, expected) in _RULES.items():
         if not is_right(values[key]):
             raise ValueError(

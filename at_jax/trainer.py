@@ -11,7 +11,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from at_jax import parallel, run_directory, state, step
+from at_jax import parallel, processes, run_directory, state, step
 from at_jax.evaluation import evaluator
 from at_jax.experiment import Experiment
 from at_jax.interrupt import Interrupted, interruptible
@@ -24,6 +24,8 @@ __all__ = ["Interrupted", "NonFinite", "Run", "Trainer"]
 
 # Metrics stay on the device meanwhile: fetching them at every step would stall a fast one.
 _SECONDS_BETWEEN_LOOKS = 0.5
+# Among several processes a clock would not do: what one sees and stops at, all must see.
+_DISPATCHES_BETWEEN_LOOKS = 50
 
 # One run of a trainer: its config, its workdir, its pieces.
 Run = tuple[ml_collections.ConfigDict, pathlib.Path, Experiment]
@@ -43,6 +45,7 @@ class Trainer:
     ):
         self.devices = devices
         self.config, workdir, self.run = runs[0]  # what all have in common is read from the first
+        self._local_devices, self._several = parallel.local_count(devices), processes.several()
         self._profiler = Profiler(workdir / "profile", wanted=profile)
         self._compiled: set[int] = set()  # lengths of dispatch
         self._per_dispatch = (
@@ -128,7 +131,7 @@ class Trainer:
                 self._stop(states)
             for ledger, each in zip(self.ledgers, states, strict=True):
                 ledger.end_epoch(each, epoch + 1)
-            if interrupted():
+            if processes.any_of(interrupted()):
                 # After the last epoch too: a teacher's end must not begin its student.
                 self._stop(states)
 
@@ -141,16 +144,17 @@ class Trainer:
         interrupted: Callable[[], bool],
     ) -> tuple[state.TrainState, ...]:
         """Step up to `end`, or to an interrupt. The host runs ahead of the device, but not far."""
-        now, images, seconds = int(states[0].step), 0, 0.0
+        now, images = int(states[0].step), 0
         pending: list[tuple[int, Any]] = []
         clock = shown = time.monotonic()
-        while now < end and not interrupted():
+        # Several processes agree to stop at the end of an epoch.
+        while now < end and (self._several or not interrupted()):
             steps = min(self._per_dispatch, end - now)
             self._profiler.before(now, steps, states)
             if steps not in self._compiled:
                 jax.block_until_ready(states)  # what is queued is not part of compiling
             began = time.monotonic()
-            batches = parallel.shard(self.batches(now, steps), len(self.devices), axis=1)
+            batches = parallel.shard(self.batches(now, steps), self._local_devices, axis=1)
             states, measured = self.train_steps(states, frozen, key, batches)
             now += steps
             pending.append((now, measured))
@@ -163,7 +167,7 @@ class Trainer:
                 clock += time.monotonic() - began
             if len(pending) > parallel.RUN_AHEAD:
                 jax.block_until_ready(pending[-1 - parallel.RUN_AHEAD][1])
-            if time.monotonic() - shown > _SECONDS_BETWEEN_LOOKS:
+            if self._is_time_to_look(pending, time.monotonic() - shown):
                 self._collect(pending, keep=parallel.RUN_AHEAD)
                 shown = time.monotonic()
         self._collect(pending, keep=0)
@@ -174,11 +178,17 @@ class Trainer:
         return states
 
     def batches(self, first: int, steps: int) -> dict[str, np.ndarray]:
-        """The global batches of some steps, stacked: arrays (steps, B, ...)."""
-        batches = [self.run.batches.batch(s) for s in range(first, first + steps)]
+        """This process's part of the batches of some steps, stacked: arrays (steps, b, ...)."""
+        part = processes.index_and_count()
+        batches = [self.run.batches.batch(s, part) for s in range(first, first + steps)]
         if steps == 1:
             return {name: x[None] for name, x in batches[0].items()}
         return {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
+
+    def _is_time_to_look(self, pending: list[tuple[int, Any]], seconds: float) -> bool:
+        if self._several:
+            return len(pending) >= _DISPATCHES_BETWEEN_LOOKS
+        return seconds > _SECONDS_BETWEEN_LOOKS
 
     def _collect(self, pending: list[tuple[int, Any]], keep: int) -> None:
         """Wait for all dispatches but the last `keep`, and hand their metrics to the ledgers."""

@@ -108,7 +108,7 @@ def get_config() -> ml_collections.ConfigDict:
     # How a run is carried out. These may change when it is resumed; devices and steps_per_dispatch then
     # change the order of sums, and the numbers with it in the last digits, at first.
     config.runtime = runtime = ml_collections.ConfigDict()
-    # Local devices to spread a batch over; 0: as many as divide it.
+    # Devices of each process to spread a batch over; 0: as many as divide it.
     runtime.devices = 0
     # Updates in one compiled program, at most 16; 0: 1 on CPU, 10 on GPU and TPU.
     runtime.steps_per_dispatch = 0

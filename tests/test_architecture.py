@@ -25,12 +25,16 @@ MAY_IMPORT = {
     "provenance": {"version"},
     "metrics": set(),
     "schedules": set(),
-    "parallel": set(),
-    "report": set(),
+    "processes": set(),
+    "launch": set(),
     "methods": set(),
     "terms": set(),
     "data": set(),
-    "run_directory": {"methods"},
+    # What knows of devices and files: each says itself what only the first process does.
+    "parallel": {"processes"},
+    "report": {"processes"},
+    "interrupt": {"processes"},
+    "run_directory": {"methods", "processes"},
     # The mathematics.
     "maps": {"precision"},
     "losses": {"maps", "precision"},
@@ -41,25 +45,24 @@ MAY_IMPORT = {
     "objective": {"gradients", "losses", "intermediates", "terms"},
     "state": {"objective"},
     "step": {"objective", "state", "metrics", "losses"},
-    "checkpoint": {"models"},
+    "checkpoint": {"models", "processes"},
     # From a config to a run.
-    "settings": {"losses", "methods", "parallel", "schedules", "run_directory"},
-    "evaluation": {"data", "metrics", "parallel", "step"},
-    "interrupt": set(),
-    "profiling": {"report"},
+    "settings": {"losses", "methods", "parallel", "processes", "schedules", "run_directory"},
+    "evaluation": {"data", "metrics", "parallel", "processes", "step"},
+    "profiling": {"processes", "report"},
     "pairing": {"data", "intermediates", "methods", "models", "objective", "terms"},
     "experiment": {
         "checkpoint", "data", "methods", "models", "objective", "pairing", "parallel",
-        "run_directory", "schedules", "settings", "state", "step", "terms",
+        "processes", "run_directory", "schedules", "settings", "state", "step", "terms",
     },
     "figures": {"methods"},
-    "resume": {"checkpoint", "experiment", "state"},
+    "resume": {"checkpoint", "experiment", "processes", "state"},
     "ledger": {
         "checkpoint", "experiment", "metrics", "report", "resume", "run_directory", "state",
     },
     "trainer": {
-        "evaluation", "experiment", "interrupt", "ledger", "parallel", "profiling", "report",
-        "run_directory", "settings", "state", "step",
+        "evaluation", "experiment", "interrupt", "ledger", "parallel", "processes", "profiling",
+        "report", "run_directory", "settings", "state", "step",
     },
     "loop": {
         "checkpoint", "data", "evaluation", "experiment", "interrupt", "methods", "pairing",
@@ -75,18 +78,30 @@ FORBIDDEN = {
     for name in ("maps", "losses", "gradients", "conv", "conv_spellings", "precision")
 } | {
     name: frozenset({"ml_collections", "orbax"})
-    for name in ("models", "objective", "step", "state", "metrics", "schedules", "parallel")
+    for name in (
+        "models",
+        "objective",
+        "step",
+        "state",
+        "metrics",
+        "schedules",
+        "parallel",
+        "processes",
+        "launch",
+    )
 }
 # What only these files may name: dotted names, as imported or as written in an expression.
 ONLY_IN = {
     "jax.interpreters": {"conv"},
     "jax.pmap": {"parallel"},
     "jax.devices": {"parallel"},
-    "jax.local_devices": {"parallel"},
+    "jax.local_devices": {"parallel", "processes"},
     "jax.device_count": {"parallel"},
     "jax.local_device_count": {"parallel"},
-    "jax.process_index": {"parallel"},
-    "jax.process_count": {"parallel"},
+    "jax.process_index": {"processes"},
+    "jax.process_count": {"processes"},
+    "jax.distributed": {"launch"},
+    "jax.experimental.multihost_utils": {"processes"},
     "jax.shard_map": {"parallel"},
     "jax.sharding": {"parallel"},
     "absl.flags": {"data.prepare"},
@@ -189,7 +204,7 @@ def test_names_that_belong_to_one_file(name):
 
 def test_the_owners_do_use_what_they_own():
     # Otherwise the reader of names above may have gone blind.
-    for owned in ("jax.interpreters", "jax.pmap", "jax.local_devices", "absl.flags"):
+    for owned in ("jax.interpreters", "jax.pmap", "jax.devices", "jax.distributed", "absl.flags"):
         for owner in ONLY_IN[owned]:
             found = any(used.startswith(owned) for used in names(SOURCES[owner]))
             assert found, f"at_jax.{owner} does not use {owned}: is the rule still needed?"

@@ -86,3 +86,19 @@ def test_evaluation_covers_every_example_once(batch_size):
 def test_evaluation_refuses_an_empty_batch_at_the_call():
     with pytest.raises(ValueError, match="expected 1 or more, got 0"):
         eval_batches(make(3), 0)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_evaluation_in_parts_covers_every_example_once(count):
+    split, size = (
+        make(13),
+        6,
+    )  # of three batches the last has one example: some parts are padding alone
+    whole = list(eval_batches(split, size))
+    parts = [list(eval_batches(split, size, (index, count))) for index in range(count)]
+    for batch, *pieces in zip(whole, *parts, strict=True):
+        for name in batch:
+            together = np.concatenate([piece[name] for piece in pieces])
+            np.testing.assert_array_equal(together, batch[name])
+    with pytest.raises(ValueError, match="count dividing the batch of 6, got"):
+        eval_batches(split, size, (0, 4))

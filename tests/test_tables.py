@@ -14,7 +14,7 @@ import filelock
 import pytest
 import small_run
 
-from at_jax import loop
+from at_jax import loop, run_directory
 from at_jax.tables import __main__ as program
 from at_jax.tables import command, markdown, pictures, plan, runner, studies, summary
 from at_jax.tables.paper import ACTIVATION, GRADIENT, MAPPINGS, Figure
@@ -313,7 +313,7 @@ def test_a_group_goes_on_without_the_one_that_fails(trained, tiny_tables, tmp_pa
     assert len(group) == 2
     first, second = group
     assert runner.failure_of(first)["reason"].startswith("NonFinite: step 3")
-    assert runner.result_of(second) and not runner.failure_of(
+    assert run_directory.read_result(second) and not runner.failure_of(
         second
     )  # alone, by train_and_evaluate
 
@@ -334,13 +334,13 @@ def test_progress_estimates_by_kind(trained, monkeypatch):
     table = tiny_table()
     all_cells = plan.cells_of(table, table.rows, plan.common_config(table), 5, out)
     took = {"none": 10.0, "at": 40.0}
-    real = runner.result_of
+    real = run_directory.read_result
 
     def result_of(workdir):
         result = real(workdir)
         return result and result | {"wall_seconds": took[result["method"]]}
 
-    monkeypatch.setattr(runner, "result_of", result_of)
+    monkeypatch.setattr(run_directory, "read_result", result_of)
     # 3 of 5 seeds of both rows and the teacher are there: 2 x 10 s + 2 x 40 s are left.
     assert runner.Progress(all_cells).line() == "7 of 11 cells done, 4 left, about 1:40"
 

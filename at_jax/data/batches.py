@@ -67,33 +67,40 @@ class TrainBatches:
         Raises:
           ValueError: The batch has no such part.
         """
-        index, count = shard
-        if count < 1 or not 0 <= index < count or self.batch_size % count:
-            raise ValueError(
-                f"shard: expected (index, count) with index < count and count dividing the batch of "
-                f"{self.batch_size}, got {shard}: choose a batch_size that all processes can share"
-            )
-        size = self.batch_size // count
-        position = np.arange(index * size, (index + 1) * size, dtype=np.int32)
-        images, labels = self.split.take(self.indices(step)[index * size : (index + 1) * size])
+        part = _part(self.batch_size, shard)
+        position = np.arange(self.batch_size, dtype=np.int32)[part]
+        images, labels = self.split.take(self.indices(step)[part])
         return {"image": images, "label": labels, "position": position}
 
 
-def eval_batches(split: Split, batch_size: int) -> Iterator[Batch]:
+def _part(batch_size: int, shard: tuple[int, int]) -> slice:
+    """The places in a batch that are one process's."""
+    index, count = shard
+    if count < 1 or not 0 <= index < count or batch_size % count:
+        raise ValueError(
+            f"shard: expected (index, count) with index < count and count dividing the batch of "
+            f"{batch_size}, got {shard}: choose a batch_size that all processes can share"
+        )
+    size = batch_size // count
+    return slice(index * size, (index + 1) * size)
+
+
+def eval_batches(split: Split, batch_size: int, shard: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
     """Yields every example exactly once, in order.
 
     All batches have one shape: the last is padded by repeating its images with weight 0.
 
     Args:
       split: N examples.
-      batch_size: B, at least 1.
+      batch_size: B, at least 1, of all processes.
+      shard: (index, count): which of `count` equal parts of every batch; b = B / count.
 
     Returns:
-      An iterator of ceil(N / B) batches: "image" uint8 (B, H, W, C), "label" int32 (B,) and
-      "weight" float32 (B,), 1 for an example and 0 for padding.
+      An iterator of ceil(N / B) batches: "image" uint8 (b, H, W, C), "label" int32 (b,) and
+      "weight" float32 (b,), 1 for an example and 0 for padding.
 
     Raises:
-      ValueError: `batch_size` is below 1.
+      ValueError: `batch_size` is below 1, or there is no such part.
 
     >>> split = Split(np.zeros((3, 2, 2, 1), np.uint8), np.arange(3, dtype=np.int32))
     >>> [b["weight"].tolist() for b in eval_batches(split, 2)]
@@ -104,14 +111,18 @@ def eval_batches(split: Split, batch_size: int) -> Iterator[Batch]:
             f"batch_size of evaluation: expected 1 or more, got {batch_size}: raise it"
         )
 
+    part = _part(batch_size, shard)
+
     # A generator of its own, so that the check above is made at the call.
     def batches() -> Iterator[Batch]:
-        place = np.arange(batch_size)
+        place = np.arange(batch_size)[part]
         for start in range(0, len(split), batch_size):
-            images, labels = split.take(np.arange(start, min(start + batch_size, len(split))))
-            real = len(labels)
-            if real < batch_size:
-                images, labels = images[place % real], labels[place % real]
+            real = min(batch_size, len(split) - start)
+            if real == batch_size:
+                images, labels = split.take(start + place)
+            else:  # images are taken, and decoded, once
+                once, again = np.unique(place % real, return_inverse=True)
+                images, labels = (x[again] for x in split.take(start + once))
             weight = (place < real).astype(np.float32)
             yield {"image": images, "label": labels, "weight": weight}
 

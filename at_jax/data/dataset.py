@@ -5,6 +5,7 @@ run that trains the teacher and the run that trains the student agree without te
 """
 
 import dataclasses
+import zlib
 from typing import Protocol
 
 import numpy as np
@@ -106,6 +107,19 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     evaluated_on: str = "test"
+
+    def summary(self) -> dict[str, object]:
+        """What tells whether two machines have the same data: sizes, labels, statistics."""
+        return {
+            "image shape": self.image_shape,
+            "class names": self.class_names,
+            # To a thousandth of a grey level: they are sums of many numbers.
+            "mean and std": [round(float(x), 3) for x in (*self.mean, *self.std)],
+            **{
+                f"{kind} images and labels": (len(split), zlib.crc32(split.labels.tobytes()))
+                for kind, split in (("training", self.train), ("test", self.test))
+            },
+        }
 
     @property
     def num_classes(self) -> int:

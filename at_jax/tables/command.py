@@ -14,7 +14,7 @@ from at_jax import experiment, loop, run_directory, settings
 from at_jax.report import say
 from at_jax.tables import markdown, pictures, plan, summary
 from at_jax.tables.plan import Cell
-from at_jax.tables.runner import failure_of, result_of, run_cells
+from at_jax.tables.runner import failure_of, run_cells
 from at_jax.tables.studies import TABLES, Row, Table
 
 # What a folder was begun with; another start must agree with it.
@@ -116,7 +116,7 @@ def job(options: argparse.Namespace) -> Job:
     if not options.merge:
         for cell in cells:
             run_directory.check(cell.workdir, cell.config.to_dict())
-        if not all(result_of(cell.workdir) for cell in cells):
+        if not all(run_directory.read_result(cell.workdir) for cell in cells):
             experiment.load_data(common)  # images that cannot be read would fail every cell
         run_directory.write_json(out / _PLAN, asked)
     return Job(

@@ -20,12 +20,6 @@ FAILURE = "failure.json"
 _SECONDS_BETWEEN_LOOKS = 5.0
 
 
-def result_of(workdir: pathlib.Path) -> dict[str, Any] | None:
-    """The result.json of a finished run, None before."""
-    path = workdir / run_directory.RESULT
-    return json.loads(path.read_text()) if path.exists() else None
-
-
 def failure_of(workdir: pathlib.Path) -> dict[str, Any] | None:
     """What stopped a run that failed, None where nothing did."""
     path = workdir / FAILURE
@@ -45,7 +39,7 @@ class Progress:
 
     def line(self) -> str:
         """For example ``3 of 13 cells done, 10 left, about 1:05:00``."""
-        results = {cell.name: result_of(cell.workdir) for cell in self._cells}
+        results = {cell.name: run_directory.read_result(cell.workdir) for cell in self._cells}
         done = [cell for cell in self._cells if results[cell.name]]
         failed = [c for c in self._cells if not results[c.name] and failure_of(c.workdir)]
         left = [c for c in self._cells if not results[c.name] and c not in failed]
@@ -87,10 +81,13 @@ def run_cells(
     # Teachers alone and first: what learns from one has to find it whole.
     first = [[cell] for cell in cells if cell.workdir in teachers or cell.row is None]
     rest = [c for c in cells if [c] not in first]
-    for group in [*first, *groups([cell for cell in rest if not result_of(cell.workdir)])]:
+    for group in [
+        *first,
+        *groups([cell for cell in rest if not run_directory.read_result(cell.workdir)]),
+    ]:
         is_teacher = group[0].workdir in teachers
         with _locked(group, wait=is_teacher) as mine:
-            mine = [cell for cell in mine if not result_of(cell.workdir)]
+            mine = [cell for cell in mine if not run_directory.read_result(cell.workdir)]
             if not mine:
                 continue
             _run_group(mine)
@@ -121,7 +118,9 @@ def _locked(group: Sequence[Cell], *, wait: bool) -> Iterator[list[Cell]]:
 def _run_group(group: list[Cell]) -> None:
     """Train cells in one program; those that fail are written down and left out of the next try."""
     while group:
-        unready = [cell for cell in group if cell.needs and result_of(cell.needs) is None]
+        unready = [
+            cell for cell in group if cell.needs and run_directory.read_result(cell.needs) is None
+        ]
         for cell in unready:
             _fail(cell, f"its teacher, {cell.needs}, is not finished", "")
         group = [cell for cell in group if cell not in unready]

@@ -10,7 +10,7 @@ import ml_collections
 from at_jax import run_directory
 from at_jax.tables.paper import Figure
 from at_jax.tables.plan import RUNS, Cell
-from at_jax.tables.runner import failure_of, result_of
+from at_jax.tables.runner import failure_of
 from at_jax.tables.studies import Row, Table
 
 _OF_A_SEED = (
@@ -52,7 +52,7 @@ def summarise(
       ``paper`` (error and status, or null), ``seeds`` (a dict a finished run), ``median``, ``mean``,
       ``lowest``, ``highest`` (null where nothing is finished), ``failed`` and ``missing`` seeds.
     """
-    first = next((r for cell in cells if (r := result_of(cell.workdir))), {})
+    first = next((r for cell in cells if (r := run_directory.read_result(cell.workdir))), {})
     return {
         "title": table.title,
         "data": label or common.data.name or pathlib.Path(common.data.data_dir).name or "digits",
@@ -82,7 +82,7 @@ def _paper(figure: Figure | None) -> dict[str, Any] | None:
 
 
 def _seed(cell: Cell) -> dict[str, Any]:
-    result = result_of(cell.workdir)
+    result = run_directory.read_result(cell.workdir)
     lines = run_directory.read_metrics(cell.workdir)
     return {key: result.get(key) for key in _OF_A_SEED} | {
         "errors": [line["test_error"] for line in lines]
@@ -90,7 +90,7 @@ def _seed(cell: Cell) -> dict[str, Any]:
 
 
 def _row(row: Row, cells: Sequence[Cell]) -> dict[str, Any]:
-    done = [cell for cell in cells if result_of(cell.workdir)]
+    done = [cell for cell in cells if run_directory.read_result(cell.workdir)]
     failed = [cell for cell in cells if cell not in done and failure_of(cell.workdir)]
     seeds = [_seed(cell) for cell in done]
     errors = [seed["test_error"] for seed in seeds]
@@ -118,7 +118,7 @@ def _teacher(cell: Cell, figure: Figure | None) -> dict[str, Any]:
         "name": cell.name,
         "teacher": cell.config.student,
         "paper": _paper(figure),
-        "run": _seed(cell) if result_of(cell.workdir) else None,
+        "run": _seed(cell) if run_directory.read_result(cell.workdir) else None,
     }
 
 
