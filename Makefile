@@ -14,7 +14,7 @@ MANUAL_DIR ?=
 # in fewer pieces (a WRN-16-1 step on 2 cores takes 0.28 s and not 0.33). Other systems ignore it.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: train test lint bench host-overhead data clean
+.PHONY: train test lint table bench host-overhead data clean
 .DELETE_ON_ERROR:
 
 train: $(VENV)/.train
@@ -28,6 +28,10 @@ test: $(VENV)/.test
 lint: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# For example: make table ARGS="digits --seeds 3"
+table: $(VENV)/.train
+	$(BIN)/python -m at_jax.tables $(ARGS)
 
 bench: $(VENV)/.train
 	$(BIN)/python -m benchmarks.double_backprop $(ARGS)

@@ -2,7 +2,6 @@
 
 import functools
 import pathlib
-import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,8 +14,8 @@ from at_jax import (
     data,
     experiment,
     methods,
+    outcome,
     parallel,
-    provenance,
     run_directory,
     settings,
 )
@@ -24,13 +23,10 @@ from at_jax.evaluation import evaluator
 from at_jax.experiment import Experiment
 from at_jax.interrupt import Interrupted
 from at_jax.pairing import Teacher
-from at_jax.report import duration, network_table, say
+from at_jax.report import network_table, say
 from at_jax.trainer import NonFinite, Trainer
 
 __all__ = ["Interrupted", "NonFinite", "evaluate", "train_and_evaluate", "train_together"]
-
-# Of result.json: what another start of a finished run does not change.
-_OF_THE_TRAINING = ("trained_together", "device", "versions", "commit", "finished")
 
 
 def train_and_evaluate(
@@ -64,8 +60,8 @@ def train_and_evaluate(
     workdir = pathlib.Path(workdir).expanduser().absolute()
     run, devices = _prepare(config, workdir, student, teacher)
     (wall_seconds,) = Trainer([(config, workdir, run)], devices, profile=profile).train()
-    return _finish(
-        run, config, workdir, wall_seconds, _teacher_error(run, config, devices), devices
+    return outcome.finish(
+        run, config, workdir, wall_seconds, outcome.teacher_error(run, config, devices), devices
     )
 
 
@@ -90,16 +86,16 @@ def train_together(
       NonFinite: naming the step and the term; its ``workdir`` is that of the run.
     """
     prepared = []
-    _check_together([config for config, _ in runs])
+    settings.check_together([config for config, _ in runs])
     for config, folder in runs:
         workdir = pathlib.Path(folder).expanduser().absolute()
         run, devices = _prepare(config, workdir, None, None, describe=not prepared)
         prepared.append((config, workdir, run))
     seconds = Trainer(prepared, devices).train()
     taught = next((each for each in prepared if each[2].teacher is not None), None)
-    teacher_error = _teacher_error(taught[2], taught[0], devices) if taught else None
+    teacher_error = outcome.teacher_error(taught[2], taught[0], devices) if taught else None
     return [
-        _finish(
+        outcome.finish(
             run, config, workdir, wall, teacher_error if run.teacher else None, devices, len(runs)
         )
         for (config, workdir, run), wall in zip(prepared, seconds, strict=True)
@@ -144,37 +140,6 @@ def _prepare(
         say(f"Now the student: {run.name}, method {config.method}.")
         run = experiment.assemble(config, dataset, student, student_name, known)
     return run, devices
-
-
-# What students of one program may differ in, by the first name of the key.
-_OWN = {
-    "student", "seed", "method", "optimizer", "kd", "at", "f_actt", "gradient_at", "flip_symmetry",
-    "min_l2", "transfer", "teacher",
-}  # fmt: skip
-
-
-def _check_together(configs: Sequence[ml_collections.ConfigDict]) -> None:
-    """Raise unless configs can share a program."""
-    first = run_directory.flatten(configs[0].to_dict())
-    for config in configs[1:]:
-        other = run_directory.flatten(config.to_dict())
-        for key in first:
-            if key.split(".")[0] not in _OWN and first[key] != other.get(key):
-                raise ValueError(
-                    f"students that are trained together must have one {key}, got {first[key]!r} and "
-                    f"{other.get(key)!r}: train them apart, or set it alike"
-                )
-    if len(orders := {settings.order_seed(config) for config in configs}) > 1:
-        raise ValueError(
-            "students that are trained together must see one order of images, got data.order_seed=-1 and "
-            f"the seeds {', '.join(map(str, sorted(orders)))}: set data.order_seed=0"
-        )
-    teachers = {c.teacher.checkpoint for c in configs if methods.needs_teacher(c.method)}
-    if len(teachers) > 1 or "" in teachers:
-        raise ValueError(
-            "students that are trained together must have one finished teacher, got teacher.checkpoint="
-            f"{' and '.join(map(repr, sorted(teachers)))}: train the teacher first and name its workdir"
-        )
 
 
 def evaluate(
@@ -287,63 +252,3 @@ def _describe(run: Experiment, config, devices) -> None:
         f"{dataset.num_classes} classes\n"
         f"  {config.epochs} epochs of {run.steps_per_epoch} steps on {parallel.describe(devices)}"
     )
-
-
-def _teacher_error(run: Experiment, config, devices) -> float | None:
-    if run.teacher is None:
-        return None
-    measure = evaluator(
-        run.teacher.module, run.prepare_eval, run.dataset.test, config.batch_size, devices
-    )
-    return measure(parallel.replicate(run.teacher.variables, devices))
-
-
-def _finish(
-    run: Experiment,
-    config,
-    workdir: pathlib.Path,
-    wall_seconds: float,
-    teacher_error: float | None,
-    devices: tuple[jax.Device, ...],
-    trained_together: int = 1,
-) -> dict[str, Any]:
-    """Write result.json, and say the three things that one wants to know."""
-    lines = run_directory.read_metrics(workdir)
-    if not lines or lines[-1]["step"] != run.steps:
-        raise ValueError(
-            f"{workdir / run_directory.METRICS} lacks the last epoch of a finished run: it was cut short; "
-            "measure the run with --evaluate, or train again in another --workdir"
-        )
-    speeds = [line["images_per_second"] for line in lines if line["images_per_second"]]
-    result = {
-        "student": run.name,
-        "method": config.method,
-        "test_error": lines[-1]["test_error"],
-        "best_test_error": min(line["test_error"] for line in lines),
-        "teacher_test_error": teacher_error,
-        "evaluated_on": run.dataset.evaluated_on,
-        "parameters": run.parameters,
-        "epochs": config.epochs,
-        "seed": config.seed,
-        "images_per_second": statistics.median(speeds) if speeds else None,
-        "wall_seconds": round(wall_seconds, 1),
-        "trained_together": trained_together,
-        "device": parallel.describe(devices),
-        "versions": provenance.versions(),
-        "commit": provenance.commit(),
-        "finished": provenance.now(),
-    }
-    if kept := run_directory.read_result(workdir):
-        # It was finished by an earlier start: what was true of that one stays.
-        result |= {key: kept[key] for key in _OF_THE_TRAINING if key in kept}
-    run_directory.write_json(workdir / run_directory.RESULT, result)
-    on = "" if run.dataset.evaluated_on == "test" else f" on the {run.dataset.evaluated_on} part"
-    if teacher_error is not None:
-        say(f"teacher error  {teacher_error:.2f} %{on}")
-    say(
-        f"{'' if config.method == 'none' else config.method + ' '}{run.name} error  "
-        f"{result['test_error']:.2f} %{on} (best {result['best_test_error']:.2f} %), "
-        f"{config.epochs} epochs in {duration(wall_seconds)}"
-    )
-    say(f"everything is in {workdir}")
-    return result

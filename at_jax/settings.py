@@ -1,7 +1,7 @@
 """What a config may say: the range of every value, and the config of a teacher."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ml_collections
@@ -142,3 +142,41 @@ def order_seed(config: ml_collections.ConfigDict) -> int:
     3
     """
     return config.seed if config.data.order_seed < 0 else config.data.order_seed
+
+
+# What students of one program may differ in, by the first name of the key.
+_MAY_DIFFER_TOGETHER = {
+    "student", "seed", "method", "optimizer", "kd", "at", "f_actt", "gradient_at", "flip_symmetry",
+    "min_l2", "transfer", "teacher",
+}  # fmt: skip
+
+
+def check_together(configs: Sequence[ml_collections.ConfigDict]) -> None:
+    """Raise unless the students of some configs can be trained in one program.
+
+    Args:
+      configs: one a student.
+
+    Raises:
+      ValueError: naming the key that stands in the way.
+    """
+    first = flatten(configs[0].to_dict())
+    for config in configs[1:]:
+        other = flatten(config.to_dict())
+        for key in first:
+            if key.split(".")[0] not in _MAY_DIFFER_TOGETHER and first[key] != other.get(key):
+                raise ValueError(
+                    f"students that are trained together must have one {key}, got {first[key]!r} and "
+                    f"{other.get(key)!r}: train them apart, or set it alike"
+                )
+    if len(orders := {order_seed(config) for config in configs}) > 1:
+        raise ValueError(
+            "students that are trained together must see one order of images, got data.order_seed=-1 and "
+            f"the seeds {', '.join(map(str, sorted(orders)))}: set data.order_seed=0"
+        )
+    teachers = {c.teacher.checkpoint for c in configs if methods.needs_teacher(c.method)}
+    if len(teachers) > 1 or "" in teachers:
+        raise ValueError(
+            "students that are trained together must have one finished teacher, got teacher.checkpoint="
+            f"{' and '.join(map(repr, sorted(teachers)))}: train the teacher first and name its workdir"
+        )

@@ -64,9 +64,12 @@ MAY_IMPORT = {
         "evaluation", "experiment", "interrupt", "ledger", "parallel", "processes", "profiling",
         "report", "run_directory", "settings", "state", "step",
     },
+    "outcome": {
+        "evaluation", "experiment", "parallel", "provenance", "report", "run_directory",
+    },
     "loop": {
-        "checkpoint", "data", "evaluation", "experiment", "interrupt", "methods", "pairing",
-        "parallel", "provenance", "report", "run_directory", "settings", "trainer",
+        "checkpoint", "data", "evaluation", "experiment", "interrupt", "methods", "outcome",
+        "pairing", "parallel", "report", "run_directory", "settings", "trainer",
     },
     # A program on top of it, as train.py is; it alone knows configs/.
     "tables": {"experiment", "figures", "loop", "methods", "report", "run_directory", "settings"},

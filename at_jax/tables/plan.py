@@ -100,6 +100,7 @@ def common_config(
       ValueError: for an unknown key, or a value that cannot be.
     """
     config = table.config()
+    config.runtime.figures = False  # a table has pictures of its own
     if source:
         is_folder = pathlib.Path(source).expanduser().is_dir()
         if not is_folder and ("/" in source.rstrip("/") and source.startswith(("/", ".", "~"))):
