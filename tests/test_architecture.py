@@ -51,6 +51,7 @@ MAY_IMPORT = {
         "checkpoint", "data", "methods", "models", "objective", "pairing", "parallel",
         "run_directory", "schedules", "state", "step", "terms",
     },
+    "figures": {"methods"},
     "resume": {"checkpoint", "experiment", "report", "state"},
     "trainer": {
         "checkpoint", "data", "evaluation", "experiment", "interrupt", "metrics", "parallel",
