@@ -56,7 +56,7 @@ _STYLE = {
     "legend.frameon": False,
     "text.parse_math": False,
 }
-_DPI = 110.0
+DPI = 110.0
 _MOST_PIXELS = 2400  # of the longer side: what a screen shows, and a file of some hundred KB
 
 
@@ -157,7 +157,7 @@ def save(figure: "Figure", path: str | pathlib.Path) -> None:
     path = pathlib.Path(path).expanduser()
     if path.suffix.lower() != ".png":
         raise ValueError(f"a figure is written as .png, got {str(path)!r}: choose another name")
-    dpi = min(_DPI, _MOST_PIXELS / max(figure.get_size_inches()))
+    dpi = min(DPI, _MOST_PIXELS / max(figure.get_size_inches()))
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
