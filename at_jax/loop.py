@@ -12,6 +12,7 @@ import ml_collections
 from at_jax import checkpoint, data, experiment, methods, parallel, run_directory, settings
 from at_jax.evaluation import evaluator
 from at_jax.experiment import Experiment
+from at_jax.figures import of_run
 from at_jax.interrupt import Interrupted
 from at_jax.pairing import Teacher
 from at_jax.report import duration, network_table, say
@@ -232,5 +233,7 @@ def _finish(run: Experiment, config, workdir, devices, wall_seconds: float) -> d
         f"{result['test_error']:.2f} %{on} (best {result['best_test_error']:.2f} %), "
         f"{config.epochs} epochs in {duration(wall_seconds)}"
     )
+    if config.runtime.figures:
+        of_run.draw(workdir, run, result)
     say(f"everything is in {workdir}")
     return result

@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "gradients": {"maps", "precision"},
     "models": {"conv", "intermediates", "precision"},
     "weights": {"models"},
+    "agreement": {"maps"},
     # Training.
     "objective": {"gradients", "losses", "intermediates", "terms"},
     "state": {"objective"},
@@ -51,15 +52,19 @@ MAY_IMPORT = {
         "checkpoint", "data", "methods", "models", "objective", "pairing", "parallel",
         "run_directory", "schedules", "state", "step", "terms",
     },
-    "figures": {"methods"},
+    # Pictures of networks and runs: it opens runs as anyone may, and says nothing to those who train.
+    "figures": {
+        "agreement", "checkpoint", "data", "experiment", "gradients", "intermediates", "losses",
+        "maps", "methods", "models", "report", "run_directory", "version", "weights",
+    },
     "resume": {"checkpoint", "experiment", "report", "state"},
     "trainer": {
         "checkpoint", "data", "evaluation", "experiment", "interrupt", "metrics", "parallel",
         "profiling", "report", "resume", "run_directory", "state", "step",
     },
     "loop": {
-        "checkpoint", "data", "evaluation", "experiment", "interrupt", "methods", "pairing",
-        "parallel", "report", "run_directory", "settings", "trainer",
+        "checkpoint", "data", "evaluation", "experiment", "figures", "interrupt", "methods",
+        "pairing", "parallel", "report", "run_directory", "settings", "trainer",
     },
 }  # fmt: skip
 

@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
                 figure = curves.draw([curves.read(run) for run in args.runs])
             else:
                 figure = _grid(args)
-            canvas.save(figure, args.out)
+            canvas.save(figure, args.out, photographs=args.what != "curves")
     except (ValueError, ModuleNotFoundError) as error:
         if not _is_ours(error):
             raise  # a fault of the program: its traceback is what helps
@@ -146,9 +146,6 @@ def _networks(args: argparse.Namespace) -> tuple[list[networks.Network], dict[st
         networks.check_images(shown)
     if names:
         shown[0].description["class_names"] = names
-    known = shown[0].description.get("class_names")
-    for network in shown[1:]:
-        network.description.setdefault("class_names", known)
     return shown, config
 
 

@@ -144,12 +144,13 @@ def figure(
     return made, made.subplots(rows, columns, squeeze=False, **kwargs)
 
 
-def save(figure: "Figure", path: str | pathlib.Path) -> None:
+def save(figure: "Figure", path: str | pathlib.Path, *, photographs: bool = False) -> None:
     """Write a figure as a PNG file, atomically: a reader sees the old file or the new one.
 
     Args:
       figure: of :func:`figure`.
       path: ends in ``.png``; its folder is made where it is missing.
+      photographs: keep all colours. A chart is as well told by 256 of them, in a third of the size.
 
     Raises:
       ValueError: if the name ends otherwise, or the file cannot be written.
@@ -157,11 +158,19 @@ def save(figure: "Figure", path: str | pathlib.Path) -> None:
     path = pathlib.Path(path).expanduser()
     if path.suffix.lower() != ".png":
         raise ValueError(f"a figure is written as .png, got {str(path)!r}: choose another name")
-    dpi = min(DPI, _MOST_PIXELS / max(figure.get_size_inches()))
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    figure.set_dpi(min(DPI, _MOST_PIXELS / max(figure.get_size_inches())))
+    drawn = FigureCanvasAgg(figure)
+    drawn.draw()
+    picture = Image.fromarray(np.asarray(drawn.buffer_rgba())).convert("RGB")
+    if not photographs:
+        picture = picture.quantize(256)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(temporary, format="png", dpi=dpi, pil_kwargs={"optimize": True})
+        picture.save(temporary, format="PNG", optimize=True)
         os.replace(temporary, path)
     except OSError as error:
         raise ValueError(

@@ -122,7 +122,7 @@ def _teachers(panel, runs: Sequence[Run]) -> None:
 
 def _finish(panel, key: str, runs: Sequence[Run]) -> None:
     """Title, axes and their ranges."""
-    title = _TITLES.get(key) or key.removeprefix(_TERM).replace("_", " ") + ", before its weight"
+    title = _TITLES.get(key) or key.removeprefix(_TERM).replace("_", " ") + ", unweighted"
     if key == "test_error" and all(run.evaluated_on == "validation" for run in runs):
         title = title.replace("test", "validation")
     panel.set_title(title, loc="left")
@@ -132,6 +132,7 @@ def _finish(panel, key: str, runs: Sequence[Run]) -> None:
         panel.set_ylim(bottom=0)
     elif values and min(values) > 0 and max(values) > 10 * min(values):
         panel.set_yscale("log")
+        panel.yaxis.set_major_formatter("{x:g}")  # the default one writes formulas
     elif values and min(values) >= 0:
         panel.set_ylim(bottom=0)
     panel.locator_params(axis="x", integer=True)

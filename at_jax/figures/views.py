@@ -121,7 +121,7 @@ def captions(
             right = named == label
             colour = (canvas.RIGHT if right else canvas.WRONG) if known else "black"
             sign = ("✓ " if right else "✗ ") if known else ""
-            lines.append(grid.Line(f"{sign}{network.title}: {network.class_name(named)}", colour))
+            lines.append(grid.Line(f"{sign}{network.title}: {shown[0].class_name(named)}", colour))
         rows.append(lines)
     return rows
 
