@@ -155,9 +155,8 @@ def _pictures(args, student: networks.Network, config) -> pictures.Pictures:
         known = student.description.get("class_names") or ()
         return pictures.from_files(paths, student.image_shape, known)
     # Decoded on the way: a few images are wanted, not a data set in memory.
-    config = ml_collections.ConfigDict(config)
-    config.update({"data": {"memory_limit_mb": 0}})
-    dataset = experiment.load_data(config)
+    lazily = {**config, "data": {**config["data"], "memory_limit_mb": 0}}
+    dataset = experiment.load_data(ml_collections.ConfigDict(lazily))
     student.description.setdefault("class_names", list(dataset.class_names))
     if args.what == "mappings":
         if not 0 <= args.index < len(dataset.test):

@@ -170,7 +170,7 @@ def save(figure: "Figure", path: str | pathlib.Path, *, photographs: bool = Fals
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(temporary, format="PNG", optimize=True)
+        picture.save(temporary, format="PNG")
         os.replace(temporary, path)
     except OSError as error:
         raise ValueError(

@@ -142,11 +142,12 @@ def _finish(panel, key: str, runs: Sequence[Run]) -> None:
 def _names(runs: Sequence[Run]) -> list[str]:
     """By method, and by what else it takes to tell runs of one method apart."""
     names = [canvas.label(run.method) for run in runs]
-    for detail in (
-        lambda run: run.config.get("student", ""),
+    details = (
+        lambda run: run.config["student"],
         lambda run: f"seed {run.config['seed']}",
         lambda run: run.name,
-    ):
+    )
+    for detail in details:
         counts = collections.Counter(names)
         if all(count == 1 for count in counts.values()):
             break
@@ -155,5 +156,5 @@ def _names(runs: Sequence[Run]) -> list[str]:
     return names
 
 
-def _holds_out(config: dict[str, Any]) -> bool:
-    return bool(config.get("data", {}).get("validation_examples"))
+def _holds_out(stored: dict[str, Any]) -> bool:
+    return bool(stored.get("data", {}).get("validation_examples"))

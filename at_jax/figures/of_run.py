@@ -87,7 +87,7 @@ def _draw(
         )
     text = report_page.page(
         result=result,
-        config=run_directory.flatten(config),
+        keys=run_directory.flatten(config),
         pictures=drawn,
         labels=run.dataset.class_names,
         confusion=found.confusion,

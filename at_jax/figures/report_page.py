@@ -37,10 +37,8 @@ h2 {{ font-size: 1.15rem; margin: 2rem 0 .5rem; border-bottom: 1px solid #ccc; }
 table {{ border-collapse: collapse; }}
 th, td {{ padding: .25rem .6rem; text-align: left; border-bottom: 1px solid #e4e4e4;
   vertical-align: top; }}
-td.number, th.number {{ text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }}
 .confusion td, .confusion th {{ text-align: center; border: 1px solid #fff; white-space: nowrap; }}
-img {{ display: block; max-width: 100%; height: auto; }}
-img.wide {{ max-width: none; width: 100%; min-width: 44rem; }}
+img {{ display: block; width: 100%; min-width: 40rem; height: auto; }}
 .result {{ font-size: 1.25rem; font-weight: 600; }}
 .quiet {{ color: #595959; font-size: .9rem; }}
 .two {{ display: grid; gap: 0 2rem;
@@ -48,14 +46,13 @@ img.wide {{ max-width: none; width: 100%; min-width: 44rem; }}
 summary {{ cursor: pointer; }}
 </style>
 </head>
-<body>
-"""
+<body>"""
 
 
 def page(
     *,
     result: Mapping[str, Any],
-    config: Mapping[str, Any],
+    keys: Mapping[str, Any],
     pictures: Mapping[str, pathlib.Path],
     labels: Sequence[str],
     confusion: np.ndarray,
@@ -67,7 +64,7 @@ def page(
 
     Args:
       result: as in result.json.
-      config: dotted key -> value.
+      keys: of the config, dotted, and their values.
       pictures: heading -> PNG file, put into the page.
       labels: K names of classes.
       confusion: ``(K, K)``, a row a true class.
@@ -102,7 +99,7 @@ def page(
         f"<h2>Confusion of classes, {images:,} {on} images</h2>",
         _confusion(confusion, labels),
         "<h2>Config</h2><details><summary>every key</summary>",
-        _table([(key, _value(value)) for key, value in config.items()]),
+        _table([(key, _value(value)) for key, value in keys.items()]),
         "</details></body></html>\n",
     ]
     return "\n".join(parts)
@@ -187,9 +184,11 @@ def _table(rows: Sequence[tuple[str, str]]) -> str:
 
 
 def _picture(path: pathlib.Path, alt: str) -> str:
-    inline = base64.b64encode(path.read_bytes()).decode()
+    content = path.read_bytes()
+    width = int.from_bytes(content[16:20], "big")  # where every PNG file says it
+    inline = base64.b64encode(content).decode()
     return (
-        f'<div class="scroll"><img class="wide" alt="{html.escape(alt)}" '
+        f'<div class="scroll"><img style="max-width:{width}px" alt="{html.escape(alt)}" '
         f'src="data:image/png;base64,{inline}"></div>'
     )
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from at_jax.figures import canvas, grid, networks
+from at_jax.figures import canvas, cells, grid, networks
 from at_jax.figures.networks import Network
 from at_jax.figures.pictures import UNKNOWN, Pictures
 
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 MAPPINGS = (("sum", 1), ("sum", 2), ("sum", 4), ("max", 1))
 _EVEN = "Each map is divided by its root mean square: 1 is a map that favours no position."
 _OPAQUE = 1.0
-_MOST_SENSITIVE = 0.995  # a few pixels hold the largest gradients by far; their colour is the top's
+# A few positions hold the largest values by far: of the scale's upper end all else would be dark.
+_QUANTILE = 0.995
+_CLIPPED = "The largest half percent of the values of a scale share its last colour."
 
 
 def attention(
@@ -54,13 +56,14 @@ def attention(
         for network, look, partners in zip(shown, looks, paired, strict=True):
             other = partners[point]
             head = network.title if other == point else f"{network.title} {other}"
-            columns.append(grid.Column(f"{point} ({size})", head, grid.even(look[1][other])))
+            columns.append(cells.Column(f"{point} ({size})", head, cells.even(look[1][other])))
     return grid.draw(
         pictures.shown,
         columns,
         captions(shown, [look[0] for look in looks], pictures),
         title=title,
-        note=f"Attention maps {formula(kind, p)} over the image. {_EVEN}",
+        note=f"Attention maps {formula(kind, p)} over the image. {_EVEN} {_CLIPPED}",
+        quantile=_QUANTILE,
     )
 
 
@@ -68,7 +71,7 @@ def gradients(shown: Sequence[Network], pictures: Pictures, *, title: str) -> "F
     """The grid of |J| summed over channels: where a small change of a pixel changes the loss most."""
     looks = [network.sensitive(pictures.images, pictures.labels) for network in shown]
     columns = [
-        grid.Column("|J|, summed over channels", network.title, grid.even(j))
+        cells.Column("|J|, summed over channels", network.title, cells.even(j))
         for network, (_, j) in zip(shown, looks, strict=True)
     ]
     return grid.draw(
@@ -77,9 +80,9 @@ def gradients(shown: Sequence[Network], pictures: Pictures, *, title: str) -> "F
         captions(shown, [logits for logits, _ in looks], pictures),
         title=title,
         note="|J|, the input gradient of the cross-entropy: bright where the loss is sensitive. "
-        f"{_EVEN} The brightest half percent of the pixels share one colour.",
+        f"{_EVEN} {_CLIPPED}",
         opacity=_OPAQUE,
-        quantile=_MOST_SENSITIVE,
+        quantile=_QUANTILE,
     )
 
 
@@ -89,7 +92,7 @@ def mappings(shown: Sequence[Network], pictures: Pictures, *, title: str) -> "Fi
     for network in shown:
         for kind, p in MAPPINGS:
             answer, looked = network.look(pictures.images[:1], kind=kind, p=p)
-            values[formula(kind, p)] += [grid.even(q)[0] for q in looked.values()]
+            values[formula(kind, p)] += [cells.even(q)[0] for q in looked.values()]
         logits.append(answer)
         rows += [
             [grid.Line(network.title, bold=True), grid.Line(f"{name} ({'x'.join(map(str, size))})")]
@@ -99,10 +102,11 @@ def mappings(shown: Sequence[Network], pictures: Pictures, *, title: str) -> "Fi
     rows[0] = [*rows[0], *first]
     return grid.draw(
         [pictures.shown[0]] * len(rows),
-        [grid.Column(name, "", maps) for name, maps in values.items()],
+        [cells.Column(name, "", maps) for name, maps in values.items()],
         rows,
         title=title,
-        note=f"One image, four mappings from activations to a map. {_EVEN}",
+        note=f"One image, four mappings from activations to a map. {_EVEN} {_CLIPPED}",
+        quantile=_QUANTILE,
     )
 
 
