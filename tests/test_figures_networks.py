@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import optax
 import pytest
-import small_run
+from own_modules import Tapped
 
 from at_jax import state
 from at_jax.figures import networks
@@ -16,7 +16,7 @@ from at_jax.objective import Objective
 
 
 def test_a_run_gives_its_student_and_its_teacher(finished):
-    workdir, result, _ = finished
+    workdir, *_ = finished
     student, teacher = networks.of_run(workdir), networks.teacher_of(workdir)
     assert (student.title, teacher.title) == ("attention transfer", "teacher")
     assert student.image_shape == teacher.image_shape == (16, 16, 1)
@@ -25,12 +25,12 @@ def test_a_run_gives_its_student_and_its_teacher(finished):
     assert networks.teacher_of(workdir / "teacher") is None
 
 
-def test_the_student_before_training_is_the_one_that_training_began_with(finished):
-    student = networks.of_run(finished[0])
-    untrained = networks.before_training(student, small_run.config().seed)
-    began = state.create(
-        Objective(student.module), optax.sgd(0.1), jax.random.key(0), (16, 16, 1), {}
-    )
+def test_the_student_before_training_is_the_one_that_training_began_with():
+    module = Tapped()
+    student = networks.Network("student", module, None, {"image_shape": [8, 8, 1]})
+    untrained = networks.before_training(student, 5)
+    key = jax.random.key(5)
+    began = state.create(Objective(module), optax.sgd(0.1), key, (8, 8, 1), {})
     chex.assert_trees_all_close(untrained.variables["params"], began.params["student"], atol=1e-6)
     assert untrained.title == networks.UNTRAINED
 

@@ -1,7 +1,6 @@
 """What a run draws when it ends, and that drawing never stops it."""
 
 import json
-import pathlib
 import re
 import sys
 
@@ -11,8 +10,8 @@ import small_run
 from own_modules import Tapped, Untapped
 from PIL import Image
 
-from at_jax import agreement, checkpoint, data, experiment, figures, loop
-from at_jax.figures import networks, of_run, summary
+from at_jax import agreement, checkpoint, data, experiment, loop
+from at_jax.figures import attention, of_run, summary
 
 
 @pytest.fixture
@@ -40,8 +39,7 @@ def test_the_agreement_on_the_page_is_that_of_the_networks(finished):
     for where in (workdir, workdir / "teacher"):
         module, variables, described = checkpoint.open_run(where)
         images = data.normalize(test.images, described["mean"], described["std"])
-        logits = np.asarray(module.apply(variables, images, train=False))
-        seen.append((logits, figures.attention_maps(module, variables, images)))
+        seen.append(attention.answers_and_maps(module, variables, images))
     (logits_s, maps_s), (logits_t, maps_t) = seen
     text = (workdir / "report.html").read_text()
     same = np.mean(logits_s.argmax(-1) == logits_t.argmax(-1))
@@ -55,21 +53,11 @@ def test_the_agreement_on_the_page_is_that_of_the_networks(finished):
     assert 100 * wrong == pytest.approx(result["test_error"])
 
 
-def test_a_finished_run_is_drawn_once(finished, said):
-    workdir, _, _ = finished
-    before = (workdir / "report.html").stat().st_mtime_ns
-    loop.train_and_evaluate(small_run.config(runtime__figures=True), workdir)
-    assert (workdir / "report.html").stat().st_mtime_ns == before
-    (workdir / "curves.png").unlink()
-    loop.train_and_evaluate(small_run.config(runtime__figures=True), workdir)
-    assert (workdir / "curves.png").exists() and not said
-
-
-def _small(tmp_path, **more):
+def _small(tmp_path, student=None, **more):
     config = small_run.config(
         method="none", epochs=1, data__train_examples=20, optimizer__drop_epochs=(), **more
     )
-    return loop.train_and_evaluate(config, tmp_path, student=Tapped())
+    return loop.train_and_evaluate(config, tmp_path, student=student or Tapped())
 
 
 def test_drawing_can_be_turned_off(tmp_path, compiled_once, said):
@@ -97,27 +85,32 @@ def test_an_error_in_drawing_is_one_line(finished, said, monkeypatch):
     monkeypatch.setattr(of_run, "_is_drawn", lambda *_: False)
     result = loop.train_and_evaluate(small_run.config(runtime__figures=True), finished[0])
     assert result == finished[1]
-    assert said[0].startswith("no pictures (RuntimeError: two lines)") and len(said) == 1
+    assert len(said) == 2 and said[0] == said[1]  # the teacher's, the student's
+    assert said[0].startswith("no pictures (RuntimeError: two lines): --config.runtime.figures")
 
 
-@pytest.mark.parametrize("student", [Tapped(), Untapped()], ids=["tapped", "untapped"])
-def test_a_module_of_the_users_own_is_drawn(tmp_path, compiled_once, said, student):
-    config = small_run.config(
-        method="none", epochs=1, data__train_examples=20, optimizer__drop_epochs=(),
-        runtime__figures=True,
-    )  # fmt: skip
-    loop.train_and_evaluate(config, tmp_path, student=student)
-    assert not said and (tmp_path / "report.html").exists()
-    assert (tmp_path / "attention.png").exists() == isinstance(student, Tapped)
+def test_a_module_of_the_users_own_is_drawn_and_only_once(tmp_path, compiled_once, said):
+    _small(tmp_path, runtime__figures=True)
+    page = tmp_path / "report.html"
+    before = page.stat().st_mtime_ns
+    _small(tmp_path, runtime__figures=True)
+    assert page.stat().st_mtime_ns == before
+    (tmp_path / "curves.png").unlink()
+    _small(tmp_path, runtime__figures=True)
+    assert (tmp_path / "curves.png").exists() and page.stat().st_mtime_ns > before and not said
+
+
+def test_a_network_without_taps_gets_a_page_without_maps(tmp_path, compiled_once, said):
+    _small(tmp_path, student=Untapped(), runtime__figures=True)
+    assert not said and (tmp_path / "report.html").read_text().count("base64,") == 1
+    assert not (tmp_path / "attention.png").exists()
 
 
 class Answers:
     """A network that reads its answer out of the image's first pixel."""
 
-    description = {"num_classes": 3}
-
     def __init__(self, shift):
-        self.shift = shift
+        self.shift, self.description = shift, {"num_classes": 3}
 
     def look(self, images):
         named = (images[:, 0, 0, 0] + self.shift) % 3
@@ -137,8 +130,3 @@ def test_every_image_counts_once_and_many_are_thinned_out():
     other = summary.measure(Answers(0), Answers(1), split, batch=3, most=100)
     assert other.agreement.top1 == 0
     assert len(summary.measure(Answers(0), None, split, batch=2, most=4).predictions) == 4
-
-
-def test_titles_of_networks_are_what_drawings_rely_on():
-    assert len({networks.STUDENT, networks.TEACHER, networks.UNTRAINED}) == 3
-    assert pathlib.Path(of_run.REPORT).suffix == ".html"

@@ -1,6 +1,7 @@
 """What is drawn, as arrays: attention maps at every transfer point, and input gradients."""
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -25,6 +26,19 @@ def check_kind(kind: str, p: float) -> None:
         )
     if isinstance(p, bool) or not isinstance(p, int | float) or not 1 <= p < float("inf"):
         raise ValueError(f"p must be a number of at least 1, got {p!r}: the paper draws 1, 2 and 4")
+
+
+def check_taps(model: nn.Module, looked: Mapping[str, Any]) -> None:
+    """Raise unless a network taps something that can be drawn.
+
+    Raises:
+      ValueError: saying how.
+    """
+    if not looked:
+        raise ValueError(
+            f"{type(model).__name__} taps no transfer point: tap the activations to draw with "
+            "at_jax.intermediates.tap"
+        )
 
 
 def attention_maps(
@@ -54,22 +68,18 @@ def attention_maps(
     {'pixels': array([[[12., 12.],
             [12., 12.]]], dtype=float32)}
     """
-    return answers_and_maps(model, variables, images, kind=kind, p=p)[1]
+    looked = answers_and_maps(model, variables, images, kind=kind, p=p)[1]
+    check_taps(model, looked)
+    return looked
 
 
 def answers_and_maps(
     model: nn.Module, variables: Any, images: Any, *, kind: str = "sum", p: float = 2
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """As :func:`attention_maps`, with the logits ``(B, K)`` of the same forward pass before them."""
+    """As :func:`attention_maps`, after the logits ``(B, K)`` of the same pass; no taps, no maps."""
     check_kind(kind, p)
     found = _look(variables, jnp.asarray(images), model=model, kind=kind, p=p)
-    logits, looked = jax.device_get(found)
-    if not looked:
-        raise ValueError(
-            f"{type(model).__name__} taps no transfer point: tap the activations to draw with "
-            "at_jax.intermediates.tap"
-        )
-    return logits, looked
+    return jax.device_get(found)
 
 
 def gradient_maps(

@@ -35,7 +35,7 @@ def draw(workdir: pathlib.Path, run: Experiment, result: Mapping[str, Any]) -> b
     """
     try:
         fingerprint = f"run {zlib.crc32(json.dumps(result, sort_keys=True).encode()):08x}"
-        if not _is_drawn(workdir, fingerprint):
+        if not _is_drawn(workdir, run, fingerprint):
             with canvas.style():
                 _draw(workdir, run, result, fingerprint)
     except (
@@ -47,8 +47,8 @@ def draw(workdir: pathlib.Path, run: Experiment, result: Mapping[str, Any]) -> b
     return True
 
 
-def _is_drawn(workdir: pathlib.Path, fingerprint: str) -> bool:
-    files = [workdir / name for name in (ATTENTION, CURVES, REPORT)]
+def _is_drawn(workdir: pathlib.Path, run: Experiment, fingerprint: str) -> bool:
+    files = [workdir / name for name in (*((ATTENTION,) if run.taps else ()), CURVES, REPORT)]
     return all(path.exists() for path in files) and fingerprint in files[-1].read_text()
 
 

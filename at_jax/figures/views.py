@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from at_jax.figures import attention as maps
 from at_jax.figures import canvas, cells, grid, networks
 from at_jax.figures.networks import Network
 from at_jax.figures.pictures import UNKNOWN, Pictures
@@ -46,6 +47,7 @@ def attention(
       ValueError: if student and another network cannot be paired.
     """
     looks = [network.look(pictures.images, kind=kind, p=p, batch=batch) for network in shown]
+    maps.check_taps(shown[0].module, looks[0][1])
     names = [tuple(look[1]) for look in looks]
     columns = []
     student = names[0]
@@ -102,7 +104,7 @@ def mappings(shown: Sequence[Network], pictures: Pictures, *, title: str) -> "Fi
     rows[0] = [*rows[0], *first]
     return grid.draw(
         [pictures.shown[0]] * len(rows),
-        [cells.Column(name, "", maps) for name, maps in values.items()],
+        [cells.Column(name, "", q) for name, q in values.items()],
         rows,
         title=title,
         note=f"One image, four mappings from activations to a map. {_EVEN} {_CLIPPED}",
