@@ -77,9 +77,17 @@ def answers_and_maps(
     model: nn.Module, variables: Any, images: Any, *, kind: str = "sum", p: float = 2
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """As :func:`attention_maps`, after the logits ``(B, K)`` of the same pass; no taps, no maps."""
-    check_kind(kind, p)
-    found = _look(variables, jnp.asarray(images), model=model, kind=kind, p=p)
-    return jax.device_get(found)
+    logits, (looked,) = answers_and_mappings(model, variables, images, ((kind, p),))
+    return logits, looked
+
+
+def answers_and_mappings(
+    model: nn.Module, variables: Any, images: Any, mappings: tuple[tuple[str, float], ...]
+) -> tuple[np.ndarray, tuple[dict[str, np.ndarray], ...]]:
+    """As :func:`answers_and_maps`, several ``(kind, p)`` of one forward pass."""
+    for kind, p in mappings:
+        check_kind(kind, p)
+    return jax.device_get(_look(variables, jnp.asarray(images), model=model, mappings=mappings))
 
 
 def gradient_maps(
@@ -111,13 +119,14 @@ def gradient_maps(
     )
 
 
-@functools.partial(jax.jit, static_argnames=("model", "kind", "p"))
-def _look(variables, images, *, model, kind, p):
+@functools.partial(jax.jit, static_argnames=("model", "mappings"))
+def _look(variables, images, *, model, mappings):
     logits, mutated = model.apply(
         variables, images, train=False, mutable=[intermediates.COLLECTION]
     )
     taps = intermediates.collect(mutated)
-    return logits, {name: KINDS[kind](a, p=p) for name, a in taps.items()}
+    maps_ = tuple({name: KINDS[kind](a, p=p) for name, a in taps.items()} for kind, p in mappings)
+    return logits, maps_
 
 
 @functools.partial(jax.jit, static_argnames="model")

@@ -92,9 +92,13 @@ def mappings(shown: Sequence[Network], pictures: Pictures, *, title: str) -> "Fi
     """One image through F_sum, F_sum^2, F_sum^4 and F_max at every transfer point, a row a point."""
     rows, values, logits = [], {formula(*m): [] for m in MAPPINGS}, []
     for network in shown:
-        for kind, p in MAPPINGS:
-            answer, looked = network.look(pictures.images[:1], kind=kind, p=p)
-            values[formula(kind, p)] += [cells.even(q)[0] for q in looked.values()]
+        normalised = network.normalize(pictures.images[:1])
+        answer, several = maps.answers_and_mappings(
+            network.module, network.variables, normalised, MAPPINGS
+        )
+        maps.check_taps(network.module, several[0])
+        for mapping, looked in zip(MAPPINGS, several, strict=True):
+            values[formula(*mapping)] += [cells.even(q)[0] for q in looked.values()]
         logits.append(answer)
         rows += [
             [grid.Line(network.title, bold=True), grid.Line(f"{name} ({'x'.join(map(str, size))})")]
