@@ -215,6 +215,7 @@ def test_importing_needs_jax_flax_optax_and_chex_alone():
     blocked += ["tensorboardX", "tqdm", "matplotlib", "safetensors"]
     # None in sys.modules makes an import fail as if the package were not installed.
     code = f"import sys; sys.modules.update(dict.fromkeys({blocked})); import at_jax; "
+    code += "import at_jax.agreement, at_jax.figures; "
     code += "import at_jax.step, at_jax.parallel, at_jax.weights, at_jax.schedules, at_jax.state"
     done = subprocess.run(
         [sys.executable, "-c", code],
