@@ -105,7 +105,7 @@ def test_what_cannot_work_is_one_line(finished, tmp_path, monkeypatch, capsys, a
     monkeypatch.chdir(tmp_path)
     # All of it is found before anything is computed.
     monkeypatch.setattr(networks.Network, "look", None)
-    monkeypatch.setattr(networks, "before_training", lambda student, seed: student)
+    monkeypatch.setattr(networks, "before_training", None)
     assert command.main([a.replace("RUN", str(finished[0])) for a in arguments]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and message in error

@@ -73,7 +73,9 @@ def test_without_matplotlib_a_run_says_one_line_and_goes_on(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     result = _small(tmp_path, runtime__figures=True)
     (line,) = said
-    assert re.fullmatch(r"no pictures \(.*matplotlib.*\): --config.runtime.figures=False .*", line)
+    assert re.fullmatch(
+        r"no pictures \(.*needs matplotlib: pip .*\): --config.runtime.figures=False .*", line
+    )
     assert json.loads((tmp_path / "result.json").read_text()) == result
 
 

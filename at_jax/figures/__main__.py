@@ -104,11 +104,12 @@ def _grid(args: argparse.Namespace):
     shown, config = _networks(args)
     chosen = _pictures(args, shown[0], config)
     what = f"{config['student']} ({canvas.label(config['method'])})" if config else shown[0].title
+    if args.what == "mappings":
+        return views.mappings(shown, chosen, title=f"Four mappings of {what}")
+    if config and not args.compare:
+        shown.insert(1, networks.before_training(shown[0], config["seed"]))
     if args.what == "gradients":
         return views.gradients(shown, chosen, title=f"Where {what} is sensitive")
-    if args.what == "mappings":
-        kept = [network for network in shown if network.title != networks.UNTRAINED]
-        return views.mappings(kept, chosen, title=f"Four mappings of {what}")
     return views.attention(
         shown,
         chosen,
@@ -135,12 +136,9 @@ def _networks(args: argparse.Namespace) -> tuple[list[networks.Network], dict[st
     else:
         config = networks.stored_config(args.workdir)
         student = networks.of_run(args.workdir, which=args.which, title=networks.STUDENT)
-        other = (
-            networks.of_run(args.compare, which=args.which)
-            if args.compare
-            else networks.before_training(student, config["seed"])
-        )
-        shown = [student, other]
+        shown = [student]
+        if args.compare:
+            shown.append(networks.of_run(args.compare, which=args.which))
         if (teacher := networks.teacher_of(args.workdir)) is not None:
             shown.append(teacher)
         networks.check_images(shown)

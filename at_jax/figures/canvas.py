@@ -103,13 +103,24 @@ def label(method: str) -> str:
     return " + ".join(_NAMES[part] for part in _ordered(method).split("+"))
 
 
+def _matplotlib():
+    try:
+        import matplotlib
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("drawing needs matplotlib: pip install matplotlib") from error
+    return matplotlib
+
+
 @contextlib.contextmanager
 def style() -> Iterator[None]:
     """Matplotlib's defaults with ours on top, whatever the user's matplotlibrc says; then his again.
 
     Text takes its font when it is made, so what draws stands inside of this, not :func:`save` alone.
+
+    Raises:
+      ModuleNotFoundError: if matplotlib is not installed.
     """
-    import matplotlib
+    matplotlib = _matplotlib()
 
     with matplotlib.rc_context(), warnings.catch_warnings():
         # Signs that the font lacks (a class named in another script) are drawn as boxes.
@@ -136,10 +147,9 @@ def figure(
     Raises:
       ModuleNotFoundError: if matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("drawing needs matplotlib: pip install matplotlib") from error
+    _matplotlib()
+    from matplotlib.figure import Figure
+
     made = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     return made, made.subplots(rows, columns, squeeze=False, **kwargs)
 

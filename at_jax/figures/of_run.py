@@ -55,8 +55,6 @@ def _is_drawn(workdir: pathlib.Path, run: Experiment, fingerprint: str) -> bool:
 def _draw(
     workdir: pathlib.Path, run: Experiment, result: Mapping[str, Any], fingerprint: str
 ) -> None:
-    import matplotlib  # noqa: F401  # the cheapest thing that can be missing comes first
-
     config = networks.stored_config(workdir)
     student, teacher = _networks(workdir, run)
     points = config["transfer"]["points"]
