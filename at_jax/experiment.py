@@ -58,8 +58,9 @@ class Experiment:
       has_statistics: whether the student normalises by the batch.
       name: of the student: that of :func:`at_jax.models.build`, or the class of the user's own module.
       description: what a later run must know of the student to use it, for its checkpoints, as JSON:
-        ``name`` (empty for the user's own module), ``num_classes``, ``image_shape`` (H, W, C), ``mean``
-        and ``std`` of the normalisation (per channel, 0..255), ``dtype`` of the computation.
+        ``name`` (empty for the user's own module), ``num_classes``, ``class_names``, ``image_shape``
+        (H, W, C), ``mean`` and ``std`` of the normalisation (per channel, 0..255), ``dtype`` of the
+        computation.
     """
 
     dataset: data.Dataset
@@ -220,6 +221,7 @@ def assemble(
         description={
             "name": name,
             "num_classes": dataset.num_classes,
+            "class_names": list(dataset.class_names),
             "image_shape": list(dataset.image_shape),
             "mean": list(dataset.mean),
             "std": list(dataset.std),

@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import ml_collections
 
-from at_jax import parallel, provenance, run_directory
+from at_jax import parallel, processes, provenance, run_directory
 from at_jax.evaluation import evaluator
 from at_jax.experiment import Experiment
+from at_jax.figures import of_run
 from at_jax.report import duration, say
 
 # Of result.json: what another start of a finished run does not change.
@@ -91,5 +92,11 @@ def finish(
         f"{result['test_error']:.2f} %{on} (best {result['best_test_error']:.2f} %), "
         f"{config.epochs} epochs in {duration(wall_seconds)}"
     )
+    if config.runtime.figures:
+        if processes.several():
+            # A picture is drawn by one: it would ask for the checkpoint, and wait for the others.
+            say("no pictures of several processes: the same command in one process draws them")
+        else:
+            of_run.draw(workdir, run, result)
     say(f"everything is in {workdir}")
     return result

@@ -3,11 +3,12 @@
 import datetime
 import importlib.metadata
 import pathlib
+import platform
 import subprocess
 
 from at_jax.version import __version__
 
-_PACKAGES = ("jax", "jaxlib", "flax", "optax")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
 def commit() -> str:
@@ -26,9 +27,10 @@ def versions() -> dict[str, str]:
     """Package -> version, of what the numbers depend on.
 
     >>> sorted(versions())
-    ['at_jax', 'flax', 'jax', 'jaxlib', 'optax']
+    ['Python', 'at_jax', 'flax', 'jax', 'jaxlib', 'numpy', 'optax']
     """
-    return {"at_jax": __version__} | {name: importlib.metadata.version(name) for name in _PACKAGES}
+    known = {"at_jax": __version__, "Python": platform.python_version()}
+    return known | {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
 def now() -> str:

@@ -118,4 +118,6 @@ def get_config() -> ml_collections.ConfigDict:
     runtime.compilation_cache = "~/.cache/at_jax"
     # Write TensorBoard events.
     runtime.tensorboard = True
+    # Draw attention.png, curves.png and report.html when the run ends.
+    runtime.figures = True
     return config

@@ -25,7 +25,7 @@ def compiled_once(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, compiled_once):
-    """A run of the student, its teacher trained first: (workdir, result, what was said)."""
+    """A run of the student, its teacher trained first, both drawn: (workdir, result, what was said)."""
     import small_run
 
     from at_jax import loop, trainer
@@ -35,5 +35,5 @@ def finished(tmp_path_factory, compiled_once):
     with pytest.MonkeyPatch.context() as patch:
         for module in (loop, trainer):
             patch.setattr(module, "say", said.append)
-        result = loop.train_and_evaluate(small_run.config(), workdir)
+        result = loop.train_and_evaluate(small_run.config(runtime__figures=True), workdir)
     return workdir, result, said

@@ -18,6 +18,7 @@ def config(**changes):
     result.optimizer.drop_epochs = (1,)
     result.runtime.checkpoint_every = 1
     result.runtime.compilation_cache = ""
+    result.runtime.figures = False
     result.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
     return result.lock()
 

@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "gradients": {"maps", "precision"},
     "models": {"conv", "intermediates", "precision"},
     "weights": {"models"},
+    "agreement": {"maps"},
     # Training.
     "objective": {"gradients", "losses", "intermediates", "terms"},
     "state": {"objective"},
@@ -55,17 +56,22 @@ MAY_IMPORT = {
         "checkpoint", "data", "methods", "models", "objective", "pairing", "parallel",
         "processes", "run_directory", "schedules", "settings", "state", "step", "terms",
     },
-    "figures": {"methods"},
     "resume": {"checkpoint", "experiment", "processes", "state"},
     "ledger": {
         "checkpoint", "experiment", "metrics", "report", "resume", "run_directory", "state",
+    },
+    # Pictures of networks and runs: it opens runs as anyone may, and says nothing to those who train.
+    "figures": {
+        "agreement", "checkpoint", "data", "experiment", "gradients", "intermediates", "losses",
+        "maps", "methods", "models", "report", "run_directory", "weights",
     },
     "trainer": {
         "evaluation", "experiment", "interrupt", "ledger", "parallel", "processes", "profiling",
         "report", "run_directory", "settings", "state", "step",
     },
     "outcome": {
-        "evaluation", "experiment", "parallel", "provenance", "report", "run_directory",
+        "evaluation", "experiment", "figures", "parallel", "processes", "provenance", "report",
+        "run_directory",
     },
     "loop": {
         "checkpoint", "data", "evaluation", "experiment", "interrupt", "methods", "outcome",
@@ -235,6 +241,7 @@ def test_importing_needs_jax_flax_optax_and_chex_alone():
     blocked += ["tensorboardX", "tqdm", "matplotlib", "safetensors"]
     # None in sys.modules makes an import fail as if the package were not installed.
     code = f"import sys; sys.modules.update(dict.fromkeys({blocked})); import at_jax; "
+    code += "import at_jax.agreement, at_jax.figures; "
     code += "import at_jax.step, at_jax.parallel, at_jax.weights, at_jax.schedules, at_jax.state"
     done = subprocess.run(
         [sys.executable, "-c", code],

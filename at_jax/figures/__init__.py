@@ -2,3 +2,7 @@
 
 Importing this needs no matplotlib; drawing does.
 """
+
+from at_jax.figures.attention import attention_maps, gradient_maps
+
+__all__ = ["attention_maps", "gradient_maps"]
