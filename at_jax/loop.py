@@ -13,6 +13,7 @@ from at_jax import (
     checkpoint,
     data,
     experiment,
+    inputs,
     methods,
     outcome,
     parallel,
@@ -121,7 +122,7 @@ def _prepare(
     for name in _names(config, student, known):
         experiment.build(config, name, num_classes=2)
 
-    dataset = experiment.load_data(config)
+    dataset = inputs.load_data(config)
     student_name = "" if student else config.student
     student = student or experiment.build(config, config.student, dataset.num_classes)
     if methods.needs_teacher(config.method) and known is None:
@@ -170,7 +171,7 @@ def evaluate(
         key: checkpoint.open_run(workdir, which=which, module=student)
         for key, which in (("test_error", "latest"), ("best_test_error", "best"))
     }
-    dataset = experiment.load_data(config, hold_out=False)
+    dataset = inputs.load_data(config, hold_out=False)
     errors = {}
     for key, (module, variables, description) in opened.items():
         prepare = functools.partial(
@@ -212,7 +213,7 @@ def _names(config, student: nn.Module | None, known: Teacher | None) -> list[str
 
 def _check_teacher_config(config, module: nn.Module) -> None:
     """Find now what would stop the teacher's own run, once the workdir is taken."""
-    experiment.assemble(config, experiment.load_data(config), module, config.student, None)
+    experiment.assemble(config, inputs.load_data(config), module, config.student, None)
 
 
 def _check_statistics(run: Experiment, devices: tuple[jax.Device, ...]) -> None:

@@ -11,7 +11,7 @@ import sys
 import ml_collections
 import numpy as np
 
-from at_jax import agreement, checkpoint, data, experiment, figures
+from at_jax import agreement, checkpoint, data, figures, inputs
 from at_jax.figures import networks
 
 
@@ -21,7 +21,7 @@ def main(workdir: str, count: int = 5) -> dict[str, list[float]]:
     student, variables, described = checkpoint.open_run(workdir)
     teacher = networks.teacher_of(workdir)
     config = ml_collections.ConfigDict(networks.stored_config(workdir))
-    images, labels = experiment.load_data(config).test.take(np.arange(count))
+    images, labels = inputs.load_data(config).test.take(np.arange(count))
     normalised = data.normalize(images, described["mean"], described["std"])  # (B, H, W, C)
 
     maps_s = figures.attention_maps(student, variables, normalised)  # {"group1": (B, h, w), ...}

@@ -52,9 +52,10 @@ MAY_IMPORT = {
     "evaluation": {"data", "metrics", "parallel", "processes", "step"},
     "profiling": {"processes", "report"},
     "pairing": {"data", "intermediates", "methods", "models", "objective", "terms"},
+    "inputs": {"data", "processes"},
     "experiment": {
         "checkpoint", "data", "methods", "models", "objective", "pairing", "parallel",
-        "processes", "run_directory", "schedules", "settings", "state", "step", "terms",
+        "run_directory", "schedules", "settings", "state", "step", "terms",
     },
     "resume": {"checkpoint", "experiment", "processes", "state"},
     "ledger": {
@@ -62,8 +63,8 @@ MAY_IMPORT = {
     },
     # Pictures of networks and runs: it opens runs as anyone may, and says nothing to those who train.
     "figures": {
-        "agreement", "checkpoint", "data", "experiment", "gradients", "intermediates", "losses",
-        "maps", "methods", "models", "report", "run_directory", "weights",
+        "agreement", "checkpoint", "data", "experiment", "gradients", "inputs", "intermediates",
+        "losses", "maps", "methods", "models", "report", "run_directory", "weights",
     },
     "trainer": {
         "evaluation", "experiment", "interrupt", "ledger", "parallel", "processes", "profiling",
@@ -74,11 +75,11 @@ MAY_IMPORT = {
         "run_directory",
     },
     "loop": {
-        "checkpoint", "data", "evaluation", "experiment", "interrupt", "methods", "outcome",
-        "pairing", "parallel", "report", "run_directory", "settings", "trainer",
+        "checkpoint", "data", "evaluation", "experiment", "inputs", "interrupt", "methods",
+        "outcome", "pairing", "parallel", "report", "run_directory", "settings", "trainer",
     },
     # A program on top of it, as train.py is; it alone knows configs/.
-    "tables": {"experiment", "figures", "loop", "methods", "report", "run_directory", "settings"},
+    "tables": {"figures", "inputs", "loop", "methods", "report", "run_directory", "settings"},
 }  # fmt: skip
 
 # What a library module may not know, by the first name of the imported package.

@@ -76,7 +76,7 @@ def test_the_config_is_read_by_those_who_assemble_a_run_alone():
         )
     }
     assert readers == {
-        "experiment.py", "ledger.py", "loop.py", "outcome.py", "pairing.py", "plan.py", "settings.py",
+        "experiment.py", "inputs.py", "ledger.py", "loop.py", "outcome.py", "pairing.py", "plan.py", "settings.py",
         "trainer.py",
     }  # fmt: skip
 

@@ -10,7 +10,7 @@ import small_run
 from own_modules import Tapped, Untapped
 from PIL import Image
 
-from at_jax import agreement, checkpoint, data, experiment, loop
+from at_jax import agreement, checkpoint, data, inputs, loop
 from at_jax.figures import attention, of_run, summary
 
 
@@ -34,7 +34,7 @@ def test_a_finished_run_leaves_its_pictures(finished):
 
 def test_the_agreement_on_the_page_is_that_of_the_networks(finished):
     workdir, result, _ = finished
-    test = experiment.load_data(small_run.config()).test
+    test = inputs.load_data(small_run.config()).test
     seen = []
     for where in (workdir, workdir / "teacher"):
         module, variables, described = checkpoint.open_run(where)

@@ -12,7 +12,7 @@ import pytest
 import small_run
 from own_modules import Tapped
 
-from at_jax import checkpoint, experiment, loop, trainer
+from at_jax import checkpoint, inputs, loop, trainer
 
 
 def digest(folder: pathlib.Path) -> str:
@@ -227,7 +227,7 @@ def test_evaluate_measures_the_test_set_of_a_run_that_held_a_part_out(finished, 
 
 def test_the_validation_part_is_measured_in_place_of_the_test_set(finished, tmp_path):
     config = small_run.config(method="none", epochs=1, data__validation_examples=100)
-    dataset = experiment.load_data(config)
+    dataset = inputs.load_data(config)
     assert (len(dataset.test), len(dataset.train)) == (100, 60)
     result = loop.train_and_evaluate(config, tmp_path)
     assert result["evaluated_on"] == "validation"

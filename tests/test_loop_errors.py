@@ -7,7 +7,7 @@ import pytest
 import small_run
 from own_modules import Dropping, Normalised, Tapped, Untapped
 
-from at_jax import checkpoint, experiment, loop
+from at_jax import checkpoint, experiment, inputs, loop
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_classes_must_agree(finished, tmp_path):
     teacher = experiment.load_teacher(small_run.config(), finished[0] / "teacher")
     teacher.description["num_classes"] = 7
     config = small_run.config()
-    dataset = experiment.load_data(config)
+    dataset = inputs.load_data(config)
     student = experiment.build(config, config.student, dataset.num_classes)
     with pytest.raises(ValueError, match="digits has 10, the teacher was trained on 7"):
         experiment.assemble(config, dataset, student, config.student, teacher)

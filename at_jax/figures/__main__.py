@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import ml_collections
 import numpy as np
 
-from at_jax import experiment
+from at_jax import inputs
 from at_jax.figures import attention, canvas, curves, networks, pictures, views
 
 EXAMPLES = """examples:
@@ -154,7 +154,7 @@ def _pictures(args, student: networks.Network, config) -> pictures.Pictures:
         return pictures.from_files(paths, student.image_shape, known)
     # Decoded on the way: a few images are wanted, not a data set in memory.
     lazily = {**config, "data": {**config["data"], "memory_limit_mb": 0}}
-    dataset = experiment.load_data(ml_collections.ConfigDict(lazily))
+    dataset = inputs.load_data(ml_collections.ConfigDict(lazily))
     student.description.setdefault("class_names", list(dataset.class_names))
     if args.what == "mappings":
         if not 0 <= args.index < len(dataset.test):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import ml_collections
 
-from at_jax import experiment, loop, run_directory, settings
+from at_jax import inputs, loop, run_directory, settings
 from at_jax.report import say
 from at_jax.tables import markdown, pictures, plan, summary
 from at_jax.tables.plan import Cell
@@ -117,7 +117,7 @@ def job(options: argparse.Namespace) -> Job:
         for cell in cells:
             run_directory.check(cell.workdir, cell.config.to_dict())
         if not all(run_directory.read_result(cell.workdir) for cell in cells):
-            experiment.load_data(common)  # images that cannot be read would fail every cell
+            inputs.load_data(common)  # images that cannot be read would fail every cell
         run_directory.write_json(out / _PLAN, asked)
     return Job(
         table=table,
