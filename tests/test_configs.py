@@ -76,8 +76,8 @@ def test_the_config_is_read_by_those_who_assemble_a_run_alone():
         )
     }
     assert readers == {
-        "experiment.py", "inputs.py", "ledger.py", "loop.py", "outcome.py", "pairing.py", "plan.py", "settings.py",
-        "trainer.py",
+        "experiment.py", "inputs.py", "ledger.py", "loop.py", "outcome.py", "pairing.py", "plan.py",
+        "settings.py", "trainer.py",
     }  # fmt: skip
 
 

@@ -67,7 +67,9 @@ def finish(started):
         ends = []
         for process in started:
             texts = process.communicate(timeout=max(1, deadline - time.monotonic()))
-            ends.append((process.returncode, *(re.sub(r"\[Gloo\].*\n", "", t) for t in texts)))
+            # Gloo greets from several threads at once, so that its lines may come in pieces.
+            greeting = r".*(\[Gloo\]|peer ranks).*\n"
+            ends.append((process.returncode, *(re.sub(greeting, "", t) for t in texts)))
         return ends
     finally:
         for process in started:

@@ -193,6 +193,9 @@ def run(job: Job) -> int:
         except loop.Interrupted as message:
             say(str(message))
             code = 130
+        except KeyboardInterrupt:
+            say("Stopped at once: the same command goes on from what was saved")
+            code = 130
     write(job, draw=True)
     if not code and any(failure_of(cell.workdir) for cell in job.mine):
         code = 1

@@ -4,7 +4,6 @@ import contextlib
 import json
 import pathlib
 import statistics
-import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -31,11 +30,6 @@ class Progress:
 
     def __init__(self, cells: Sequence[Cell]):
         self._cells = list(cells)
-        self._since = time.monotonic()
-
-    def _kind(self, cell: Cell) -> tuple[str, str, str]:
-        method = cell.config.method
-        return (cell.config.student, method, cell.config.teacher.model if cell.needs else "")
 
     def line(self) -> str:
         """For example ``3 of 13 cells done, 10 left, about 1:05:00``."""
@@ -45,18 +39,25 @@ class Progress:
         left = [c for c in self._cells if not results[c.name] and c not in failed]
         seconds: dict[tuple, list[float]] = {}
         for cell in done:
-            seconds.setdefault(self._kind(cell), []).append(results[cell.name]["wall_seconds"])
+            result = results[cell.name]
+            # Students of one program took this long all together.
+            took = result["wall_seconds"] / result.get("trained_together", 1)
+            seconds.setdefault(_kind(cell), []).append(took)
         parts = [f"{len(done)} of {len(self._cells)} cells done"]
         parts += [f"{len(failed)} failed"] if failed else []
         parts += [f"{len(left)} left"]
         if seconds and left:
             # A cell takes what others of its kind took; where there is none yet, what any took.
             overall = statistics.fmean(s for kind in seconds.values() for s in kind)
-            expected = sum(
-                statistics.fmean(seconds.get(self._kind(cell), [overall])) for cell in left
-            )
+            expected = sum(statistics.fmean(seconds.get(_kind(cell), [overall])) for cell in left)
             parts.append(f"about {duration(expected)}")
         return ", ".join(parts)
+
+
+def _kind(cell: Cell) -> tuple[str, str, str]:
+    """What decides how long a cell takes."""
+    teacher = cell.config.teacher.model if cell.needs else ""
+    return cell.config.student, cell.config.method, teacher
 
 
 def run_cells(
@@ -75,6 +76,9 @@ def run_cells(
     Raises:
       loop.Interrupted: after Ctrl-C, once all is saved.
     """
+    for cell in cells:
+        # What failed before is tried again.
+        (cell.workdir / FAILURE).unlink(missing_ok=True)
     progress = Progress(cells)
     say(progress.line())
     teachers = {cell.needs for cell in cells}
@@ -127,8 +131,6 @@ def _run_group(group: list[Cell]) -> None:
         if not group:
             return
         say(f"--- {', '.join(cell.name for cell in group)}")
-        for cell in group:
-            (cell.workdir / FAILURE).unlink(missing_ok=True)
         try:
             _train(group)
             return
