@@ -18,6 +18,12 @@ def load_data(config: ml_collections.ConfigDict, *, hold_out: bool = True) -> da
     Args:
       config: checked.
       hold_out: False leaves the test set as what is evaluated, whatever the config holds out.
+
+    Returns:
+      The data set; one object for configs that ask for the same images.
+
+    Raises:
+      ValueError: if the images cannot be read, or the choice of them cannot be made.
     """
     load = functools.partial(
         _chosen,

@@ -12,7 +12,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from at_jax import metrics, resume, run_directory, state
+from at_jax import metrics, processes, resume, run_directory, state
 from at_jax.checkpoint import Checkpoints
 from at_jax.experiment import Experiment
 from at_jax.report import Report
@@ -54,6 +54,7 @@ class Ledger:
         self.progress = Progress()
         self._evaluate, self._label = evaluate, label
         self._since = time.monotonic()
+        self._best, self._error = math.inf, math.inf
         self._exit = contextlib.ExitStack()
 
     def __enter__(self):
@@ -65,14 +66,19 @@ class Ledger:
 
     def restore(self, limit: int | None = None) -> state.TrainState:
         """The state to go on from, that of step `limit` at the latest; the progress that goes with it."""
+        if limit is not None and limit < self.run.steps:
+            # Before anything goes back: a result would be taken for that of a finished run.
+            run_directory.drop_result(self.workdir)
         key = jax.random.key(self.config.seed)
         restored, self.progress = resume.restore(self.checkpoints, self.run, key, limit)
         return restored
 
-    def open(self, first: int) -> None:
-        """Begin with step `first`: later lines go, they will be written again."""
+    def open(self, first: int, origin: dict[str, Any]) -> None:
+        """Begin with step `first`; `origin` is what result.json will say of where it was trained."""
         # A result is the sign of a finished run, which this one no longer is.
         run_directory.drop_result(self.workdir)
+        run_directory.keep_metrics(self.workdir, first)  # later lines will be written again
+        self.progress.origin = origin
         lines = run_directory.read_metrics(self.workdir)
         self._best = min((line["test_error"] for line in lines), default=math.inf)
         report = Report(
@@ -97,21 +103,25 @@ class Ledger:
         if not finite.all():
             index = int(np.argmin(finite.all(axis=0)))  # the first step that went wrong
             terms = [name for name in sums if not np.isfinite(sums[name][index])]
-            raise self._sorry(done - finite.shape[1] + index + 1, " and ".join(terms))
+            raise self._non_finite(done - finite.shape[1] + index + 1, " and ".join(terms))
         self.progress.totals = metrics.total([self.progress.totals, measured])
         self._report.steps(done, metrics.means(metrics.total([measured]))["loss"])
 
-    def end_epoch(self, train_state: state.TrainState, epoch: int) -> None:
-        """Evaluate, write the line of an epoch, and save where it is time to."""
+    def end_epoch(self, train_state: state.TrainState, epoch: int) -> bool:
+        """Evaluate and write the line of an epoch; return whether it is time to save."""
         line = self._line(train_state, epoch)
         self.progress.totals, self.progress.images, self.progress.seconds = {}, 0, 0.0
         # The line first: a checkpoint without its line would lose the line for good.
         run_directory.append_metrics(self.workdir, line)
-        is_best, self._best = line["test_error"] < self._best, min(self._best, line["test_error"])
-        is_last = epoch == self.config.epochs
-        if is_best or is_last or epoch % self.config.runtime.checkpoint_every == 0:
-            self.save(train_state, line["test_error"])
         self._report.epoch(line, self.config.epochs)
+        self._error = line["test_error"]
+        is_best, self._best = self._error < self._best, min(self._error, self._best)
+        is_last = epoch == self.config.epochs
+        return is_best or is_last or epoch % self.config.runtime.checkpoint_every == 0
+
+    def save_epoch(self, train_state: state.TrainState) -> None:
+        """Save the end of an epoch, with its error."""
+        self.save(train_state, self._error)
 
     def _line(self, train_state: state.TrainState, epoch: int) -> dict[str, Any]:
         """The metrics of an epoch."""
@@ -145,7 +155,7 @@ class Ledger:
         host = jax.device_get(train_state)
         for name, leaf in jax.tree_util.tree_leaves_with_path(host):
             if not np.all(np.isfinite(leaf)):
-                raise self._sorry(int(host.step), f"state{jax.tree_util.keystr(name)}")
+                raise self._non_finite(int(host.step), f"state{jax.tree_util.keystr(name)}")
         self.progress.wall_seconds += time.monotonic() - self._since
         self._since = time.monotonic()
         resume.save(self.checkpoints, self.run, host, self.progress, test_error)
@@ -157,7 +167,7 @@ class Ledger:
             self.save(train_state, None)
         self.checkpoints.wait()
 
-    def _sorry(self, at: int, what: str) -> NonFinite:
+    def _non_finite(self, at: int, what: str) -> NonFinite:
         return NonFinite(
             f"step {at}: {what} is not finite; the last good checkpoint stays in {self.workdir}: lower "
             "optimizer.learning_rate or the weight beta, and start in another --workdir",
@@ -166,14 +176,24 @@ class Ledger:
 
 
 def restore_all(ledgers: list[Ledger]) -> tuple[state.TrainState, ...]:
-    """States of one step: where a kill left some runs ahead of others, they go back to the last of all."""
+    """States of one step: where a kill left some runs ahead of others, the newest that all have."""
     limit = None
+    if len(ledgers) > 1:
+        limit = processes.from_primary(lambda: _newest_of_all(ledgers))
     while True:
         states = tuple(ledger.restore(limit) for ledger in ledgers)
         steps = {int(each.step) for each in states}
         if len(steps) == 1:
             return states
-        limit = min(steps)
+        limit = min(steps)  # a checkpoint was damaged
+
+
+def _newest_of_all(ledgers: list[Ledger]) -> int | None:
+    """The newest step that every run has a checkpoint of, 0 if none; None where they agree already."""
+    steps = [set(ledger.checkpoints.steps) or {0} for ledger in ledgers]
+    if len({max(each) for each in steps}) == 1:
+        return None
+    return max(set.intersection(*steps), default=0)
 
 
 def by_module(runs: list[Experiment], make: Callable[[Experiment], Any]) -> list[Any]:

@@ -60,9 +60,9 @@ def train_and_evaluate(
     """
     workdir = pathlib.Path(workdir).expanduser().absolute()
     run, devices = _prepare(config, workdir, student, teacher)
-    (wall_seconds,) = Trainer([(config, workdir, run)], devices, profile=profile).train()
+    (progress,) = Trainer([(config, workdir, run)], devices, profile=profile).train()
     return outcome.finish(
-        run, config, workdir, wall_seconds, outcome.teacher_error(run, config, devices), devices
+        run, config, workdir, progress, outcome.teacher_error(run, config, devices)
     )
 
 
@@ -88,18 +88,18 @@ def train_together(
     """
     prepared = []
     settings.check_together([config for config, _ in runs])
-    for config, folder in runs:
-        workdir = pathlib.Path(folder).expanduser().absolute()
+    folders = [pathlib.Path(folder).expanduser().absolute() for _, folder in runs]
+    if len(set(folders)) < len(folders):
+        raise ValueError("students that are trained together must have a workdir each")
+    for (config, _), workdir in zip(runs, folders, strict=True):
         run, devices = _prepare(config, workdir, None, None, describe=not prepared)
         prepared.append((config, workdir, run))
-    seconds = Trainer(prepared, devices).train()
+    ends = Trainer(prepared, devices).train()
     taught = next((each for each in prepared if each[2].teacher is not None), None)
     teacher_error = outcome.teacher_error(taught[2], taught[0], devices) if taught else None
     return [
-        outcome.finish(
-            run, config, workdir, wall, teacher_error if run.teacher else None, devices, len(runs)
-        )
-        for (config, workdir, run), wall in zip(prepared, seconds, strict=True)
+        outcome.finish(run, config, workdir, progress, teacher_error if run.teacher else None)
+        for (config, workdir, run), progress in zip(prepared, ends, strict=True)
     ]
 
 

@@ -12,9 +12,7 @@ from at_jax.evaluation import evaluator
 from at_jax.experiment import Experiment
 from at_jax.figures import of_run
 from at_jax.report import duration, say
-
-# Of result.json: what another start of a finished run does not change.
-_OF_THE_TRAINING = ("trained_together", "device", "versions", "commit", "finished")
+from at_jax.resume import Progress
 
 
 def teacher_error(
@@ -33,10 +31,8 @@ def finish(
     run: Experiment,
     config: ml_collections.ConfigDict,
     workdir: pathlib.Path,
-    wall_seconds: float,
+    progress: Progress,
     teacher_error: float | None,
-    devices: tuple[jax.Device, ...],
-    trained_together: int = 1,
 ) -> dict[str, Any]:
     """Write result.json, and say the three things that one wants to know.
 
@@ -44,10 +40,8 @@ def finish(
       run: what was trained.
       config: of the run.
       workdir: of the run.
-      wall_seconds: of training, all starts together.
+      progress: of its training.
       teacher_error: of :func:`teacher_error`; it is the same for all students of a teacher.
-      devices: that it ran on.
-      trained_together: how many students the program trained.
 
     Returns:
       What result.json says.
@@ -73,16 +67,13 @@ def finish(
         "epochs": config.epochs,
         "seed": config.seed,
         "images_per_second": statistics.median(speeds) if speeds else None,
-        "wall_seconds": round(wall_seconds, 1),
-        "trained_together": trained_together,
-        "device": parallel.describe(devices),
-        "versions": provenance.versions(),
-        "commit": provenance.commit(),
+        "wall_seconds": round(progress.wall_seconds, 1),
+        **progress.origin,
         "finished": provenance.now(),
     }
     if kept := run_directory.read_result(workdir):
-        # It was finished by an earlier start: what was true of that one stays.
-        result |= {key: kept[key] for key in _OF_THE_TRAINING if key in kept}
+        # Another start of a finished run changes nothing.
+        result["finished"] = kept.get("finished", result["finished"])
     run_directory.write_json(workdir / run_directory.RESULT, result)
     on = "" if run.dataset.evaluated_on == "test" else f" on the {run.dataset.evaluated_on} part"
     if teacher_error is not None:
@@ -90,7 +81,7 @@ def finish(
     say(
         f"{'' if config.method == 'none' else config.method + ' '}{run.name} error  "
         f"{result['test_error']:.2f} %{on} (best {result['best_test_error']:.2f} %), "
-        f"{config.epochs} epochs in {duration(wall_seconds)}"
+        f"{config.epochs} epochs in {duration(progress.wall_seconds)}"
     )
     if config.runtime.figures:
         if processes.several():

@@ -137,9 +137,8 @@ def _send(value: Any, source: int) -> Any:
     """Send a value of one process to all: they return it; the others' values count for nothing."""
     is_source = jax.process_index() == source
     value = _Failure(value) if isinstance(value, Exception) else value
-    message = (
-        pickle.dumps(value) if is_source else b""
-    )  # among processes of one run, on one network
+    # A pickle may run code when it is read: these come from processes of the same run alone.
+    message = pickle.dumps(value) if is_source else b""
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(message)), is_source=is_source))
     # Few different lengths: each compiles a program.
     padded = np.zeros(max(1024, 1 << (size - 1).bit_length()), np.uint8)

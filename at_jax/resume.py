@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,12 +23,15 @@ class Progress:
       images: trained on in the epoch so far, without the dispatch that compiled.
       seconds: that these took.
       wall_seconds: of training so far, all starts together.
+      origin: what result.json says of where it was trained, by the last start that trained: device,
+        versions, commit, how many students together.
     """
 
     totals: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     images: int = 0
     seconds: float = 0.0
     wall_seconds: float = 0.0
+    origin: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def restore(

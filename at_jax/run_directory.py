@@ -8,6 +8,7 @@ import json
 import math
 import os
 import pathlib
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,14 +17,23 @@ from at_jax import methods, processes
 CONFIG, METRICS, RESULT = "config.json", "metrics.jsonl", "result.json"
 
 
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """Write a JSON file atomically: a reader sees the old file or the new one, never half of one."""
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Write a file atomically: a reader sees the old file or the new one, never half of one."""
     if not processes.is_primary():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
-    os.replace(temporary, path)
+    # A name of its own: machines that share the folder may share process numbers too.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Write a JSON file, as :func:`write_text`."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -158,9 +168,7 @@ def keep_metrics(workdir: pathlib.Path, step: int) -> list[dict[str, Any]]:
 
     def keep():
         lines = [line for line in _read_metrics(workdir / METRICS) if line["step"] <= step]
-        temporary = workdir / f"{METRICS}.tmp"
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        os.replace(temporary, workdir / METRICS)
+        write_text(workdir / METRICS, "".join(json.dumps(line) + "\n" for line in lines))
         return lines
 
     return processes.from_primary(keep)

@@ -160,6 +160,10 @@ def check_together(configs: Sequence[ml_collections.ConfigDict]) -> None:
     Raises:
       ValueError: naming the key that stands in the way.
     """
+    if not configs:
+        raise ValueError(
+            "training together needs students, got none: pass a config and a workdir each"
+        )
     first = flatten(configs[0].to_dict())
     for config in configs[1:]:
         other = flatten(config.to_dict())

@@ -11,13 +11,14 @@ import jax
 import ml_collections
 import numpy as np
 
-from at_jax import parallel, processes, run_directory, state, step
+from at_jax import parallel, processes, provenance, state, step
 from at_jax.evaluation import evaluator
 from at_jax.experiment import Experiment
 from at_jax.interrupt import Interrupted, interruptible
 from at_jax.ledger import Ledger, NonFinite, by_module, restore_all
 from at_jax.profiling import Profiler
 from at_jax.report import say
+from at_jax.resume import Progress
 from at_jax.settings import order_seed
 
 __all__ = ["Interrupted", "NonFinite", "Run", "Trainer"]
@@ -67,7 +68,7 @@ class Trainer:
                 folder,
                 run,
                 evaluate,
-                label=f"{config.method}, seed {config.seed}" if len(runs) > 1 else "",
+                label="/".join(folder.parts[-2:]) if len(runs) > 1 else "",
             )
             for (config, folder, run), evaluate in zip(runs, evaluators, strict=True)
         ]
@@ -85,11 +86,11 @@ class Trainer:
             devices,
         )
 
-    def train(self) -> list[float]:
+    def train(self) -> list[Progress]:
         """Do the epochs that are left.
 
         Returns:
-          For each run its seconds of training, all starts together.
+          For each run its seconds of training, all starts together, and where it was trained.
 
         Raises:
           Interrupted: once all is saved.
@@ -101,8 +102,6 @@ class Trainer:
             interrupted = stack.enter_context(interruptible())
             states = restore_all(self.ledgers)
             first = int(states[0].step)
-            for ledger in self.ledgers:
-                run_directory.keep_metrics(ledger.workdir, first)
             if first < self.run.steps:
                 if first:
                     say(f"Resuming after step {first} of {self.run.steps}")
@@ -110,7 +109,7 @@ class Trainer:
             for ledger in self.ledgers:
                 ledger.checkpoints.wait()
         self._profiler.close()
-        return [ledger.progress.wall_seconds for ledger in self.ledgers]
+        return [ledger.progress for ledger in self.ledgers]
 
     def _epochs(
         self, states: tuple[state.TrainState, ...], first: int, interrupted: Callable[[], bool]
@@ -122,18 +121,33 @@ class Trainer:
         teacher = next((each.run.teacher for each in self.ledgers if each.run.teacher), None)
         frozen = teacher.variables if teacher else None
         states, frozen, key = parallel.replicate((states, frozen, key), self.devices)
+        origin = {
+            "trained_together": len(self.ledgers),
+            "device": parallel.describe(self.devices),
+            "versions": provenance.versions(),
+            "commit": provenance.commit(),
+        }
         for ledger in self.ledgers:
-            ledger.open(first)
+            ledger.open(first, origin)
         for epoch in range(first // run.steps_per_epoch, self.config.epochs):
             end = (epoch + 1) * run.steps_per_epoch
             states = self.advance(states, end, frozen, key, interrupted)
             if int(states[0].step) < end:
                 self._stop(states)
-            for ledger, each in zip(self.ledgers, states, strict=True):
-                ledger.end_epoch(each, epoch + 1)
+            self._end_epoch(states, epoch + 1)
             if processes.any_of(interrupted()):
                 # After the last epoch too: a teacher's end must not begin its student.
                 self._stop(states)
+
+    def _end_epoch(self, states: tuple[state.TrainState, ...], epoch: int) -> None:
+        pairs = list(zip(self.ledgers, states, strict=True))
+        due = [ledger.end_epoch(each, epoch) for ledger, each in pairs]
+        if any(due):
+            # All or none, and the last round of all is on disk: a kill leaves a step that all have.
+            for ledger in self.ledgers[1:] and self.ledgers:
+                ledger.checkpoints.wait()
+            for ledger, each in pairs:
+                ledger.save_epoch(each)
 
     def advance(
         self,

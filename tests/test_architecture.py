@@ -59,7 +59,8 @@ MAY_IMPORT = {
     },
     "resume": {"checkpoint", "experiment", "processes", "state"},
     "ledger": {
-        "checkpoint", "experiment", "metrics", "report", "resume", "run_directory", "state",
+        "checkpoint", "experiment", "metrics", "processes", "report", "resume", "run_directory",
+        "state",
     },
     # Pictures of networks and runs: it opens runs as anyone may, and says nothing to those who train.
     "figures": {
@@ -68,18 +69,18 @@ MAY_IMPORT = {
     },
     "trainer": {
         "evaluation", "experiment", "interrupt", "ledger", "parallel", "processes", "profiling",
-        "report", "run_directory", "settings", "state", "step",
+        "provenance", "report", "resume", "settings", "state", "step",
     },
     "outcome": {
         "evaluation", "experiment", "figures", "parallel", "processes", "provenance", "report",
-        "run_directory",
+        "resume", "run_directory",
     },
     "loop": {
         "checkpoint", "data", "evaluation", "experiment", "inputs", "interrupt", "methods",
         "outcome", "pairing", "parallel", "report", "run_directory", "settings", "trainer",
     },
     # A program on top of it, as train.py is; it alone knows configs/.
-    "tables": {"figures", "inputs", "loop", "methods", "report", "run_directory", "settings"},
+    "tables": {"checkpoint", "figures", "inputs", "loop", "methods", "report", "run_directory", "settings"},
 }  # fmt: skip
 
 # What a library module may not know, by the first name of the imported package.

@@ -5,6 +5,7 @@ import os
 import pathlib
 import pickle
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -175,8 +176,8 @@ def test_a_run_of_two_processes_is_that_of_one(finished, tmp_path, compiled_once
     assert tiny.largest_deviation(ours, theirs) < 1e-2
 
 
-def test_a_signal_to_one_stops_all_and_they_go_on(finished, environment):
-    workdir, _ = finished
+def test_a_signal_to_one_stops_all_and_they_go_on(finished, environment, tmp_path):
+    workdir = pathlib.Path(shutil.copytree(finished[0], tmp_path / "run"))
     before = small_run.lines_of(workdir)
     started = start(environment, *training(workdir, epochs=400))
     deadline = time.monotonic() + SECONDS

@@ -5,9 +5,9 @@ import json
 import pathlib
 import re
 import shutil
-import signal
 import subprocess
 import sys
+import threading
 import time
 
 import filelock
@@ -16,7 +16,7 @@ import small_run
 
 from at_jax import loop, run_directory
 from at_jax.tables import __main__ as program
-from at_jax.tables import command, markdown, pictures, plan, runner, studies, summary
+from at_jax.tables import command, division, markdown, pictures, plan, runner, studies, summary
 from at_jax.tables.paper import ACTIVATION, GRADIENT, MAPPINGS, Figure
 from at_jax.tables.studies import Row, Table
 
@@ -142,7 +142,7 @@ def test_the_rows_chosen_do_not_move_a_teacher():
     assert [cell.name for cell in found] == ["wrn_16_2-none/seed0", "wrn_16_1-wrn_16_2-at/seed0"]
 
 
-def test_set_goes_before_what_a_row_says():
+def test_set_overrides_what_a_row_says():
     table = studies.TABLES["cifar10_activation"]()
     changes = (
         "transfer.decay=cosine",
@@ -193,7 +193,7 @@ def test_another_plan_in_the_same_folder_is_refused(tiny_tables, tmp_path, capsy
 
 def test_shards_share_the_work_and_the_teacher():
     all_cells = cells("digits", seeds=3)
-    parts = [command._shard(all_cells, f"{index}/3") for index in (1, 2, 3)]
+    parts = [division.shard(all_cells, f"{index}/3", 1) for index in (1, 2, 3)]
     (teacher,) = [cell for cell in all_cells if cell.row is None]
     students = [cell.name for part in parts for cell in part if cell is not teacher]
     assert sorted(students) == sorted(c.name for c in all_cells if c is not teacher)
@@ -202,12 +202,12 @@ def test_shards_share_the_work_and_the_teacher():
 
 def test_groups_are_of_one_order_of_images():
     students = cells("digits", seeds=2)[1:]
-    by_seed = command.groups(students, 4)
+    by_seed = division.groups(students, 4)
     assert [{cell.seed for cell in group} for group in by_seed] == [{0}, {1}]
-    assert [len(group) for group in command.groups(students, 3)] == [3, 1, 3, 1]
+    assert [len(group) for group in division.groups(students, 3)] == [2, 2, 2, 2]
     for cell in students:
         cell.config.data.order_seed = 0
-    (one,) = command.groups(students, 8)
+    (one,) = division.groups(students, 8)
     assert len(one) == 8
 
 
@@ -318,6 +318,109 @@ def test_a_group_goes_on_without_the_one_that_fails(trained, tiny_tables, tmp_pa
     )  # alone, by train_and_evaluate
 
 
+def test_where_nobody_is_to_blame_each_is_tried_alone(trained, tiny_tables, tmp_path, monkeypatch):
+    names = (f"{PAIR[0]}-none/seed0", f"{PAIR[0]}-{PAIR[1]}-at/seed0")
+    out = copy_of(trained, tmp_path, *names)
+
+    def together(runs):
+        raise MemoryError
+
+    monkeypatch.setattr(loop, "train_together", together)
+    assert program.main(["tiny", "--out", str(out), "--seeds", "3", "--together"]) == 0
+    assert all(run_directory.read_result(out / "runs" / name) for name in names)
+
+
+def test_together_by_the_command_line(trained, tiny_tables, tmp_path):
+    """Groups that train, by the same orders of images: what runs alone leave, to what seeds differ by."""
+    names = [
+        f"{row}/seed{n}" for row in (f"{PAIR[0]}-none", f"{PAIR[0]}-{PAIR[1]}-at") for n in (0, 1)
+    ]
+    out = copy_of(trained, tmp_path, *names)
+    assert program.main(["tiny", "--out", str(out), "--seeds", "3", "--together"]) == 0
+    ours, theirs = (json.loads((o / "table.json").read_text()) for o in (out, trained[0]))
+    for row, other in zip(ours["rows"], theirs["rows"], strict=True):
+        assert [seed["trained_together"] for seed in row["seeds"]] == [2, 2, 1]
+        for seed, alone in zip(row["seeds"], other["seeds"], strict=True):
+            assert seed["test_error"] == pytest.approx(alone["test_error"], abs=15)
+    assert "trained up to 2 in one program" in (out / "table.md").read_text()
+
+
+def test_shards_and_a_merge_make_the_whole_table(trained, tiny_tables, tmp_path):
+    out = tmp_path / "shards"
+    base = ["tiny", "--out", str(out), "--seeds", "1"]
+    assert program.main([*base, "--shard", "1/2"]) == 0
+    text = (out / "table.md").read_text()
+    assert "are not finished" in text
+    assert program.main([*base, "--shard", "2/2"]) == 0
+    assert program.main(["tiny", "--out", str(out), "--merge"]) == 0
+    merged = json.loads((out / "table.json").read_text())
+    whole = json.loads((trained[0] / "table.json").read_text())
+    for row, other in zip(merged["rows"], whole["rows"], strict=True):
+        assert row["missing"] == row["failed"] == []
+        (seed,), (same, *_) = row["seeds"], other["seeds"]
+        assert seed["errors"] == same["errors"]
+
+
+def test_a_failed_teacher_fails_its_students_alone(tiny_tables, tmp_path, monkeypatch):
+    original = loop.train_and_evaluate
+
+    def fails(config, workdir, **rest):
+        if config.student == PAIR[1]:
+            raise loop.NonFinite("step 1: loss is not finite", workdir)
+        return original(config, workdir, **rest)
+
+    monkeypatch.setattr(loop, "train_and_evaluate", fails)
+    assert program.main(["tiny", "--out", str(tmp_path), "--seeds", "1"]) == 1
+    alone, at = json.loads((tmp_path / "table.json").read_text())["rows"]
+    assert len(alone["seeds"]) == 1
+    assert at["failed"][0]["reason"].startswith("its teacher, ")
+
+
+def test_another_process_s_teacher_is_waited_for(trained, tiny_tables, tmp_path, monkeypatch):
+    out = copy_of(trained, tmp_path)
+    teacher = out / "runs" / "teachers" / PAIR[1]
+    result = (teacher / "result.json").read_text()
+    (teacher / "result.json").unlink()
+    lock = filelock.FileLock(teacher.parent / f"{teacher.name}.lock", thread_local=False)
+    lock.acquire()
+
+    def other():
+        time.sleep(1.0)
+        (teacher / "result.json").write_text(result)
+        lock.release()
+
+    monkeypatch.setattr(runner, "_SECONDS_BETWEEN_LOOKS", 0.1)
+    monkeypatch.setattr(loop, "train_and_evaluate", None)  # nothing is to be trained here
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert program.main(["tiny", "--out", str(out), "--seeds", "3"]) == 0
+    thread.join()
+
+
+def test_cells_that_came_differently_far_are_not_mixed(tmp_path):
+    students = cells("digits", out=tmp_path)[1:]
+    none, at, kd, at_kd = students
+    for cell, steps in ((none, (4, 8)), (at, (4, 8, 12)), (kd, ()), (at_kd, ())):
+        for step in steps:
+            (cell.workdir / "checkpoints" / str(step)).mkdir(parents=True)
+    # Apart by one checkpoint, as a kill leaves them, is near enough; fresh ones start by themselves.
+    assert division.groups_to_resume([none, at], 4) == [[none, at]]
+    assert division.groups_to_resume(students, 4) == [[kd, at_kd], [none], [at]]
+
+
+def test_a_variant_stays_what_its_name_says(tmp_path, capsys):
+    arguments = ["cifar10_mappings", "--out", str(tmp_path / "out"), "--set", "at.p=3.0"]
+    assert program.main(arguments) == 2
+    assert "is the one with at.p=1.0" in capsys.readouterr().err
+
+
+def test_a_student_alone_stands_beside_the_teachers_that_are_asked_for():
+    table = studies.TABLES["cifar10_activation"]()
+    chosen = plan.choose_rows(table, ["wrn_16_1-none", "wrn_16_1-wrn_40_1-at"])
+    assert [row.pair for row in chosen] == ["wrn_16_1 <- wrn_40_1"] * 2
+    assert len(plan.choose_rows(table, ["wrn_16_1-none"])) == 2
+
+
 def test_a_run_that_another_process_trains_is_passed_over(trained, tiny_tables, tmp_path, capsys):
     name = f"{PAIR[0]}-none/seed0"
     out = copy_of(trained, tmp_path, name)
@@ -348,31 +451,35 @@ def test_progress_estimates_by_kind(trained, monkeypatch):
 def test_killed_in_the_middle_of_a_row(tmp_path):
     """kill -9, and start again: the same final table as an uninterrupted one."""
     arguments = [
-        "digits", "--rows", "wrn_10_1-none,*-at", "--epochs", "6", "--seeds", "1",
+        "digits", "--rows", "wrn_10_1-none,*-at", "--epochs", "12", "--seeds", "1",
         "--set", "runtime.checkpoint_every=1", "--set", "runtime.tensorboard=False",
         "--set", "runtime.devices=1",
     ]  # fmt: skip
+    deadline = time.monotonic() + 280
 
     def start(out):
         return subprocess.Popen(
             [sys.executable, "-m", "at_jax.tables", *arguments, "--out", str(out)],
-            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
 
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    process = start(cut)
     row = cut / "runs" / "wrn_10_1-wrn_16_2-at" / "seed0"
-    deadline = time.monotonic() + 240
-    while not (row / "metrics.jsonl").exists() or not (row / "metrics.jsonl").read_text():
-        assert time.monotonic() < deadline and process.poll() is None, process.communicate()
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process = start(cut)
+    try:
+        while not (row / "metrics.jsonl").exists() or not (row / "metrics.jsonl").read_text():
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.wait()
     assert not (row / "result.json").exists(), "killed too late to be a test"
     for out in (whole, cut):
         process = start(out)
-        said, errors = process.communicate(timeout=280)
-        assert process.returncode == 0, said + errors
+        try:
+            assert process.wait(timeout=max(1, deadline - time.monotonic())) == 0
+        finally:
+            process.kill()
     ours, theirs = (json.loads((out / "table.json").read_text()) for out in (cut, whole))
     assert without_clock(ours) == without_clock(theirs)
     assert [len(row["seeds"]) for row in ours["rows"]] == [1, 1]
@@ -380,17 +487,19 @@ def test_killed_in_the_middle_of_a_row(tmp_path):
 
 def test_markdown_by_hand():
     row = Row("s", "t", "at", {"at.p": 4.0}, label="at, F_sum^4", paper=Figure(8.09, "unverified"))
+    cell = cells("cifar10_mappings")[4]
+    assert cell.value("at.p") == 4.0
     numbers = {
         "title": "T", "data": "CIFAR-10 (JPEG q75)", "measured_on": "test", "epochs": 6,
         "drop_epochs": [2, 4], "batch_size": 128, "changes": [], "teachers": [],
-        "rows": [summary._row(row, [])],
+        "paper_epochs": 200, "rows": [summary._row(row, [cell])],
     }  # fmt: skip
     text = markdown.render(numbers)
     assert (
         "Test error in percent on CIFAR-10 (JPEG q75), after 6 epochs (the rate drops after 2, 4)"
         in text
     )
-    assert "| `at, F_sum^4` (at.p=4.0) |  |  |  | 0 of 0 | 8.09 | unverified |" in text
+    assert "| `at, F_sum^4` (at.p=4.0) |  |  |  | 0 of 1 | 8.09 | unverified |" in text
     assert "Nothing is finished yet." in text
 
 

@@ -99,29 +99,41 @@ def test_runs_together_leave_what_runs_alone_leave(finished, tmp_path):
         checkpoint.load(tmp_path / "together" / method)
 
 
-def test_runs_together_resume_from_the_step_that_all_have(finished, tmp_path, monkeypatch):
-    whole = runs(finished, tmp_path / "whole")
+@pytest.mark.parametrize("every", [1, 10])
+def test_runs_together_resume_from_the_step_that_all_have(finished, tmp_path, monkeypatch, every):
+    whole = runs(finished, tmp_path / "whole", runtime__checkpoint_every=every, epochs=4)
     loop.train_together(whole)
-    cut = runs(finished, tmp_path / "cut")
-    original = ledger.Ledger.end_epoch
+    cut = runs(finished, tmp_path / "cut", runtime__checkpoint_every=every, epochs=4)
+    original, rounds = ledger.Ledger.save_epoch, []
 
-    def dies(self, train_state, epoch):
-        # As kill -9 would: the first run has saved its second epoch, the others have not.
-        if epoch == 2 and self.workdir.name == "at":
+    def dies(self, train_state):
+        # As kill -9 would: in the last round the first run has saved, the others have not.
+        rounds.append(int(train_state.step))
+        if rounds[-1] == 12 and self.workdir.name == "at":
             raise KeyboardInterrupt
-        original(self, train_state, epoch)
+        original(self, train_state)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ledger.Ledger, "end_epoch", dies)
+        patch.setattr(ledger.Ledger, "save_epoch", dies)
         with pytest.raises(KeyboardInterrupt):
             loop.train_together(cut)
-    assert [len(small_run.lines_of(folder)) for _, folder in cut] == [2, 1, 1]
+    # One run's best epoch saves them all: with rounds of their own they would drift apart.
+    before = max(step for step in rounds if step < 12)
+    assert rounds.count(before) == 3
     said = []
     monkeypatch.setattr(trainer, "say", said.append)
     loop.train_together(cut)
-    assert said == ["Resuming after step 3 of 6"]
+    assert said == [f"Resuming after step {before} of 12"]
     for (_, ours), (_, theirs) in zip(cut, whole, strict=True):
         assert small_run.lines_of(ours) == small_run.lines_of(theirs)
+
+
+def test_one_workdir_for_two(finished, tmp_path):
+    first, second, _ = runs(finished, tmp_path)
+    with pytest.raises(ValueError, match="a workdir each"):
+        loop.train_together([first, (second[0], first[1])])
+    with pytest.raises(ValueError, match="needs students, got none"):
+        loop.train_together([])
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """What a run draws when it ends: attention.png, curves.png and report.html in its workdir."""
 
 import json
-import os
 import pathlib
 import zlib
 from collections.abc import Mapping
@@ -90,9 +89,7 @@ def _draw(
         versions=result["versions"] | {"commit": result["commit"] or "unknown"},
         fingerprint=fingerprint,
     )
-    temporary = workdir / f".{REPORT}.{os.getpid()}.tmp"
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, workdir / REPORT)
+    run_directory.write_text(workdir / REPORT, text)
 
 
 def _networks(

@@ -7,12 +7,13 @@ import json
 import logging
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import ml_collections
 
-from at_jax import inputs, loop, run_directory, settings
+from at_jax import inputs, loop, run_directory
 from at_jax.report import say
-from at_jax.tables import markdown, pictures, plan, summary
+from at_jax.tables import division, markdown, pictures, plan, summary
 from at_jax.tables.plan import Cell
 from at_jax.tables.runner import failure_of, run_cells
 from at_jax.tables.studies import TABLES, Row, Table
@@ -74,45 +75,21 @@ def job(options: argparse.Namespace) -> Job:
     Raises:
       ValueError: saying what to change.
     """
-    if options.name not in TABLES:
-        close = difflib.get_close_matches(options.name or "", TABLES, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise ValueError(f"name a table, one of {', '.join(TABLES)}, got {options.name!r}{hint}")
-    for flag in ("seeds", "together"):
-        if getattr(options, flag) < 1:
-            raise ValueError(f"--{flag} must be at least 1, got {getattr(options, flag)}")
-    if options.epochs < 0:
-        raise ValueError(f"--epochs must be at least 1, got {options.epochs}")
+    _check_flags(options)
     table = TABLES[options.name]()
     out = pathlib.Path(options.out or f"runs/tables/{options.name}").expanduser()
-    before = _read_plan(out / _PLAN)
-    asked = {
-        "table": options.name,
-        "epochs": options.epochs,
-        "data": options.data,
-        "label": options.label,
-        "changes": options.changes,
-    }
-    if options.merge:
-        if before is None:
-            raise ValueError(f"--merge: {out} holds no table: give the --out of one")
-        asked = before
-    elif before is not None and before != asked:
-        differing = [
-            f"{k}: {before[k]!r} there, {asked[k]!r} now" for k in asked if before[k] != asked[k]
-        ]
-        raise ValueError(
-            f"{out} holds a table that was begun otherwise ({'; '.join(differing)}): choose another --out, "
-            "or start it as before"
-        )
-    rows = plan.choose_rows(table, [row for row in options.rows.split(",") if row])
+    asked = _plan(options, out / _PLAN)
     changes = tuple(asked["changes"])
+    rows = plan.choose_rows(table, [row for row in options.rows.split(",") if row])
+    if options.merge:
+        rows = tuple(row for row in rows if (out / plan.RUNS / row.name).is_dir())
+    _check_changes(rows, changes)
     common = plan.common_config(
         table, epochs=asked["epochs"], source=asked["data"], changes=changes
     )
     seeds = summary.found_seeds(table, out) if options.merge else options.seeds
     cells = plan.cells_of(table, rows, common, seeds, out, changes)
-    mine = _shard(cells, options.shard)
+    mine = division.shard(cells, options.shard, options.together)
     if not options.merge:
         for cell in cells:
             run_directory.check(cell.workdir, cell.config.to_dict())
@@ -133,50 +110,55 @@ def job(options: argparse.Namespace) -> Job:
     )
 
 
-def _read_plan(path: pathlib.Path) -> dict | None:
-    return json.loads(path.read_text()) if path.exists() else None
+def _check_flags(options: argparse.Namespace) -> None:
+    if options.name not in TABLES:
+        close = difflib.get_close_matches(options.name or "", TABLES, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(f"name a table, one of {', '.join(TABLES)}, got {options.name!r}{hint}")
+    for flag in ("seeds", "together"):
+        if getattr(options, flag) < 1:
+            raise ValueError(f"--{flag} must be at least 1, got {getattr(options, flag)}")
+    if options.epochs < 0:
+        raise ValueError(f"--epochs must be at least 1, got {options.epochs}")
 
 
-def _shard(cells: list[Cell], text: str) -> list[Cell]:
-    """The part of the cells that ``I/N`` names, with the teachers that it needs."""
-    index, _, count = text.partition("/")
-    if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
-        raise ValueError(f"--shard must be I/N with 1 <= I <= N, got {text!r}: for example 1/4")
-    needed = {cell.needs for cell in cells}
-    students = [cell for cell in cells if cell.workdir not in needed]
-    mine = students[int(index) - 1 :: int(count)]
-    # A teacher is everybody's: who comes first trains it, and the others wait for it.
-    wanted = {cell.needs for cell in mine}
-    return [
-        cell
-        for cell in cells
-        if cell in mine or cell.workdir in wanted or (cell.workdir in needed and index == "1")
+def _plan(options: argparse.Namespace, path: pathlib.Path) -> dict[str, Any]:
+    """What the folder's runs have in common: asked for now, or, to merge, at its first start."""
+    before = json.loads(path.read_text()) if path.exists() else None
+    if options.merge and before is None:
+        raise ValueError(f"--merge: {path.parent} holds no table: give the --out of one")
+    asked = {
+        "table": options.name,
+        "epochs": options.epochs,
+        "data": options.data,
+        "changes": options.changes,
+    }
+    # A label is no part of the runs: it may be given later, and stays.
+    label = {"label": options.label or (before or {}).get("label", "")}
+    if options.merge:
+        return before | label
+    differing = [
+        f"{key}: {before[key]!r} there, {asked[key]!r} now"
+        for key in asked
+        if before is not None and before[key] != asked[key]
     ]
+    if differing:
+        raise ValueError(
+            f"{path.parent} holds a table that was begun otherwise ({'; '.join(differing)}): choose "
+            "another --out, or start it as before"
+        )
+    return asked | label
 
 
-def groups(cells: Sequence[Cell], size: int) -> list[list[Cell]]:
-    """Cut cells into groups that one program can train: of one pair and one order of images.
-
-    Students that learn from nobody go with those of the pair that they stand beside. Seeds have orders
-    of their own, unless data.order_seed says otherwise: then the methods of a seed go together.
-
-    Args:
-      cells: students, no teachers.
-      size: at most so many in a group.
-
-    Returns:
-      The groups, in the order of their first cells.
-    """
-    if size == 1:
-        return [[cell] for cell in cells]
-    alike: dict[tuple[str, int], list[Cell]] = {}
-    for cell in cells:
-        alike.setdefault((cell.row.pair, settings.order_seed(cell.config)), []).append(cell)
-    return [
-        members[start : start + size]
-        for members in alike.values()
-        for start in range(0, len(members), size)
-    ]
+def _check_changes(rows: Sequence[Row], changes: Sequence[str]) -> None:
+    """A row that is one of several variants must stay what its name and the paper's figure say."""
+    keys = {change.partition("=")[0] for change in changes}
+    for row in rows:
+        if row.variant and (clash := sorted(keys & row.changes.keys())):
+            raise ValueError(
+                f"--set {clash[0]}: row {row.name} is the one with {clash[0]}={row.changes[clash[0]]}: "
+                "leave it out, or choose other rows with --rows"
+            )
 
 
 def run(job: Job) -> int:
@@ -187,7 +169,7 @@ def run(job: Job) -> int:
         try:
             run_cells(
                 job.mine,
-                groups=lambda cells: groups(cells, job.together),
+                groups=lambda cells: division.groups_to_resume(cells, job.together),
                 after=lambda: write(job, draw=False),
             )
         except loop.Interrupted as message:
@@ -208,7 +190,7 @@ def write(job: Job, *, draw: bool) -> None:
         job.table, job.rows, job.cells, job.common, changes=job.changes, label=job.label
     )
     run_directory.write_json(job.out / "table.json", numbers)
-    (job.out / "table.md").write_text(markdown.render(numbers))
+    run_directory.write_text(job.out / "table.md", markdown.render(numbers))
     if draw:
         written = pictures.draw(numbers, job.out)
         say(f"{job.out / 'table.md'}, table.json{''.join(f', {path.name}' for path in written)}")

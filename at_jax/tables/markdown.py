@@ -39,9 +39,11 @@ def _about(summary: Mapping[str, Any]) -> list[str]:
     drops = ", ".join(map(str, summary["drop_epochs"])) or "none"
     lines = [
         f"{summary['measured_on'].capitalize()} error in percent on {summary['data']}, after "
-        f"{summary['epochs']} epochs (the rate drops after {drops}), batch {summary['batch_size']}. "
-        "The last two columns are the paper's, at 200 epochs; all others were measured here."
+        f"{summary['epochs']} epochs (the rate drops after {drops}), batch {summary['batch_size']}."
     ]
+    if any(row["paper"] for row in summary["rows"]):
+        after = f", after {summary['paper_epochs']} epochs" if summary["paper_epochs"] else ""
+        lines[0] += f" The last two columns are the paper's{after}; all others were measured here."
     if summary["changes"]:
         lines += ["", "Set for all rows: " + ", ".join(f"`{c}`" for c in summary["changes"]) + "."]
     return lines
@@ -92,8 +94,10 @@ def _unfinished(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _provenance(summary: Mapping[str, Any]) -> list[str]:
-    runs = {(row["name"], seed["seed"]): seed for row in summary["rows"] for seed in row["seeds"]}
-    runs |= {(t["name"], 0): t["run"] for t in summary["teachers"] if t["run"]}
+    runs = {t["name"]: t["run"] for t in summary["teachers"] if t["run"]}
+    for row in summary["rows"]:
+        # A teacher may be a run of a row, too.
+        runs |= {f"{row['name']}/seed{seed['seed']}": seed for seed in row["seeds"]}
     if not runs:
         return ["Nothing is finished yet."]
     days = sorted({run["finished"][:10] for run in runs.values()})

@@ -94,7 +94,8 @@ def _errors(summary, rows, path: pathlib.Path) -> pathlib.Path:
     ours.grid(axis="x", color="#dddddd", lw=0.6)
     ours.set_axisbelow(True)
     if has_paper:
-        paper.set_title("the paper: 200 epochs", loc="left")
+        after = f": {summary['paper_epochs']} epochs" if summary["paper_epochs"] else ""
+        paper.set_title(f"the paper{after}", loc="left")
         paper.set_xlabel("percent, median of 5\n(hollow: unverified)")
         paper.tick_params(axis="y", length=0, labelleft=False)
         paper.grid(axis="x", color="#dddddd", lw=0.6)

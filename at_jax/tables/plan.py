@@ -6,6 +6,7 @@ import difflib
 import fnmatch
 import pathlib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import ml_collections
 
@@ -40,8 +41,12 @@ class Cell:
 
     @property
     def seed(self) -> int:
-        """Of the run."""
+        """0, 1, ...: the place among the runs of its row."""
         return self.config.seed
+
+    def value(self, key: str) -> Any:
+        """What the run's config says for a dotted key."""
+        return flatten(self.config.to_dict())[key]
 
     @property
     def needs(self) -> pathlib.Path | None:
@@ -152,11 +157,17 @@ def choose_rows(table: Table, patterns: Sequence[str]) -> tuple[Row, ...]:
             raise ValueError(
                 f"--rows: expected names or patterns of {', '.join(names)}, got {pattern!r}"
             )
-    return tuple(
+    chosen = [
         row
         for row in table.rows
         if not patterns or any(fnmatch.fnmatchcase(row.name, pattern) for pattern in patterns)
-    )
+    ]
+    # A student alone stands beside several teachers: those that other chosen rows learn from.
+    wanted = {row.pair for row in chosen if methods.needs_teacher(row.method)}
+    pairs: dict[str, set[str]] = {}
+    for row in chosen:
+        pairs.setdefault(row.name, set()).add(row.pair)
+    return tuple(row for row in chosen if row.pair in wanted or not pairs[row.name] & wanted)
 
 
 def cells_of(
@@ -177,7 +188,7 @@ def cells_of(
       common: of :func:`common_config`.
       seeds: how many, from 0 on.
       out: the table's folder.
-      changes: as for :func:`common_config`; they go before those of a row.
+      changes: as for :func:`common_config`; they override what a row says.
 
     Returns:
       Cells of different names, each after the one that it needs.

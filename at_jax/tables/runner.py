@@ -10,7 +10,7 @@ from typing import Any
 
 import filelock
 
-from at_jax import loop, run_directory
+from at_jax import checkpoint, loop, run_directory
 from at_jax.report import duration, say
 from at_jax.tables.plan import Cell
 
@@ -20,9 +20,18 @@ _SECONDS_BETWEEN_LOOKS = 5.0
 
 
 def failure_of(workdir: pathlib.Path) -> dict[str, Any] | None:
-    """What stopped a run that failed, None where nothing did."""
-    path = workdir / FAILURE
-    return json.loads(path.read_text()) if path.exists() else None
+    """What stopped a run that failed, None where nothing did, or it was finished since."""
+    try:
+        failure = json.loads((workdir / FAILURE).read_text())
+    except FileNotFoundError:
+        return None
+    return None if run_directory.read_result(workdir) else failure
+
+
+def checkpointed_steps(workdir: pathlib.Path) -> list[int]:
+    """The steps that a run has checkpoints of, ascending."""
+    names = [path.name for path in (workdir / checkpoint.FOLDER).glob("*")]
+    return sorted(int(name) for name in names if name.isdecimal())
 
 
 class Progress:
@@ -30,13 +39,15 @@ class Progress:
 
     def __init__(self, cells: Sequence[Cell]):
         self._cells = list(cells)
+        self.failed: set[str] = set()  # in this start: what failed before is tried again
 
     def line(self) -> str:
         """For example ``3 of 13 cells done, 10 left, about 1:05:00``."""
         results = {cell.name: run_directory.read_result(cell.workdir) for cell in self._cells}
         done = [cell for cell in self._cells if results[cell.name]]
-        failed = [c for c in self._cells if not results[c.name] and failure_of(c.workdir)]
-        left = [c for c in self._cells if not results[c.name] and c not in failed]
+        unfinished = [cell for cell in self._cells if not results[cell.name]]
+        failed = [cell for cell in unfinished if cell.name in self.failed]
+        left = [cell for cell in unfinished if cell.name not in self.failed]
         seconds: dict[tuple, list[float]] = {}
         for cell in done:
             result = results[cell.name]
@@ -76,25 +87,28 @@ def run_cells(
     Raises:
       loop.Interrupted: after Ctrl-C, once all is saved.
     """
-    for cell in cells:
-        # What failed before is tried again.
-        (cell.workdir / FAILURE).unlink(missing_ok=True)
     progress = Progress(cells)
     say(progress.line())
     teachers = {cell.needs for cell in cells}
     # Teachers alone and first: what learns from one has to find it whole.
-    first = [[cell] for cell in cells if cell.workdir in teachers or cell.row is None]
-    rest = [c for c in cells if [c] not in first]
-    for group in [
-        *first,
-        *groups([cell for cell in rest if not run_directory.read_result(cell.workdir)]),
-    ]:
-        is_teacher = group[0].workdir in teachers
-        with _locked(group, wait=is_teacher) as mine:
+    first = [cell for cell in cells if cell.workdir in teachers or cell.row is None]
+    names = {cell.name for cell in first}
+    rest = [
+        cell
+        for cell in cells
+        if cell.name not in names and not run_directory.read_result(cell.workdir)
+    ]
+    # What failed before comes last and alone: it would take those of its program down again.
+    doubtful = [cell for cell in rest if failure_of(cell.workdir)]
+    sound = [cell for cell in rest if cell not in doubtful]
+    for group in [*([cell] for cell in first), *groups(sound), *([cell] for cell in doubtful)]:
+        with _locked(group, wait=group[0].workdir in teachers) as mine:
             mine = [cell for cell in mine if not run_directory.read_result(cell.workdir)]
             if not mine:
                 continue
-            _run_group(mine)
+            for cell in mine:
+                (cell.workdir / FAILURE).unlink(missing_ok=True)
+            _run_group(mine, progress.failed)
         after()
         say(f"[{progress.line()}]")
 
@@ -119,28 +133,29 @@ def _locked(group: Sequence[Cell], *, wait: bool) -> Iterator[list[Cell]]:
         yield mine
 
 
-def _run_group(group: list[Cell]) -> None:
-    """Train cells in one program; those that fail are written down and left out of the next try."""
-    while group:
-        unready = [
-            cell for cell in group if cell.needs and run_directory.read_result(cell.needs) is None
-        ]
-        for cell in unready:
-            _fail(cell, f"its teacher, {cell.needs}, is not finished", "")
-        group = [cell for cell in group if cell not in unready]
-        if not group:
-            return
-        say(f"--- {', '.join(cell.name for cell in group)}")
-        try:
-            _train(group)
-            return
-        except loop.Interrupted:
-            raise
-        except Exception as error:  # whatever it is, the other cells are not to suffer from it
-            culprits = [c for c in group if c.workdir.absolute() == getattr(error, "workdir", None)]
-            for cell in culprits or group:
-                _fail(cell, f"{type(error).__name__}: {error}", traceback.format_exc())
-            group = [cell for cell in group if culprits and cell not in culprits]
+def _run_group(group: list[Cell], failed: set[str]) -> None:
+    """Train cells in one program; one that fails is written down, and the others go on without it."""
+    unready = [c for c in group if c.needs and run_directory.read_result(c.needs) is None]
+    for cell in unready:
+        _fail(cell, f"its teacher, {cell.needs}, is not finished", "", failed)
+    group = [cell for cell in group if cell not in unready]
+    if not group:
+        return
+    say(f"--- {', '.join(cell.name for cell in group)}")
+    try:
+        _train(group)
+    except loop.Interrupted:
+        raise
+    except Exception as error:  # whatever it is, the other cells are not to suffer from it
+        culprits = [c for c in group if c.workdir.absolute() == getattr(error, "workdir", None)]
+        if len(group) == 1:
+            culprits = group
+        for cell in culprits:
+            _fail(cell, f"{type(error).__name__}: {error}", traceback.format_exc(), failed)
+        left = [c for c in group if c not in culprits and not run_directory.read_result(c.workdir)]
+        # Not known whose fault it was (of memory, say): each is tried alone.
+        for part in [left] if culprits and left else [[cell] for cell in left]:
+            _run_group(part, failed)
 
 
 def _train(group: Sequence[Cell]) -> None:
@@ -150,6 +165,7 @@ def _train(group: Sequence[Cell]) -> None:
         loop.train_together([(cell.config, cell.workdir) for cell in group])
 
 
-def _fail(cell: Cell, reason: str, trace: str) -> None:
+def _fail(cell: Cell, reason: str, trace: str, failed: set[str]) -> None:
+    failed.add(cell.name)
     say(f"{cell.name} FAILED, the others go on: {reason}")
     run_directory.write_json(cell.workdir / FAILURE, {"reason": reason, "traceback": trace})

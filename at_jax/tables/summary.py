@@ -48,18 +48,19 @@ def summarise(
 
     Returns:
       JSON: ``title``, ``data``, ``measured_on`` ("test" or "validation"), ``epochs``,
-      ``drop_epochs``, ``batch_size``, ``changes``, ``rows`` and ``teachers``. A row has its names,
-      ``paper`` (error and status, or null), ``seeds`` (a dict a finished run), ``median``, ``mean``,
-      ``lowest``, ``highest`` (null where nothing is finished), ``failed`` and ``missing`` seeds.
+      ``drop_epochs``, ``batch_size``, ``paper_epochs``, ``changes``, ``rows`` and ``teachers``. A row
+      has its names, ``paper`` (error and status, or null), ``seeds`` (a dict a finished run),
+      ``median``, ``mean``, ``lowest``, ``highest`` (null where nothing is finished), ``failed`` and
+      ``missing`` seeds.
     """
-    first = next((r for cell in cells if (r := run_directory.read_result(cell.workdir))), {})
     return {
         "title": table.title,
         "data": label or common.data.name or pathlib.Path(common.data.data_dir).name or "digits",
-        "measured_on": first.get("evaluated_on", "test"),
+        "measured_on": "validation" if common.data.validation_examples else "test",
         "epochs": common.epochs,
         "drop_epochs": list(common.optimizer.drop_epochs),
         "batch_size": common.batch_size,
+        "paper_epochs": table.paper_epochs,
         "changes": list(changes),
         "rows": [_row(row, [c for c in cells if _is_of(c, row)]) for row in rows],
         "teachers": [
@@ -91,7 +92,9 @@ def _seed(cell: Cell) -> dict[str, Any]:
 
 def _row(row: Row, cells: Sequence[Cell]) -> dict[str, Any]:
     done = [cell for cell in cells if run_directory.read_result(cell.workdir)]
-    failed = [cell for cell in cells if cell not in done and failure_of(cell.workdir)]
+    # Read once: another shard may be trying it again.
+    failures = {cell.seed: failure_of(cell.workdir) for cell in cells if cell not in done}
+    failed = {seed: failure for seed, failure in failures.items() if failure}
     seeds = [_seed(cell) for cell in done]
     errors = [seed["test_error"] for seed in seeds]
     return {
@@ -101,15 +104,16 @@ def _row(row: Row, cells: Sequence[Cell]) -> dict[str, Any]:
         "teacher": row.teacher,
         "method": row.method,
         "label": row.label,
-        "changes": dict(row.changes),
+        # As they were trained: --set goes before what a row says.
+        "changes": {key: cells[0].value(key) for key in row.changes if cells},
         "paper": _paper(row.paper),
         "seeds": seeds,
         "median": statistics.median(errors) if errors else None,
         "mean": statistics.fmean(errors) if errors else None,
         "lowest": min(errors, default=None),
         "highest": max(errors, default=None),
-        "failed": [{"seed": c.seed, "reason": failure_of(c.workdir)["reason"]} for c in failed],
-        "missing": [cell.seed for cell in cells if cell not in done and cell not in failed],
+        "failed": [{"seed": seed, "reason": f["reason"]} for seed, f in failed.items()],
+        "missing": [seed for seed in failures if seed not in failed],
     }
 
 
