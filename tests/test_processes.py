@@ -157,7 +157,7 @@ def test_a_run_of_two_processes_is_that_of_one(finished, tmp_path, compiled_once
     assert [code for code, _, _ in ends] == [0, 0], ends
     (_, out, _), (_, nothing, err) = ends
     assert f"everything is in {workdir}" in out and "on 4 x cpu in 2 processes" in out
-    assert (nothing, "Traceback" in err) == ("", False)
+    assert (nothing, "Traceback" in err) == ("", False), ends
     # The second machine has not even a folder: all is written, and read, by process 0.
     assert [path.name for path in workdir.parent.iterdir()] == ["run"]
     assert len(list(workdir.glob("events*"))) == 1 and (workdir / "teacher/result.json").exists()
