@@ -376,25 +376,29 @@ def test_a_failed_teacher_fails_its_students_alone(tiny_tables, tmp_path, monkey
     assert at["failed"][0]["reason"].startswith("its teacher, ")
 
 
-def test_another_process_s_teacher_is_waited_for(trained, tiny_tables, tmp_path, monkeypatch):
+def test_another_process_s_teacher_is_waited_for(
+    trained, tiny_tables, tmp_path, monkeypatch, capsys
+):
     out = copy_of(trained, tmp_path)
     teacher = out / "runs" / "teachers" / PAIR[1]
     result = (teacher / "result.json").read_text()
     (teacher / "result.json").unlink()
-    lock = filelock.FileLock(teacher.parent / f"{teacher.name}.lock", thread_local=False)
-    lock.acquire()
+    held = threading.Event()
 
     def other():
-        time.sleep(1.0)
-        (teacher / "result.json").write_text(result)
-        lock.release()
+        with filelock.FileLock(teacher.parent / f"{teacher.name}.lock"):
+            held.set()
+            time.sleep(1.0)
+            (teacher / "result.json").write_text(result)
 
     monkeypatch.setattr(runner, "_SECONDS_BETWEEN_LOOKS", 0.1)
     monkeypatch.setattr(loop, "train_and_evaluate", None)  # nothing is to be trained here
     thread = threading.Thread(target=other)
     thread.start()
+    assert held.wait(timeout=10)
     assert program.main(["tiny", "--out", str(out), "--seeds", "3"]) == 0
     thread.join()
+    assert "waiting for it" in capsys.readouterr().out
 
 
 def test_cells_that_came_differently_far_are_not_mixed(tmp_path):

@@ -80,9 +80,11 @@ def job(options: argparse.Namespace) -> Job:
     out = pathlib.Path(options.out or f"runs/tables/{options.name}").expanduser()
     asked = _plan(options, out / _PLAN)
     changes = tuple(asked["changes"])
-    rows = plan.choose_rows(table, [row for row in options.rows.split(",") if row])
+    patterns = [row for row in options.rows.split(",") if row]
     if options.merge:
-        rows = tuple(row for row in rows if (out / plan.RUNS / row.name).is_dir())
+        patterns = patterns or asked["rows"]
+    rows = plan.choose_rows(table, patterns)
+    asked["rows"] = sorted({row.name for row in rows} | set(asked["rows"]))
     _check_changes(rows, changes)
     common = plan.common_config(
         table, epochs=asked["epochs"], source=asked["data"], changes=changes
@@ -133,10 +135,11 @@ def _plan(options: argparse.Namespace, path: pathlib.Path) -> dict[str, Any]:
         "data": options.data,
         "changes": options.changes,
     }
-    # A label is no part of the runs: it may be given later, and stays.
-    label = {"label": options.label or (before or {}).get("label", "")}
+    # No part of the runs: a label may be given later, and rows added; both stay.
+    kept = before or {"label": "", "rows": []}
+    kept = {"label": options.label or kept["label"], "rows": kept["rows"]}
     if options.merge:
-        return before | label
+        return before | kept
     differing = [
         f"{key}: {before[key]!r} there, {asked[key]!r} now"
         for key in asked
@@ -147,7 +150,7 @@ def _plan(options: argparse.Namespace, path: pathlib.Path) -> dict[str, Any]:
             f"{path.parent} holds a table that was begun otherwise ({'; '.join(differing)}): choose "
             "another --out, or start it as before"
         )
-    return asked | label
+    return asked | kept
 
 
 def _check_changes(rows: Sequence[Row], changes: Sequence[str]) -> None:

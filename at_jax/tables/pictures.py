@@ -68,7 +68,7 @@ def _errors(summary, rows, path: pathlib.Path) -> pathlib.Path:
         1.3 + 0.3 * lines,
         columns=2 if has_paper else 1,
         sharey=True,
-        **({"width_ratios": (3, 1)} if has_paper else {}),
+        **({"width_ratios": (5, 2)} if has_paper else {}),
     )
     ours, paper = axes[0, 0], axes[0, -1]
     ticks, labels, place = [], [], 0
@@ -94,8 +94,8 @@ def _errors(summary, rows, path: pathlib.Path) -> pathlib.Path:
     ours.grid(axis="x", color="#dddddd", lw=0.6)
     ours.set_axisbelow(True)
     if has_paper:
-        after = f": {summary['paper_epochs']} epochs" if summary["paper_epochs"] else ""
-        paper.set_title(f"the paper{after}", loc="left")
+        after = f", {summary['paper_epochs']} epochs" if summary["paper_epochs"] else ""
+        paper.set_title(f"paper{after}", loc="left")
         paper.set_xlabel("percent, median of 5\n(hollow: unverified)")
         paper.tick_params(axis="y", length=0, labelleft=False)
         paper.grid(axis="x", color="#dddddd", lw=0.6)
