@@ -28,12 +28,12 @@ def finished(tmp_path_factory, compiled_once):
     """A run of the student, its teacher trained first, both drawn: (workdir, result, what was said)."""
     import small_run
 
-    from at_jax import loop, trainer
+    from at_jax import loop, outcome, trainer
 
     workdir = tmp_path_factory.mktemp("run")
     said = []
     with pytest.MonkeyPatch.context() as patch:
-        for module in (loop, trainer):
+        for module in (loop, outcome, trainer):
             patch.setattr(module, "say", said.append)
         result = loop.train_and_evaluate(small_run.config(runtime__figures=True), workdir)
     return workdir, result, said

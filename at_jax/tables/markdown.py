@@ -30,7 +30,9 @@ def render(summary: Mapping[str, Any]) -> str:
         rows = [row for row in summary["rows"] if row["pair"] == pair]
         teachers = [t for t in summary["teachers"] if t["teacher"] == rows[0]["teacher"]]
         body = [_line(row) for row in rows] + [_teacher_line(teacher) for teacher in teachers]
-        lines += [f"## {pair}", "", *_table(header, body), ""]
+        shown = len(header) if _has_paper(summary) else len(header) - 2
+        cut = [line[:shown] for line in (header, *body)]
+        lines += [f"## {pair}", "", *_table(cut[0], cut[1:]), ""]
     lines += _unfinished(summary["rows"]) + _provenance(summary)
     return "\n".join(lines).rstrip() + "\n"
 
@@ -41,12 +43,16 @@ def _about(summary: Mapping[str, Any]) -> list[str]:
         f"{summary['measured_on'].capitalize()} error in percent on {summary['data']}, after "
         f"{summary['epochs']} epochs (the rate drops after {drops}), batch {summary['batch_size']}."
     ]
-    if any(row["paper"] for row in summary["rows"]):
+    if _has_paper(summary):
         after = f", after {summary['paper_epochs']} epochs" if summary["paper_epochs"] else ""
         lines[0] += f" The last two columns are the paper's{after}; all others were measured here."
     if summary["changes"]:
         lines += ["", "Set for all rows: " + ", ".join(f"`{c}`" for c in summary["changes"]) + "."]
     return lines
+
+
+def _has_paper(summary: Mapping[str, Any]) -> bool:
+    return any(row["paper"] for row in summary["rows"])
 
 
 def _number(value: float | None) -> str:
