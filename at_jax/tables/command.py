@@ -136,7 +136,7 @@ def _plan(options: argparse.Namespace, path: pathlib.Path) -> dict[str, Any]:
         "changes": options.changes,
     }
     # No part of the runs: a label may be given later, and rows added; both stay.
-    kept = before or {"label": "", "rows": []}
+    kept = {"label": "", "rows": []} | (before or {})
     kept = {"label": options.label or kept["label"], "rows": kept["rows"]}
     if options.merge:
         return before | kept
