@@ -75,14 +75,7 @@ def finish(
         # Another start of a finished run changes nothing.
         result["finished"] = kept.get("finished", result["finished"])
     run_directory.write_json(workdir / run_directory.RESULT, result)
-    on = "" if run.dataset.evaluated_on == "test" else f" on the {run.dataset.evaluated_on} part"
-    if teacher_error is not None:
-        say(f"teacher error  {teacher_error:.2f} %{on}")
-    say(
-        f"{'' if config.method == 'none' else config.method + ' '}{run.name} error  "
-        f"{result['test_error']:.2f} %{on} (best {result['best_test_error']:.2f} %), "
-        f"{config.epochs} epochs in {duration(progress.wall_seconds)}"
-    )
+    _say(run, config, result)
     if config.runtime.figures:
         if processes.several():
             # A picture is drawn by one: it would ask for the checkpoint, and wait for the others.
@@ -91,3 +84,14 @@ def finish(
             of_run.draw(workdir, run, result)
     say(f"everything is in {workdir}")
     return result
+
+
+def _say(run: Experiment, config: ml_collections.ConfigDict, result: dict[str, Any]) -> None:
+    on = "" if run.dataset.evaluated_on == "test" else f" on the {run.dataset.evaluated_on} part"
+    if result["teacher_test_error"] is not None:
+        say(f"teacher error  {result['teacher_test_error']:.2f} %{on}")
+    say(
+        f"{'' if config.method == 'none' else config.method + ' '}{run.name} error  "
+        f"{result['test_error']:.2f} %{on} (best {result['best_test_error']:.2f} %), "
+        f"{config.epochs} epochs in {duration(result['wall_seconds'])}"
+    )
