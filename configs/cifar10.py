@@ -3,8 +3,9 @@
 Rows of the table are chosen after the colon, for example student=wrn_16_1,teacher=wrn_16_2,method=at.
 Prepare the data once: make data DATASET=cifar10
 Command: python train.py --config=configs/cifar10.py:student=wrn_16_1,teacher=wrn_16_2,method=at
-Hardware: an accelerator for the 200 epochs. Measured on two CPU cores, 2 epochs, CIFAR-10 (JPEG q75) by
-configs/folder.py, one seed: test error 33.58 % with method=none, 30.16 % with method=at, teacher 31.45 %.
+Hardware: an accelerator for the 200 epochs. Measured on two CPU cores, CIFAR-10 (JPEG q75), 10,000 training
+images, 6 epochs, means of three seeds: test error 43.03 % with method=none, 39.04 % with method=at and
+beta 100, teacher 37.94 % (results/cifar10_activation). Rows, seeds and medians: python -m at_jax.tables.
 """
 
 from configs import base
