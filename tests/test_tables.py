@@ -189,6 +189,11 @@ def test_another_plan_in_the_same_folder_is_refused(tiny_tables, tmp_path, capsy
     command.job(options)
     assert program.main([*base, "--epochs", "2"]) == 2
     assert "epochs: 1 there, 2 now" in capsys.readouterr().err
+    assert program.main(["digits", "--out", str(tmp_path), "--merge"]) == 2
+    assert "table: 'tiny' there, 'digits' now" in capsys.readouterr().err
+    # A label is no part of the runs.
+    labelled = program._parser().parse_args([*base, "--epochs", "1", "--label", "small"])
+    assert command.job(labelled).label == "small"
 
 
 def test_shards_share_the_work_and_the_teacher():

@@ -138,11 +138,12 @@ def _plan(options: argparse.Namespace, path: pathlib.Path) -> dict[str, Any]:
     # No part of the runs: a label may be given later, and rows added; both stay.
     kept = {"label": "", "rows": []} | (before or {})
     kept = {"label": options.label or kept["label"], "rows": kept["rows"]}
-    if options.merge:
-        return before | kept
+    compared = (
+        ("table",) if options.merge else tuple(asked)
+    )  # to merge, the rest is taken from there
     differing = [
         f"{key}: {before[key]!r} there, {asked[key]!r} now"
-        for key in asked
+        for key in compared
         if before is not None and before[key] != asked[key]
     ]
     if differing:
@@ -150,7 +151,7 @@ def _plan(options: argparse.Namespace, path: pathlib.Path) -> dict[str, Any]:
             f"{path.parent} holds a table that was begun otherwise ({'; '.join(differing)}): choose "
             "another --out, or start it as before"
         )
-    return asked | kept
+    return (before if options.merge else asked) | kept
 
 
 def _check_changes(rows: Sequence[Row], changes: Sequence[str]) -> None:
