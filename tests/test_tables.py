@@ -157,6 +157,16 @@ def test_set_overrides_what_a_row_says():
         assert cell.config.epochs == 7
 
 
+def test_data_is_a_folder_or_a_name_of_tfds(tmp_path):
+    table = studies.TABLES["cifar10_activation"]()
+    folder = plan.common_config(table, source=str(tmp_path)).data
+    assert (folder.source, folder.data_dir, folder.name) == ("folder", str(tmp_path), "")
+    named = plan.common_config(table, source="imagenette/160px-v2").data
+    assert (named.source, named.data_dir, named.name) == ("tfds", "", "imagenette/160px-v2")
+    own = plan.common_config(table).data
+    assert (own.source, own.name) == ("tfds", "cifar10")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
