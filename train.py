@@ -92,7 +92,7 @@ def _run(argv: list[str]) -> int:
         else:
             loop.train_and_evaluate(config, workdir, profile=_PROFILE.value)
     except ValueError as error:
-        if not _is_ours(error):
+        if not report.is_ours(error, __file__):
             raise  # a fault of the program: its traceback is what helps
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -110,16 +110,6 @@ def _run(argv: list[str]) -> int:
             raise
         return 130
     return 0
-
-
-def _is_ours(error: ValueError) -> bool:
-    """Whether at_jax raised it: those messages are made for the person at the terminal."""
-    frame = error.__traceback__
-    while frame.tb_next is not None:
-        frame = frame.tb_next
-    library = pathlib.Path(__file__).resolve().parent
-    raised_in = pathlib.Path(frame.tb_frame.f_code.co_filename).resolve()
-    return raised_in == pathlib.Path(__file__).resolve() or library / "at_jax" in raised_in.parents
 
 
 def default_workdir(argv: list[str]) -> str:

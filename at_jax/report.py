@@ -150,3 +150,18 @@ def say(text: str) -> None:
 
     tqdm.write(text, file=sys.stdout)
     sys.stdout.flush()
+
+
+def is_ours(error: BaseException, *files: str) -> bool:
+    """Whether at_jax, or one of some files, raised an error: those messages are made for people.
+
+    Args:
+      error: caught.
+      *files: paths of programs that raise such errors too.
+    """
+    frame = error.__traceback__
+    while frame.tb_next is not None:
+        frame = frame.tb_next
+    raised_in = pathlib.Path(frame.tb_frame.f_code.co_filename).resolve()
+    package = pathlib.Path(__file__).resolve().parent
+    return package in raised_in.parents or raised_in in {pathlib.Path(f).resolve() for f in files}

@@ -144,8 +144,9 @@ class Trainer:
         due = [ledger.end_epoch(each, epoch) for ledger, each in pairs]
         if any(due):
             # All or none, and the last round of all is on disk: a kill leaves a step that all have.
-            for ledger in self.ledgers[1:] and self.ledgers:
-                ledger.checkpoints.wait()
+            if len(self.ledgers) > 1:
+                for ledger in self.ledgers:
+                    ledger.checkpoints.wait()
             for ledger, each in pairs:
                 ledger.save_epoch(each)
 

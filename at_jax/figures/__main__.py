@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import ml_collections
 import numpy as np
 
-from at_jax import inputs
+from at_jax import inputs, report
 from at_jax.figures import attention, canvas, curves, networks, pictures, views
 
 EXAMPLES = """examples:
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
                 figure = _grid(args)
             canvas.save(figure, args.out, photographs=args.what != "curves")
     except (ValueError, ModuleNotFoundError) as error:
-        if not _is_ours(error):
+        if not report.is_ours(error):
             raise  # a fault of the program: its traceback is what helps
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -180,15 +180,6 @@ def _check_out(path: str) -> None:
     """Find now what would be found when all is computed."""
     if not path.lower().endswith(".png"):
         raise ValueError(f"--out must end in .png, got {path!r}: choose another name")
-
-
-def _is_ours(error: Exception) -> bool:
-    """Whether at_jax raised it: those messages are made for the person at the terminal."""
-    frame = error.__traceback__
-    while frame.tb_next is not None:
-        frame = frame.tb_next
-    package = pathlib.Path(__file__).resolve().parents[1]
-    return package in pathlib.Path(frame.tb_frame.f_code.co_filename).resolve().parents
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import itertools
-import json
 import math
 import pathlib
 from collections.abc import Sequence
@@ -58,9 +57,7 @@ def read(workdir: str | pathlib.Path) -> Run:
     config, lines = networks.stored_config(workdir), run_directory.read_metrics(workdir)
     if not lines:
         raise ValueError(f"{workdir} has no finished epoch yet: draw it later, or leave it out")
-    result = {}
-    if (workdir / run_directory.RESULT).exists():
-        result = json.loads((workdir / run_directory.RESULT).read_text())
+    result = run_directory.read_result(workdir) or {}
     return Run(
         workdir.resolve().name,
         config,

@@ -49,6 +49,7 @@ def main(argv: Sequence[str]) -> int:
     except ModuleNotFoundError:
         print("error: there is no folder configs here: run this in the repository", file=sys.stderr)
         return 2
+    from at_jax import report
     from at_jax.tables import command
 
     if options.list:
@@ -57,6 +58,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         job = command.job(options)
     except ValueError as error:
+        if not report.is_ours(error):
+            raise  # a fault of the program: its traceback is what helps
         print(f"error: {error}", file=sys.stderr)
         return 2
     return command.run(job)

@@ -96,7 +96,7 @@ def common_config(
       table: of studies.py.
       epochs: 0 for the table's own.
       source: a folder of images, or a TFDS name; empty for the table's own.
-      changes: texts ``key=value``, keys of configs/base.py; they come last.
+      changes: texts ``key=value``, keys of configs/base.py; they override the rest.
 
     Returns:
       The config, checked.

@@ -55,7 +55,10 @@ def summarise(
     """
     return {
         "title": table.title,
-        "data": label or common.data.name or pathlib.Path(common.data.data_dir).name or "digits",
+        "data": label
+        or common.data.name
+        or pathlib.Path(common.data.data_dir).name
+        or common.data.source,
         "measured_on": "validation" if common.data.validation_examples else "test",
         "epochs": common.epochs,
         "drop_epochs": list(common.optimizer.drop_epochs),
@@ -104,7 +107,7 @@ def _row(row: Row, cells: Sequence[Cell]) -> dict[str, Any]:
         "teacher": row.teacher,
         "method": row.method,
         "label": row.label,
-        # As they were trained: --set goes before what a row says.
+        # As they were trained: --set overrides what a row says.
         "changes": {key: cells[0].value(key) for key in row.changes if cells},
         "paper": _paper(row.paper),
         "seeds": seeds,
