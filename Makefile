@@ -1,31 +1,54 @@
 # Two commands set up .venv and run: `make train` and `make test`.
-PYTHON ?= python3
+# The newest of Python 3.13, 3.12 and 3.11 that can make an environment, on the path or in the directory of a
+# version manager; else python3. A name on the path may be a shim that fails, so each one is tried.
+PYTHON ?= $(shell for v in 3.13 3.12 3.11; do \
+	for p in python$$v $$HOME/.pyenv/versions/$$v*/bin/python$$v $$HOME/.local/share/uv/python/cpython-$$v*/bin/python$$v \
+		$$HOME/.local/share/mise/installs/python/$$v*/bin/python$$v $$HOME/.asdf/installs/python/$$v*/bin/python$$v \
+		/opt/homebrew/bin/python$$v /usr/local/bin/python$$v; do \
+		if "$$p" -c 'import venv, ensurepip' >/dev/null 2>&1; then echo "$$p"; exit; fi; done; done; echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 REQUIREMENTS := requirements.txt $(wildcard requirements/*.txt)
-# What comes after the program, for example: make train ARGS="--config=configs/cifar10.py:method=at"
+# Arguments of the program, for example: make train ARGS="--config=configs/cifar10.py:method=at"
 ARGS ?=
-# For `make data`: the TFDS name, where to put it, and (optional) where a downloaded archive lies.
+# For `make data`: the TFDS name, its directory, and (optional) the directory of a downloaded archive.
 DATASET ?= cifar10
 DATA_DIR ?= $(HOME)/tensorflow_datasets_array_record
 MANUAL_DIR ?=
+# Two workers, each with a file at a time: compiling uses one core.
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
+# Tests of `make check`: those of the arrays, the terms and the structure, without whole runs.
+QUICK := tests/test_architecture.py tests/test_objective.py tests/arrays tests/terms tests/training/test_config.py
 
-# Training allocates and frees hundreds of megabytes a step: with huge pages glibc has the kernel map them
-# in fewer pieces (a WRN-16-1 step on 2 cores takes 0.28 s and not 0.33). Other systems ignore it.
+# Training allocates and frees hundreds of megabytes a step. With huge pages glibc has the kernel map them in
+# fewer pieces (a WRN-16-1 step on 2 cores takes 0.28 s instead of 0.33 s). Other systems ignore it.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: train test lint table bench host-overhead data clean
+.PHONY: train check test test-all lint format types table bench host-overhead data clean
 .DELETE_ON_ERROR:
 
 train: $(VENV)/.train
 	$(BIN)/python train.py $(ARGS)
 
-test: $(VENV)/.test
+# While developing: under two minutes.
+check: lint
+	$(PYTEST) $(QUICK)
+
+test: lint
+	$(PYTEST)
+
+# With the checks that take minutes.
+test-all: lint
+	$(PYTEST) -m "slow or not slow"
+
+lint: $(VENV)/.test types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -q
 
-lint: $(VENV)/.test
+types: $(VENV)/.test
+	$(BIN)/mypy
+
+format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -43,7 +66,7 @@ data: .venv-prepare/.done
 	.venv-prepare/bin/python at_jax/data/prepare.py --dataset="$(DATASET)" --data_dir="$(DATA_DIR)" --manual_dir="$(MANUAL_DIR)"
 
 clean:
-	rm -rf $(VENV) .venv-prepare build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-prepare build *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

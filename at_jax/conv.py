@@ -6,21 +6,22 @@ A convolution ``y = conv(x, w)`` is bilinear, and so are the two operations of i
     input_grad     x' = conv_x^T(g, w)      (g has the shape of y)
     weight_grad    w' = conv_w^T(x, g)
 
-All three come from one trilinear form ``<g, conv(x, w)>``, so each is the transpose of the others:
-whichever of two operands is differentiated, the answer is again one of the three. They are three
-primitives here, hence every order of derivative, forward or reverse, stays inside the family.
+All three come from one trilinear form ``<g, conv(x, w)>``, so each is the transpose of the others: the
+derivative with respect to either operand is again one of the three. Each is a primitive here, so every
+order of derivative, forward or reverse, stays in the family.
 
-With ``lax.conv_general_dilated`` it does not: the gradient of a gradient of a strided convolution
-becomes a convolution with an image-sized kernel and ``lhs_dilation``, for which XLA has no fast kernel
-(on GPU see openxla/xla#34273). On CPU there is a second reason: XLA:CPU brings convolutions into the
-one layout that it has a fast kernel for in the entry computation only, so those inside ``lax.scan``
-fall back to a loop nest. The family is therefore spelt out in that layout, NHWC and HWIO.
+``lax.conv_general_dilated`` does not have this property. Its gradient of a gradient of a strided
+convolution is a convolution with an image-sized kernel and ``lhs_dilation``, for which XLA has no fast
+kernel (on GPU see openxla/xla#34273). On CPU there is a second reason. XLA:CPU converts convolutions to
+the one layout that has a fast kernel in the entry computation only, so those inside ``lax.scan`` fall back
+to a loop nest. The family is therefore written in that layout, NHWC and HWIO.
 
-This is the only file that touches ``jax.interpreters``; tests/test_conv.py names the versions of jax
-that it was run on.
+This is the only file that uses ``jax.interpreters``. tests/arrays/test_conv.py lists the versions of jax
+that it was tested with.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,14 +29,24 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from at_jax import conv_spellings
-from at_jax.conv_spellings import Window
+from at_jax import conv_lowerings
+from at_jax.conv_lowerings import Window
 
-_NHWC = lax.conv_dimension_numbers((1, 1, 1, 1), (1, 1, 1, 1), conv_spellings.DIMENSIONS)
+__all__ = ["conv_general_dilated", "forward_p", "input_grad_p", "weight_grad_p"]
+
+_NHWC = lax.conv_dimension_numbers((1, 1, 1, 1), (1, 1, 1, 1), conv_lowerings.DIMENSIONS)
+
+Shape = tuple[int, ...]
+Lowering = Callable[..., jax.Array]
 
 
-def _define(name: str, spelling, output_shape, lax_spelling=None) -> Primitive:
-    """A bilinear primitive with one spelling for CPU and one for GPU and TPU."""
+def _define(
+    name: str,
+    cpu_lowering: Lowering,
+    output_shape: Callable[[Shape, Shape, Window], Shape],
+    other_lowering: Lowering | None = None,
+) -> Primitive:
+    """Define a bilinear primitive with one lowering for CPU and one for GPU and TPU."""
     primitive = Primitive(name)
     primitive.def_impl(jax.jit(lambda a, b, *, window: primitive.bind(a, b, window=window),
                                static_argnames="window"))  # fmt: skip
@@ -44,27 +55,29 @@ def _define(name: str, spelling, output_shape, lax_spelling=None) -> Primitive:
         return a.update(shape=output_shape(a.shape, b.shape, window), weak_type=False)
 
     primitive.def_abstract_eval(abstract_eval)
-    # What chooses between the spellings. On GPU and TPU lax's is what the compilers look for, but no GPU
-    # was to be had to measure it; figures of the CPU are in conv_spellings.weight_grad.
-    mlir.register_lowering(primitive, mlir.lower_fun(lax_spelling or spelling, False))
-    mlir.register_lowering(primitive, mlir.lower_fun(spelling, False), platform="cpu")
+    # The compilers for GPU and TPU recognize the form of lax. It was not measured on a GPU; times on CPU
+    # are in conv_lowerings.weight_grad.
+    mlir.register_lowering(primitive, mlir.lower_fun(other_lowering or cpu_lowering, False))
+    mlir.register_lowering(primitive, mlir.lower_fun(cpu_lowering, False), platform="cpu")
     return primitive
 
 
 forward_p = _define(
-    "at_conv", conv_spellings.forward, lambda x, w, window: (x[0], *window.output, w[3])
-)  # fmt: skip
+    "at_conv",
+    conv_lowerings.forward,
+    lambda x, w, window: (x[0], *window.output, w[3]),
+)
 input_grad_p = _define(
     "at_conv_input_grad",
-    conv_spellings.input_grad,
+    conv_lowerings.input_grad,
     lambda g, w, window: (g[0], *window.image, w[2]),
-    conv_spellings.lax_input_grad,
+    conv_lowerings.lax_input_grad,
 )
 weight_grad_p = _define(
     "at_conv_weight_grad",
-    conv_spellings.weight_grad,
+    conv_lowerings.weight_grad,
     lambda x, g, window: (*window.kernel, x[3], g[3]),
-    conv_spellings.lax_weight_grad,
+    conv_lowerings.lax_weight_grad,
 )
 
 # Transposes. With the trilinear form <g, conv(x, w)>, fixing two of x, w, g gives the third.
@@ -85,23 +98,30 @@ ad.defbilinear(
 )
 
 
-def _fold(array, source: int, axis: int):
+def _fold(array: jax.Array, source: int, axis: int) -> jax.Array:
     """Move the vmapped axis `source` in front of `axis` and merge the two."""
     array = jnp.moveaxis(array, source, axis)
     return array.reshape(*array.shape[:axis], -1, *array.shape[axis + 2 :])
 
 
-def _unfold(array, axis: int, size: int):
-    """Undo _fold on a result: (..., size * n, ...) -> (..., size, n, ...), vmapped axis at `axis`."""
+def _unfold(array: jax.Array, axis: int, size: int) -> jax.Array:
+    """Invert _fold on a result: (..., size * n, ...) -> (..., size, n, ...), vmapped axis at `axis`."""
     return array.reshape(*array.shape[:axis], size, -1, *array.shape[axis + 1 :])
 
 
-def _define_batching(primitive: Primitive, free_axes: tuple[int, int], out_axes: tuple[int, int]):
-    """Vmap inside the family.
+def _define_batching(
+    primitive: Primitive, free_axes: tuple[int, int], out_axes: tuple[int, int]
+) -> None:
+    """Define vmap within the family.
 
-    Each operand has one axis that the other lacks (the batch of x and g, the channels C of x and w, F
-    of w and g): over a vmapped operand alone, that axis takes the vmapped one in. With both operands
-    vmapped nothing can be merged without wasted work, and the calls are unrolled.
+    Each operand has one axis that the other lacks: the batch of x and g, the channels C of x and w, F of w
+    and g. If one operand is vmapped, its vmapped axis is merged into that axis. If both are, a merge would
+    waste work, and the calls are unrolled.
+
+    Args:
+      primitive: the operation.
+      free_axes: of each operand, the axis that the other lacks.
+      out_axes: positions of these axes in the result.
     """
 
     def rule(operands, dims, *, window):
@@ -124,6 +144,20 @@ _define_batching(input_grad_p, free_axes=(0, 2), out_axes=(0, 3))  # g (B), w (C
 _define_batching(weight_grad_p, free_axes=(3, 3), out_axes=(2, 3))  # x (C), g (F) -> w (..CF)
 
 
+def _is_in_family(
+    lhs: jax.Array, rhs: jax.Array, dimension_numbers: Any, element_type: Any
+) -> bool:
+    return (
+        lhs.ndim == 4
+        and dimension_numbers is not None
+        and lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers) == _NHWC
+        and lhs.dtype == rhs.dtype
+        and element_type in (None, lhs.dtype)
+        and lhs.shape[3] == rhs.shape[2]
+        and not _is_explicitly_sharded(lhs, rhs)
+    )
+
+
 def conv_general_dilated(
     lhs: jax.Array,
     rhs: jax.Array,
@@ -131,17 +165,16 @@ def conv_general_dilated(
     padding: str | Sequence[tuple[int, int]],
     lhs_dilation: Sequence[int] | None = None,
     rhs_dilation: Sequence[int] | None = None,
-    dimension_numbers=None,
+    dimension_numbers: Any = None,
     feature_group_count: int = 1,
     batch_group_count: int = 1,
     precision: lax.PrecisionLike = None,
-    preferred_element_type=None,
+    preferred_element_type: Any = None,
 ) -> jax.Array:
-    """Drop-in for ``lax.conv_general_dilated``, made for ``nn.Conv(conv_general_dilated=...)``.
+    """Drop-in for ``lax.conv_general_dilated``, for ``nn.Conv(conv_general_dilated=...)``.
 
-    Two-dimensional NHWC/HWIO convolutions of any stride, padding and kernel dilation run in the
-    closed family. Everything else that lax can do (other layouts, groups, input dilation, one or
-    three dimensions) is handed to lax unchanged.
+    Two-dimensional NHWC/HWIO convolutions of any stride, padding and kernel dilation run in the closed
+    family. All others (layouts, groups, input dilation, one or three dimensions) are passed to lax.
 
     Args:
       lhs: images, ``(B, H, W, C)``.
@@ -149,8 +182,8 @@ def conv_general_dilated(
       window_strides: steps of the window in pixels, ``(sh, sw)``.
       padding: ``"SAME"``, ``"VALID"`` or ``((top, bottom), (left, right))`` in pixels.
       lhs_dilation: as in lax.
-      rhs_dilation: pixels between the taps of the kernel, ``(dh, dw)``.
-      dimension_numbers: as in lax; the family takes NHWC, HWIO, NHWC.
+      rhs_dilation: distance of the kernel's taps in pixels, ``(dh, dw)``.
+      dimension_numbers: as in lax; the family needs ``("NHWC", "HWIO", "NHWC")``.
       feature_group_count: as in lax.
       batch_group_count: as in lax.
       precision: as in lax.
@@ -158,6 +191,9 @@ def conv_general_dilated(
 
     Returns:
       ``(B, H', W', F)``.
+
+    Raises:
+      UserError: if the kernel is larger than the padded images.
 
     >>> import jax.numpy as jnp
     >>> x, w = jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1))
@@ -167,59 +203,29 @@ def conv_general_dilated(
     Array([[4., 6.],
            [6., 9.]], dtype=float32)
     """
-    ours = (
-        lhs.ndim == 4
-        and dimension_numbers is not None
-        and lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers) == _NHWC
-        and all(d == 1 for d in lhs_dilation or ())
-        and feature_group_count == batch_group_count == 1
-        and lhs.dtype == rhs.dtype
-        and preferred_element_type in (None, lhs.dtype)
-        and lhs.shape[3] == rhs.shape[2]
-        and not _is_explicitly_sharded(lhs, rhs)
+    plain = feature_group_count == batch_group_count == 1 and all(
+        d == 1 for d in lhs_dilation or ()
     )
-    if not ours:
+    if not (plain and _is_in_family(lhs, rhs, dimension_numbers, preferred_element_type)):
         return lax.conv_general_dilated(
             lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers,
             feature_group_count, batch_group_count, precision, preferred_element_type,
         )  # fmt: skip
-    window = _window(lhs.shape, rhs.shape, window_strides, padding, rhs_dilation, precision)
-    return forward_p.bind(*_vary_alike(lhs, rhs), window=window)
-
-
-def _window(x, w, strides, padding, dilation, precision) -> Window:
-    """The geometry of a convolution, from shapes x, w and lax's arguments."""
-    image, kernel = x[1:3], w[:2]
-    dilation = tuple(dilation or (1, 1))
-    if isinstance(padding, str):
-        extent = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True))
-        padding = lax.padtype_to_pads(image, extent, strides, padding)
-    window = Window(
-        image=image,
-        kernel=kernel,
-        strides=tuple(strides),
-        padding=tuple((int(low), int(high)) for low, high in padding),
-        dilation=dilation,
-        precision=precision,
+    window = conv_lowerings.make_window(
+        lhs.shape, rhs.shape, window_strides, padding, rhs_dilation, precision
     )
-    if 0 in window.output:
-        raise ValueError(
-            f"a {kernel[0]}x{kernel[1]} kernel does not fit the image, got {image[0]}x{image[1]} pixels "
-            f"padded by {window.padding}: use larger images or fewer strides"
-        )
-    return window
+    return forward_p.bind(*_with_equal_varying_axes(lhs, rhs), window=window)
 
 
 def _is_explicitly_sharded(*arrays: jax.Array) -> bool:
-    """Whether a type carries a sharding (a mesh with explicit axes): lax has rules for that."""
+    """True if a type carries a sharding (a mesh with explicit axes), for which lax has rules."""
     return any(axis is not None for a in arrays for axis in jax.typeof(a).sharding.spec)
 
 
-def _vary_alike(*arrays: jax.Array) -> list[jax.Array]:
-    """Under shard_map, let both operands vary over the same mesh axes.
+def _with_equal_varying_axes(*arrays: jax.Array) -> list[jax.Array]:
+    """Under shard_map, cast all operands to vary over the same mesh axes.
 
-    The cast's transpose is the sum over devices that the gradient of a replicated kernel needs, and
-    within the family all operands are then of one kind.
+    The transpose of the cast is the sum over devices that the gradient of a replicated kernel needs.
     """
     axes = [jax.typeof(a).manual_axis_type.varying for a in arrays]
     union = frozenset().union(*axes)

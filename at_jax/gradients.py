@@ -1,43 +1,56 @@
-r"""Input gradients, and the terms built on them.
+r"""Input gradients, and the loss terms on them.
 
-The gradient of the loss by the image, :math:`J = \partial L / \partial x`, says where the network is
-sensitive. Training on a function of J differentiates a gradient: ``jax.grad`` nested inside the loss,
-outside of it the one that trains. Section 3.2 of Zagoruyko & Komodakis, arXiv:1612.03928.
+The gradient of the loss with respect to the image, :math:`J = \partial L / \partial x`, shows where the
+network is sensitive. Training on a function of J differentiates twice: with respect to the images inside
+the loss, then with respect to the parameters. Section 3.2 of Zagoruyko & Komodakis, arXiv:1612.03928.
 
-As in :mod:`at_jax.losses` every term is per example and is what its weight beta multiplies.
+Each term returns ``(B,)``, the quantity that its weight beta multiplies, as in :mod:`at_jax.losses`.
 """
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, TypeVar, overload
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from at_jax import maps
+from at_jax.errors import UserError, check_rank
 from at_jax.precision import at_least_float32
 
+__all__ = ["flip_symmetry", "gradient_penalty", "gradient_transfer", "value_and_input_gradient"]
 
+Aux = TypeVar("Aux")
+
+
+@overload
 def value_and_input_gradient(
-    loss: Callable[[jax.Array], Any], images: chex.Array, has_aux: bool = False
+    loss: Callable[[jax.Array], jax.Array], images: jax.Array, has_aux: Literal[False] = False
+) -> tuple[jax.Array, jax.Array]: ...
+@overload
+def value_and_input_gradient(
+    loss: Callable[[jax.Array], tuple[jax.Array, Aux]], images: jax.Array, has_aux: Literal[True]
+) -> tuple[tuple[jax.Array, Aux], jax.Array]: ...
+def value_and_input_gradient(
+    loss: Callable[[jax.Array], Any], images: jax.Array, has_aux: bool = False
 ) -> tuple[Any, jax.Array]:
-    r"""Evaluate a per-example loss and its gradient by the images, in one forward and one backward pass.
+    r"""Evaluate a per-example loss and its gradient with respect to the images.
 
-    What is differentiated is the *sum* over examples, so that row b of the result is the gradient of
-    example b's own loss, whatever the batch size and the number of devices; of the mean it would shrink
-    as 1/B. (Batch statistics couple examples: then row b is the gradient of the whole batch's loss.)
+    One forward and one backward pass. The *sum* over examples is differentiated: row b of J is the
+    gradient of example b's own loss, for any batch size and any number of devices. With the mean, J would
+    shrink as 1/B. Batch statistics couple the examples: row b is then the gradient of the loss of the
+    whole batch.
 
     Args:
       loss: images ``(B, H, W, C)`` to per-example losses ``(B,)``, or to ``((B,), aux)``.
-      images: normalised, floating point, ``(B, H, W, C)``.
-      has_aux: whether ``loss`` returns something beside: logits, taps, new statistics.
+      images: normalized, floating point, ``(B, H, W, C)``.
+      has_aux: ``loss`` also returns auxiliary data: logits, taps, new statistics.
 
     Returns:
-      What ``loss`` returned, and J, ``(B, H, W, C)``, in units of loss per normalised pixel.
+      The result of ``loss``, and J, ``(B, H, W, C)``, in units of loss per normalized pixel.
 
     Raises:
-      ValueError: if the images are not floating point or ``loss`` does not return ``(B,)``.
+      UserError: if the images are not floating point, or ``loss`` does not return ``(B,)``.
 
     >>> import jax.numpy as jnp
     >>> images = jnp.array([1.0, 3.0]).reshape(2, 1, 1, 1)
@@ -46,18 +59,18 @@ def value_and_input_gradient(
     (Array([1., 9.], dtype=float32), Array([2., 6.], dtype=float32))
     """
     if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise ValueError(
-            f"input gradients need floating-point images, got {images.dtype}: normalise them first, "
-            "at_jax.data.normalize(images, mean, std)"
+        raise UserError(
+            f"value_and_input_gradient: images must be floating point, got {images.dtype}: normalize "
+            "them first with at_jax.data.normalize(images, mean, std)"
         )
 
-    def summed(x):
+    def summed(x: jax.Array) -> tuple[jax.Array, Any]:
         result = loss(x)
         values = result[0] if has_aux else result
         if jnp.shape(values) != x.shape[:1]:
-            raise ValueError(
-                f"the loss must give one number an example, shape {x.shape[:1]}, got "
-                f"{jnp.shape(values)}: leave the mean to the caller"
+            raise UserError(
+                f"value_and_input_gradient: loss must return one number per example, shape {x.shape[:1]}, "
+                f"got {jnp.shape(values)}: do not take the mean in it"
             )
         return jnp.sum(values), result
 
@@ -65,31 +78,19 @@ def value_and_input_gradient(
     return result, gradient
 
 
-def _half_norm(x: jax.Array, squared: bool) -> jax.Array:
-    """(B, ...) -> (B,): half the l2 norm of each example, or half its square."""
-    if not isinstance(squared, bool):
-        raise ValueError(
-            f"squared must be True (half the square of the norm) or False (half the norm), got {squared!r}"
-        )
-    if squared:
-        return jnp.sum(jnp.square(x), axis=tuple(range(1, x.ndim))) / 2
-    return maps.l2_norm(x) / 2
-
-
-@functools.partial(jax.jit, static_argnames="squared")
-def gradient_transfer(j_s: chex.Array, j_t: chex.Array, *, squared: bool = False) -> jax.Array:
+def gradient_transfer(j_s: jax.Array, j_t: jax.Array, *, squared: bool = False) -> jax.Array:
     r"""Gradient-based attention transfer: :math:`\frac12 \|J_S - J_T\|_2`.
 
     Args:
       j_s: input gradients of the student, ``(B, H, W, C)``.
-      j_t: of the teacher, at the same images.
+      j_t: input gradients of the teacher at the same images, ``(B, H, W, C)``.
       squared: half the square of the norm instead.
 
     Returns:
-      ``(B,)``; where the gradients agree, 0 with zero gradient.
+      ``(B,)``; 0 with zero gradient where the input gradients agree.
 
     Raises:
-      ValueError: if the shapes differ, the gradients are not floating point, or ``squared`` is no bool.
+      UserError: for a wrong rank or dtype, shapes that differ, or a ``squared`` that is not a bool.
 
     Section 3.2 of arXiv:1612.03928.
 
@@ -98,26 +99,30 @@ def gradient_transfer(j_s: chex.Array, j_t: chex.Array, *, squared: bool = False
     >>> gradient_transfer(j, jnp.zeros_like(j)), gradient_transfer(j, -j, squared=True)
     (Array([2.5], dtype=float32), Array([50.], dtype=float32))
     """
-    _check_gradients(j_s, j_t, "student and teacher")
-    return _half_norm(at_least_float32(j_s) - at_least_float32(j_t), squared)
+    _check("gradient_transfer", squared, j_s=j_s, j_t=j_t)
+    return _gradient_transfer(j_s, j_t, squared)
 
 
 @functools.partial(jax.jit, static_argnames="squared")
-def flip_symmetry(j: chex.Array, j_flipped: chex.Array, *, squared: bool = False) -> jax.Array:
+def _gradient_transfer(j_s, j_t, squared):
+    return _half_norm(at_least_float32(j_s) - at_least_float32(j_t), squared)
+
+
+def flip_symmetry(j: jax.Array, j_flipped: jax.Array, *, squared: bool = False) -> jax.Array:
     r"""Symmetry under horizontal flips: :math:`\frac12 \|J(x) - flip(J(flip(x)))\|_2`.
 
-    Needs no teacher: a network should be as sensitive to a pixel as to its mirror image.
+    It needs no teacher: a network should be as sensitive to a pixel as to its mirror image.
 
     Args:
       j: input gradients at the images, ``(B, H, W, C)``.
-      j_flipped: input gradients at the mirrored images, not yet mirrored back.
+      j_flipped: input gradients at the mirrored images, not yet mirrored back, ``(B, H, W, C)``.
       squared: half the square of the norm instead.
 
     Returns:
       ``(B,)``.
 
     Raises:
-      ValueError: if the shapes differ, the gradients are not floating point, or ``squared`` is no bool.
+      UserError: for a wrong rank or dtype, shapes that differ, or a ``squared`` that is not a bool.
 
     Section 3.2 of arXiv:1612.03928.
 
@@ -126,23 +131,27 @@ def flip_symmetry(j: chex.Array, j_flipped: chex.Array, *, squared: bool = False
     >>> flip_symmetry(j, j[:, :, ::-1])
     Array([0.], dtype=float32)
     """
-    _check_gradients(j, j_flipped, "an image and its mirror image")
-    return _half_norm(at_least_float32(j) - jnp.flip(at_least_float32(j_flipped), axis=2), squared)
+    _check("flip_symmetry", squared, j=j, j_flipped=j_flipped)
+    return _flip_symmetry(j, j_flipped, squared)
 
 
 @functools.partial(jax.jit, static_argnames="squared")
-def gradient_penalty(j: chex.Array, *, squared: bool = False) -> jax.Array:
+def _flip_symmetry(j, j_flipped, squared):
+    return _half_norm(at_least_float32(j) - jnp.flip(at_least_float32(j_flipped), axis=2), squared)
+
+
+def gradient_penalty(j: jax.Array, *, squared: bool = False) -> jax.Array:
     r"""Double backpropagation, min-l2: :math:`\frac12 \|J\|_2`.
 
     Args:
       j: input gradients, ``(B, H, W, C)``.
-      squared: half the square of the norm instead, as Drucker and LeCun have it.
+      squared: half the square of the norm instead, as in Drucker and LeCun.
 
     Returns:
       ``(B,)``.
 
     Raises:
-      ValueError: if the gradients are not floating point, or ``squared`` is no bool.
+      UserError: for a wrong rank or dtype, or a ``squared`` that is not a bool.
 
     Drucker & LeCun, "Improving generalization performance using double backpropagation", 1992.
 
@@ -150,14 +159,32 @@ def gradient_penalty(j: chex.Array, *, squared: bool = False) -> jax.Array:
     >>> gradient_penalty(jnp.array([3.0, 4.0]).reshape(1, 1, 2, 1))
     Array([2.5], dtype=float32)
     """
-    chex.assert_rank(j, 4)
+    _check("gradient_penalty", squared, j=j)
+    return _gradient_penalty(j, squared)
+
+
+@functools.partial(jax.jit, static_argnames="squared")
+def _gradient_penalty(j, squared):
     return _half_norm(at_least_float32(j), squared)
 
 
-def _check_gradients(a: jax.Array, b: jax.Array, whose: str) -> None:
-    chex.assert_rank([a, b], 4)
-    if a.shape != b.shape:
-        raise ValueError(
-            f"input gradients of {whose} must have one shape (B, H, W, C), got {a.shape} and {b.shape}: "
-            "take both at the same images"
+def _half_norm(x: jax.Array, squared: bool) -> jax.Array:
+    """(B, ...) -> (B,): half the l2 norm of each example, or half its square."""
+    if squared:
+        return jnp.sum(jnp.square(x), axis=tuple(range(1, x.ndim))) / 2
+    return maps.l2_norm(x) / 2
+
+
+def _check(function: str, squared: bool, **gradients: jax.Array) -> None:
+    if not isinstance(squared, bool):
+        raise UserError(
+            f"{function}: squared must be True (half the square of the norm) or False (half the norm), "
+            f"got {squared!r}"
+        )
+    check_rank(function, 4, **gradients)
+    if len({gradient.shape for gradient in gradients.values()}) > 1:
+        shapes = " and ".join(f"{name} {gradient.shape}" for name, gradient in gradients.items())
+        raise UserError(
+            f"{function}: input gradients must have the same shape, got {shapes}: compute both at the "
+            "same images"
         )

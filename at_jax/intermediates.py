@@ -1,27 +1,35 @@
-"""Transfer points: how a network shows its activations, and how they are read.
+"""Transfer points: how a module exposes its activations, and how they are read.
 
-A module calls :func:`tap` where it wants to be looked at; after
+A module calls :func:`tap` on an activation. After
 ``model.apply(variables, images, mutable=["intermediates"])`` the activations are read with
-:func:`collect`. Flax's ``sow`` does nothing unless the collection is mutable, so a tap costs nothing
-in ordinary use.
+:func:`collect`. Flax's ``sow`` does nothing unless the collection is mutable, so a tap is free in
+ordinary use. The output of a submodule that does not call :func:`tap` can be captured by its path.
 """
 
-from collections.abc import Iterable, Mapping
+import contextlib
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 from flax import traverse_util
+from flax.core import meta
+
+from at_jax.errors import UserError, listed
+
+__all__ = ["COLLECTION", "check_points", "collect", "forward", "initialize", "tap"]
 
 COLLECTION = "intermediates"
+_CALL = "/__call__"  # Flax's suffix for the captured output of a submodule
 
 
 def tap(module: nn.Module, name: str, value: jax.Array) -> None:
     """Expose an activation of ``module`` under ``name``.
 
     Args:
-      module: the linen module in whose ``__call__`` this stands.
-      name: the name of the transfer point, unique in the module, for example ``"group1"``.
+      module: the linen module whose ``__call__`` computes the activation.
+      name: name of the transfer point, unique in the module, for example ``"group1"``.
       value: the activation, ``(B, H, W, C)``.
 
     >>> import flax.linen as nn, jax.numpy as jnp
@@ -38,29 +46,122 @@ def tap(module: nn.Module, name: str, value: jax.Array) -> None:
 
 
 def collect(mutated: Mapping[str, Any]) -> dict[str, jax.Array]:
-    """The tapped activations of one forward pass.
+    """Read the tapped activations of one forward pass.
 
     Args:
-      mutated: the second result of ``model.apply(..., mutable=["intermediates"])``; other mutable
-        collections may stand beside it.
+      mutated: second result of ``model.apply(..., mutable=["intermediates"])``; other mutable
+        collections in it are ignored.
 
     Returns:
       Name to activation ``(B, H, W, C)``, in the order of the network. Taps of submodules carry
       their path: ``"encoder/group1"``.
 
     Raises:
-      ValueError: if a name was tapped more than once in one pass.
+      UserError: if nothing was tapped, or a name was tapped more than once.
+
+    >>> collect({})
+    Traceback (most recent call last):
+    at_jax.errors.UserError: no activation was tapped: pass mutable=["intermediates"] to apply, and call \
+at_jax.intermediates.tap in the module
     """
+    if not (taps := _collect(mutated)):
+        raise UserError(
+            'no activation was tapped: pass mutable=["intermediates"] to apply, and call '
+            "at_jax.intermediates.tap in the module"
+        )
+    return taps
+
+
+def _collect(mutated: Mapping[str, Any], captured: Iterable[str] = ()) -> dict[str, jax.Array]:
+    """As :func:`collect`, possibly empty; captured submodules lose the suffix of their path."""
     flat = traverse_util.flatten_dict(dict(mutated.get(COLLECTION, {})), sep="/")
+    captured = {path + _CALL for path in captured}
     taps = {}
     for name, values in flat.items():
+        # A sown value is a tuple, one item a call; NNX modules behind nnx.bridge sow the value itself.
+        values = values if isinstance(values, tuple) else (values,)
         if len(values) != 1:
-            raise ValueError(
-                f"transfer point {name!r} must be tapped once in a forward pass, got {len(values)}: "
-                "give every tap of the module a name of its own"
+            point = name.removesuffix(_CALL)
+            fix = (
+                "capture a submodule that is called once"
+                if name in captured
+                else "give every tap of the module a name of its own"
             )
-        taps[name] = values[0]
+            raise UserError(
+                f"transfer point {point!r} must be computed once in a forward pass, got {len(values)} "
+                f"calls: {fix}"
+            )
+        taps[name.removesuffix(_CALL) if name in captured else name] = values[0]
     return taps
+
+
+def forward(
+    module: nn.Module,
+    variables: Mapping[str, Any],
+    images: jax.Array,
+    *,
+    paths: Sequence[str] = (),
+    mutable: Sequence[str] = (),
+    **kwargs: Any,
+) -> tuple[jax.Array, dict[str, jax.Array], dict[str, Any]]:
+    """Apply a network and read its transfer points.
+
+    Args:
+      module: the network.
+      variables: its variables.
+      images: ``(B, H, W, C)``, normalized.
+      paths: submodules, such as ``"encoder/layer3"``, whose output is captured in addition to the taps.
+      mutable: further collections that the module may change.
+      **kwargs: for ``module.apply``: ``train``, ``rngs``, ...
+
+    Returns:
+      Logits ``(B, K)``, transfer point to activation ``(B, H, W, C)``, and the changed collections.
+
+    Raises:
+      UserError: if a point is computed more than once.
+    """
+    wanted = frozenset(paths)
+
+    def is_wanted(submodule: nn.Module, method: str) -> bool:
+        return method == "__call__" and "/".join(submodule.path) in wanted
+
+    with _nnx_may_sow():
+        logits, mutated = module.apply(
+            variables,
+            images,
+            mutable=[*mutable, COLLECTION],
+            capture_intermediates=is_wanted if wanted else False,
+            **kwargs,
+        )
+    mutated = meta.unbox(dict(mutated))
+    taps = _collect(mutated, wanted)
+    mutated.pop(COLLECTION, None)
+    return logits, taps, mutated
+
+
+def initialize(module: nn.Module, key: jax.Array, images: jax.Array) -> dict[str, Any]:
+    """Initialize the variables of a network, without sown activations.
+
+    Args:
+      module: the network.
+      key: PRNG key.
+      images: ``(B, H, W, C)``.
+
+    Returns:
+      Collection name to variables.
+    """
+    with _nnx_may_sow():
+        variables = meta.unbox(dict(module.init(key, images, train=False)))
+    variables.pop(COLLECTION, None)
+    return variables
+
+
+@contextlib.contextmanager
+def _nnx_may_sow() -> Iterator[None]:
+    """Silence NNX's advice to sow within nnx.capture: nnx.bridge collects the values itself."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Using 'Module.sow", category=DeprecationWarning)
+        yield
 
 
 def check_points(wanted: Iterable[str], found: Iterable[str], whose: str) -> None:
@@ -68,17 +169,16 @@ def check_points(wanted: Iterable[str], found: Iterable[str], whose: str) -> Non
 
     Args:
       wanted: names that a loss asks for.
-      found: names that the network taps.
+      found: names that the network exposes.
       whose: ``"student"`` or ``"teacher"``, for the message.
 
     Raises:
-      ValueError: naming what is missing and what there is.
+      UserError: naming the missing points and the known ones.
     """
     found = tuple(found)
-    missing = [name for name in wanted if name not in found]
-    if missing:
-        raise ValueError(
-            f"{whose} has no transfer point {', '.join(map(repr, missing))}; it taps "
-            f"{', '.join(map(repr, found)) or 'nothing'}: choose among these in config.transfer.points, "
-            "or tap the activation in the module with at_jax.intermediates.tap"
+    if missing := [name for name in wanted if name not in found]:
+        raise UserError(
+            f"{whose} has no transfer point {listed(map(repr, missing))}; it taps "
+            f"{listed(map(repr, found), 'nothing')}: choose among these in config.transfer.points, name a "
+            "submodule by its path, or tap the activation in the module with at_jax.intermediates.tap"
         )

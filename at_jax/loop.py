@@ -1,31 +1,31 @@
-"""A run from start to end: ``train_and_evaluate(config, workdir)``."""
+"""Entry points of the trainer: ``train_and_evaluate(config, workdir)``."""
 
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import ml_collections
 
-from at_jax import (
-    checkpoint,
-    data,
-    experiment,
-    inputs,
-    methods,
-    outcome,
-    parallel,
-    run_directory,
-    settings,
-)
-from at_jax.evaluation import evaluator
-from at_jax.experiment import Experiment
-from at_jax.interrupt import Interrupted
-from at_jax.pairing import Teacher
-from at_jax.report import network_table, say
-from at_jax.trainer import NonFinite, Trainer
+from at_jax import data
+from at_jax.distributed import devices, processes
+from at_jax.errors import UserError
+from at_jax.figures import run_figures
+from at_jax.objective import Objective
+from at_jax.terms import Term
+from at_jax.training import networks, result, run_files, tensorboard
+from at_jax.training.arguments import Arguments, Callback
+from at_jax.training.config import check_together, settings_of
+from at_jax.training.console import log
+from at_jax.training.datasets import load_dataset
+from at_jax.training.evaluation import evaluator
+from at_jax.training.interrupt import Interrupted
+from at_jax.training.optimizers import OptimizerFactory
+from at_jax.training.preparation import Prepared, prepare, use_compilation_cache
+from at_jax.training.setup import Run
+from at_jax.training.trainer import NonFinite, Trainer
 
 __all__ = ["Interrupted", "NonFinite", "evaluate", "train_and_evaluate", "train_together"]
 
@@ -36,111 +36,135 @@ def train_and_evaluate(
     *,
     student: nn.Module | None = None,
     teacher: tuple[nn.Module, Any] | None = None,
+    dataset: data.Dataset | None = None,
+    optimizer: OptimizerFactory | None = None,
+    augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+    terms: Sequence[Term] | Mapping[Term, float] | None = None,
+    callbacks: Sequence[Callback] = (),
+    module: nn.Module | str | None = None,
     profile: bool = False,
 ) -> dict[str, Any]:
     """Train the student of a config, and its teacher first where there is none yet.
 
-    Started again in the same workdir it resumes, or returns the result of a finished run.
+    Each argument replaces what the config would build. ``dataset``, ``optimizer`` and ``augment`` also
+    apply to a teacher that is trained here. Called again with the same workdir, it resumes the run, or
+    returns the result of a finished one.
 
     Args:
-      config: every key of configs/base.py.
-      workdir: where the run lives; the README says what it leaves.
-      student: a module of your own in place of ``config.student``; its ``__call__`` takes
-        ``(images, train=...)`` and taps its transfer points.
-      teacher: a module and its variables, in place of ``config.teacher``.
+      config: every key of :func:`at_jax.training.config.default_config`.
+      workdir: directory of the run.
+      student: a module whose ``__call__`` takes ``(images, train=...)``, ``(B, H, W, C)``, and returns
+        logits ``(B, K)``.
+      teacher: a module and its variables.
+      dataset: see :func:`at_jax.data.from_arrays` and :func:`at_jax.data.from_source`.
+      optimizer: from the learning-rate schedule (step -> rate) to an optax transformation.
+      augment: ``augment(key, image) -> image`` for one example ``(H, W, C)`` before normalization.
+      terms: of the loss, in place of those of ``config.method``; a mapping gives their weights.
+      callbacks: objects with ``on_epoch(metrics)`` and ``on_end(result)``.
+      module: for a teacher checkpoint, or a run that is resumed, with a user-defined module: an instance,
+        or ``"package:name"``.
       profile: write a profiler trace of some steps to ``<workdir>/profile``.
 
     Returns:
-      What result.json says.
+      The content of result.json.
 
     Raises:
-      ValueError: for input that cannot work, before anything compiles.
-      Interrupted: after Ctrl-C, once all is saved.
+      UserError: for input that cannot work, before anything compiles.
+      Interrupted: after Ctrl-C, once everything is saved.
       NonFinite: naming the step and the term; the last good checkpoint stays.
     """
     workdir = pathlib.Path(workdir).expanduser().absolute()
-    run, devices = _prepare(config, workdir, student, teacher)
-    (progress,) = Trainer([(config, workdir, run)], devices, profile=profile).train()
-    return outcome.finish(
-        run, config, workdir, progress, outcome.teacher_error(run, config, devices)
+    arguments = Arguments(
+        student, teacher, dataset, optimizer, augment, terms, tuple(callbacks), module
     )
+    prepared = prepare(config, workdir, arguments, train_teacher=_train_teacher)
+    runs = [(prepared.run, workdir)]
+    trainer = Trainer(runs, prepared.devices, profile=profile, callbacks=arguments.callbacks)
+    (progress,) = trainer.train()
+    teacher_error = result.teacher_error(prepared.run, prepared.devices)
+    finished = result.finish(prepared.run, workdir, progress, teacher_error)
+    _close(prepared, workdir, finished, arguments.callbacks)
+    return finished
+
+
+def _train_teacher(
+    config: ml_collections.ConfigDict, workdir: pathlib.Path, arguments: Arguments
+) -> None:
+    train_and_evaluate(
+        config,
+        workdir,
+        dataset=arguments.dataset,
+        optimizer=arguments.optimizer,
+        augment=arguments.augment,
+    )
+
+
+def _close(
+    prepared: Prepared,
+    workdir: pathlib.Path,
+    finished: Mapping[str, Any],
+    callbacks: Sequence[Callback] = (),
+) -> None:
+    """Draw the figures of a finished run, and call the callbacks."""
+    run = prepared.run
+    if run.settings.runtime.figures:
+        attention = workdir / run_figures.ATTENTION
+        is_new = not attention.exists()
+        if processes.is_multiprocess():
+            # Loading the checkpoint is collective, drawing is not.
+            log(
+                "No figures with several processes: run the same command in one process to draw them"
+            )
+        elif run_figures.draw(workdir, run, finished) and is_new and _has_events(run, attention):
+            tensorboard.write_image(workdir, "eval/attention", attention, run.steps)
+    if processes.is_primary():
+        for callback in callbacks:
+            callback.on_end(finished)
+    log(f"Results written to {workdir}")
+
+
+def _has_events(run: Run, attention: pathlib.Path) -> bool:
+    return run.settings.runtime.tensorboard and attention.exists()
 
 
 def train_together(
     runs: Sequence[tuple[ml_collections.ConfigDict, str | pathlib.Path]],
 ) -> list[dict[str, Any]]:
-    """Train several students in one program: they share the images of a step and one look of the teacher.
+    """Train several students in one program: they share the images and the teacher's forward pass.
 
-    Each leaves what a run alone leaves, and trains as it would alone on the same order of images.
+    Each leaves the files of a single run, and trains as it would alone on the same order of images.
 
     Args:
       runs: config and workdir of each. The configs may differ in student, seed, method, optimizer and
-        weights; they have one ``data.order_seed``, and one finished run as ``teacher.checkpoint`` where
-        the method asks for a teacher.
+        terms; they have the same ``data.order_seed``, and the same finished run as ``teacher.checkpoint``
+        where the method needs a teacher.
 
     Returns:
-      What each result.json says.
+      The content of each result.json.
 
     Raises:
-      ValueError: if configs cannot share a program, or as :func:`train_and_evaluate`.
-      Interrupted: after Ctrl-C, once all is saved.
+      UserError: if the configs cannot share a program, or as :func:`train_and_evaluate`.
+      Interrupted: after Ctrl-C, once everything is saved.
       NonFinite: naming the step and the term; its ``workdir`` is that of the run.
     """
-    prepared = []
-    settings.check_together([config for config, _ in runs])
+    check_together([config for config, _ in runs])
     folders = [pathlib.Path(folder).expanduser().absolute() for _, folder in runs]
     if len(set(folders)) < len(folders):
-        raise ValueError("students that are trained together must have a workdir each")
+        raise UserError("students of one program must have different workdirs: pass one for each")
+    prepared: list[Prepared] = []
     for (config, _), workdir in zip(runs, folders, strict=True):
-        run, devices = _prepare(config, workdir, None, None, describe=not prepared)
-        prepared.append((config, workdir, run))
-    ends = Trainer(prepared, devices).train()
-    taught = next((each for each in prepared if each[2].teacher is not None), None)
-    teacher_error = outcome.teacher_error(taught[2], taught[0], devices) if taught else None
-    return [
-        outcome.finish(run, config, workdir, progress, teacher_error if run.teacher else None)
-        for (config, workdir, run), progress in zip(prepared, ends, strict=True)
-    ]
-
-
-def _prepare(
-    config: ml_collections.ConfigDict,
-    workdir: pathlib.Path,
-    student: nn.Module | None,
-    teacher: tuple[nn.Module, Any] | None,
-    describe: bool = True,
-) -> tuple[Experiment, tuple[jax.Device, ...]]:
-    """All that comes before the first step: checks, the workdir's claim, a teacher that is there."""
-    settings.check(config)
-    devices = parallel.devices(
-        config.runtime.devices, config.batch_size, accumulation=config.accumulation
-    )
-    run_directory.check(workdir, config.to_dict())
-    _use_compilation_cache(config.runtime.compilation_cache)
-    # What is cheap to find wrong comes before the data, which may take a minute to decode.
-    known = _known_teacher(config, teacher)
-    for name in _names(config, student, known):
-        experiment.build(config, name, num_classes=2)
-
-    dataset = inputs.load_data(config)
-    student_name = "" if student else config.student
-    student = student or experiment.build(config, config.student, dataset.num_classes)
-    if methods.needs_teacher(config.method) and known is None:
-        # On shapes, with the teacher that will be: none is trained for a student that cannot follow it.
-        planned = experiment.build(config, config.teacher.model, dataset.num_classes)
-        run = experiment.assemble(config, dataset, student, student_name, Teacher(planned))
-        _check_teacher_config(settings.teacher_config(config), planned)
-    else:
-        run = experiment.assemble(config, dataset, student, student_name, known)
-    _check_statistics(run, devices)
-    run_directory.claim(workdir, config.to_dict())
-    if describe:
-        _describe(run, config, devices)
-    if run.teacher is not None and run.teacher.variables is None:
-        known = _train_teacher(config, workdir / "teacher")
-        say(f"Now the student: {run.name}, method {config.method}.")
-        run = experiment.assemble(config, dataset, student, student_name, known)
-    return run, devices
+        prepared.append(prepare(config, workdir, Arguments(), describe=not prepared))
+    used = prepared[0].devices
+    trained = [(each.run, folder) for each, folder in zip(prepared, folders, strict=True)]
+    ends = Trainer(trained, used).train()
+    with_teacher = next((run for run, _ in trained if run.teacher is not None), None)
+    teacher_error = result.teacher_error(with_teacher, used) if with_teacher else None
+    results = []
+    for each, workdir, progress in zip(prepared, folders, ends, strict=True):
+        error = teacher_error if each.run.teacher is not None else None
+        results.append(result.finish(each.run, workdir, progress, error))
+        _close(each, workdir, results[-1])
+    return results
 
 
 def evaluate(
@@ -148,108 +172,50 @@ def evaluate(
     workdir: str | pathlib.Path,
     *,
     student: nn.Module | None = None,
+    dataset: data.Dataset | None = None,
+    module: nn.Module | str | None = None,
 ) -> dict[str, float]:
-    """Measure a run on its test set: its latest and its best checkpoint.
+    """Evaluate the latest and the best checkpoint of a run on its test set.
 
-    It is the test set also where the run held a validation part out and measured that.
+    The test set is used even if the run held out a validation split.
 
     Args:
       config: of the run.
       workdir: of the run.
-      student: the module, where the run trained one of your own.
+      student: the module, for a run that trained a user-defined one.
+      dataset: the data set, for a run that was given one.
+      module: in place of ``student``: an instance, or ``"package:name"``.
 
     Returns:
       ``test_error`` and ``best_test_error``, in percent.
 
     Raises:
-      ValueError: if the workdir holds no checkpoint.
+      UserError: if there is no checkpoint, or something must be passed.
     """
-    settings.check(config)
-    devices = parallel.devices(config.runtime.devices, config.batch_size)
-    _use_compilation_cache(config.runtime.compilation_cache)
+    settings = settings_of(config)
+    workdir = pathlib.Path(workdir).expanduser().absolute()
+    arguments = Arguments(student=student, dataset=dataset, module=module)
+    if run_files.has_config(workdir):
+        _check_evaluable(workdir, arguments)
+    used = devices.select(settings.runtime.devices, settings.batch_size)
+    use_compilation_cache(settings.runtime.compilation_cache)
     opened = {
-        key: checkpoint.open_run(workdir, which=which, module=student)
+        key: networks.open_run(workdir, which=which, module=student or module)
         for key, which in (("test_error", "latest"), ("best_test_error", "best"))
     }
-    dataset = inputs.load_data(config, hold_out=False)
+    split = load_dataset(settings.data, hold_out=False, given=dataset).test
     errors = {}
-    for key, (module, variables, description) in opened.items():
-        prepare = functools.partial(
-            data.normalize, mean=description["mean"], std=description["std"]
-        )
-        measure = evaluator(module, prepare, dataset.test, config.batch_size, devices)
-        errors[key] = measure(parallel.replicate(variables, devices))
+    for key, (network, variables, described) in opened.items():
+        normalize = functools.partial(data.normalize, mean=described["mean"], std=described["std"])
+        measure = evaluator(Objective(network), normalize, split, settings.batch_size, used)
+        errors[key] = measure(devices.replicate(variables, used))
     return errors
 
 
-def _use_compilation_cache(folder: str) -> None:
-    """Keep compiled programs between runs, small ones too: a start waits for hundreds of them."""
-    if folder and not jax.config.jax_compilation_cache_dir:
-        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(folder).expanduser()))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-
-
-def _known_teacher(config, teacher: tuple[nn.Module, Any] | None) -> Teacher | None:
-    if teacher is None:
-        named = config.teacher.checkpoint
-        return experiment.load_teacher(config, named) if named else None
-    if config.teacher.checkpoint or not methods.needs_teacher(config.method):
-        raise ValueError(
-            "a teacher was passed to train_and_evaluate, got also teacher.checkpoint="
-            f"{config.teacher.checkpoint!r} and method {config.method!r}: give one teacher, and a method "
-            "that uses it"
+def _check_evaluable(workdir: pathlib.Path, arguments: Arguments) -> None:
+    recorded = run_files.read_arguments(workdir)
+    if "dataset" in recorded and arguments.dataset is None:
+        raise UserError(
+            f"the run in {workdir} was trained on a data set passed as an argument "
+            f"({recorded['dataset']['name']}): pass it, evaluate(..., dataset=...) in Python"
         )
-    return Teacher(*teacher)
-
-
-def _names(config, student: nn.Module | None, known: Teacher | None) -> list[str]:
-    """The networks that will be built by name."""
-    names = [] if student else [config.student]
-    if methods.needs_teacher(config.method) and known is None:
-        names.append(config.teacher.model)
-    return names
-
-
-def _check_teacher_config(config, module: nn.Module) -> None:
-    """Find now what would stop the teacher's own run, once the workdir is taken."""
-    experiment.assemble(config, inputs.load_data(config), module, config.student, None)
-
-
-def _check_statistics(run: Experiment, devices: tuple[jax.Device, ...]) -> None:
-    if (
-        run.has_statistics
-        and len(devices) > 1
-        and not hasattr(run.objective.student, "bn_axis_name")
-    ):
-        raise ValueError(
-            f"{run.name} normalises by the batch and has no field bn_axis_name, so on {len(devices)} "
-            "devices each would normalise by its own part: add the field and pass it to "
-            "nn.BatchNorm(axis_name=...), or train on one device, --config.runtime.devices=1"
-        )
-
-
-def _train_teacher(config, workdir: pathlib.Path) -> Teacher:
-    say(f"No teacher.checkpoint is given: the teacher, {config.teacher.model}, is trained first.")
-    train_and_evaluate(settings.teacher_config(config), workdir)
-    return experiment.load_teacher(config, workdir)
-
-
-def _describe(run: Experiment, config, devices) -> None:
-    """What will be trained, on what, where."""
-    dataset = run.dataset
-    say(network_table(run.objective.student, dataset.image_shape))
-    for s, t in run.objective.points:
-        say(f"  transfer: student {s} {'x'.join(map(str, run.taps[s].shape[1:]))} <- teacher {t}")
-    drops = [epoch for epoch in config.optimizer.drop_epochs if epoch >= config.epochs]
-    if drops:
-        say(
-            f"  note: the run ends after {config.epochs} epochs, before the rate drops at "
-            f"{', '.join(map(str, drops))} (optimizer.drop_epochs)"
-        )
-    say(
-        f"  {dataset.name}: {len(dataset.train):,} training and {len(dataset.test):,} "
-        f"{dataset.evaluated_on} images of {'x'.join(map(str, dataset.image_shape))}, "
-        f"{dataset.num_classes} classes\n"
-        f"  {config.epochs} epochs of {run.steps_per_epoch} steps on {parallel.describe(devices)}"
-    )

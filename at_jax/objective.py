@@ -1,253 +1,240 @@
-"""What is minimised: student, teacher and batch to a loss and its terms.
+"""The training loss: one forward pass of the student, one mean over the batch, one weight a term.
 
-The only place that takes the mean over the batch and that applies weights, one weight a term:
+    loss = mean(cross_entropy, or a term that replaces it) + sum over terms of weight * mean(term)
 
-    loss = mean(cross_entropy or distillation) + sum over terms of weight[term] * mean(term)
+No term is named here: :mod:`at_jax.terms` holds them.
 """
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from at_jax import gradients, intermediates, losses
-from at_jax.terms import (
-    ACTIVATION,
-    ATTENTION,
-    FLIP_SYMMETRY,
-    GRADIENT_AT,
-    MIN_L2,
-    Attention,
-    Distillation,
-    InputGradient,
-)
+from at_jax import intermediates
+from at_jax.errors import UserError, listed
+from at_jax.terms.base import Batch, Term, changes_forward_pass, check_terms
+from at_jax.terms.view import View, view_network
 
+__all__ = ["Objective", "Outputs"]
 
-class Taught(NamedTuple):
-    """What the frozen teacher says of a batch; no gradient goes through it.
-
-    Attributes:
-      logits: ``(B, K)``; None without a teacher.
-      taps: transfer point -> ``(B, H, W, C)``.
-      input_gradient: J ``(B, H, W, C)``, where a term asks for it.
-    """
-
-    logits: jax.Array | None
-    taps: dict[str, jax.Array]
-    input_gradient: jax.Array | None
+_HARD = "cross_entropy"
 
 
 @dataclasses.dataclass(frozen=True)
 class Outputs:
-    """What a forward pass leaves beside the loss.
+    """Results of a forward pass in addition to the loss.
 
     Attributes:
-      terms: name -> per-example term before its weight, ``(B,)``.
+      terms: metric name to per-example term before its weight, ``(B,)``.
       logits: of the student, ``(B, K)``.
-      batch_stats: of the student, moved once.
+      collections: the student's mutable collections after the pass, such as ``batch_stats``.
     """
 
     terms: dict[str, jax.Array]
     logits: jax.Array
-    batch_stats: Any
+    collections: dict[str, Any]
 
 
 jax.tree_util.register_dataclass(
-    Outputs, data_fields=["terms", "logits", "batch_stats"], meta_fields=[]
+    Outputs, data_fields=["terms", "logits", "collections"], meta_fields=[]
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """The terms of one training run. Hashable: all that is static about the loss.
+    """The loss of one student. Hashable: it holds everything static about the loss.
 
     Attributes:
       student: a linen module, ``module.apply(variables, images, train=...) -> (B, K)``.
-      teacher: likewise, or None where nothing is transferred.
-      points: pairs (student point, teacher point) at which activations are compared.
-      distillation: with it the hard term is :func:`at_jax.losses.distillation`, else cross-entropy.
-      attention: with it there is a term ``"attention"``.
-      activation: with it there is a term ``"activation"``, full-activation transfer.
-      adapter: for ``activation``: brings student activations to the teacher's channels.
-      gradient_at: with it there is a term ``"gradient_at"``, between J of student and teacher.
-      flip_symmetry: with it a term ``"flip_symmetry"``, between the student's J at an image and at its
-        mirror image; needs no teacher, and applies the student a second time.
-      min_l2: with it a term ``"min_l2"``, on the student's J alone; needs no teacher.
+      teacher: likewise; None without a teacher.
+      terms: of the loss. Without one that replaces the cross-entropy, the cross-entropy is added.
+      points: pairs (student point, teacher point) at which terms compare activations.
+      paths_s: submodules of the student whose output is captured as a transfer point.
+      paths_t: submodules of the teacher, likewise.
+      stochastic_teacher: apply the teacher with ``deterministic=False`` and the student's random numbers.
     """
 
     student: nn.Module
     teacher: nn.Module | None = None
+    terms: tuple[Term, ...] = ()
     points: tuple[tuple[str, str], ...] = ()
-    distillation: Distillation | None = None
-    attention: Attention | None = None
-    activation: bool = False
-    adapter: nn.Module | None = None
-    gradient_at: InputGradient | None = None
-    flip_symmetry: InputGradient | None = None
-    min_l2: InputGradient | None = None
+    paths_s: tuple[str, ...] = ()
+    paths_t: tuple[str, ...] = ()
+    stochastic_teacher: bool = False
 
-    def __post_init__(self):
-        if self.teacher is None and (self.distillation or self._compares or self.gradient_at):
-            raise ValueError(
-                "distillation and transfer need a teacher, got None: pass teacher=, a linen module"
-            )
-        if self._compares and not self.points:
-            raise ValueError(
-                f"{' and '.join(self._compares)} need transfer points, got none: pass points=, pairs "
-                "(student point, teacher point)"
-            )
-
-    @property
-    def _compares(self) -> tuple[str, ...]:
-        """The terms that compare activations at transfer points."""
-        present = ((ATTENTION, self.attention is not None), (ACTIVATION, self.activation))
-        return tuple(name for name, is_there in present if is_there)
-
-    @property
-    def _differentiates(self) -> tuple[str, ...]:
-        """The terms on the student's input gradient."""
-        names = (GRADIENT_AT, FLIP_SYMMETRY, MIN_L2)
-        return tuple(name for name in names if getattr(self, name) is not None)
+    def __post_init__(self) -> None:
+        check_terms(self.terms, has_teacher=self.teacher is not None, has_points=bool(self.points))
 
     @property
     def weighted_terms(self) -> tuple[str, ...]:
-        """The terms that need a weight: all but the hard one."""
-        return (*self._compares, *self._differentiates)
+        """Names of the terms that need a weight."""
+        return tuple(term.name for term in self.terms if term.beta is not None)
+
+    def modules(self, taps_s: Mapping[str, Any], taps_t: Mapping[str, Any]) -> dict[str, nn.Module]:
+        """Modules of the terms that have trainable parameters, by term name; see :meth:`Term.module`."""
+        made = {term.name: term.module(self.points, taps_s, taps_t) for term in self.terms}
+        return {name: module for name, module in made.items() if module is not None}
 
     def __call__(
         self,
         params: Mapping[str, Any],
-        batch_stats: Any,
-        teacher_variables: Any,
+        collections: Mapping[str, Any],
+        teacher: Any,
         images: jax.Array,
         labels: jax.Array,
         weights: Mapping[str, jax.Array],
+        keys: jax.Array | None = None,
     ) -> tuple[jax.Array, Outputs]:
-        """The loss of a batch.
+        """Compute the loss of a batch.
 
         Args:
-          params: ``{"student": ..., "adapter": ...}``: all that is trained.
-          batch_stats: running statistics of the student.
-          teacher_variables: of the frozen teacher, None without one; or what :meth:`teach` gave for these
-            images, where several students share one pass of it.
-          images: normalised, ``(B, H, W, C)``.
+          params: ``{"student": ..., <term>: ...}``: everything that is trained.
+          collections: the student's other collections, such as ``batch_stats``.
+          teacher: variables of the frozen teacher, None without one; or the result of
+            :meth:`view_teacher` for these images, where several students share one forward pass.
+          images: normalized, ``(B, H, W, C)``.
           labels: ``(B,)``.
-          weights: for each of ``weighted_terms`` the beta that multiplies it, scalars; others are ignored.
+          weights: beta of each of ``weighted_terms``, scalars. A weight w of a term that replaces the
+            cross-entropy mixes the two: w * term + (1 - w) * cross-entropy.
+          keys: PRNG keys ``(B,)``, for random terms and for dropout.
 
         Returns:
-          The loss, a scalar, and the :class:`Outputs`.
+          The scalar loss, and the :class:`Outputs`.
 
         Raises:
-          ValueError: if a network does not tap a transfer point that is asked for, a term has no
-            weight, or the images are not floating point.
+          UserError: for a missing point or weight, other classes, or images that are no floats.
         """
+        if not jnp.issubdtype(images.dtype, jnp.floating):
+            fix = "normalize them first, at_jax.data.normalize(images, mean, std)"
+            raise UserError(f"the objective needs floating-point images, got {images.dtype}: {fix}")
         self._check_weights(weights)
+        if not isinstance(teacher, View):
+            teacher = self.view_teacher(teacher, images, labels, keys)
 
-        def forward(images):
-            logits, mutated = self.student.apply(
-                {"params": params["student"], "batch_stats": batch_stats},
+        def student_at(images: jax.Array) -> View:
+            return view_network(
+                self.student,
+                {"params": params["student"], **collections},
                 images,
+                labels,
+                paths=self.paths_s,
+                mutable=tuple(collections),
+                keys=keys,
                 train=True,
-                mutable=["batch_stats", intermediates.COLLECTION],
+                **self._forward_inputs(teacher, images),
             )
-            return losses.cross_entropy(logits, labels), (logits, mutated)
 
-        # One forward pass of the student: logits, taps, statistics and J all come from it, so that the
-        # cotangents of all terms meet at the logits and one final backward pass serves them all. XLA
-        # does not merge the backward passes of two forward ones.
-        (hard, (logits_s, mutated)), j_s = _apply(
-            forward, images, input_gradient=bool(self._differentiates)
-        )
-        taps_s = intermediates.collect(mutated)
-        taught = teacher_variables
-        if not isinstance(taught, Taught):
-            taught = self.teach(teacher_variables, images, labels)
+        student = student_at(images)
+        batch = Batch(images, labels, keys, student, teacher, self.points, student_at)
+        self._check_points(batch)
+        self._check_classes(batch)
+        metrics: dict[str, jax.Array] = {}
+        loss: Any = 0.0
+        for metric, weight, values in self._weighted(batch, params, weights):
+            metrics[metric] = values
+            loss = loss + weight * jnp.mean(values)
+        return loss, Outputs(metrics, student.logits, dict(collections) | student.mutated)
 
-        hard_term = "cross_entropy"
-        if self.distillation is not None:
-            hard_term = "distillation"
-            options = dataclasses.asdict(self.distillation)
-            hard = losses.distillation(logits_s, taught.logits, labels, **options)
-        terms = {hard_term: hard}
-        if self._compares:
-            terms |= self._compared(params, taps_s, taught.taps)
-        if self._differentiates:
-            terms |= self._differentiated(forward, images, j_s, taught.input_gradient)
-        weights = dict(weights) | {hard_term: 1}
-        loss = sum(weights[name] * jnp.mean(term) for name, term in terms.items())
-        return loss, Outputs(terms, logits_s, mutated.get("batch_stats", batch_stats))
+    def _weighted(self, batch: Batch, params: Mapping[str, Any], weights: Mapping[str, jax.Array]):
+        """Yield (metric, weight, values): the cross-entropy or its replacement first."""
+        replacing = [term for term in self.terms if term.beta is None]
+        if not replacing:
+            yield _HARD, 1, batch.student.cross_entropy
+        for term in replacing:
+            share = weights.get(term.name, 1)
+            yield term.metric, share, _values(term, batch, params)
+            if term.name in weights:
+                yield _HARD, 1 - share, batch.student.cross_entropy
+        for term in self.terms:
+            if term.beta is not None:
+                yield term.metric, weights[term.name], _values(term, batch, params)
 
     def _check_weights(self, weights: Mapping[str, Any]) -> None:
         if missing := [name for name in self.weighted_terms if name not in weights]:
-            raise ValueError(
-                f"every term needs its weight, got none for {', '.join(missing)}: "
+            raise UserError(
+                f"every term needs a weight, got none for {listed(missing)}: "
                 f"pass weights={{{missing[0]!r}: beta}}"
             )
 
-    def _compared(self, params: Mapping[str, Any], taps_s: dict, taps_t: dict) -> dict:
-        """The terms that compare activations, summed over the transfer points."""
-        intermediates.check_points((s for s, _ in self.points), taps_s, "student")
-        intermediates.check_points((t for _, t in self.points), taps_t, "teacher")
-        terms = {}
-        if self.attention is not None:
-            options = dataclasses.asdict(self.attention)
-            terms[ATTENTION] = sum(
-                losses.attention_transfer(taps_s[s], taps_t[t], **options) for s, t in self.points
-            )
-        if self.activation:
-            adapted = taps_s
-            if self.adapter is not None:
-                adapted = self.adapter.apply({"params": params["adapter"]}, taps_s)
-            terms[ACTIVATION] = sum(
-                losses.activation_transfer(adapted[s], taps_t[t]) for s, t in self.points
-            )
-        return terms
+    def _check_points(self, batch: Batch) -> None:
+        if any(term.compares_taps for term in self.terms):
+            intermediates.check_points((s for s, _ in self.points), batch.student.taps, "student")
+            intermediates.check_points((t for _, t in self.points), batch.teacher.taps, "teacher")
 
-    def _differentiated(self, forward, images: jax.Array, j_s, j_t) -> dict:
-        """The terms on input gradients; ``forward`` is the student's pass."""
-        terms = {}
-        if self.gradient_at is not None:
-            options = dataclasses.asdict(self.gradient_at)
-            terms[GRADIENT_AT] = gradients.gradient_transfer(j_s, j_t, **options)
-        if self.flip_symmetry is not None:
-            # The one term that applies the student again; statistics of that pass are dropped.
-            _, j_flipped = _apply(forward, jnp.flip(images, axis=2), input_gradient=True)
-            options = dataclasses.asdict(self.flip_symmetry)
-            terms[FLIP_SYMMETRY] = gradients.flip_symmetry(j_s, j_flipped, **options)
-        if self.min_l2 is not None:
-            terms[MIN_L2] = gradients.gradient_penalty(j_s, **dataclasses.asdict(self.min_l2))
-        return terms
+    def _check_classes(self, batch: Batch) -> None:
+        needing = [term.name for term in self.terms if term.needs_equal_classes]
+        shapes = {view.logits.shape for view in (batch.student, batch.teacher) if view is not None}
+        if needing and len(shapes) > 1:
+            raise UserError(
+                f"{listed(needing)} need student and teacher with the same classes, got logits of shape "
+                f"{listed(sorted(shapes))}: build both with the same num_classes"
+            )
 
-    def teach(self, variables: Any, images: jax.Array, labels: jax.Array) -> Taught:
-        """The frozen teacher: in eval mode, behind stop_gradient, outside what is differentiated.
+    def view_teacher(
+        self, variables: Any, images: jax.Array, labels: jax.Array, keys: jax.Array | None = None
+    ) -> View | None:
+        """Apply the frozen teacher in evaluation mode, without gradients; None without a teacher.
 
         Args:
           variables: of the teacher.
-          images: normalised, ``(B, H, W, C)``.
-          labels: ``(B,)``, for J.
-
-        Returns:
-          What it says; J only where a term asks for it.
+          images: normalized, ``(B, H, W, C)``.
+          labels: ``(B,)``.
+          keys: ``(B,)``, for a stochastic teacher; without them it is deterministic.
         """
         if self.teacher is None:
-            return Taught(None, {}, None)
+            return None
+        stochastic: dict[str, Any] = {}
+        if self.stochastic_teacher:
+            stochastic = {"deterministic": keys is None, "keys": keys}
+        return view_network(
+            self.teacher,
+            variables,
+            images,
+            labels,
+            paths=self.paths_t,
+            frozen=True,
+            train=False,
+            **stochastic,
+        )
 
-        def forward(images):
-            logits, mutated = self.teacher.apply(
-                variables, images, train=False, mutable=[intermediates.COLLECTION]
-            )
-            return losses.cross_entropy(logits, labels), (logits, intermediates.collect(mutated))
+    def _forward_inputs(self, teacher: View | None, images: jax.Array) -> dict[str, Any]:
+        inputs: dict[str, Any] = {}
+        if teacher is not None and changes_forward_pass(self.terms):
+            for term in self.terms:
+                inputs |= term.forward_inputs(teacher.at(images))
+        return inputs
 
-        wanted = self.gradient_at is not None
-        (_, (logits, taps)), j = _apply(forward, images, input_gradient=wanted)
-        return Taught(*jax.lax.stop_gradient((logits, taps, j)))
+    def predict(
+        self, variables: Mapping[str, Any], teacher_variables: Any, images: jax.Array
+    ) -> jax.Array:
+        """Compute the student's logits ``(B, K)`` in evaluation mode.
+
+        Args:
+          variables: of the student, all collections.
+          teacher_variables: of the teacher, for terms that change the student's forward pass; or None.
+          images: normalized, ``(B, H, W, C)``.
+        """
+        inputs = {}
+        if teacher_variables is not None:
+            labels = jnp.zeros(images.shape[:1], jnp.int32)
+            teacher = self.view_teacher(teacher_variables, images, labels)
+            inputs = self._forward_inputs(teacher, images)
+        # Some modules update other collections in evaluation mode too; the update is discarded.
+        mutable = [name for name in variables if name != "params"]
+        logits, _, _ = intermediates.forward(
+            self.student, variables, images, mutable=mutable, train=False, **inputs
+        )
+        return logits
 
 
-def _apply(forward, images: jax.Array, *, input_gradient: bool):
-    """What ``forward`` gives, and J = d(sum of its losses) / d(images) where that is wanted."""
-    if input_gradient:
-        return gradients.value_and_input_gradient(forward, images, has_aux=True)
-    return forward(images), None
+def _values(term: Term, batch: Batch, params: Mapping[str, Any]) -> jax.Array:
+    values = term.values(batch, params.get(term.name))
+    if jnp.shape(values) != batch.labels.shape:
+        raise UserError(
+            f"term {term.name} must return one number an example, shape {batch.labels.shape}, got "
+            f"{jnp.shape(values)}: do not take the mean in values()"
+        )
+    return values

@@ -1,3 +1,5 @@
-"""The version, in a module of its own so that packaging can read it without importing jax."""
+"""Version of the package, in a separate module so that packaging reads it without importing jax."""
+
+__all__ = ["__version__"]
 
 __version__ = "0.1.0"

@@ -1,1 +1,1 @@
-"""Measurements that the README quotes. Each runs as `python -m benchmarks.NAME`."""
+"""Benchmarks whose results the documentation quotes. Run one with ``python -m benchmarks.NAME``."""

@@ -1,10 +1,11 @@
-"""What the host adds to a training step: shuffled index, gather, sharding, dispatch, metrics.
+"""Host time of a training step: shuffled indices, gathering, sharding, dispatch, metrics.
 
     python -m benchmarks.host_overhead [--model=wrn_16_1] [--batch=128] [--steps=20] [--rounds=5]
 
-Two loops over the same compiled step, interleaved in one process: bare (one batch, already cut, called
-again and again) and the trainer's own, which draws every batch from 50,000 images. The goal is 5 % at
-most on a WRN-16-1. Prints one line, and writes it as JSON with --out.
+Times two loops around the same compiled step, interleaved in one process. The bare loop calls the step on
+one batch that is already sharded. The trainer's loop takes every batch from 50,000 images. The goal is an
+overhead of at most 5 % for a WRN-16-1. The last line printed is the result as JSON; --out also writes it
+to a file.
 """
 
 import json
@@ -12,26 +13,47 @@ import pathlib
 import statistics
 import tempfile
 import time
+from typing import Any
 
-from absl import app, flags, logging
+from absl import flags
 
-_MODEL = flags.DEFINE_string("model", "wrn_16_1", "The network.")
-_BATCH = flags.DEFINE_integer("batch", 128, "Images a step.", lower_bound=1)
-_STEPS = flags.DEFINE_integer("steps", 20, "Steps timed at a time.", lower_bound=1)
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "Times that both loops are timed.", lower_bound=1)
-_OUT = flags.DEFINE_string("out", "", "A JSON file for the result.")
+from benchmarks import command
+
+_MODEL = flags.DEFINE_string("model", "wrn_16_1", "Network.")
+_BATCH = flags.DEFINE_integer("batch", 128, "Images per step.", lower_bound=1)
+_STEPS = flags.DEFINE_integer("steps", 20, "Steps per timing.", lower_bound=1)
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Timings of each loop.", lower_bound=1)
+_OUT = flags.DEFINE_string("out", "", "JSON file for the result.")
 
 
-def _trainer(workdir: pathlib.Path):
-    """The trainer of a CIFAR-sized set of random images."""
+def main() -> None:
+    """Time both loops in turn, and print the result."""
+    with tempfile.TemporaryDirectory() as workdir:
+        trainer = _trainer(pathlib.Path(workdir))
+        with trainer.logs[0] as log:
+            log.open(0, {})
+            result = _measure(trainer)
+    print(json.dumps(result))
+    if _OUT.value:
+        pathlib.Path(_OUT.value).write_text(json.dumps(result, indent=2) + "\n")
+
+
+def _trainer(workdir: pathlib.Path) -> Any:
+    """Build the trainer of a data set of random images, of the size of CIFAR-10."""
     import numpy as np
 
-    from at_jax import data, experiment, parallel, trainer
-    from configs import base
+    from at_jax import data
+    from at_jax.distributed import devices
+    from at_jax.training import config as configs
+    from at_jax.training import networks, run_files, setup, trainer
+    from at_jax.training.arguments import Arguments
 
-    config = base.get_config()
+    config = configs.default_config()
     config.student, config.method, config.batch_size = _MODEL.value, "none", _BATCH.value
     config.runtime.tensorboard = False
+    settings = configs.settings_of(config)
+    used = devices.select(settings.runtime.devices, settings.batch_size)
+    student = networks.build(settings.student, 10, settings.dtype)
     rng = np.random.default_rng(0)
     split = data.Split(
         rng.integers(0, 256, (50_000, 32, 32, 3), np.uint8),
@@ -39,30 +61,30 @@ def _trainer(workdir: pathlib.Path):
     )
     names = tuple(map(str, range(10)))
     dataset = data.Dataset("random", split, split, names, mean=(127.5,) * 3, std=(64.0,) * 3)
-    devices = parallel.devices(config.runtime.devices, config.batch_size)
-    student = experiment.build(config, config.student, dataset.num_classes)
-    run = experiment.assemble(config, dataset, student, config.student, None)
-    return trainer.Trainer([(config, workdir, run)], devices)
+    run = setup.assemble(settings, dataset, student, settings.student, None, Arguments())
+    run_files.claim(workdir, config.to_dict(), {})
+    return trainer.Trainer([(run, workdir)], used)
 
 
-def main(_: list[str]) -> None:
-    """Time both loops in turn."""
+def _measure(trainer: Any) -> dict[str, Any]:
     import jax
 
-    from at_jax import parallel, state
+    from at_jax.distributed import devices
+    from at_jax.training import state
 
-    logging.set_verbosity(logging.WARNING)
-    with tempfile.TemporaryDirectory() as workdir:
-        trainer = _trainer(pathlib.Path(workdir))
-    run, devices, steps = trainer.run, trainer.devices, _STEPS.value
-    fresh = state.create(
-        run.objective, run.optimizer, jax.random.key(0), run.dataset.image_shape, run.taps
+    run, used, steps = trainer.run, trainer.devices, _STEPS.value
+    initial = state.create(
+        run.objective.student,
+        run.modules,
+        run.optimizer,
+        jax.random.key(0),
+        run.dataset.image_shape,
+        run.taps,
     )
-    states, key = parallel.replicate(((fresh,), jax.random.key(1)), devices)
-    trainer.ledgers[0].open(0)
-    fixed = parallel.shard(trainer.batches(0, 1), len(devices), axis=1)
+    states, key = devices.replicate(((initial,), jax.random.key(1)), used)
+    fixed = devices.shard(trainer.batches(0, 1), len(used), axis=1)
     states, _ = jax.block_until_ready(trainer.train_steps(states, None, key, fixed))
-    # Once through the trainer, untimed: it waits for what it takes to be the compiling step.
+    # The trainer treats its own first call as the one that compiles, and waits for it: not timed.
     states = trainer.advance(states, 2, None, key, lambda: False)
 
     bare, whole = [], []
@@ -81,12 +103,12 @@ def main(_: list[str]) -> None:
 
     began = time.perf_counter()
     for step in range(steps):
-        parallel.shard(trainer.batches(step, 1), len(devices), axis=1)
+        devices.shard(trainer.batches(step, 1), len(used), axis=1)
     host = (time.perf_counter() - began) / steps
-    # Round by round, so that a machine that slows down meanwhile slows both loops.
+    # Ratios within each round: a machine that slows down affects both loops alike.
     ratio = statistics.median(w / b for w, b in zip(whole, bare, strict=True))
-    result = {
-        "device": parallel.describe(devices),
+    return {
+        "device": devices.describe(used),
         "jax": jax.__version__,
         "model": _MODEL.value,
         "batch": _BATCH.value,
@@ -95,10 +117,7 @@ def main(_: list[str]) -> None:
         "host_work_ms": round(1e3 * host, 3),
         "ratio": round(ratio, 4),
     }
-    print(json.dumps(result))
-    if _OUT.value:
-        pathlib.Path(_OUT.value).write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(main)

@@ -1,1 +1,1 @@
-"""Configs: pure data. One file a study; base.py explains every key."""
+"""Studies: each file sets values of the config for one experiment."""

@@ -1,17 +1,17 @@
-"""CIFAR-100 by the recipe of CIFAR-10.
+"""CIFAR-100 with the recipe of CIFAR-10.
 
 Prepare the data once: make data DATASET=cifar100
 Command: python train.py --config=configs/cifar100.py:student=wrn_16_2,teacher=wrn_40_2,method=at+kd
 Not measured yet.
 """
 
-from configs import base
+from at_jax.training.config import default_config
 from configs.parts import apply_parts
 
 
 def get_config(parts: str | None = None):
     """Parts: student=, teacher=, method=."""
-    config = base.get_config()
+    config = default_config()
     config.data.source = "tfds"
     config.data.name = "cifar100"
     return apply_parts(config, parts)

@@ -1,8 +1,10 @@
-"""The part of --config after the colon: student=wrn_16_1,teacher=wrn_16_2,method=at."""
+"""Parsing of --config=FILE:PARTS, as in :student=wrn_16_1,teacher=wrn_16_2,method=at."""
 
 import difflib
 
 import ml_collections
+
+from at_jax.errors import UserError
 
 _HELP = "write for example --config=configs/cifar10.py:student=wrn_16_1,teacher=wrn_16_2,method=at"
 
@@ -10,18 +12,18 @@ _HELP = "write for example --config=configs/cifar10.py:student=wrn_16_1,teacher=
 def apply_parts(
     config: ml_collections.ConfigDict, text: str | None, others: dict[str, str] | None = None
 ) -> ml_collections.ConfigDict:
-    """Set what the parts name.
+    """Set the keys named after the colon.
 
     Args:
-      config: is changed.
+      config: modified in place.
       text: ``key=value,key=value``, each optional; None or empty changes nothing.
-      others: further keys of this file, each with the dotted config key it sets.
+      others: further names of this file, each with the dotted config key that it sets.
 
     Returns:
       The config.
 
     Raises:
-      ValueError: for a part without ``=``, or an unknown key.
+      UserError: for a part without ``=``, or an unknown name.
     """
     keys = {"student": "student", "teacher": "teacher.model", "method": "method", **(others or {})}
     for part in filter(None, (text or "").split(",")):
@@ -29,7 +31,7 @@ def apply_parts(
         if not equals or key not in keys:
             close = difflib.get_close_matches(key, keys, n=1)
             hint = f"; did you mean {close[0]!r}?" if close and equals else ""
-            raise ValueError(
+            raise UserError(
                 f"--config, after the colon: {part!r} is not one of "
                 f"{', '.join(f'{k}=...' for k in keys)}{hint}: {_HELP}"
             )

@@ -1,1 +1,1 @@
-"""Runnable examples; the test suite runs them."""
+"""Complete programs; the test suite runs them."""

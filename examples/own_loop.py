@@ -1,9 +1,9 @@
-"""The losses alone, in a training loop of your own: no config, no trainer, no data package.
+"""Attention transfer in your own training loop: losses only, without config, trainer or data package.
 
     python -m examples.own_loop
 
-Needs jax, flax, optax and chex. A small student learns to look where a fixed teacher looks, on random
-images, with attention transfer beside the cross-entropy.
+Needs jax, flax, optax and chex. Trains a small student on random images with cross-entropy and attention
+transfer from a fixed teacher.
 """
 
 import functools
@@ -22,23 +22,23 @@ OPTIMIZER = optax.sgd(0.05, momentum=0.9)
 
 
 def loss_fn(params, batch_stats, teacher_variables, images, labels):
-    """Cross-entropy plus beta times attention transfer; both are per example, the mean is taken here."""
+    """Compute the mean of cross-entropy + beta * attention transfer; the losses are per example, (B,)."""
     logits, mutated = STUDENT.apply(
         {"params": params, "batch_stats": batch_stats},
         images,
         train=True,
         mutable=["batch_stats", "intermediates"],
     )
-    _, seen = TEACHER.apply(teacher_variables, images, train=False, mutable=["intermediates"])
-    student, teacher = intermediates.collect(mutated), intermediates.collect(seen)
-    attention = sum(losses.attention_transfer(student[p], teacher[p]) for p in POINTS)
-    hard = losses.cross_entropy(logits, labels)
-    return jnp.mean(hard + BETA * attention), (mutated["batch_stats"], jnp.mean(attention))
+    _, sown = TEACHER.apply(teacher_variables, images, train=False, mutable=["intermediates"])
+    taps_s, taps_t = intermediates.collect(mutated), intermediates.collect(sown)
+    attention = sum(losses.attention_transfer(taps_s[p], taps_t[p]) for p in POINTS)
+    cross_entropy = losses.cross_entropy(logits, labels)
+    return jnp.mean(cross_entropy + BETA * attention), (mutated["batch_stats"], jnp.mean(attention))
 
 
 @functools.partial(jax.jit, donate_argnums=(0, 1, 2))
 def update(params, batch_stats, opt_state, teacher_variables, images, labels):
-    """One step. The teacher is an argument that is not differentiated: it stays as it is."""
+    """Update the student. The teacher is not differentiated, because it is not the first argument."""
     (loss, (batch_stats, attention)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
         params, batch_stats, teacher_variables, images, labels
     )
@@ -47,7 +47,7 @@ def update(params, batch_stats, opt_state, teacher_variables, images, labels):
 
 
 def main(steps: int = 30) -> list[float]:
-    """Train, and return the attention term of every step."""
+    """Train, and return the attention loss of every step."""
     key_images, key_labels, key_student, key_teacher = jax.random.split(jax.random.key(0), 4)
     images = jax.random.normal(key_images, (16, 16, 16, 3))
     labels = jax.random.randint(key_labels, (16,), 0, 4)

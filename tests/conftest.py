@@ -1,9 +1,11 @@
-"""What every test runs under: four virtual CPU devices, and jax as strict as it gets."""
+"""Environment of all tests: four virtual CPU devices, strict promotion of ranks and dtypes."""
 
 import os
 
-# Subprocesses of the end-to-end tests inherit it.
+# Subprocesses of the end-to-end tests inherit both.
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Most of a test's time is LLVM's optimization; the program that XLA hands to it is the same.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
 import pytest
@@ -15,7 +17,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 @pytest.fixture(scope="session")
 def compiled_once(tmp_path_factory):
-    """Whole runs share most of their programs: compile each once in a session."""
+    """A compilation cache: whole runs share most of their programs."""
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("cache")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
@@ -25,15 +27,16 @@ def compiled_once(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, compiled_once):
-    """A run of the student, its teacher trained first, both drawn: (workdir, result, what was said)."""
+    """A run of a student whose teacher was trained first, with figures: (workdir, result, log lines)."""
     import small_run
 
-    from at_jax import loop, outcome, trainer
+    from at_jax import loop
+    from at_jax.training import preparation, result, trainer
 
     workdir = tmp_path_factory.mktemp("run")
-    said = []
+    lines = []
     with pytest.MonkeyPatch.context() as patch:
-        for module in (loop, outcome, trainer):
-            patch.setattr(module, "say", said.append)
-        result = loop.train_and_evaluate(small_run.config(runtime__figures=True), workdir)
-    return workdir, result, said
+        for module in (loop, preparation, result, trainer):
+            patch.setattr(module, "log", lines.append)
+        outcome = loop.train_and_evaluate(small_run.config(runtime__figures=True), workdir)
+    return workdir, outcome, lines

@@ -1,4 +1,4 @@
-"""Our convolution and lax's side by side, with all the derivatives that are compared."""
+"""The closed convolution and that of lax, with the derivatives in which they are compared."""
 
 import functools
 
@@ -20,16 +20,16 @@ def operands(image=(7, 6), kernel=(3, 3), channels=(2, 3), batch=2, seed=0):
     return jnp.asarray(x, jnp.float32), jnp.asarray(w, jnp.float32)
 
 
-def ours(x, w, strides=(2, 2), padding=((1, 1), (1, 1)), dilation=(1, 1), conv=None):
+def closed_conv(x, w, strides=(2, 2), padding=((1, 1), (1, 1)), dilation=(1, 1), conv=None):
     conv = conv or conv_general_dilated
     return conv(x, w, strides, padding, rhs_dilation=dilation, dimension_numbers=LAYOUT)
 
 
-theirs = functools.partial(ours, conv=lax.conv_general_dilated)
+lax_conv = functools.partial(closed_conv, conv=lax.conv_general_dilated)
 
 
 def assert_close(tree, other, tolerance=1e-5):
-    """Each leaf to a share of its largest value."""
+    """Compare each leaf, relative to its largest value."""
     for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True):
         a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
         assert a.shape == b.shape
@@ -37,7 +37,7 @@ def assert_close(tree, other, tolerance=1e-5):
 
 
 def derivatives(conv):
-    """(x, w) -> value, gradients, gradients of the gradients' squares, Hessian-vector products."""
+    """(x, w) -> value, tangent, gradients, gradients of functions of the gradients, Hessian products."""
 
     def loss(x, w):
         return jnp.sum(jnp.sin(conv(x, w)))  # not linear in y, so the second order is not trivial
@@ -58,4 +58,4 @@ def derivatives(conv):
     return everything
 
 
-of_theirs = tiny.jit(derivatives(theirs))
+lax_derivatives = tiny.jit(derivatives(lax_conv))

@@ -1,21 +1,24 @@
-"""Networks as users bring them, good and bad."""
+"""User-defined networks, valid and invalid."""
 
 import flax.linen as nn
 import jax.numpy as jnp
+from flax import nnx
 
 from at_jax import intermediates
 
 
 class Untapped(nn.Module):
-    """Somebody's network without a tap."""
+    """A network without a tap; its layers have paths."""
 
     @nn.compact
     def __call__(self, images, *, train=False):
-        return nn.Dense(10)(images.reshape(images.shape[0], -1))
+        x = nn.relu(nn.Conv(4, (3, 3), strides=(4, 4), name="stem")(images))
+        x = nn.relu(nn.Conv(5, (3, 3), name="layer")(x))
+        return nn.Dense(10)(jnp.mean(x, axis=(1, 2)))
 
 
 class Tapped(nn.Module):
-    """Somebody's network with a tap and without batch normalisation."""
+    """A network with a tap and without BatchNorm."""
 
     classes: int = 10
     features: int = 4
@@ -27,8 +30,8 @@ class Tapped(nn.Module):
         return nn.Dense(self.classes)(jnp.mean(x, axis=(1, 2)))
 
 
-class Normalised(nn.Module):
-    """Somebody's network that normalises each device's part of a batch alone."""
+class Normalized(nn.Module):
+    """A network that normalizes each device's part of a batch separately."""
 
     @nn.compact
     def __call__(self, images, train):
@@ -38,10 +41,107 @@ class Normalised(nn.Module):
 
 
 class Dropping(nn.Module):
-    """Somebody's network that asks for random numbers."""
+    """A network with dropout; `always` drops in evaluation too, which is an error."""
+
+    always: bool = False
 
     @nn.compact
     def __call__(self, images, *, train=False):
-        return nn.Dense(10)(
-            nn.Dropout(0.5, deterministic=False)(images.reshape(images.shape[0], -1))
+        x = nn.relu(nn.Conv(8, (3, 3), strides=(4, 4))(images))
+        intermediates.tap(self, "only", x)
+        x = nn.Dropout(0.5, deterministic=not (train or self.always))(x)
+        return nn.Dense(10)(jnp.mean(x, axis=(1, 2)))
+
+
+class Counting(nn.Module):
+    """A network with a counter, a constant and a running value, in collections of their own."""
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        calls = self.variable("counters", "calls", lambda: jnp.zeros((), jnp.int32))
+        running = self.variable("running", "mean", lambda: jnp.zeros(()))
+        scale = self.variable("constants", "scale", lambda: jnp.ones(()))
+        if train:
+            calls.value = calls.value + 1
+            running.value = 0.9 * running.value + 0.1 * jnp.mean(images)
+        x = nn.relu(nn.Conv(4, (3, 3), strides=(4, 4))(images)) * scale.value
+        intermediates.tap(self, "only", x)
+        return nn.Dense(10)(jnp.mean(x, axis=(1, 2)))
+
+
+class Twice(nn.Module):
+    """A network that calls one layer twice."""
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        layer = nn.Conv(images.shape[-1], (3, 3), name="layer")
+        x = layer(layer(images))
+        return nn.Dense(10)(jnp.mean(x, axis=(1, 2)))
+
+
+class Tokens(nn.Module):
+    """A network that taps tokens (B, N, C), as a transformer does."""
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        x = nn.Dense(4)(images.reshape(images.shape[0], -1, images.shape[-1]))
+        intermediates.tap(self, "only", x)
+        return nn.Dense(10)(jnp.mean(x, axis=1))
+
+
+class _Layer(nn.Module):
+    @nn.compact
+    def __call__(self, x, _):
+        x = nn.relu(nn.Conv(x.shape[-1], (3, 3))(x))
+        intermediates.tap(self, "only", x)
+        return x, None
+
+
+class Scanned(nn.Module):
+    """A network whose tapped layers are stacked by nn.scan."""
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        layers = nn.scan(
+            _Layer,
+            variable_axes={"params": 0, "intermediates": 0},
+            split_rngs={"params": True},
+            length=2,
         )
+        x, _ = layers(name="layers")(images, None)
+        return nn.Dense(10)(jnp.mean(x, axis=(1, 2)))
+
+
+class WithFeatures(nn.Module):
+    """A network that returns its features with the logits."""
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        x = nn.Conv(4, (3, 3), strides=(4, 4))(images)
+        return nn.Dense(10)(jnp.mean(x, axis=(1, 2))), x
+
+
+class WithoutTrain(nn.Module):
+    """A network without the argument train."""
+
+    @nn.compact
+    def __call__(self, images):
+        return nn.Dense(10)(jnp.mean(images, axis=(1, 2)))
+
+
+class NnxNet(nnx.Module):
+    """An NNX network that sows an activation."""
+
+    def __init__(self, features, *, rngs):
+        self.conv = nnx.Conv(1, features, (3, 3), strides=(4, 4), rngs=rngs)
+        self.classifier = nnx.Linear(features, 10, rngs=rngs)
+
+    def __call__(self, images, *, train=False):
+        x = nnx.relu(self.conv(images))
+        self.sow(nnx.Intermediate, "only", x)
+        return self.classifier(jnp.mean(x, axis=(1, 2)))
+
+
+def make_tapped():
+    """A factory without arguments."""
+    return Tapped(features=4)

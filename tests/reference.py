@@ -1,7 +1,7 @@
-"""The losses in float64 NumPy, written from the papers, with gradients derived by hand.
+"""Reference losses in float64 NumPy, written from the papers, with gradients derived by hand.
 
-Nothing here imports jax or at_jax: this is what the library is measured against. Shapes as in the
-library: activations (B, H, W, C), logits (B, K), labels (B,); every loss is per example, (B,).
+This file imports neither jax nor at_jax: the library is compared with it. Shapes are those of the library:
+activations (B, H, W, C), logits (B, K), labels (B,). Each loss is per example, (B,).
 
 Zagoruyko & Komodakis, ICLR 2017 (arXiv:1612.03928), section 3.1 and equation 2; Hinton, Vinyals &
 Dean 2015 (arXiv:1503.02531), section 2. "code" is the convention of the authors' released code.
@@ -9,7 +9,7 @@ Dean 2015 (arXiv:1503.02531), section 2. "code" is the convention of the authors
 
 import numpy as np
 
-# The axis over which each kind of map is pooled.
+# Axes over which each kind of map is pooled.
 POOLED = {"sum": (3,), "max": (3,), "channel": (1, 2)}
 
 
@@ -21,11 +21,11 @@ def attention_map(a, kind, p):
 
 
 def attention_map_gradient(a, kind, p, cotangent):
-    """Pull a cotangent of the map back to a: d|x|^p/dx = p |x|^(p-1) sign(x)."""
+    """Gradient of a given that of the map: d|x|^p/dx = p |x|^(p-1) sign(x)."""
     a = np.asarray(a, np.float64)
     slope = p * np.abs(a) ** (p - 1) * np.sign(a)
     if kind == "max":
-        # Only the largest channel moves the maximum (inputs have no ties).
+        # Only the largest channel changes the maximum (inputs have no ties).
         slope = slope * (np.abs(a) == np.abs(a).max(axis=3, keepdims=True))
     return np.expand_dims(cotangent, POOLED[kind]) * slope
 
@@ -37,7 +37,7 @@ def normalize(q):
 
 
 def normalize_gradient(q, cotangent):
-    """Pull a cotangent (B, N) back through u = v/|v|: (g - u (u.g)) / |v|, in the shape of q."""
+    """Gradient of q given that of u = v/|v|, g (B, N): (g - u (u.g)) / |v|, in the shape of q."""
     flat = np.asarray(q, np.float64).reshape(len(q), -1)
     length = np.sqrt(np.sum(flat**2, axis=1, keepdims=True))
     unit = flat / length
@@ -54,7 +54,7 @@ def attention_transfer(a_s, a_t, kind="sum", p=2, convention="code"):
 
 
 def attention_transfer_gradient(a_s, a_t, kind="sum", p=2, convention="code"):
-    """The gradient of `attention_transfer`, summed over examples, by the student's activations."""
+    """Gradient of the sum of `attention_transfer` with respect to the student's activations."""
     map_s = attention_map(a_s, kind, p)
     difference = normalize(map_s) - normalize(attention_map(a_t, kind, p))
     if convention == "code":
@@ -74,7 +74,7 @@ def cross_entropy(logits, labels):
 
 
 def cross_entropy_gradient(logits, labels):
-    """Softmax minus the one-hot label."""
+    """Softmax minus the one-hot labels."""
     return np.exp(log_softmax(logits)) - np.eye(logits.shape[1])[labels]
 
 
@@ -87,7 +87,7 @@ def distillation(logits_s, logits_t, labels, temperature, alpha):
 
 
 def distillation_gradient(logits_s, logits_t, labels, temperature, alpha):
-    """The 1/T of the soft logits takes one T of the T^2: alpha T (softmax_s - softmax_t) + ..."""
+    """The 1/T of the soft logits cancels one T of the T^2: alpha T (softmax_s - softmax_t) + ..."""
     soft_s = np.exp(log_softmax(logits_s / temperature))
     soft_t = np.exp(log_softmax(logits_t / temperature))
     hard = cross_entropy_gradient(logits_s, labels)

@@ -1,4 +1,4 @@
-"""The smallest run that still has everything: digits, two tiny networks, a few images."""
+"""A complete run in miniature: digits, two tiny networks, a few images."""
 
 import json
 import pathlib
@@ -7,7 +7,7 @@ from configs import digits
 
 
 def config(**changes):
-    """configs/digits.py, shrunk. `changes` are dotted keys with "__" for ".": at__beta=3.0."""
+    """configs/digits.py, reduced. `changes` are dotted keys with "__" for ".": at__beta=3.0."""
     result = digits.get_config("student=wrn_10_0.25,teacher=wrn_10_0.5,method=at")
     result.epochs = 2
     result.batch_size = 20
@@ -29,6 +29,6 @@ def with_teacher(finished, **changes):
 
 
 def lines_of(workdir: pathlib.Path) -> list[dict]:
-    """metrics.jsonl without what differs from run to run."""
+    """Lines of metrics.jsonl without the speed, which differs from run to run."""
     lines = [json.loads(text) for text in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]

@@ -1,133 +1,76 @@
-"""Who may import whom: the house of the design as a table, read from the source without importing it."""
+"""Structure of the code: direction of imports, sizes, and names that belong to one file.
+
+The table below is the design. A row is a folder or a group of files of at_jax; it may import the rows it
+names. When a change needs another import, change the row and give the reason in the commit message.
+"""
 
 import ast
 import graphlib
 import os
+import pathlib
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "at_jax"
 
-# A module of at_jax -> the modules of at_jax that it may import. A package stands for all inside it,
-# and its files may import one another. `train.py -> loop -> ... -> maps`: always downward.
+LEAVES = {"errors", "version"}
+ARRAYS = LEAVES | {"arrays", "models"}
+TRAINING = ARRAYS | {"options", "terms", "objective", "data", "distributed"}
 MAY_IMPORT = {
-    "__init__": {"conv", "gradients", "intermediates", "losses", "maps", "models", "version"},
-    # Leaves.
+    "errors": set(),
     "version": set(),
-    "precision": set(),
-    "conv_spellings": set(),
-    "conv": {"conv_spellings"},
-    "intermediates": set(),
-    "provenance": {"version"},
-    "metrics": set(),
-    "schedules": set(),
-    "processes": set(),
-    "launch": set(),
-    "methods": set(),
-    "terms": set(),
-    "data": set(),
-    # What knows of devices and files: each says itself what only the first process does.
-    "parallel": {"processes"},
-    "report": {"processes"},
-    "interrupt": {"processes"},
-    "run_directory": {"methods", "processes"},
-    # The mathematics.
-    "maps": {"precision"},
-    "losses": {"maps", "precision"},
-    "gradients": {"maps", "precision"},
-    "models": {"conv", "intermediates", "precision"},
-    "weights": {"models"},
-    "agreement": {"maps"},
-    # Training.
-    "objective": {"gradients", "losses", "intermediates", "terms"},
-    "state": {"objective"},
-    "step": {"objective", "state", "metrics", "losses"},
-    "checkpoint": {"models", "processes"},
-    # From a config to a run.
-    "settings": {"losses", "methods", "parallel", "processes", "schedules", "run_directory"},
-    "evaluation": {"data", "metrics", "parallel", "processes", "step"},
-    "profiling": {"processes", "report"},
-    "pairing": {"data", "intermediates", "methods", "models", "objective", "terms"},
-    "inputs": {"data", "processes"},
-    "experiment": {
-        "checkpoint", "data", "methods", "models", "objective", "pairing", "parallel",
-        "run_directory", "schedules", "settings", "state", "step", "terms",
-    },
-    "resume": {"checkpoint", "experiment", "processes", "state"},
-    "ledger": {
-        "checkpoint", "experiment", "metrics", "processes", "report", "resume", "run_directory",
-        "state",
-    },
-    # Pictures of networks and runs: it opens runs as anyone may, and says nothing to those who train.
-    "figures": {
-        "agreement", "checkpoint", "data", "experiment", "gradients", "inputs", "intermediates",
-        "losses", "maps", "methods", "models", "report", "run_directory", "weights",
-    },
-    "trainer": {
-        "evaluation", "experiment", "interrupt", "ledger", "parallel", "processes", "profiling",
-        "provenance", "report", "resume", "settings", "state", "step",
-    },
-    "outcome": {
-        "evaluation", "experiment", "figures", "parallel", "processes", "provenance", "report",
-        "resume", "run_directory",
-    },
-    "loop": {
-        "checkpoint", "data", "evaluation", "experiment", "inputs", "interrupt", "methods",
-        "outcome", "pairing", "parallel", "report", "run_directory", "settings", "trainer",
-    },
-    # A program on top of it, as train.py is; it alone knows configs/.
-    "tables": {"checkpoint", "figures", "inputs", "loop", "methods", "report", "run_directory", "settings"},
-}  # fmt: skip
-
-# What a library module may not know, by the first name of the imported package.
-FORBIDDEN = {
-    name: frozenset({"flax", "ml_collections", "orbax"})
-    for name in ("maps", "losses", "gradients", "conv", "conv_spellings", "precision")
-} | {
-    name: frozenset({"ml_collections", "orbax"})
-    for name in (
-        "models",
-        "objective",
-        "step",
-        "state",
-        "metrics",
-        "schedules",
-        "parallel",
-        "processes",
-        "launch",
-    )
+    "options": {"errors"},
+    "arrays": {"errors"},
+    "models": {"errors", "arrays"},
+    "data": {"errors"},
+    "distributed": {"errors"},
+    "terms": ARRAYS | {"options"},
+    "objective": ARRAYS | {"terms"},
+    "training": TRAINING,
+    "figures": TRAINING | {"training"},
+    "entry": TRAINING | {"training", "figures"},
+    "tables": TRAINING | {"training", "figures", "entry"},
 }
-# What only these files may name: dotted names, as imported or as written in an expression.
+# Files directly in at_jax/ that form a row together.
+GROUPS = {
+    "arrays": {
+        "maps", "losses", "gradients", "precision", "conv", "conv_lowerings", "intermediates", "agreement",
+    },
+    "entry": {"loop", "checkpoint"},
+}  # fmt: skip
+# Packages that a row does not import, beyond what `import at_jax` needs.
+HEAVY = {"ml_collections", "orbax", "tensorflow_datasets", "sklearn", "PIL", "tqdm", "matplotlib"}
+LIGHT_ROWS = {"errors", "options", "arrays", "models", "distributed", "terms", "objective"}
+# Dotted names that only these files may use, imported or written in an expression.
 ONLY_IN = {
     "jax.interpreters": {"conv"},
-    "jax.pmap": {"parallel"},
-    "jax.devices": {"parallel"},
-    "jax.local_devices": {"parallel", "processes"},
-    "jax.device_count": {"parallel"},
-    "jax.local_device_count": {"parallel"},
-    "jax.process_index": {"processes"},
-    "jax.process_count": {"processes"},
-    "jax.distributed": {"launch"},
-    "jax.experimental.multihost_utils": {"processes"},
-    "jax.shard_map": {"parallel"},
-    "jax.sharding": {"parallel"},
+    "jax.pmap": {"distributed.devices"},
+    "jax.devices": {"distributed.devices"},
+    "jax.local_devices": {"distributed.devices"},
+    "jax.device_count": {"distributed.devices"},
+    "jax.local_device_count": {"distributed.devices"},
+    "jax.shard_map": {"distributed.devices"},
+    "jax.sharding": {"distributed.devices"},
+    "jax.process_index": {"distributed.processes"},
+    "jax.process_count": {"distributed.processes"},
+    "jax.distributed": {"distributed.launch"},
+    "jax.experimental.multihost_utils": {"distributed.processes"},
     "absl.flags": {"data.prepare"},
     "absl.app": {"data.prepare"},
-    "configs": {"tables.__main__", "tables.plan", "tables.studies"},
 }
+MOST_LINES, MOST_FUNCTION_LINES, MOST_CONFIG_MODULES = 250, 60, 10
 
 
 def sources():
-    """Dotted name below at_jax -> syntax tree; a package's __init__ goes by the package's name."""
+    """Dotted name below at_jax to syntax tree; a package's __init__ has the package's name."""
     trees = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
-        name = ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
-        trees[name] = ast.parse(path.read_text())
+        parts = parts[:-1] if parts[-1] == "__init__" else parts
+        trees[".".join(parts)] = ast.parse(path.read_text())
     return trees
 
 
@@ -144,8 +87,8 @@ def imports(tree):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def names(tree):
-    """All dotted names that a file imports or writes out, `from jax import lax` resolved."""
+def used_names(tree):
+    """All dotted names that a file imports or writes, with `from jax import lax` resolved."""
     aliases = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
@@ -163,62 +106,67 @@ def names(tree):
             yield ".".join([aliases.get(node.id, node.id), *reversed(parts)])
 
 
-def ours(tree):
-    """Modules of at_jax that a file imports, packages by their first name; `import at_jax` as ""."""
+def modules_imported(tree):
+    """Modules of at_jax that a file imports, by dotted name below at_jax."""
     for name in imports(tree):
         first, _, rest = name.partition(".")
         if first == "at_jax":
-            yield rest.split(".")[0]
+            # The longest prefix that is a module: the rest is a name in it.
+            parts = rest.split(".")
+            while parts and ".".join(parts) not in SOURCES:
+                parts.pop()
+            yield ".".join(parts)
 
 
-def room(name):
-    """data.folder -> data: where a file stands in the table."""
-    return name.split(".")[0]
+def row(name):
+    """The row of the table in which a module is."""
+    first = name.split(".")[0]
+    return next((group for group, members in GROUPS.items() if first in members), first)
 
 
-def test_every_file_has_its_place():
-    unknown = {room(name) for name in SOURCES} - set(MAY_IMPORT)
-    assert not unknown, f"at_jax has new files, add it to the table MAY_IMPORT: {sorted(unknown)}"
-    gone = set(MAY_IMPORT) - {room(name) for name in SOURCES}
-    assert not gone, f"take these out of the table MAY_IMPORT, they do not exist: {sorted(gone)}"
-    known = set(SOURCES) | {room(name) for name in SOURCES}
-    listed = set().union(*MAY_IMPORT.values(), *ONLY_IN.values(), FORBIDDEN)
-    assert listed <= known, f"no such files: {sorted(listed - known)}"
+def public_modules():
+    return [name for name in SOURCES if name and not name.endswith("__main__")]
 
 
-def test_the_table_points_downward():
-    # A cycle would let everything import everything, one file at a time.
+def test_table_names_every_file():
+    rows = {row(name) for name in SOURCES if name}
+    assert rows == set(MAY_IMPORT), "add new folders to MAY_IMPORT, remove old ones"
+
+
+def test_table_points_in_one_direction():
     tuple(graphlib.TopologicalSorter(MAY_IMPORT).static_order())
-    importers = {name for name, allowed in MAY_IMPORT.items() if "loop" in allowed}
-    assert importers == {"tables"}
+    assert [name for name, allowed in MAY_IMPORT.items() if "entry" in allowed] == ["tables"]
 
 
-@pytest.mark.parametrize("name", SOURCES)
-def test_imports(name):
-    allowed = MAY_IMPORT.get(room(name), set()) | ({room(name)} if "." in name else set())
-    if (PACKAGE / name).is_dir():
-        allowed = allowed | {name}
-    wrong = set(ours(SOURCES[name])) - allowed
-    assert not wrong, f"at_jax.{name} may not import {sorted(wrong)}: see the table MAY_IMPORT"
-    known = {imported.split(".")[0] for imported in imports(SOURCES[name])}
-    wrong = known & FORBIDDEN.get(room(name), set())
-    assert not wrong, f"at_jax.{name} may not know {sorted(wrong)}"
+@pytest.mark.parametrize("name", [name for name in SOURCES if name])
+def test_module_imports_only_its_rows(name):
+    allowed = MAY_IMPORT[row(name)] | {row(name)}
+    wrong = {other for other in modules_imported(SOURCES[name]) if row(other) not in allowed}
+    assert not wrong, f"at_jax.{name} may not import {sorted(wrong)}: see MAY_IMPORT"
+    if row(name) in LIGHT_ROWS:
+        heavy = {imported.split(".")[0] for imported in imports(SOURCES[name])} & HEAVY
+        assert not heavy, f"at_jax.{name} may not import {sorted(heavy)}"
 
 
-@pytest.mark.parametrize("name", SOURCES)
-def test_names_that_belong_to_one_file(name):
-    for used in names(SOURCES[name]):
-        for owned, owners in ONLY_IN.items():
-            if used == owned or used.startswith(f"{owned}."):
-                assert name in owners, f"at_jax.{name} names {used}, only {sorted(owners)} may"
+def test_modules_have_no_import_cycle():
+    graph = {
+        name: {other for other in modules_imported(tree) if other != name}
+        for name, tree in SOURCES.items()
+    }
+    tuple(graphlib.TopologicalSorter(graph).static_order())
 
 
-def test_the_owners_do_use_what_they_own():
-    # Otherwise the reader of names above may have gone blind.
-    for owned in ("jax.interpreters", "jax.pmap", "jax.devices", "jax.distributed", "absl.flags"):
-        for owner in ONLY_IN[owned]:
-            found = any(used.startswith(owned) for used in names(SOURCES[owner]))
-            assert found, f"at_jax.{owner} does not use {owned}: is the rule still needed?"
+def test_configs_import_only_the_config():
+    for path in sorted((ROOT / "configs").glob("*.py")):
+        wrong = set(modules_imported(ast.parse(path.read_text()))) - {"training.config", "errors"}
+        assert not wrong, path.name
+
+
+@pytest.mark.parametrize("owned", ONLY_IN)
+def test_owned_name_is_used_by_its_owner_only(owned):
+    for name, tree in SOURCES.items():
+        uses = any(used == owned or used.startswith(f"{owned}.") for used in used_names(tree))
+        assert not uses or name in ONLY_IN[owned], f"at_jax.{name} uses {owned}"
 
 
 @pytest.mark.parametrize(
@@ -226,33 +174,59 @@ def test_the_owners_do_use_what_they_own():
     ["import jax\njax.pmap(f)", "from jax import pmap", "import jax as j\nj.pmap(f)",
      "from jax import interpreters", "from jax.interpreters import ad"],
 )  # fmt: skip
-def test_the_reader_of_names(code):
-    found = set(names(ast.parse(code)))
+def test_used_names_finds_every_spelling(code):
+    found = set(used_names(ast.parse(code)))
     assert any(name.startswith(("jax.pmap", "jax.interpreters")) for name in found)
 
 
-def test_only_the_entry_point_imports_the_loop():
-    # Within at_jax the table says so. Configs are pure data and know nothing of at_jax.
-    for path in sorted((ROOT / "configs").glob("*.py")):
-        assert not set(ours(ast.parse(path.read_text()))), path.name
-    assert "loop" in set(ours(ast.parse((ROOT / "train.py").read_text())))
+def checked_files():
+    folders = (PACKAGE, ROOT / "benchmarks", ROOT / "configs", ROOT / "examples")
+    return [ROOT / "train.py", *(path for folder in folders for path in folder.rglob("*.py"))]
 
 
-def test_importing_needs_jax_flax_optax_and_chex_alone():
-    blocked = ["tensorflow_datasets", "tensorflow", "sklearn", "PIL", "ml_collections"]
-    blocked += ["tensorboardX", "tqdm", "matplotlib", "safetensors"]
-    # None in sys.modules makes an import fail as if the package were not installed.
-    code = f"import sys; sys.modules.update(dict.fromkeys({blocked})); import at_jax; "
-    code += "import at_jax.agreement, at_jax.figures; "
-    code += "import at_jax.step, at_jax.parallel, at_jax.weights, at_jax.schedules, at_jax.state"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
+@pytest.mark.parametrize("path", checked_files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_file_and_functions_are_short(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= MOST_LINES
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            length = node.end_lineno - node.lineno + 1
+            assert length <= MOST_FUNCTION_LINES, f"{node.name} has {length} lines"
+
+
+def test_whole_config_reaches_few_modules():
+    named = [name for name, tree in SOURCES.items() if "ConfigDict" in ast.unparse(tree)]
+    assert len(named) <= MOST_CONFIG_MODULES, f"pass the settings of a section instead: {named}"
+
+
+@pytest.mark.parametrize("name", public_modules())
+def test_public_module_defines_all(name):
+    tree = SOURCES[name]
+    targets = [
+        target.id
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    ]
+    has_public = any(
+        isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+        for node in tree.body
     )
+    assert "__all__" in targets or not has_public, f"at_jax.{name} lacks __all__"
+
+
+def test_import_needs_only_jax_flax_optax_and_chex():
+    blocked = sorted(HEAVY | {"tensorflow", "tensorboardX", "safetensors"})
+    modules = "agreement figures models.pretrained objective terms distributed.devices"
+    # None in sys.modules makes an import fail as if the package were not installed.
+    block = f"import sys; sys.modules.update(dict.fromkeys({blocked})); "
+    code = block + "import at_jax; " + "; ".join(f"import at_jax.{m}" for m in modules.split())
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    code = f"import sys; sys.modules.update(dict.fromkeys({blocked})); import tqdm"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "ModuleNotFoundError" in done.stderr  # the blocking does block
+    done = subprocess.run(
+        [sys.executable, "-c", block + "import tqdm"], capture_output=True, text=True
+    )
+    assert "ModuleNotFoundError" in done.stderr  # the blocking works

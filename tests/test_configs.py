@@ -1,31 +1,44 @@
-"""Configs: every file loads, every key has a reader and a comment, the command line says what is wrong."""
+"""Config files: each is complete, parts are checked, and every key of the config has a reader."""
 
 import ast
+import dataclasses
+import functools
 import importlib
+import inspect
+import itertools
 import pathlib
-import re
-import sys
 
 import pytest
 
-from at_jax import run_directory, settings
-from configs import base
+import train
+from at_jax.errors import UserError
+from at_jax.terms import TERMS
+from at_jax.training import config as configs
+from at_jax.training.settings import SECTIONS, Settings
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
+PACKAGE = REPOSITORY / "at_jax"
 FILES = sorted(
     p.stem for p in (REPOSITORY / "configs").glob("*.py") if p.stem not in ("__init__", "parts")
 )
-KEYS = run_directory.flatten(base.get_config().to_dict())
+KEYS = set(configs.flatten(configs.default_config().to_dict()))
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_every_file_is_a_complete_config_that_passes_the_checks(name):
+def test_config_file_is_complete_and_passes_the_checks(name):
     config = importlib.import_module(f"configs.{name}").get_config()
-    assert set(run_directory.flatten(config.to_dict())) == set(KEYS)
-    settings.check(config)
+    assert set(configs.flatten(config.to_dict())) == KEYS
+    settings = configs.settings_of(config)
+    assert settings.student == config.student
 
 
-def test_parts_set_what_they_name():
+def test_config_base_holds_the_defaults():
+    from configs import base
+
+    assert base.get_config().to_dict() == configs.default_config().to_dict()
+
+
+def test_parts_of_a_config_file_set_the_keys_that_they_name():
     from configs import folder
 
     config = folder.get_config("data=/some/dir,student=nin_thin,teacher=nin_wide,method=at+kd")
@@ -41,86 +54,109 @@ def test_parts_set_what_they_name():
         ("data=DIR", "'data=DIR' is not one of"),
     ],
 )
-def test_bad_parts(parts, message):
+def test_parts_with_an_unknown_name_raise_usererror(parts, message):
     from configs import cifar10
 
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         cifar10.get_config(parts)
 
 
-def _attribute_chains(tree):
-    """Every dotted name that is read: config.at.beta -> "config.at.beta"."""
+def chains(tree):
+    """Every dotted name that is read, in parts: settings.at.beta -> ["settings", "at", "beta"]."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
-            yield ast.unparse(node)
+            yield ast.unparse(node).split(".")
 
 
-def test_every_key_has_a_reader():
+def functions(tree):
+    """Functions with their parameters: (function, [(name, annotation), ...])."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            parameters = [*node.args.args, *node.args.kwonlyargs]
+            yield node, [(p.arg, ast.unparse(p.annotation)) for p in parameters if p.annotation]
+
+
+@functools.cache
+def sources():
+    return {path: ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def keys_read():
+    """Keys that the library reads: `settings.epochs`, `data.pad`, or `pad` of a DataSettings."""
+    sections = {section.__name__: f"{name}." for name, section in SECTIONS.items()}
+    sections["Settings"] = ""
     read = set()
-    for path in (REPOSITORY / "at_jax").glob("*.py"):
-        for chain in _attribute_chains(ast.parse(path.read_text())):
-            if match := re.search(r"\bconfig\.(.+)$", chain):
-                read.add(match[1])
-    unread = {key for key in KEYS if key not in read}
-    assert not unread, f"no one reads {sorted(unread)}: remove the keys, or the code has lost them"
+    for tree in sources().values():
+        for parts in chains(tree):
+            read |= {f"{a}.{b}".removeprefix("settings.") for a, b in itertools.pairwise(parts)}
+        for function, parameters in functions(tree):
+            prefixes = {name: sections.get(kind.split(".")[-1]) for name, kind in parameters}
+            for first, *rest in chains(function):
+                if prefixes.get(first) is not None:
+                    read.add(prefixes[first] + ".".join(rest))
+    return read
 
 
-def test_the_config_is_read_by_those_who_assemble_a_run_alone():
-    readers = {
-        path.name
-        for path in (REPOSITORY / "at_jax").rglob("*.py")
-        if path.name != "run_directory.py"  # where any mapping is called config
-        and any(
-            re.match(r"(self\.)?config\.", chain)
-            for chain in _attribute_chains(ast.parse(path.read_text()))
-        )
-    }
-    assert readers == {
-        "experiment.py", "inputs.py", "ledger.py", "loop.py", "outcome.py", "pairing.py", "plan.py",
-        "settings.py", "trainer.py",
-    }  # fmt: skip
+def test_every_key_of_a_section_has_a_reader():
+    keys = [f.name for f in dataclasses.fields(Settings) if f.default is not dataclasses.MISSING]
+    for name, section in SECTIONS.items():
+        keys += [f"{name}.{field.name}" for field in dataclasses.fields(section)]
+    read = keys_read()
+    unread = [key for key in keys if key not in read]
+    assert not unread, f"nothing reads {unread}: remove the keys, or the code has lost them"
+    assert not {"student_model", "data.padding", "optimizer.rate"} & read
 
 
-def test_every_key_of_base_has_a_comment_before_it():
-    lines = (REPOSITORY / "configs" / "base.py").read_text().splitlines()
-    commented = 0
-    for number, line in enumerate(lines):
-        if re.match(r"    \w+(\.\w+)? = (?!.*ConfigDict)", line) and not line.strip().startswith(
-            "config = "
-        ):
-            # A comment may speak for the keys that follow it directly.
-            above = number - 1
-            while re.match(r"    \w+\.\w+ = ", lines[above]):
-                above -= 1
-            assert lines[above].strip().startswith("#"), (
-                f"configs/base.py: no comment above {line.strip()}"
-            )
-            commented += 1
-    assert commented == len(KEYS)
+def test_every_option_of_a_term_is_read_by_the_term():
+    for term in TERMS.values():
+        source = "".join(inspect.getsource(each) for each in term.__mro__[:-1])
+        for field in dataclasses.fields(term):
+            assert f"self.{field.name}" in source or "asdict(self)" in source, field.name
 
 
-def test_configs_are_data():
+def test_the_whole_config_is_passed_to_at_most_ten_modules():
+    # Modules with a parameter or an attribute of type ConfigDict.
+    holding = set()
+    for path, tree in sources().items():
+        annotations = [kind for _, parameters in functions(tree) for _, kind in parameters]
+        annotations += [
+            ast.unparse(node.annotation)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.AnnAssign)
+        ]
+        if any("ConfigDict" in kind for kind in annotations):
+            holding.add(path.relative_to(PACKAGE).as_posix())
+    assert {"loop.py", "training/config.py"} <= holding
+    assert len(holding) <= 10, sorted(holding)
+
+
+def test_config_files_import_nothing_that_trains():
     for path in (REPOSITORY / "configs").glob("*.py"):
         imported = {
-            (node.module if isinstance(node, ast.ImportFrom) else alias.name).split(".")[0]
+            node.module if isinstance(node, ast.ImportFrom) else alias.name
             for node in ast.walk(ast.parse(path.read_text()))
             if isinstance(node, ast.Import | ast.ImportFrom)
             for alias in node.names
         }
-        assert imported <= {"configs", "ml_collections", "difflib"}, path
+        allowed = {"at_jax.training.config", "at_jax.errors", "configs", "configs.parts"}
+        assert imported <= allowed | {"ml_collections", "difflib"}, path
 
 
-@pytest.fixture
-def train(monkeypatch):
-    monkeypatch.syspath_prepend(str(REPOSITORY))
-    monkeypatch.chdir(REPOSITORY)
-    yield importlib.import_module("train")
-    sys.modules.pop("train", None)
+@pytest.mark.parametrize(
+    ("arguments", "workdir"),
+    [
+        (["--config=configs/digits.py"], "runs/digits"),
+        (["--config=a/cifar10.py:method=at+kd"], "runs/cifar10-method=at+kd"),
+        # A path in the parts adds no directories, and the last --config wins, as it does for absl.
+        (["--config=x.py", "--config=folder.py:data=/a/b"], "runs/folder-data=_a_b"),
+    ],
+)
+def test_default_workdir_is_named_after_the_config(arguments, workdir):
+    assert train.default_workdir(arguments) == workdir
 
 
-def test_default_workdir(train):
-    default = train.default_workdir
-    assert default(["--config=configs/digits.py"]) == "runs/digits"
-    assert default(["--config=a/cifar10.py:method=at+kd"]) == "runs/cifar10-method=at+kd"
-    # Folders must not grow inside the name, and the last --config wins, as it does for absl.
-    assert default(["--config=x.py", "--config=folder.py:data=/a/b"]) == "runs/folder-data=_a_b"
+def test_help_config_prints_every_key_without_training(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        train.parse(["train.py", "--help-config"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == configs.help_text()

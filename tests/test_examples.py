@@ -1,31 +1,59 @@
-"""The examples do what they say."""
+"""The examples run, with reduced settings."""
 
 import importlib
 
+import jax
+import pytest
 
-def test_own_loop_brings_the_maps_together():
+SMALL = {
+    "epochs": 1,
+    "batch_size": 20,
+    "student": "wrn_10_0.25",
+    "data.train_examples": 40,
+    "teacher.model": "wrn_10_0.25",
+    "teacher.epochs": 1,
+    "teacher.drop_epochs": (),
+    "teacher.train_examples": 40,
+    "runtime.compilation_cache": "",
+    "runtime.figures": False,
+    "optimizer.warmup_epochs": 0.5,
+}
+
+
+def run(name, workdir):
+    return importlib.import_module(f"examples.{name}").main(str(workdir), **SMALL)
+
+
+def test_own_loop_reduces_the_attention_term():
     attention = importlib.import_module("examples.own_loop").main(steps=12)
     assert attention[-1] < attention[0] / 2
 
 
-def test_own_module_trains_and_opens_again(tmp_path, capsys):
-    changes = {
-        "epochs": 1,
-        "batch_size": 20,
-        "data.train_examples": 40,
-        "teacher.model": "wrn_10_0.25",
-        "teacher.epochs": 1,
-        "teacher.drop_epochs": (),
-        "teacher.train_examples": 40,
-        "runtime.compilation_cache": "",
-    }
-    result = importlib.import_module("examples.own_module").main(str(tmp_path), **changes)
+@pytest.mark.usefixtures("compiled_once")
+@pytest.mark.parametrize("name", ["own_data", "own_optimizer", "own_term"])
+def test_example_trains(tmp_path, name):
+    with jax.numpy_dtype_promotion("standard"):  # optax's Adam mixes the dtypes of its counters
+        result = run(name, tmp_path)
+    assert 0 <= result["test_error"] <= 100
+    assert result["method"] == ("at+similarity" if name == "own_term" else "at")
+
+
+@pytest.mark.usefixtures("compiled_once")
+def test_own_logger_writes_its_files(tmp_path):
+    result = run("own_logger", tmp_path)
+    assert len((tmp_path / "epochs.csv").read_text().splitlines()) == 2
+    assert float((tmp_path / "error.txt").read_text()) == result["test_error"]
+
+
+@pytest.mark.usefixtures("compiled_once")
+def test_own_module_trains_and_is_loaded(tmp_path, capsys):
+    result = run("own_module", tmp_path)
     # 3*3*1*16 + 16, 3*3*16*32 + 32, 32*10 + 10
     assert result["parameters"] == 160 + 4640 + 330
-    assert "opened again: logits of shape (1, 10)" in capsys.readouterr().err
+    assert "loaded: logits of shape (1, 10)" in capsys.readouterr().err
 
 
-def test_attention_maps_of_a_run(finished, capsys):
+def test_attention_maps_prints_the_correlations_of_a_run(finished, capsys):
     found = importlib.import_module("examples.attention_maps").main(str(finished[0]), count=3)
     assert list(found) == ["group1", "group2", "group3"]
     assert all(len(values) == 3 and min(values) >= -1 for values in found.values())

@@ -1,6 +1,5 @@
-"""The objective: which terms there are, each weighted once, and a teacher that nothing reaches."""
+"""The objective: its terms and their weights, points of both networks, and a frozen teacher."""
 
-import dataclasses
 import functools
 
 import chex
@@ -11,9 +10,15 @@ import pytest
 import tiny
 
 from at_jax import intermediates, losses
+from at_jax.errors import UserError
 from at_jax.models import Adapter
 from at_jax.objective import Objective
-from at_jax.terms import Attention, Distillation
+from at_jax.terms import (
+    ActivationTransfer,
+    AttentionTransfer,
+    Distillation,
+    GradientTransfer,
+)
 
 BATCH = tiny.batch(4)
 IMAGES = tiny.prepare(None, BATCH["image"], None)
@@ -23,26 +28,27 @@ STUDENT, TEACHER = tiny.TinyNet(), tiny.TinyNet((5, 6))
 
 @functools.cache
 def networks():
-    """Variables of student and teacher."""
-    terms = tiny.objective(STUDENT, TEACHER)
-    created = tiny.create(terms)
-    return created.params, created.batch_stats, tiny.teacher_variables(terms)
+    """Parameters and collections of the student, variables of the teacher."""
+    objective = tiny.objective(STUDENT, TEACHER)
+    created = tiny.create(objective)
+    return created.params, created.collections, tiny.teacher_variables(objective)
 
 
-def evaluate(terms, weights=None, params=None):
-    """Loss, outputs, and the gradient by the student's parameters."""
-    student, batch_stats, teacher = networks()
-    weights = dict.fromkeys(terms.weighted_terms, 1.0) if weights is None else weights
+@functools.cache
+def compiled(objective, differentiate):
+    """(params, weights) -> (loss, outputs), and the gradient with respect to the trained parameters."""
+    _, collections, teacher = networks()
+    function = jax.value_and_grad(objective, has_aux=True) if differentiate else objective
+    return tiny.jit(
+        lambda params, weights: function(params, collections, teacher, IMAGES, LABELS, weights)
+    )
+
+
+def evaluate(objective, weights=None, params=None, *, differentiate=False):
+    """(loss, outputs), or ((loss, outputs), gradient)."""
+    weights = dict.fromkeys(objective.weighted_terms, 1.0) if weights is None else weights
     weights = {name: jnp.asarray(weight) for name, weight in weights.items()}
-
-    @tiny.jit
-    def run(params, weights):
-        return jax.value_and_grad(terms, has_aux=True)(
-            params, batch_stats, teacher, IMAGES, LABELS, weights
-        )
-
-    (loss, outputs), gradient = run(params or student, weights)
-    return loss, outputs, gradient
+    return compiled(objective, differentiate)(params or networks()[0], weights)
 
 
 @functools.cache
@@ -50,8 +56,8 @@ def activations():
     """Logits and taps of student (training mode) and teacher (evaluation mode), by hand."""
 
     @tiny.jit
-    def forward(params, batch_stats, teacher):
-        variables = {"params": params["student"], "batch_stats": batch_stats}
+    def forward(params, collections, teacher):
+        variables = {"params": params["student"], **collections}
         mutable = ["batch_stats", "intermediates"]
         logits_s, of_s = STUDENT.apply(variables, IMAGES, train=True, mutable=mutable)
         logits_t, of_t = TEACHER.apply(teacher, IMAGES, train=False, mutable=["intermediates"])
@@ -61,13 +67,13 @@ def activations():
     return forward(*networks())
 
 
-def test_terms_are_the_losses_and_weigh_once():
+def test_objective_of_two_terms_is_the_weighted_sum_of_their_means():
     logits_s, logits_t, taps_s, taps_t, moved = activations()
     soft = Distillation(temperature=3.0, alpha=0.7)
-    attention = Attention(kind="max", p=1, convention="paper")
-    terms = tiny.objective(STUDENT, TEACHER, distillation=soft, attention=attention)
-    assert terms.weighted_terms == ("attention",)
-    loss, outputs, _ = evaluate(terms, {"attention": 25.0})
+    attention = AttentionTransfer(kind="max", p=1, convention="paper")
+    objective = tiny.objective(STUDENT, TEACHER, soft, attention)
+    assert objective.weighted_terms == ("at",)
+    loss, outputs = evaluate(objective, {"at": 25.0})
 
     hard = losses.distillation(logits_s, logits_t, LABELS, temperature=3.0, alpha=0.7)
     options = {"kind": "max", "p": 1, "convention": "paper"}
@@ -78,107 +84,168 @@ def test_terms_are_the_losses_and_weigh_once():
     # loss = mean(hard) + beta * mean(sum over points): means over the batch, not over the points.
     np.testing.assert_allclose(loss, jnp.mean(hard) + 25 * jnp.mean(sum(points)), rtol=1e-4)
     np.testing.assert_allclose(outputs.logits, logits_s, rtol=1e-4, atol=1e-5)
-    # One forward pass: statistics are where one training pass puts them.
-    assert tiny.largest_deviation(outputs.batch_stats, moved) < 1e-5
+    # The statistics are those of one forward pass in training mode.
+    assert set(outputs.collections) == {"batch_stats"}
+    assert tiny.largest_deviation(outputs.collections["batch_stats"], moved) < 1e-5
     for weight in (0.0, 50.0):
-        other, again, _ = evaluate(terms, {"attention": weight})
+        other, again = evaluate(objective, {"at": weight})
         expected = jnp.mean(hard) + weight * jnp.mean(sum(points))
         np.testing.assert_allclose(other, expected, rtol=1e-4)
         chex.assert_trees_all_close(again.terms, outputs.terms, rtol=1e-5)
 
 
-def test_cross_entropy_alone():
-    loss, outputs, _ = evaluate(Objective(STUDENT))
+def test_objective_without_terms_is_the_cross_entropy():
+    loss, outputs = evaluate(Objective(STUDENT))
     expected = losses.cross_entropy(activations()[0], LABELS)
     assert set(outputs.terms) == {"cross_entropy"} and Objective(STUDENT).weighted_terms == ()
     np.testing.assert_allclose(outputs.terms["cross_entropy"], expected, rtol=1e-4)
     np.testing.assert_allclose(loss, jnp.mean(expected), rtol=1e-4)
 
 
-def test_full_activation_transfer_through_an_adapter():
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_objective_with_a_share_of_distillation_mixes_in_the_cross_entropy(share):
+    objective = tiny.objective(STUDENT, TEACHER, Distillation(alpha=0.7), AttentionTransfer())
+    logits_s, logits_t, *_ = activations()
+    soft = losses.distillation(logits_s, logits_t, LABELS, temperature=4.0, alpha=0.7)
+    hard = losses.cross_entropy(logits_s, LABELS)
+    (loss, outputs), gradient = evaluate(objective, {"kd": share, "at": 0.0}, differentiate=True)
+    assert set(outputs.terms) == {"distillation", "cross_entropy", "attention"}
+    np.testing.assert_allclose(outputs.terms["distillation"], soft, rtol=1e-4)
+    np.testing.assert_allclose(outputs.terms["cross_entropy"], hard, rtol=1e-4)
+    mean = share * jnp.mean(soft) + (1 - share) * jnp.mean(hard)
+    np.testing.assert_allclose(loss, mean, rtol=1e-4)
+    if share in (0, 1):  # before its first epoch the loss is the cross-entropy, then distillation
+        alone = (
+            tiny.objective(STUDENT, TEACHER, Distillation(alpha=0.7))
+            if share
+            else Objective(STUDENT)
+        )
+        _, expected = evaluate(alone, differentiate=True)
+        assert tiny.largest_deviation(gradient, expected) < 1e-5
+
+
+def test_activation_transfer_with_different_widths_compares_adapted_taps():
     _, _, taps_s, taps_t, _ = activations()
     adapter = Adapter((("early", 5), ("late", 6)))
-    terms = Objective(STUDENT, TEACHER, tiny.POINTS, activation=True, adapter=adapter)
-    adapted = adapter.init(jax.random.key(2), taps_s)
+    objective = tiny.objective(STUDENT, TEACHER, ActivationTransfer())
+    assert objective.modules(taps_s, taps_t) == {"f_actt": adapter}
+    adapted = tiny.filled(jax.eval_shape(adapter.init, jax.random.key(2), taps_s))
     student, _, _ = networks()
-    params = {"student": student["student"], "adapter": adapted["params"]}
-    loss, outputs, gradient = evaluate(terms, {"activation": 3.0}, params)
-    brought = adapter.apply(adapted, taps_s)
+    params = {"student": student["student"], "f_actt": adapted["params"]}
+    (loss, outputs), gradient = evaluate(objective, {"f_actt": 3.0}, params, differentiate=True)
+    brought = tiny.jit(adapter.apply)(adapted, taps_s)
     points = [losses.activation_transfer(brought[n], taps_t[n]) for n in ("early", "late")]
     np.testing.assert_allclose(outputs.terms["activation"], sum(points), rtol=1e-4)
     hard = outputs.terms["cross_entropy"]
     np.testing.assert_allclose(loss, jnp.mean(hard) + 3 * jnp.mean(sum(points)), rtol=1e-4)
-    assert all(jnp.any(g != 0) for g in jax.tree.leaves(gradient["adapter"]))
-    # Without one, where channels agree, activations are compared as they are.
-    same = Objective(TEACHER, TEACHER, tiny.POINTS, activation=True)
+    assert all(jnp.any(g != 0) for g in jax.tree.leaves(gradient["f_actt"]))
+
+
+def test_activation_transfer_with_equal_widths_needs_no_adapter():
     teacher = networks()[2]
-    _, outputs = same(
-        {"student": teacher["params"], "adapter": {}}, teacher["batch_stats"], teacher, IMAGES, LABELS,
-        {"activation": 1.0},
-    )  # fmt: skip
-    assert outputs.terms["activation"].shape == (4,)
-    with pytest.raises(ValueError, match="adapt the channels with a 1x1 convolution"):
-        evaluate(dataclasses.replace(terms, adapter=None), {"activation": 1.0})
+    same = tiny.objective(TEACHER, TEACHER, ActivationTransfer())
+    taps_t = activations()[3]
+    assert same.modules(taps_t, taps_t) == {}
+    collections = {"batch_stats": teacher["batch_stats"]}
+    params = {"student": teacher["params"]}
+    _, outputs = tiny.jit(same)(params, collections, teacher, IMAGES, LABELS, {"f_actt": 1.0})
+    # The same network, but normalized by the batch: the term is not 0.
+    assert outputs.terms["activation"].shape == (4,) and jnp.all(outputs.terms["activation"] > 0)
 
 
-def test_points_by_name():
+def test_activation_transfer_with_one_student_point_twice_raises_usererror():
+    points = (("late", "early"), ("late", "late"))
+    objective = Objective(STUDENT, TEACHER, (ActivationTransfer(),), points)
+    taps_s, taps_t = activations()[2:4]
+    with pytest.raises(UserError, match="name each student point once"):
+        objective.modules(taps_s, taps_t)
+
+
+def test_points_with_different_names_and_sizes_are_compared_in_pairs():
     _, _, taps_s, taps_t, _ = activations()
-    # Another network with other names; late (3x3) is compared with early (6x6), which is resized.
+    # late (3x3) is compared with a tap of another name (6x6), which is resized.
     teacher = TEACHER.clone(points=("low", "high"))
-    terms = Objective(STUDENT, teacher, (("late", "low"),), attention=Attention())
-    _, outputs, _ = evaluate(terms)
+    _, outputs = evaluate(Objective(STUDENT, teacher, (AttentionTransfer(),), (("late", "low"),)))
     expected = losses.attention_transfer(taps_s["late"], taps_t["early"])
     np.testing.assert_allclose(outputs.terms["attention"], expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("point", "message"),
-    [
-        (("deep", "late"), "student has no transfer point 'deep'; it taps 'early', 'late'"),
-        (("late", "deep"), "teacher has no transfer point 'deep'; it taps 'early', 'late'"),
-    ],
-)
-def test_missing_points(point, message):
-    terms = Objective(STUDENT, TEACHER, (*tiny.POINTS, point), attention=Attention())
-    with pytest.raises(ValueError, match=message):
-        evaluate(terms)
-    # Points that nothing asks for are no error.
-    evaluate(dataclasses.replace(terms, attention=None, distillation=Distillation()), {})
+def test_points_that_are_paths_of_submodules_are_captured():
+    taps_s, taps_t = activations()[2:4]
+    objective = Objective(
+        STUDENT,
+        TEACHER,
+        (AttentionTransfer(),),
+        (("bn1", "late"), ("late", "conv1")),
+        paths_s=("bn1",),
+        paths_t=("conv1",),
+    )
+    student, collections, teacher = networks()
+    mutable = ["batch_stats", "intermediates"]
+    variables = {"params": student["student"], **collections}
+    capture = {"train": True, "mutable": mutable, "capture_intermediates": True}
+    apply_s = functools.partial(STUDENT.apply, **capture)
+    apply_t = functools.partial(TEACHER.apply, **(capture | {"train": False}))
+    _, inner_s = tiny.jit(apply_s)(variables, IMAGES)
+    _, inner_t = tiny.jit(apply_t)(teacher, IMAGES)
+    bn1 = inner_s["intermediates"]["bn1"]["__call__"][0]
+    conv1 = inner_t["intermediates"]["conv1"]["__call__"][0]
+    (_, outputs), gradient = evaluate(objective, differentiate=True)
+    expected = losses.attention_transfer(bn1, taps_t["late"]) + losses.attention_transfer(
+        taps_s["late"], conv1
+    )
+    np.testing.assert_allclose(outputs.terms["attention"], expected, rtol=1e-4)
+    chex.assert_tree_all_finite(gradient)
 
 
-def test_nothing_reaches_the_teacher():
-    terms = tiny.objective(STUDENT, TEACHER, distillation=Distillation(), attention=Attention())
-    params, batch_stats, teacher = networks()
+def test_teacher_receives_no_gradient_and_is_in_evaluation_mode():
+    objective = tiny.objective(
+        STUDENT, TEACHER, Distillation(), AttentionTransfer(), GradientTransfer()
+    )
+    params, collections, teacher = networks()
 
     def loss(params, teacher):
-        weights = {"attention": jnp.asarray(10.0)}
-        return terms(params, batch_stats, teacher, IMAGES, LABELS, weights)[0]
+        weights = {"at": jnp.asarray(10.0), "gradient_at": jnp.asarray(10.0)}
+        return objective(params, collections, teacher, IMAGES, LABELS, weights)[0]
 
     by_student, by_teacher = tiny.jit(jax.grad(loss, argnums=(0, 1)))(params, teacher)
     assert all(jnp.all(leaf == 0) for leaf in jax.tree.leaves(by_teacher))
     assert all(jnp.any(leaf != 0) for leaf in jax.tree.leaves(by_student["student"]["conv0"]))
-    # In eval mode: its answer for an image does not depend on the rest of the batch.
-    whole, _, _ = terms.teach(teacher, IMAGES, LABELS)
-    alone, _, _ = terms.teach(teacher, IMAGES[:1], LABELS[:1])
+    # In evaluation mode the logits of an image do not depend on the rest of the batch.
+    whole, alone = tiny.jit(
+        lambda teacher: [
+            objective.view_teacher(teacher, IMAGES[:n], LABELS[:n]).logits for n in (4, 1)
+        ]
+    )(teacher)
     np.testing.assert_allclose(whole[:1], alone, rtol=1e-5, atol=1e-6)
 
 
+def test_teacher_view_of_several_students_gives_the_same_loss_as_its_variables():
+    objective = tiny.objective(STUDENT, TEACHER, Distillation(), AttentionTransfer())
+    params, collections, teacher = networks()
+
+    @tiny.jit
+    def both(teacher):
+        rest = IMAGES, LABELS, {"at": 10.0}
+        view = objective.view_teacher(teacher, IMAGES, LABELS)
+        return [objective(params, collections, each, *rest)[0] for each in (teacher, view)]
+
+    direct, shared = both(teacher)
+    np.testing.assert_allclose(direct, shared, rtol=1e-6)
+    assert Objective(STUDENT).view_teacher(None, IMAGES, LABELS) is None
+
+
+def test_predict_equals_the_module_in_evaluation_mode():
+    params, collections, _ = networks()
+    variables = {"params": params["student"], **collections}
+    found = tiny.jit(lambda v: Objective(STUDENT).predict(v, None, IMAGES))(variables)
+    expected = tiny.jit(lambda v: STUDENT.apply(v, IMAGES, train=False))(variables)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 def test_equal_objectives_are_one_static_argument():
-    def make():
-        return tiny.objective(tiny.TinyNet(), tiny.TinyNet((5, 6)), attention=Attention(p=1))
+    def make(p=1.0):
+        return tiny.objective(tiny.TinyNet(), tiny.TinyNet((5, 6)), AttentionTransfer(p=p))
 
     assert make() == make() and hash(make()) == hash(make())
-    assert make() != tiny.objective(tiny.TinyNet(), tiny.TinyNet((5, 6)))
-
-
-def test_what_the_terms_need_is_asked_for_at_once():
-    net = tiny.TinyNet()
-    with pytest.raises(ValueError, match="need a teacher, got None"):
-        Objective(net, distillation=Distillation())
-    with pytest.raises(ValueError, match="attention need transfer points, got none"):
-        Objective(net, net, attention=Attention())
-    terms = tiny.objective(STUDENT, TEACHER)
-    with pytest.raises(
-        ValueError, match="got none for attention: pass weights={'attention': beta}"
-    ):
-        terms(*networks(), IMAGES, LABELS, {"atention": 1.0})
+    assert make() != make(2.0)

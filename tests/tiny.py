@@ -1,4 +1,4 @@
-"""A network that compiles in a blink, and what a training step needs around it."""
+"""A network that compiles in a moment, and the other parts of a training step."""
 
 import functools
 
@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from at_jax import intermediates, state, step
+from at_jax import intermediates
 from at_jax.models import layers
 from at_jax.objective import Objective
-from at_jax.terms import Attention
+from at_jax.terms import AttentionTransfer
+from at_jax.training import optimizers, state, step
 
 SIZE, CHANNELS, CLASSES = 6, 2, 3
 
@@ -62,10 +63,10 @@ def batch(size=8, steps=None, seed=0):
     }
 
 
-def objective(student=None, teacher=None, **terms):
-    """Attention transfer between two tiny networks, unless other terms are named."""
-    terms = terms or {"attention": Attention()}
-    return Objective(student or TinyNet(), teacher or TinyNet((5, 6)), points=POINTS, **terms)
+def objective(student=None, teacher=None, *terms, **kwargs):
+    """Attention transfer between two tiny networks, unless other terms are given."""
+    terms = terms or (AttentionTransfer(),)
+    return Objective(student or TinyNet(), teacher or TinyNet((5, 6)), terms, POINTS, **kwargs)
 
 
 def filled(shapes, seed=0):
@@ -82,10 +83,10 @@ def filled(shapes, seed=0):
     return jax.tree_util.tree_map_with_path(fill, shapes)
 
 
-def teacher_variables(terms, seed=7):
-    """A teacher whose running statistics are not those of initialisation."""
+def teacher_variables(objective, seed=7):
+    """Variables of a teacher whose running statistics are not those of initialization."""
     images = jnp.zeros((1, SIZE, SIZE, CHANNELS))
-    variables = filled(jax.eval_shape(terms.teacher.init, jax.random.key(0), images), seed)
+    variables = filled(jax.eval_shape(objective.teacher.init, jax.random.key(0), images), seed)
     rng = np.random.default_rng(seed)
     statistics = jax.tree.map(
         lambda x: jnp.asarray(x + rng.uniform(-0.3, 0.3, x.shape), x.dtype),
@@ -95,30 +96,37 @@ def teacher_variables(terms, seed=7):
 
 
 def sgd():
-    return state.sgd(0.1, momentum=0.9, weight_decay=5e-4)
+    return optimizers.sgd(0.1, momentum=0.9, weight_decay=5e-4)
 
 
-def create(terms, optimizer=None, taps=None, seed=0):
-    """`state.create` without compiling an initialisation, which takes longer than a step."""
+def create(objective, optimizer=None, modules=None, taps=None, seed=0):
+    """`state.create` without compiling an initialization, which takes longer than a step."""
     optimizer = optimizer or sgd()
     image = (SIZE, SIZE, CHANNELS)
-    make = functools.partial(state.create, terms, optimizer, image_shape=image, taps=taps or {})
+    make = functools.partial(
+        state.create,
+        objective.student,
+        modules or {},
+        optimizer,
+        image_shape=image,
+        taps=taps or {},
+    )
     shapes = jax.eval_shape(lambda key: make(key=key), jax.random.key(0))
     params = filled(shapes.params, seed)
     return shapes.replace(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        batch_stats=filled(shapes.batch_stats),
+        collections=filled(shapes.collections),
         opt_state=optimizer.init(params),
     )
 
 
-def bound(terms, optimizer=None, *, several=False, beta=10.0, **static):
+def bound(objective, optimizer=None, *, several=False, beta=10.0, **static):
     """`train_step` (or `train_steps`) of (state, teacher, key, batch) alone."""
-    weights = {name: optax.constant_schedule(beta) for name in terms.weighted_terms}
+    weights = {name: optax.constant_schedule(beta) for name in objective.weighted_terms}
     options = {"optimizer": optimizer or sgd(), "weights": weights, "prepare": prepare} | static
-    return functools.partial(step.train_steps if several else step.train_step,
-                             objective=terms, **options)  # fmt: skip
+    function = step.train_steps if several else step.train_step
+    return functools.partial(function, objective=objective, **options)
 
 
 def largest_deviation(tree, other):

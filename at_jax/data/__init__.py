@@ -1,17 +1,23 @@
-"""Data: sources, choices from them, batches, augmentation on the device."""
+"""Data sets, subsets of them, batches, and augmentation on the device."""
 
-from at_jax.data.augmentation import augment, normalize
+from at_jax.data.augmentation import augment, augment_each, normalize
 from at_jax.data.batches import TrainBatches, eval_batches
-from at_jax.data.dataset import Dataset, Split, few_labels, hold_out
+from at_jax.data.custom import from_arrays, from_source
+from at_jax.data.dataset import Dataset, Split, channel_statistics
 from at_jax.data.sources import load
+from at_jax.data.subsets import few_labels, hold_out
 
 __all__ = [
     "Dataset",
     "Split",
     "TrainBatches",
     "augment",
+    "augment_each",
+    "channel_statistics",
     "eval_batches",
     "few_labels",
+    "from_arrays",
+    "from_source",
     "hold_out",
     "load",
     "normalize",

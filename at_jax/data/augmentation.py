@@ -1,34 +1,39 @@
-"""Augmentation and normalisation on the device, inside the training step."""
+"""Augmentation and normalization on the device, inside the training step."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from at_jax.errors import UserError
+
+__all__ = ["augment", "augment_each", "normalize"]
 
 
-@functools.partial(jax.jit, static_argnames=("pad", "mirror"))
 def augment(
-    key: jax.Array, images: jax.Array, position: jax.Array, *, pad: int, mirror: bool
+    key: jax.Array, images: jax.Array, positions: jax.Array, *, pad: int, mirror: bool
 ) -> jax.Array:
-    """Crops each image at random after reflect padding, and mirrors half of them.
+    """Crop each image at random after reflect padding, and mirror half of them.
 
-    The crop's offset is uniform in -pad..pad in both directions; the border is reflected without
-    repeating the edge, as `numpy.pad(mode="reflect")`. What happens to an example depends on (key,
-    its position, its image) alone, not on the batch's size or how devices share it.
+    The offset of a crop is uniform in -pad..pad in both directions. The border is reflected without
+    repeating the edge, as in ``numpy.pad(mode="reflect")``. The result for an example depends only on
+    the key, its position and its image, not on the batch size or the number of devices.
 
     Args:
-      key: A PRNG key, into which the caller has folded the step.
-      images: uint8 (B, H, W, C).
-      position: int32 (B,), each example's index within the global batch.
-      pad: Pixels, less than H and W; 0 does not crop.
-      mirror: Whether to mirror left and right with probability 1/2.
+      key: PRNG key, with the step folded in.
+      images: uint8 ``(B, H, W, C)``.
+      positions: int32 ``(B,)``, index of each example in the global batch.
+      pad: pixels, less than H and W; 0 does not crop.
+      mirror: mirror left and right with probability 1/2.
 
     Returns:
-      uint8 (B, H, W, C).
+      uint8 ``(B, H, W, C)``.
 
     Raises:
-      ValueError: `pad` is out of range.
+      UserError: if ``pad`` is out of range.
 
     >>> images = jnp.arange(2 * 4 * 4 * 1, dtype=jnp.uint8).reshape(2, 4, 4, 1)
     >>> out = augment(jax.random.key(0), images, jnp.arange(2), pad=1, mirror=True)
@@ -37,20 +42,26 @@ def augment(
     """
     height, width = images.shape[1:3]
     if not 0 <= pad < min(height, width):
-        raise ValueError(
-            f"augmentation pad: expected 0 to {min(height, width) - 1} pixels for {height}x{width} "
-            f"images (reflection cannot reach further), got {pad}: choose a smaller pad"
+        raise UserError(
+            f"augment: expected a pad of 0 to {min(height, width) - 1} pixels for {height}x{width} "
+            f"images (reflection reaches no further), got {pad}: choose a smaller data.pad"
         )
+    return _augment(key, images, positions, pad=pad, mirror=mirror)
 
-    def one(image: jax.Array, place: jax.Array) -> jax.Array:
-        offsets, flip = _draw(jax.random.fold_in(key, place), pad, mirror)
+
+@functools.partial(jax.jit, static_argnames=("pad", "mirror"))
+def _augment(
+    key: jax.Array, images: jax.Array, positions: jax.Array, *, pad: int, mirror: bool
+) -> jax.Array:
+    def one(image: jax.Array, position: jax.Array) -> jax.Array:
+        offsets, flip = _draw(jax.random.fold_in(key, position), pad, mirror)
         return _crop(image, offsets, flip)
 
-    return jax.vmap(one)(images, position)
+    return jax.vmap(one)(images, positions)
 
 
 def _draw(key: jax.Array, pad: int, mirror: bool) -> tuple[jax.Array, jax.Array]:
-    """Draws one example's (rows, columns) offset, int32 (2,) in -pad..pad, and whether to mirror."""
+    """Draw the offset of one example, int32 (2,) in -pad..pad, and whether to mirror it."""
     offset_key, flip_key = jax.random.split(key)
     offsets = jax.random.randint(offset_key, (2,), -pad, pad + 1, jnp.int32)
     flip = jax.random.bernoulli(flip_key) if mirror else jnp.zeros((), bool)
@@ -58,7 +69,7 @@ def _draw(key: jax.Array, pad: int, mirror: bool) -> tuple[jax.Array, jax.Array]
 
 
 def _crop(image: jax.Array, offsets: jax.Array, flip: jax.Array) -> jax.Array:
-    """Takes image (H, W, C) at `offsets` (2,), reflected at its border, then mirrored where `flip`."""
+    """Shift an image (H, W, C) by (rows, columns), reflect it at the border, mirror it if `flip`."""
     height, width = image.shape[:2]
     rows = _reflect(jnp.arange(height, dtype=jnp.int32) + offsets[0], height)  # (H,)
     columns = _reflect(jnp.arange(width, dtype=jnp.int32) + offsets[1], width)  # (W,)
@@ -67,38 +78,105 @@ def _crop(image: jax.Array, offsets: jax.Array, flip: jax.Array) -> jax.Array:
 
 
 def _reflect(index: jax.Array, size: int) -> jax.Array:
-    """Folds indices from -(size - 1)..2 (size - 1) into 0..size - 1, the edge not repeated."""
+    """Map indices from -(size - 1)..2 (size - 1) into 0..size - 1 without repeating the edge."""
     return size - 1 - jnp.abs(size - 1 - jnp.abs(index))
 
 
-@functools.partial(jax.jit, static_argnames=("dtype",))
-def normalize(
-    images: jax.Array, mean: Sequence[float], std: Sequence[float], dtype=jnp.float32
+def augment_each(
+    augment: Callable[[jax.Array, jax.Array], Any],
+    key: jax.Array,
+    images: jax.Array,
+    positions: jax.Array,
 ) -> jax.Array:
-    """Returns (images - mean) / std per channel, computed in float32.
+    """Apply a user-defined augmentation of one example to every example of a batch.
+
+    Each example gets the key ``jax.random.fold_in(key, position)``, as in :func:`augment`. The result
+    for an example depends only on the key, its position and its image.
 
     Args:
-      images: (..., C), 0..255.
-      mean: C numbers in 0..255 units.
-      std: C numbers in 0..255 units, not 0.
-      dtype: Of the result.
+      augment: ``augment(key, image)`` returns an image of the same shape ``(H, W, C)``, uint8 or
+        float32 in 0..255 (normalization follows). It is vectorized with ``jax.vmap``.
+      key: PRNG key, with the step folded in.
+      images: uint8 ``(B, H, W, C)``.
+      positions: int32 ``(B,)``, index of each example in the global batch.
 
     Returns:
-      `dtype` (..., C).
+      uint8 or float32 ``(B, H, W, C)``.
 
     Raises:
-      ValueError: `mean` or `std` has not one number a channel.
+      UserError: if the result has another shape or dtype, when the function is traced.
+
+    >>> def noise(key, image):
+    ...     return image.astype(jnp.float32) + 5 * jax.random.normal(key, image.shape)
+    >>> images = jnp.full((2, 4, 4, 1), 100, jnp.uint8)
+    >>> out = augment_each(noise, jax.random.key(0), images, jnp.arange(2))
+    >>> out.shape, out.dtype
+    ((2, 4, 4, 1), dtype('float32'))
+    """
+
+    def one(image: jax.Array, position: jax.Array) -> jax.Array:
+        augmented = augment(jax.random.fold_in(key, position), image)
+        return _check_augmented(augmented, image.shape)
+
+    return jax.vmap(one)(images, positions)
+
+
+def _check_augmented(augmented: Any, shape: tuple[int, ...]) -> jax.Array:
+    subject = f"augment(key, image) on an image of shape {shape}"
+    if not isinstance(augmented, jax.Array | np.ndarray):
+        raise UserError(
+            f"{subject}: expected an image of that shape, got {type(augmented).__name__}: return one "
+            "array, the augmented image"
+        )
+    if augmented.shape != shape:
+        raise UserError(
+            f"{subject}: expected an image of that shape, got {augmented.shape}: crop or pad back to "
+            "(H, W, C)"
+        )
+    if augmented.dtype not in (jnp.uint8, jnp.float32):
+        raise UserError(
+            f"{subject}: expected uint8 or float32 in 0..255, got {augmented.dtype}: convert the "
+            "result with .astype(jnp.float32)"
+        )
+    return jnp.asarray(augmented)
+
+
+def normalize(
+    images: jax.Array,
+    mean: Sequence[float] | jax.Array,
+    std: Sequence[float] | jax.Array,
+    dtype: Any = jnp.float32,
+) -> jax.Array:
+    """Compute (images - mean) / std per channel, in float32.
+
+    Args:
+      images: ``(..., C)`` in 0..255, uint8 or float.
+      mean: C numbers in 0..255 units.
+      std: C numbers in 0..255 units, not 0.
+      dtype: dtype of the result.
+
+    Returns:
+      ``dtype`` ``(..., C)``.
+
+    Raises:
+      UserError: if ``mean`` or ``std`` does not have one number for each channel.
 
     >>> normalize(jnp.full((1, 1, 1, 1), 130, jnp.uint8), (120.0,), (5.0,)).item()
     2.0
     """
+    return _normalize(images, mean, std, dtype)
+
+
+@functools.partial(jax.jit, static_argnames=("dtype",))
+def _normalize(images: jax.Array, mean: Any, std: Any, dtype: Any) -> jax.Array:
     mean, std = (jnp.asarray(numbers, jnp.float32) for numbers in (mean, std))
     if mean.shape != images.shape[-1:] or std.shape != images.shape[-1:]:
-        raise ValueError(
-            f"normalize: expected a mean and a std for each of {images.shape[-1]} channels, got "
-            f"{mean.shape} and {std.shape}: take them from the same data set as the images"
+        raise UserError(
+            f"normalize: expected mean and std with one number for each of {images.shape[-1]} "
+            f"channels, got shapes {mean.shape} and {std.shape}: take them from the data set of the "
+            "images"
         )
-    # The last axis is written out: implicit rank promotion may be forbidden.
+    # All axes are given: implicit rank promotion may be forbidden.
     lift = (1,) * (images.ndim - 1) + mean.shape
     scaled = (images.astype(jnp.float32) - mean.reshape(lift)) / std.reshape(lift)
     return scaled.astype(dtype)

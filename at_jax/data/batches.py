@@ -1,29 +1,32 @@
-"""The order of training examples, a function of (seed, step), and the exact cover of evaluation."""
+"""Training batches as a function of (seed, step), and evaluation batches that cover every example once."""
 
 from collections.abc import Iterator
 
 import numpy as np
 
 from at_jax.data.dataset import Split
+from at_jax.errors import UserError
+
+__all__ = ["Batch", "TrainBatches", "eval_batches"]
 
 Batch = dict[str, np.ndarray]
-_ORDER = 3  # keeps the order independent of the choices in dataset.py, which take 1 and 2
+_ORDER = 3  # keeps the order independent of the subsets in subsets.py, which use 1 and 2
 
 
 class TrainBatches:
-    """Shuffled training batches by random access.
+    """Shuffled training batches with random access.
 
-    Every epoch has its own permutation, a function of (seed, epoch), and leaves out the last
-    N mod batch_size examples of it. `batch(step)` is a pure function of (seed, step): a resumed run
-    sees exactly what an uninterrupted one sees.
+    Each epoch has its own permutation, a function of (seed, epoch). The last N mod batch_size examples
+    of the permutation are dropped. ``batch(step)`` is a pure function of (seed, step): a resumed run
+    gets exactly the batches of an uninterrupted one.
 
     Args:
       split: N training examples.
-      batch_size: B, the global batch of all devices and processes, in 1..N.
-      seed: Not negative.
+      batch_size: global batch size B over all devices and processes, in 1..N.
+      seed: seed of the order, at least 0.
 
     Raises:
-      ValueError: `batch_size` or `seed` is out of range.
+      UserError: if ``batch_size`` or ``seed`` is out of range.
 
     >>> split = Split(np.zeros((5, 2, 2, 1), np.uint8), np.arange(5, dtype=np.int32))
     >>> batches = TrainBatches(split, batch_size=2, seed=0)
@@ -31,22 +34,22 @@ class TrainBatches:
     (2, [0, 1])
     """
 
-    def __init__(self, split: Split, batch_size: int, seed: int):
+    def __init__(self, split: Split, batch_size: int, seed: int) -> None:
         if not 1 <= batch_size <= len(split):
-            raise ValueError(
-                f"batch_size: expected 1 to {len(split)} (the training images there are), got "
+            raise UserError(
+                f"batch_size: expected 1 to {len(split)} (the number of training images), got "
                 f"{batch_size}: choose a smaller batch or more images"
             )
         if seed < 0:
-            raise ValueError(f"seed: expected 0 or more, got {seed}: use 0")
+            raise UserError(f"seed: expected 0 or more, got {seed}: use 0")
         self.split, self.batch_size, self.seed = split, batch_size, seed
         self.steps_per_epoch = len(split) // batch_size
         self._epoch_and_order = (-1, np.empty(0, np.int64))
 
     def indices(self, step: int) -> np.ndarray:
-        """Returns which examples make up the batch of `step` (from 0): int64 (B,)."""
+        """Return the indices of the examples in the batch of `step` (from 0), int64 ``(B,)``."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        # One tuple, read and replaced whole: a prefetching thread never sees half of a change.
+        # One tuple, read and replaced as a whole: a prefetching thread never sees half of an update.
         cached, order = self._epoch_and_order
         if cached != epoch:
             order = np.random.default_rng((self.seed, _ORDER, epoch)).permutation(len(self.split))
@@ -54,18 +57,18 @@ class TrainBatches:
         return order[place * self.batch_size : (place + 1) * self.batch_size]
 
     def batch(self, step: int, shard: tuple[int, int] = (0, 1)) -> Batch:
-        """Returns the batch of `step`, or one process's contiguous part of it.
+        """Return the batch of `step`, or the contiguous part of it that belongs to one process.
 
         Args:
-          step: From 0.
-          shard: (index, count): which of `count` equal parts; b = B / count.
+          step: from 0.
+          shard: (index, count) of the process; each gets b = B / count examples.
 
         Returns:
-          "image" uint8 (b, H, W, C), "label" int32 (b,), "position" int32 (b,): the index within
-          the global batch, by which augmentation is keyed.
+          "image" uint8 ``(b, H, W, C)``, "label" int32 ``(b,)``, "position" int32 ``(b,)``: the index
+          in the global batch, which keys the augmentation.
 
         Raises:
-          ValueError: The batch has no such part.
+          UserError: if the batch cannot be divided into `count` equal parts.
         """
         part = _part(self.batch_size, shard)
         position = np.arange(self.batch_size, dtype=np.int32)[part]
@@ -74,46 +77,47 @@ class TrainBatches:
 
 
 def _part(batch_size: int, shard: tuple[int, int]) -> slice:
-    """The places in a batch that are one process's."""
+    """Return the positions in a batch that belong to one process."""
     index, count = shard
     if count < 1 or not 0 <= index < count or batch_size % count:
-        raise ValueError(
+        raise UserError(
             f"shard: expected (index, count) with index < count and count dividing the batch of "
-            f"{batch_size}, got {shard}: choose a batch_size that all processes can share"
+            f"{batch_size}, got {shard}: choose a batch_size that is a multiple of the number of "
+            "processes"
         )
     size = batch_size // count
     return slice(index * size, (index + 1) * size)
 
 
 def eval_batches(split: Split, batch_size: int, shard: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
-    """Yields every example exactly once, in order.
+    """Yield every example exactly once, in order.
 
-    All batches have one shape: the last is padded by repeating its images with weight 0.
+    All batches have the same shape. The last one is padded by repeating its images with weight 0.
 
     Args:
       split: N examples.
-      batch_size: B, at least 1, of all processes.
-      shard: (index, count): which of `count` equal parts of every batch; b = B / count.
+      batch_size: global batch size B over all processes, at least 1.
+      shard: (index, count) of the process; it gets b = B / count examples of each batch.
 
     Returns:
-      An iterator of ceil(N / B) batches: "image" uint8 (b, H, W, C), "label" int32 (b,) and
-      "weight" float32 (b,), 1 for an example and 0 for padding.
+      An iterator over ceil(N / B) batches: "image" uint8 ``(b, H, W, C)``, "label" int32 ``(b,)`` and
+      "weight" float32 ``(b,)``, 1 for an example and 0 for padding.
 
     Raises:
-      ValueError: `batch_size` is below 1, or there is no such part.
+      UserError: if ``batch_size`` is below 1 or cannot be divided into `count` equal parts.
 
     >>> split = Split(np.zeros((3, 2, 2, 1), np.uint8), np.arange(3, dtype=np.int32))
     >>> [b["weight"].tolist() for b in eval_batches(split, 2)]
     [[1.0, 1.0], [1.0, 0.0]]
     """
     if batch_size < 1:
-        raise ValueError(
-            f"batch_size of evaluation: expected 1 or more, got {batch_size}: raise it"
+        raise UserError(
+            f"eval_batches: expected a batch_size of 1 or more, got {batch_size}: choose a larger one"
         )
 
     part = _part(batch_size, shard)
 
-    # A generator of its own, so that the check above is made at the call.
+    # A separate generator, so that the checks above run at the call.
     def batches() -> Iterator[Batch]:
         place = np.arange(batch_size)[part]
         for start in range(0, len(split), batch_size):

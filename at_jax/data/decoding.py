@@ -1,17 +1,22 @@
-"""From a source's encoded examples to the splits of a dataset: decode, bring to size, hold or not."""
+"""Decoding: the encoded examples of a source become the splits of a data set, in memory or lazy."""
 
 import concurrent.futures
 import dataclasses
 import functools
 import os
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
 from at_jax.data.dataset import Dataset, Split, channel_statistics
+from at_jax.errors import UserError
+
+__all__ = ["Examples", "LazyImages", "as_array", "assemble", "to_square"]
 
 _WORKERS = min(32, os.cpu_count() or 1)
-_MAX_CHUNK = 64  # examples a thread decodes at a time: enough to make its overhead vanish
+_MAX_CHUNK = 64  # examples that a thread decodes at a time: enough for its overhead to vanish
+_RESIZE = "resize all images with image_size=N pixels (--config.data.image_size=N)"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -19,38 +24,41 @@ class Examples:
     """A split before it is decoded.
 
     Attributes:
-      count: N.
-      read: indices (n,) -> n pairs of image, uint8 (H, W, C), and label. Called from threads.
-      labels: () -> (N,) integers, without decoding an image.
-      describe: index -> what a message calls the example, such as the file's path.
+      count: number of examples, N.
+      read: indices ``(n,)`` to n pairs of an image, uint8 ``(H, W, C)``, and a label. Called from
+        threads.
+      labels: returns the labels, ``(N,)`` integers, without decoding the images; None reads them with
+        the images.
+      describe: name of the example at an index in messages, such as the path of the file.
+      resize: fix that messages give for images of different sizes.
     """
 
     count: int
     read: Callable[[np.ndarray], Iterable[tuple[np.ndarray, int]]]
-    labels: Callable[[], np.ndarray]
+    labels: Callable[[], np.ndarray] | None
     describe: Callable[[int], str]
+    resize: str = _RESIZE
 
     @functools.cached_property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of the first example, which every other one must have."""
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape (H, W, C) of the first example, which all others must have."""
         ((image, _),) = self.read(np.array([0]))
         return image.shape
 
     def decode(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Decodes in threads: indices (n,) -> uint8 (n, H, W, C), int32 (n,)."""
+        """Decode the examples at `indices` ``(n,)`` in threads: uint8 ``(n, H, W, C)``, int32 ``(n,)``."""
         images = np.empty((len(indices), *self.image_shape), np.uint8)
         labels = np.empty(len(indices), np.int32)
-        # Several chunks a thread, so that none waits long for the last one of a small batch.
+        # Several chunks per thread, so that none waits long for the last one of a small batch.
         step = max(1, min(_MAX_CHUNK, len(indices) // (4 * _WORKERS)))
 
         def fill(start: int) -> None:
             chunk = indices[start : start + step]
             for place, (image, label) in enumerate(self.read(chunk), start):
                 if image.shape != self.image_shape:
-                    first, other = self.describe(0), self.describe(int(indices[place]))
-                    raise ValueError(
-                        f"{other} is {_size(image.shape)}: expected {_size(self.image_shape)} like "
-                        f"{first}; bring all images to one size with image_size=N (pixels)"
+                    raise UserError(
+                        f"{self.describe(int(indices[place]))}: expected {_size(self.image_shape)} as "
+                        f"in {self.describe(0)}, got {_size(image.shape)}: {self.resize}"
                     )
                 images[place], labels[place] = image, label
 
@@ -59,20 +67,28 @@ class Examples:
             pass
         return images, labels
 
+    def read_labels(self) -> np.ndarray:
+        """Return the labels, int32 ``(N,)``, without keeping the images."""
+        if self.labels is not None:
+            return self.labels().astype(np.int32)
+        chunks = np.array_split(np.arange(self.count), -(-self.count // 1024))
+        return np.concatenate([self.decode(chunk)[1] for chunk in chunks])
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LazyImages:
-    """Images that stay encoded until they are taken."""
+    """Images that are decoded when taken."""
 
     examples: Examples
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """(N, H, W, C)."""
-        return (self.examples.count, *self.examples.image_shape)
+        """``(N, H, W, C)``."""
+        height, width, channels = self.examples.image_shape
+        return self.examples.count, height, width, channels
 
     def take(self, indices: np.ndarray) -> np.ndarray:
-        """Decodes the images at `indices` (n,): uint8 (n, H, W, C)."""
+        """Decode the images at `indices` ``(n,)``, uint8 ``(n, H, W, C)``."""
         return self.examples.decode(np.asarray(indices))[0]
 
 
@@ -83,59 +99,61 @@ def assemble(
     class_names: Iterable[str],
     memory_limit_mb: int,
 ) -> Dataset:
-    """Makes a dataset of two splits, decoded at once when both fit in memory together.
+    """Build a data set from two splits. Decode them at once if both fit in memory together.
 
     Args:
-      name: The dataset's name.
-      train: Training examples, at least one.
-      test: Examples that are evaluated, at least one.
+      name: name of the data set.
+      train: training examples, at least one.
+      test: examples that are evaluated, at least one.
       class_names: K names.
-      memory_limit_mb: Up to this many MiB of decoded images are held; beyond, images are decoded
-        whenever they are taken.
+      memory_limit_mb: largest size of the decoded images in memory, in MiB. Larger data sets are
+        decoded whenever images are taken.
 
     Returns:
-      The dataset.
+      The data set.
 
     Raises:
-      ValueError: Images differ in size, or a label names no class.
+      UserError: if images differ in size, or a label is not in 0..K-1.
     """
     if train.image_shape != test.image_shape:
-        raise ValueError(
-            f"{name!r}: expected training and test images of one size, got "
+        raise UserError(
+            f"data set {name!r}: expected training and test images of one size, got "
             f"{_size(train.image_shape)} ({train.describe(0)}) and {_size(test.image_shape)} "
-            f"({test.describe(0)}): bring both to one size with image_size=N (pixels)"
+            f"({test.describe(0)}): {train.resize}"
         )
     size = (train.count + test.count) * int(np.prod(train.image_shape))
-    held = size <= memory_limit_mb * 2**20
+    in_memory = size <= memory_limit_mb * 2**20
     class_names = tuple(class_names)
-    splits = [_split(name, examples, len(class_names), held) for examples in (train, test)]
-    mean, std = channel_statistics(splits[0])
-    return Dataset(name, *splits, class_names=class_names, mean=mean, std=std)
+    train_split, test_split = (
+        _split(name, examples, len(class_names), in_memory) for examples in (train, test)
+    )
+    mean, std = channel_statistics(train_split)
+    return Dataset(name, train_split, test_split, class_names, mean, std)
 
 
-def _split(name: str, examples: Examples, num_classes: int, held: bool) -> Split:
-    if held:
+def _split(name: str, examples: Examples, num_classes: int, in_memory: bool) -> Split:
+    if in_memory:
         split = Split(*examples.decode(np.arange(examples.count)))
     else:
-        split = Split(LazyImages(examples), examples.labels().astype(np.int32))
+        split = Split(LazyImages(examples), examples.read_labels())
     wrong = np.flatnonzero((split.labels < 0) | (split.labels >= num_classes))
     if len(wrong):
-        raise ValueError(
-            f"{name!r}: expected labels from 0 to {num_classes - 1}, got "
-            f"{split.labels[wrong[0]]} at {examples.describe(int(wrong[0]))}: use a labelled split"
+        raise UserError(
+            f"data set {name!r}: expected labels from 0 to {num_classes - 1}, got "
+            f"{split.labels[wrong[0]]} at {examples.describe(int(wrong[0]))}: use a labeled split"
         )
     return split
 
 
-def to_square(image, size: int):
-    """Resizes a PIL image so that its shorter side is `size` pixels, and crops the centre square.
+def to_square(image: Any, size: int) -> Any:
+    """Resize a PIL image so that its shorter side is `size` pixels, and crop the center square.
 
     Args:
-      image: A PIL image.
-      size: Side of the result in pixels; 0 returns the image as it is.
+      image: PIL image.
+      size: side of the result in pixels; 0 returns the image unchanged.
 
     Returns:
-      A PIL image of size x size pixels (bilinear, with antialiasing where it shrinks).
+      PIL image of size x size pixels (bilinear, with antialiasing where it shrinks).
     """
     from PIL import Image
 
@@ -148,8 +166,8 @@ def to_square(image, size: int):
     return image.crop((left, top, left + size, top + size))
 
 
-def as_array(image) -> np.ndarray:
-    """Returns a PIL image as uint8 (H, W, C), with C = 1 for grey."""
+def as_array(image: Any) -> np.ndarray:
+    """Convert a PIL image to uint8 ``(H, W, C)``, with C = 1 for gray."""
     array = np.asarray(image, np.uint8)
     return array if array.ndim == 3 else array[..., None]
 
@@ -160,5 +178,5 @@ def _size(shape: tuple[int, ...]) -> str:
 
 @functools.cache
 def _threads() -> concurrent.futures.ThreadPoolExecutor:
-    # One pool for the process: a lazy split takes a batch every few milliseconds.
+    # One pool per process: a lazy split takes a batch every few milliseconds.
     return concurrent.futures.ThreadPoolExecutor(_WORKERS, thread_name_prefix="at_jax_decode")

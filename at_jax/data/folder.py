@@ -3,11 +3,15 @@
 import os
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from at_jax.data.dataset import Dataset
 from at_jax.data.decoding import Examples, as_array, assemble, to_square
+from at_jax.errors import UserError, listed
+
+__all__ = ["load_folder"]
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 _LAYOUT = "<dir>/{train,test}/<class>/*.{jpg,jpeg,png}"
@@ -16,58 +20,59 @@ _LAYOUT = "<dir>/{train,test}/<class>/*.{jpg,jpeg,png}"
 def load_folder(
     name: str = "", data_dir: str = "", image_size: int = 0, memory_limit_mb: int = 4096
 ) -> Dataset:
-    """Loads `<data_dir>/{train,test}/<class>/*.{jpg,jpeg,png}`.
+    """Load ``<data_dir>/{train,test}/<class>/*.{jpg,jpeg,png}``.
 
-    Classes are the directories' names, sorted; suffixes count in any case; other files and hidden
-    directories are passed over. All images become RGB: grey is repeated, alpha is dropped.
+    Classes are the sorted names of the directories. Suffixes may have any case. Other files and hidden
+    directories are ignored. All images are converted to RGB: gray is repeated, alpha is dropped.
 
     Args:
-      name: The dataset's name; empty takes the directory's.
-      data_dir: The directory.
-      image_size: 0 takes images as they are, all of one size; otherwise the shorter side is resized
-        to it (pixels, bilinear) and the centre square cropped.
-      memory_limit_mb: Up to this many MiB of decoded images are held in memory.
+      name: name of the data set; empty takes that of the directory.
+      data_dir: directory that contains train and test.
+      image_size: 0 keeps the size of the images, which must all be the same. Otherwise the shorter
+        side is resized to this many pixels (bilinear) and the center square is cropped.
+      memory_limit_mb: largest size of the decoded images in memory, in MiB.
 
     Returns:
-      The dataset; its images are uint8 (N, H, W, 3).
+      The data set, with images uint8 ``(N, H, W, 3)``.
 
     Raises:
-      ValueError: The layout is another one, the splits' classes differ, an image cannot be read, or
-        images differ in size.
+      UserError: if the layout is different, the classes of the splits differ, an image cannot be read,
+        or images differ in size.
     """
     if not data_dir:
-        raise ValueError(
-            f"data source 'folder': expected a directory laid out as {_LAYOUT}, got none: give "
-            "data_dir"
+        raise UserError(
+            f"data source 'folder': expected a directory laid out as {_LAYOUT}, got none: set "
+            "--config.data.data_dir=DIR, or data=DIR after the colon of --config=configs/folder.py:data=DIR"
         )
     root = pathlib.Path(data_dir).expanduser()
     classes = {split: _class_names(root / split) for split in ("train", "test")}
     if classes["train"] != classes["test"]:
         only = {
-            split: sorted(set(classes[split]) - set(classes[other]))
+            split: listed(sorted(set(classes[split]) - set(classes[other])))
             for split, other in (("train", "test"), ("test", "train"))
         }
-        raise ValueError(
-            f"image folder {root}: expected the same classes in train and test, got "
-            f"{only['train']} only in train and {only['test']} only in test: rename or add them"
+        raise UserError(
+            f"image folder {root}: expected the same classes in train and test, got only in train: "
+            f"{only['train']}, only in test: {only['test']}: rename or add these directories"
         )
-    splits = [_examples(root / split, classes["train"], image_size) for split in ("train", "test")]
-    name = name or root.resolve().name
-    return assemble(name, *splits, classes["train"], memory_limit_mb)
+    train, test = (
+        _examples(root / split, classes["train"], image_size) for split in ("train", "test")
+    )
+    return assemble(name or root.resolve().name, train, test, classes["train"], memory_limit_mb)
 
 
 def _class_names(split_dir: pathlib.Path) -> list[str]:
     if not split_dir.is_dir():
-        raise ValueError(
+        raise UserError(
             f"image folder {split_dir.parent}: expected {_LAYOUT}, got no directory {split_dir}: "
-            "create it or correct data_dir"
+            "create it, or set --config.data.data_dir=DIR to the directory that contains train and test"
         )
     with os.scandir(split_dir) as entries:
         names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
     if len(names) < 2:
-        raise ValueError(
+        raise UserError(
             f"image folder {split_dir}: expected at least two class directories ({_LAYOUT}), got "
-            f"{names}: put the images of a class into a directory named after it"
+            f"{listed(names)}: put the images of each class into a directory with its name"
         )
     return names
 
@@ -80,7 +85,7 @@ def _image_names(class_dir: pathlib.Path) -> list[str]:
             if e.name.lower().endswith(_SUFFIXES) and not e.name.startswith(".")
         )
     if not names:
-        raise ValueError(
+        raise UserError(
             f"image folder {class_dir}: expected images ({', '.join(_SUFFIXES)}), got none: add "
             "some or remove the directory"
         )
@@ -88,7 +93,8 @@ def _image_names(class_dir: pathlib.Path) -> list[str]:
 
 
 def _examples(split_dir: pathlib.Path, class_names: list[str], image_size: int) -> Examples:
-    paths, labels = [], []
+    paths: list[str] = []
+    labels: list[int] = []
     for label, class_name in enumerate(class_names):
         names = _image_names(split_dir / class_name)
         paths += [os.path.join(split_dir, class_name, name) for name in names]
@@ -107,19 +113,19 @@ def _read_image(path: str, image_size: int) -> np.ndarray:
         with Image.open(path) as image:
             image.load()
             return as_array(to_square(_to_rgb(image), image_size))
-    # PIL tells a bad file by many types: OSError, SyntaxError (PNG), ValueError, struct.error ...
+    # PIL raises many types for a bad file: OSError, SyntaxError (PNG), ValueError, struct.error ...
     except Exception as error:
-        raise ValueError(
+        raise UserError(
             f"image {path}: expected a readable JPEG or PNG, got {type(error).__name__} ({error}): "
             "replace or remove the file"
         ) from error
 
 
-def _to_rgb(image):
+def _to_rgb(image: Any) -> Any:
     from PIL import Image
 
-    if image.mode.startswith("I"):  # 16-bit grey, which convert() would clip to white
+    if image.mode.startswith("I"):  # 16-bit gray, which convert() would clip to white
         image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-    elif image.mode == "P":  # a palette may hold transparency, which PIL warns to take this way
+    elif image.mode == "P":  # a palette may have transparency, for which PIL asks for RGBA
         image = image.convert("RGBA")
     return image.convert("RGB")

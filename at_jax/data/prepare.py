@@ -1,9 +1,9 @@
-"""Prepares a TFDS data set for training: downloads it and writes it as array_record.
+"""Prepare a TFDS data set for training: download it and write it as array_record.
 
     python -m at_jax.data.prepare --dataset=cifar10 [--data_dir=DIR] [--manual_dir=DIR]
 
-TFDS prepares its own sets with TensorFlow, training reads them without. `make data DATASET=cifar10`
-therefore runs this file in an environment of its own, and the file imports nothing of at_jax.
+TFDS prepares its sets with TensorFlow; training reads them without it. ``make data DATASET=cifar10``
+therefore runs this file in a separate environment, and the file imports nothing from at_jax.
 """
 
 import difflib
@@ -15,22 +15,28 @@ import threading
 import urllib.parse
 import urllib.request
 from collections.abc import Iterable
+from typing import Any
 
-# Not TFDS's own ~/tensorflow_datasets: a set prepared there is tfrecord, which only TensorFlow reads,
-# and TFDS keeps one format a directory.
+__all__ = [
+    "DEFAULT_DATA_DIR", "FILE_FORMAT", "PrepareError", "archive_names", "closest", "file_formats",
+    "in_manual_dir", "main", "prepare", "unreachable_hosts",
+]  # fmt: skip
+
+# Not TFDS's default ~/tensorflow_datasets: a set prepared there is tfrecord, which only TensorFlow
+# reads, and TFDS keeps one format per directory.
 DEFAULT_DATA_DIR = "~/tensorflow_datasets_array_record"
 FILE_FORMAT = "array_record"
 _PREFLIGHT_SECONDS = 3.0
-_CONFIGS = ("cifar10", "cifar100")  # the sets that have a file of their own under configs/
+_CONFIGS = ("cifar10", "cifar100")  # data sets with their own file in configs/
 _PORTS = {"http": 80, "https": 443, "ftp": 21}
 
 
 class PrepareError(Exception):
-    """What keeps a data set from being prepared, in one line."""
+    """A problem that the user can fix, in one line. It is not a UserError, which is part of at_jax."""
 
 
 def closest(name: str, known: Iterable[str]) -> str:
-    """Returns a remedy for a misspelt `name`.
+    """Suggest a fix for the misspelled name of a data set.
 
     >>> closest("cifar1O", ["cifar10", "mnist"])
     "did you mean 'cifar10'?"
@@ -41,25 +47,25 @@ def closest(name: str, known: Iterable[str]) -> str:
     return f"did you mean {' or '.join(repr(match) for match in matches)}?"
 
 
-def archive_names(builder) -> list[str]:
-    """Returns the names of the archives a TFDS builder downloads, as it looks for them."""
+def archive_names(builder: Any) -> list[str]:
+    """Return the file names of the archives that a TFDS builder downloads."""
     return sorted(
         info.filename or pathlib.PurePosixPath(urllib.parse.urlparse(url).path).name
         for url, info in builder.url_infos.items()
     )
 
 
-def file_formats(builder) -> list[str]:
-    """Returns the formats a prepared set lies in, such as ["array_record"]."""
+def file_formats(builder: Any) -> list[str]:
+    """Return the file formats of a prepared set, such as ["array_record"]."""
     main, others = builder.info.file_format, builder.info.alternative_file_formats
     return sorted({getattr(f, "value", f) for f in (main, *(others or [])) if f})
 
 
-def in_manual_dir(builder, manual_dir: str) -> bool:
-    """Tells whether `manual_dir` holds what the builder would download.
+def in_manual_dir(builder: Any, manual_dir: str) -> bool:
+    """Check whether `manual_dir` contains the archives that the builder would download.
 
-    A builder with configurations lists the archives of them all and needs only its own, so there one
-    archive is taken for enough.
+    A builder with configurations lists the archives of all of them, but needs only those of one. For
+    such a builder one archive is enough.
     """
     if not manual_dir:
         return False
@@ -68,7 +74,7 @@ def in_manual_dir(builder, manual_dir: str) -> bool:
 
 
 def _address(url: str) -> tuple[str, int]:
-    """Returns the (host, port) through which `url` is fetched: its own, or the proxy's."""
+    """Return the (host, port) to connect to for `url`, or those of the proxy."""
     parts = urllib.parse.urlparse(url)
     proxy = urllib.request.getproxies().get(parts.scheme)
     if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
@@ -77,7 +83,7 @@ def _address(url: str) -> tuple[str, int]:
 
 
 def unreachable_hosts(urls: Iterable[str], seconds: float = _PREFLIGHT_SECONDS) -> list[str]:
-    """Returns the hosts of `urls` to which no connection opens within `seconds`.
+    """Return the hosts of `urls` to which no connection opens within `seconds`.
 
     >>> unreachable_hosts([])
     []
@@ -90,9 +96,9 @@ def unreachable_hosts(urls: Iterable[str], seconds: float = _PREFLIGHT_SECONDS) 
             with socket.create_connection(address, timeout=seconds):
                 reached.add(address)
         except OSError:
-            pass  # not reached: its absence from the set says so
+            pass  # not added to the set
 
-    # Daemon threads: looking a name up has no time limit of its own.
+    # Daemon threads: a name lookup has no time limit.
     threads = [threading.Thread(target=connect, args=(a,), daemon=True) for a in addresses]
     for thread in threads:
         thread.start()
@@ -101,7 +107,7 @@ def unreachable_hosts(urls: Iterable[str], seconds: float = _PREFLIGHT_SECONDS) 
     return sorted({host for host, _ in addresses - reached})
 
 
-def _builder(name: str, data_dir: str, **options):
+def _builder(name: str, data_dir: str, **options: Any) -> Any:
     import tensorflow_datasets as tfds
 
     try:
@@ -110,43 +116,49 @@ def _builder(name: str, data_dir: str, **options):
         known = tfds.list_builders(with_community_datasets=False)
         remedy = closest(name, known)
         raise PrepareError(f"TFDS knows no data set {name!r}: {remedy}") from error
-    # TFDS tells a wrong configuration, version or spelling by several types.
+    # TFDS raises several types for a wrong configuration, version or spelling.
     except (ValueError, AssertionError, ImportError) as error:
         reason = " ".join(str(error).split())[:300]
         raise PrepareError(f"TFDS cannot open {name!r}: {reason}") from error
 
 
-def _check_sources(builder, name: str, manual_dir: str) -> None:
-    """Raises where the archives neither lie in `manual_dir` nor can be downloaded."""
+def _listed(names: list[str], most: int = 5) -> str:
+    """Join at most `most` names and the number of names left out, as at_jax.errors.listed does."""
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
+
+
+def _check_sources(builder: Any, name: str, manual_dir: str) -> None:
+    """Raise if the archives are neither in `manual_dir` nor available for download."""
     if in_manual_dir(builder, manual_dir):
         return
-    archives = ", ".join(archive_names(builder)) or "the archives"
+    archives = _listed(archive_names(builder)) or "the archives"
     place = f"place {archives} in a directory and pass it: make data DATASET={name} MANUAL_DIR=DIR"
     if manual_dir and not os.path.isdir(manual_dir):
         raise PrepareError(f"--manual_dir: expected a directory, got {manual_dir!r}: {place}")
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
         if manual_dir and os.listdir(manual_dir):
-            return  # TFDS itself knows which of the files it needs
+            return  # TFDS checks which of the files it needs
         instructions = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
-        raise PrepareError(f"{name} has to be downloaded by hand: {place} ({instructions})")
+        raise PrepareError(f"{name} must be downloaded manually: {place} ({instructions})")
     if hosts := unreachable_hosts(builder.url_infos):
         raise PrepareError(f"cannot reach {', '.join(hosts)} to download {name}: {place}")
 
 
 def prepare(name: str, data_dir: str = "", manual_dir: str = "") -> str:
-    """Prepares the TFDS set `name` as array_record; a prepared one is left as it is.
+    """Prepare a TFDS data set as array_record. A prepared set is left unchanged.
 
     Args:
-      name: As TFDS writes it, such as "cifar10" or "imagenette/160px-v2".
-      data_dir: Where prepared sets lie; empty means DEFAULT_DATA_DIR.
-      manual_dir: A directory with downloaded archives; empty downloads them.
+      name: name in TFDS, such as "cifar10" or "imagenette/160px-v2".
+      data_dir: directory of prepared sets; empty means DEFAULT_DATA_DIR.
+      manual_dir: directory with downloaded archives; empty downloads them.
 
     Returns:
-      What was done and how to train on it, for the terminal.
+      A message with the directory of the set and the command that trains on it.
 
     Raises:
-      PrepareError: The name is unknown, the set is prepared in another format, its archives cannot
-        be had, or TensorFlow is missing.
+      PrepareError: if the name is unknown, the set is prepared in another format, its archives are not
+        available, or TensorFlow is missing.
     """
     if not name:
         raise PrepareError("--dataset: expected the name of a TFDS data set, such as cifar10")
@@ -158,33 +170,33 @@ def prepare(name: str, data_dir: str = "", manual_dir: str = "") -> str:
         if FILE_FORMAT not in formats:
             raise PrepareError(
                 f"{builder.data_path} holds {name} as {', '.join(formats)}, which training cannot "
-                "read: give another --data_dir (make data DATA_DIR=...)"
+                "read: choose another --data_dir (make data DATA_DIR=...)"
             )
         return f"{name} is already prepared in {builder.data_path}\n{_next_step(name, data_dir)}"
 
     _check_sources(builder, name, manual_dir)
     _download_and_prepare(_builder(name, data_dir, file_format=FILE_FORMAT), manual_dir)
-    return f"{name} lies in {builder.data_path}\n{_next_step(name, data_dir)}"
+    return f"{name} is prepared in {builder.data_path}\n{_next_step(name, data_dir)}"
 
 
-def _download_and_prepare(builder, manual_dir: str) -> None:
+def _download_and_prepare(builder: Any, manual_dir: str) -> None:
     import tensorflow_datasets as tfds
 
     try:
-        import tensorflow  # noqa: F401  TFDS would find out after the download
+        import tensorflow  # noqa: F401  TFDS would fail only after the download
     except ImportError as error:
         raise PrepareError(
-            f"preparing needs TensorFlow ({error}): make data runs it in its own environment"
+            f"preparing needs TensorFlow ({error}): run make data, which installs it separately"
         ) from error
     config = tfds.download.DownloadConfig(manual_dir=manual_dir or None)
     try:
         builder.download_and_prepare(download_config=config)
     except Exception as error:
-        # Its class is not public; the message names the file and both checksums over many lines.
+        # Its class is not public. The message names the file and both checksums, on many lines.
         if type(error).__name__ != "NonMatchingChecksumError":
             raise
         raise PrepareError(
-            f"not the archive TFDS expects: {' '.join(str(error).split())}"
+            f"the archive is not the one that TFDS expects: {' '.join(str(error).split())}: replace it"
         ) from error
 
 
@@ -195,11 +207,11 @@ def _next_step(name: str, data_dir: str) -> str:
 
 
 def main(argv: list[str]) -> int:
-    """Runs the command line `argv` (its first item is the program) and returns the exit code."""
+    """Run the command line `argv` (its first item is the program) and return the exit code."""
     from absl import flags, logging
 
-    logging.set_verbosity(logging.ERROR)  # TFDS warns of the folder that is yet to be written
-    values = flags.FlagValues()  # its own: a test or a caller may have flags of the same name
+    logging.set_verbosity(logging.ERROR)  # TFDS warns about the directory that does not exist yet
+    values = flags.FlagValues()  # separate: a test or a caller may have flags of the same name
     flags.DEFINE_string("dataset", "", "Name of a TFDS image set.", flag_values=values)
     flags.DEFINE_string("data_dir", "", f"Default: {DEFAULT_DATA_DIR}", flag_values=values)
     flags.DEFINE_string("manual_dir", "", "Directory with archives.", flag_values=values)
@@ -215,7 +227,7 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    # Run as a file, the directory of this file would stand first among the places of modules.
+    # When run as a file, its directory is on the module path and hides modules of the same names.
     here = str(pathlib.Path(__file__).resolve().parent)
     sys.path[:] = [entry for entry in sys.path if entry != here]
     sys.exit(main(sys.argv))

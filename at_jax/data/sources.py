@@ -1,11 +1,16 @@
-"""The data sources by name."""
+"""Data sources by name."""
+
+import difflib
 
 from at_jax.data.dataset import Dataset
 from at_jax.data.digits import load_digits
 from at_jax.data.folder import load_folder
 from at_jax.data.tfds_source import load_tfds
+from at_jax.errors import UserError
 
-SOURCES = {"digits": load_digits, "tfds": load_tfds, "folder": load_folder}
+__all__ = ["SOURCES", "load"]
+
+SOURCES = {"digits": load_digits, "folder": load_folder, "tfds": load_tfds}
 
 
 def load(
@@ -16,34 +21,46 @@ def load(
     image_size: int = 0,
     memory_limit_mb: int = 4096,
 ) -> Dataset:
-    """Loads a data set.
+    """Load a data set.
 
     Args:
-      source: "digits", "tfds" or "folder".
-      name: For "tfds" the set, such as "cifar10"; for "folder" an optional name for tables.
-      data_dir: For "tfds" the directory of prepared sets, for "folder" the directory that holds
+      source: "digits", "folder" or "tfds".
+      name: for "tfds" the name of the set, such as "cifar10"; for "folder" an optional name in tables.
+      data_dir: for "tfds" the directory of prepared sets; for "folder" the directory that contains
         train and test.
-      image_size: 0 takes images as they are (digits: 16); otherwise the shorter side is resized to
-        it (pixels, bilinear) and the centre square cropped.
-      memory_limit_mb: Up to this many MiB of decoded images are held in memory; a larger set is
+      image_size: 0 keeps the size of the images (digits: 16). Otherwise the shorter side is resized to
+        this many pixels (bilinear) and the center square is cropped.
+      memory_limit_mb: largest size of the decoded images in memory, in MiB. Larger data sets are
         decoded whenever a batch is taken.
 
     Returns:
-      The dataset.
+      The data set.
 
     Raises:
-      ValueError: The source is unknown, a number is negative, or the set cannot be loaded; the
-        message says what was expected and what to do.
+      UserError: if the source is unknown, a number is negative, or the set cannot be loaded.
 
     >>> dataset = load("digits")
     >>> dataset.image_shape, len(dataset.train), len(dataset.test)
     ((16, 16, 1), 1442, 355)
     """
     if source not in SOURCES:
-        raise ValueError(
-            f"data source: expected one of {sorted(SOURCES)}, got {source!r}: correct it"
+        raise UserError(
+            f"data source: expected one of {', '.join(SOURCES)}, got {source!r}: {_hint(source)}"
         )
-    for key, value in (("image_size", image_size), ("memory_limit_mb", memory_limit_mb)):
-        if value < 0:
-            raise ValueError(f"{key}: expected 0 or more, got {value}: correct it")
+    if image_size < 0:
+        raise UserError(
+            f"image_size: expected 0 or more pixels, got {image_size}: use 0 to keep the images' size"
+        )
+    if memory_limit_mb < 0:
+        raise UserError(
+            f"memory_limit_mb: expected 0 or more MiB, got {memory_limit_mb}: use 0 to decode images "
+            "whenever they are taken"
+        )
     return SOURCES[source](name, data_dir, image_size, memory_limit_mb)
+
+
+def _hint(source: str) -> str:
+    """Name the nearest source, or the source that reads sets of such a name."""
+    if close := difflib.get_close_matches(str(source), SOURCES, n=1):
+        return f"did you mean {close[0]!r}?"
+    return f"for a TFDS set pass --config.data.source=tfds --config.data.name={source}"

@@ -1,6 +1,6 @@
-"""Pictures of what networks look at and of how runs went. ``python -m at_jax.figures --help``.
+"""Attention maps, input gradients and figures of runs. Command line: ``python -m at_jax.figures --help``.
 
-Importing this needs no matplotlib; drawing does.
+Drawing needs matplotlib; importing this package does not.
 """
 
 from at_jax.figures.attention import attention_maps, gradient_maps

@@ -1,28 +1,34 @@
-"""Pictures from the command line: ``python -m at_jax.figures maps|gradients|mappings|curves``."""
+"""Figures from the command line: ``python -m at_jax.figures maps|gradients|mappings|curves``."""
 
 import argparse
 import pathlib
 import sys
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn
 
-import ml_collections
 import numpy as np
 
-from at_jax import inputs, report
-from at_jax.figures import attention, canvas, curves, networks, pictures, views
+from at_jax import terms
+from at_jax.errors import UserError
+from at_jax.figures import attention, curves, images, network_figures, networks, style
+from at_jax.figures.networks import Network
+from at_jax.training import run_files
 
-EXAMPLES = """examples:
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_EXAMPLES = """examples:
   python -m at_jax.figures maps --workdir runs/digits --out maps.png
   python -m at_jax.figures maps --workdir runs/digits --compare runs/digits-method=none --out maps.png
   python -m at_jax.figures gradients --workdir runs/digits --images cat.jpg dog.jpg --out j.png
   python -m at_jax.figures mappings --weights resnet18.safetensors --images cat.jpg --out four.png
   python -m at_jax.figures curves runs/digits runs/digits-method=none --out curves.png
 """
-_WHAT = {
-    "maps": "attention maps at every transfer point, a row an image",
-    "gradients": "|J| summed over channels: where the loss is sensitive",
-    "mappings": "F_sum, F_sum^2, F_sum^4 and F_max of one image side by side",
-    "curves": "losses term by term and errors over the epochs, a line a run",
+_COMMANDS = {
+    "maps": "attention maps at every transfer point, one row an image",
+    "gradients": "input gradient |J| of the loss, summed over channels",
+    "mappings": "F_sum, F_sum^2, F_sum^4 and F_max of one image, side by side",
+    "curves": "loss terms and errors over the epochs, one line a run",
 }
 
 
@@ -32,20 +38,18 @@ class _Parser(argparse.ArgumentParser):
         raise SystemExit(2)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Draw what is asked for; what is wrong with the request is one line and exit code 2."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Draw one figure. A UserError is printed as one line, with exit code 2."""
     args = _parser().parse_args(argv)
     try:
         _check_out(args.out)
-        with canvas.style():
-            if args.what == "curves":
+        with style.context():
+            if args.command == "curves":
                 figure = curves.draw([curves.read(run) for run in args.runs])
             else:
-                figure = _grid(args)
-            canvas.save(figure, args.out, photographs=args.what != "curves")
-    except (ValueError, ModuleNotFoundError) as error:
-        if not report.is_ours(error):
-            raise  # a fault of the program: its traceback is what helps
+                figure = _network_figure(args)
+            style.save(figure, args.out)
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(args.out)
@@ -55,14 +59,14 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m at_jax.figures",
-        description="Draw what networks look at and how runs went, as PNG.",
-        epilog=EXAMPLES,
+        description="Draw attention maps, input gradients and training curves, as PNG.",
+        epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="what", required=True, metavar="|".join(_WHAT))
-    for name, text in _WHAT.items():
+    commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(_COMMANDS))
+    for name, text in _COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("--out", required=True, metavar="FILE.png", help="what is written")
+        command.add_argument("--out", required=True, metavar="FILE.png", help="output file")
         if name == "curves":
             command.add_argument("runs", nargs="+", metavar="RUN", help="workdirs of runs")
         else:
@@ -72,99 +76,115 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_options(command: argparse.ArgumentParser, name: str) -> None:
     add = command.add_argument
-    add("--workdir", metavar="RUN", help="of the run whose student is drawn, beside its teacher")
-    add("--compare", metavar="RUN2", help="this run's student stands there for the untrained one")
-    add("--which", choices=("latest", "best"), default="latest", help="checkpoint")
-    add("--weights", metavar="FILE", help="in place of a run: a pretrained ResNet's .safetensors")
+    add("--workdir", metavar="RUN", help="draw the student of this run, next to its teacher")
+    add("--compare", metavar="RUN2", help="draw this run's student instead of the untrained one")
+    add("--which", choices=("latest", "best"), default="latest", help="checkpoint (%(default)s)")
+    add("--module", metavar="PACKAGE:NAME", help="user-defined module that the run trained")
+    add("--weights", metavar="FILE", help="instead of a run: a pretrained ResNet's .safetensors")
     add("--model", default="resnet_18", help="with --weights: its network (%(default)s)")
     add("--num_classes", type=int, default=1000, help="with --weights (%(default)s)")
-    add("--image_size", type=int, default=224, help="with --weights: pixels a side (%(default)s)")
+    add("--image_size", type=int, default=224, help="with --weights: in pixels (%(default)s)")
     add("--images", nargs="+", metavar="FILE", help="photographs of any size; default: test images")
-    add(
-        "--classes", metavar="FILE", help="names of the classes, a line each, where no run has them"
-    )
+    add("--classes", metavar="FILE", help="class names, one a line, if the run has none")
     if name == "mappings":
-        add("--index", type=int, default=0, help="of the test image (%(default)s)")
+        add("--index", type=int, default=0, help="index of the test image (%(default)s)")
     else:
-        add("--count", type=int, default=8, help="test images, a class in turn (%(default)s)")
+        add("--count", type=int, default=8, help="number of test images (%(default)s)")
     if name == "maps":
-        add(
-            "--kind",
-            choices=tuple(attention.KINDS),
-            default="sum",
-            help="over channels: %(default)s",
-        )
+        kinds = tuple(attention.KINDS)
+        add("--kind", choices=kinds, default="sum", help="over channels (%(default)s)")
         add("--p", type=float, default=2, help="exponent of |activation| (%(default)s)")
 
 
-def _grid(args: argparse.Namespace):
-    """The figure of maps, gradients or mappings."""
-    if args.what == "maps":
+def _network_figure(args: argparse.Namespace) -> "Figure":
+    """Draw maps, gradients or mappings."""
+    if args.command == "maps":
         attention.check_kind(args.kind, args.p)
-    shown, config = _networks(args)
-    chosen = _pictures(args, shown[0], config)
-    what = f"{config['student']} ({canvas.label(config['method'])})" if config else shown[0].title
-    if args.what == "mappings":
-        return views.mappings(shown, chosen, title=f"Four mappings of {what}")
-    if config and not args.compare:
-        shown.insert(1, networks.before_training(shown[0], config["seed"]))
-    if args.what == "gradients":
-        return views.gradients(shown, chosen, title=f"Where {what} is sensitive")
-    return views.attention(
+    shown = _networks(args)
+    chosen = _images(args, shown)
+    what, points = shown[0].model_name, ()
+    if args.workdir:
+        workdir = pathlib.Path(args.workdir).expanduser()
+        what += f" ({terms.title(run_files.read_method(workdir))})"
+        config = run_files.read_config(workdir)
+        points = tuple(config["transfer"]["points"])
+        if not args.compare and args.command != "mappings":
+            shown.insert(1, networks.before_training(shown[0], config["seed"]))
+    if args.command == "mappings":
+        return network_figures.mapping_figure(shown, chosen, title=f"Four mappings of {what}")
+    if args.command == "gradients":
+        return network_figures.gradient_figure(shown, chosen, title=f"Input gradients of {what}")
+    return network_figures.attention_figure(
         shown,
         chosen,
-        points=config["transfer"]["points"] if config else (),
+        points=points,
         kind=args.kind,
         p=args.p,
-        title=f"Where {what} looks",
+        title=f"Attention maps of {what}",
     )
 
 
-def _networks(args: argparse.Namespace) -> tuple[list[networks.Network], dict[str, Any] | None]:
-    """The student first, and the config of its run."""
+def _networks(args: argparse.Namespace) -> list[Network]:
+    """Load the networks that are drawn, the student first."""
     if bool(args.workdir) == bool(args.weights):
-        raise ValueError(
+        raise UserError(
             "expected a run or pretrained weights, got "
-            f"{'both' if args.workdir else 'neither'}: give --workdir or --weights"
+            f"{'both' if args.workdir else 'neither'}: pass --workdir or --weights"
         )
     names = _class_names(args.classes)
     if args.weights:
         if not args.images:
-            raise ValueError("--weights come without images, got no --images: give some")
+            raise UserError("--weights needs images, got none: pass --images")
         shown = [networks.pretrained(args.weights, args.model, args.num_classes, args.image_size)]
-        config = None
     else:
-        config = networks.stored_config(args.workdir)
-        student = networks.of_run(args.workdir, which=args.which, title=networks.STUDENT)
-        shown = [student]
-        if args.compare:
-            shown.append(networks.of_run(args.compare, which=args.which))
-        if (teacher := networks.teacher_of(args.workdir)) is not None:
-            shown.append(teacher)
-        networks.check_images(shown)
+        shown = _networks_of_run(args)
     if names:
-        shown[0].description["class_names"] = names
-    return shown, config
+        for network in shown:
+            if network.description["num_classes"] == shown[0].description["num_classes"]:
+                network.description["class_names"] = names
+    return shown
 
 
-def _pictures(args, student: networks.Network, config) -> pictures.Pictures:
+def _networks_of_run(args: argparse.Namespace) -> list[Network]:
+    """Student, compared student and teacher, with the transfer points of the run."""
+    config = run_files.read_config(pathlib.Path(args.workdir).expanduser())
+    pairs = network_figures.pairs(config["transfer"]["points"], (), ())
+    of_student, of_teacher = ([pair[side] for pair in pairs] for side in (0, 1))
+    load = {"which": args.which, "module": args.module}
+    student = networks.of_run(args.workdir, title=networks.STUDENT, **load)
+    shown = [networks.with_points(student, of_student)]
+    if args.compare:
+        shown.append(networks.with_points(networks.of_run(args.compare, **load), of_student))
+    teacher = networks.teacher_of(args.workdir, module=args.module)
+    if teacher is not None:
+        shown.append(networks.with_points(teacher, of_teacher))
+    elif "teacher" in run_files.read_arguments(pathlib.Path(args.workdir).expanduser()):
+        print(
+            "The teacher was passed as an argument and is not stored: not drawn.", file=sys.stderr
+        )
+    network_figures.check_images(shown)
+    return shown
+
+
+def _images(args: argparse.Namespace, shown: Sequence[Network]) -> images.Images:
+    student = shown[0]
     if args.images:
-        paths = args.images[:1] if args.what == "mappings" else args.images
+        paths = args.images[:1] if args.command == "mappings" else args.images
         known = student.description.get("class_names") or ()
-        return pictures.from_files(paths, student.image_shape, known)
-    # Decoded on the way: a few images are wanted, not a data set in memory.
-    lazily = {**config, "data": {**config["data"], "memory_limit_mb": 0}}
-    dataset = inputs.load_data(ml_collections.ConfigDict(lazily))
-    student.description.setdefault("class_names", list(dataset.class_names))
-    if args.what == "mappings":
+        return images.from_files(paths, student.image_shape, known)
+    dataset = images.dataset_of(args.workdir)
+    for network in shown:
+        if network.description["num_classes"] == dataset.num_classes:
+            network.description.setdefault("class_names", list(dataset.class_names))
+    if args.command == "mappings":
         if not 0 <= args.index < len(dataset.test):
-            raise ValueError(
+            raise UserError(
                 f"--index must be from 0 to {len(dataset.test) - 1}, got {args.index}: choose another"
             )
-        return pictures.from_split(dataset.test, np.array([args.index]))
+        return images.from_split(dataset.test, np.array([args.index]))
     if args.count < 1:
-        raise ValueError(f"--count must be at least 1, got {args.count}: 8 fill a page")
-    return pictures.from_split(dataset.test, pictures.choose(dataset.test.labels, args.count))
+        raise UserError(f"--count must be at least 1, got {args.count}: 8 fill a page")
+    return images.from_split(dataset.test, images.choose(dataset.test.labels, args.count))
 
 
 def _class_names(path: str | None) -> list[str]:
@@ -173,13 +193,15 @@ def _class_names(path: str | None) -> list[str]:
     try:
         return pathlib.Path(path).read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"--classes: {path!r} cannot be read ({error}): a name a line") from error
+        raise UserError(
+            f"--classes: {path!r} cannot be read ({error}): pass a text file, one name a line"
+        ) from error
 
 
 def _check_out(path: str) -> None:
-    """Find now what would be found when all is computed."""
+    """Raise before the computation for a file name that cannot be written."""
     if not path.lower().endswith(".png"):
-        raise ValueError(f"--out must end in .png, got {path!r}: choose another name")
+        raise UserError(f"--out must end in .png, got {path!r}: choose another name")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What is drawn, as arrays: attention maps at every transfer point, and input gradients."""
+"""Attention maps and input gradients of a network as NumPy arrays."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -10,97 +10,138 @@ import jax.numpy as jnp
 import numpy as np
 
 from at_jax import gradients, intermediates, losses, maps
+from at_jax.errors import UserError
+
+__all__ = [
+    "KINDS",
+    "attention_maps",
+    "check_kind",
+    "check_taps",
+    "gradient_maps",
+    "logits_and_mappings",
+    "logits_and_maps",
+    "rms_normalize",
+]
 
 KINDS = {"sum": maps.sum_map, "max": maps.max_map}
 
 
 def check_kind(kind: str, p: float) -> None:
-    """Raise unless a map can be drawn of this kind and exponent.
+    """Raise unless maps of this kind and exponent can be drawn.
 
     Raises:
-      ValueError: naming what can be.
+      UserError: naming the valid values.
     """
     if kind not in KINDS:
-        raise ValueError(
-            f"kind must be {' or '.join(KINDS)}, got {kind!r}: channel attention has no positions to draw"
+        raise UserError(
+            f"kind must be {' or '.join(KINDS)}, got {kind!r}: channel attention has no spatial "
+            "positions to draw"
         )
     if isinstance(p, bool) or not isinstance(p, int | float) or not 1 <= p < float("inf"):
-        raise ValueError(f"p must be a number of at least 1, got {p!r}: the paper draws 1, 2 and 4")
-
-
-def check_taps(model: nn.Module, looked: Mapping[str, Any]) -> None:
-    """Raise unless a network taps something that can be drawn.
-
-    Raises:
-      ValueError: saying how.
-    """
-    if not looked:
-        raise ValueError(
-            f"{type(model).__name__} taps no transfer point: tap the activations to draw with "
-            "at_jax.intermediates.tap"
-        )
+        raise UserError(f"p must be a number of at least 1, got {p!r}: the paper draws 1, 2 and 4")
 
 
 def attention_maps(
-    model: nn.Module, variables: Any, images: Any, *, kind: str = "sum", p: float = 2
+    model: nn.Module,
+    variables: Any,
+    images: Any,
+    *,
+    kind: str = "sum",
+    p: float = 2,
+    paths: Sequence[str] = (),
 ) -> dict[str, np.ndarray]:
-    """The attention maps of a network at every transfer point that it taps.
+    r"""Compute the attention maps of a network at every transfer point.
+
+    ``kind="sum"`` is :math:`F_{sum}^p = \sum_c |a_c|^p`, and ``kind="max"`` is
+    :math:`F_{max}^p = \max_c |a_c|^p` (section 3.1 of the paper).
 
     Args:
-      model: the network, from :func:`at_jax.checkpoint.load` or your own that taps.
-      variables: its parameters and statistics.
-      images: ``(B, H, W, C)``, normalised as in its training.
-      kind: ``"sum"`` or ``"max"`` over channels.
+      model: from :func:`at_jax.checkpoint.load`, or any linen module with taps.
+      variables: its variables.
+      images: ``(B, H, W, C)``, normalized as in its training.
+      kind: ``"sum"`` or ``"max"``.
       p: exponent, at least 1.
+      paths: submodules, such as ``"encoder/layer3"``, whose output is added to the taps.
 
     Returns:
-      Point to maps ``(B, h, w)`` in the size of that point, not normalised, float32, in the order of
-      their names. :func:`at_jax.maps.normalize` and ``resize`` go on from there.
+      Transfer point to maps ``(B, h, w)`` in the resolution of that point, float32, not normalized.
+      See :func:`at_jax.maps.normalize` and :func:`at_jax.maps.resize`.
 
     Raises:
-      ValueError: for another kind, or a model without taps.
+      UserError: for another kind, or a network without transfer points.
 
     >>> class Net(nn.Module):
     ...     def __call__(self, x, train=False):
     ...         intermediates.tap(self, "pixels", x)
     ...         return x.mean(axis=(1, 2))
-    >>> attention_maps(Net(), {}, jnp.full((1, 2, 2, 3), 2.0))  # 3 channels of 2 * 2
+    >>> attention_maps(Net(), {}, jnp.full((1, 2, 2, 3), 2.0))  # 3 channels of 2 ** 2
     {'pixels': array([[[12., 12.],
             [12., 12.]]], dtype=float32)}
     """
-    looked = answers_and_maps(model, variables, images, kind=kind, p=p)[1]
-    check_taps(model, looked)
-    return looked
+    _, found = logits_and_maps(model, variables, images, kind=kind, p=p, paths=paths)
+    check_taps(model, found)
+    return found
 
 
-def answers_and_maps(
-    model: nn.Module, variables: Any, images: Any, *, kind: str = "sum", p: float = 2
+def logits_and_maps(
+    model: nn.Module,
+    variables: Any,
+    images: Any,
+    *,
+    kind: str = "sum",
+    p: float = 2,
+    paths: Sequence[str] = (),
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """As :func:`attention_maps`, after the logits ``(B, K)`` of the same pass; no taps, no maps."""
-    logits, (looked,) = answers_and_mappings(model, variables, images, ((kind, p),))
-    return logits, looked
+    """Compute logits ``(B, K)`` and :func:`attention_maps` in one forward pass.
+
+    The maps are empty for a network without transfer points.
+    """
+    logits, (found,) = logits_and_mappings(model, variables, images, ((kind, p),), paths=paths)
+    return logits, found
 
 
-def answers_and_mappings(
-    model: nn.Module, variables: Any, images: Any, mappings: tuple[tuple[str, float], ...]
+def logits_and_mappings(
+    model: nn.Module,
+    variables: Any,
+    images: Any,
+    mappings: tuple[tuple[str, float], ...],
+    *,
+    paths: Sequence[str] = (),
+    inputs: Mapping[str, Any] | None = None,
 ) -> tuple[np.ndarray, tuple[dict[str, np.ndarray], ...]]:
-    """As :func:`answers_and_maps`, several ``(kind, p)`` of one forward pass."""
+    """Compute logits ``(B, K)`` and the maps of several ``(kind, p)`` in one forward pass.
+
+    ``inputs`` are further keyword arguments of the network, arrays.
+    """
     for kind, p in mappings:
         check_kind(kind, p)
-    return jax.device_get(_look(variables, jnp.asarray(images), model=model, mappings=mappings))
+    static = {"model": model, "mappings": mappings, "paths": tuple(paths)}
+    return jax.device_get(_forward(variables, jnp.asarray(images), dict(inputs or {}), **static))
+
+
+def check_taps(model: nn.Module, found: Mapping[str, Any]) -> None:
+    """Raise unless a network has transfer points to draw.
+
+    Raises:
+      UserError: naming the fix.
+    """
+    if not found:
+        raise UserError(
+            f"{type(model).__name__} has no transfer point to draw: call at_jax.intermediates.tap on "
+            "its activations, or name a submodule by its path in config.transfer.points"
+        )
 
 
 def gradient_maps(
     model: nn.Module, variables: Any, images: Any, labels: Any = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    r"""Where the loss is sensitive: :math:`\sum_c |J_c|` of the input gradient of the cross-entropy.
+    r"""Compute :math:`\sum_c |J_c|`, the input gradient of the cross-entropy summed over channels.
 
     Args:
       model: the network.
-      variables: its parameters and statistics.
-      images: ``(B, H, W, C)``, normalised as in its training.
-      labels: ``(B,)``, true classes; where there is none, -1 (or None for all of them): then the
-        class that the network names stands for it.
+      variables: its variables.
+      images: ``(B, H, W, C)``, normalized as in its training.
+      labels: ``(B,)``, classes; -1 (or None for all images) stands for the predicted class.
 
     Returns:
       Logits ``(B, K)`` and maps ``(B, H, W)``, float32.
@@ -109,32 +150,58 @@ def gradient_maps(
     ...     def __call__(self, x, train=False):
     ...         return x.sum(axis=(1, 2))
     >>> logits, j = gradient_maps(Net(), {}, jnp.zeros((1, 1, 1, 2)), [0])
-    >>> logits, j  # J is the softmax less the label: (1/2 - 1, 1/2)
+    >>> logits, j  # J = softmax - one-hot label = (1/2 - 1, 1/2)
     (array([[0., 0.]], dtype=float32), array([[[1.]]], dtype=float32))
     """
     images = jnp.asarray(images)
     labels = np.full(len(images), -1) if labels is None else labels
     return jax.device_get(
-        _sensitive(variables, images, jnp.asarray(labels, jnp.int32), model=model)
+        _input_gradient(variables, images, jnp.asarray(labels, jnp.int32), model=model)
     )
 
 
-@functools.partial(jax.jit, static_argnames=("model", "mappings"))
-def _look(variables, images, *, model, mappings):
-    logits, mutated = model.apply(
-        variables, images, train=False, mutable=[intermediates.COLLECTION]
+def rms_normalize(q: np.ndarray) -> np.ndarray:
+    """Divide every map by its root mean square, so that a uniform map is 1 everywhere.
+
+    This is :func:`at_jax.maps.normalize` times the square root of the number of positions. Maps of
+    different sizes can then share a color scale.
+
+    Args:
+      q: maps, ``(B, H, W)``.
+
+    Returns:
+      ``(B, H, W)``; zero maps stay zero.
+
+    >>> rms_normalize(np.array([[[7.0, 7.0]], [[0.0, 0.0]]], np.float32)).round(4).tolist()
+    [[[1.0, 1.0]], [[0.0, 0.0]]]
+    """
+    scaled = np.asarray(maps.normalize(jnp.asarray(q))) * np.sqrt(q[0].size)
+    return scaled.reshape(q.shape)
+
+
+def _mutable(variables: Mapping[str, Any]) -> tuple[str, ...]:
+    """Collections that a module may update in eval mode; the update is discarded."""
+    return tuple(name for name in variables if name != "params")
+
+
+@functools.partial(jax.jit, static_argnames=("model", "mappings", "paths"))
+def _forward(variables, images, inputs, *, model, mappings, paths):
+    logits, taps, _ = intermediates.forward(
+        model, variables, images, paths=paths, mutable=_mutable(variables), train=False, **inputs
     )
-    taps = intermediates.collect(mutated)
-    maps_ = tuple({name: KINDS[kind](a, p=p) for name, a in taps.items()} for kind, p in mappings)
-    return logits, maps_
+    taps = {name: a for name, a in taps.items() if a.ndim == 4}  # tokens have no positions to draw
+    found = tuple({name: KINDS[kind](a, p=p) for name, a in taps.items()} for kind, p in mappings)
+    return logits, found
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def _sensitive(variables, images, labels, *, model):
+def _input_gradient(variables, images, labels, *, model):
     def loss(x):
-        logits = model.apply(variables, x, train=False)
-        named = jnp.argmax(logits, axis=-1).astype(labels.dtype)
-        return losses.cross_entropy(logits, jnp.where(labels < 0, named, labels)), logits
+        logits, *_ = intermediates.forward(
+            model, variables, x, mutable=_mutable(variables), train=False
+        )
+        predicted = jnp.argmax(logits, axis=-1).astype(labels.dtype)
+        return losses.cross_entropy(logits, jnp.where(labels < 0, predicted, labels)), logits
 
     (_, logits), j = gradients.value_and_input_gradient(loss, images, has_aux=True)
     return logits, jnp.sum(jnp.abs(j), axis=-1)  # (B, K), (B, H, W)

@@ -1,92 +1,112 @@
-"""Losses and errors over the epochs, a line a run."""
+"""Losses and errors over the epochs, one line a run."""
 
 import collections
 import dataclasses
 import itertools
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from at_jax import run_directory
-from at_jax.figures import canvas, networks
+import numpy as np
+
+from at_jax import terms
+from at_jax.errors import UserError
+from at_jax.figures import style
+from at_jax.training import run_files
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+__all__ = ["History", "draw", "read"]
 
 _DASHES = ("-", "--", ":", "-.")
 _TITLES = {
-    "test_error": "test error, percent",
-    "train_error": "training error, percent",
-    "loss": "loss, terms weighted",
+    "test_error": "test error (%)",
+    "train_error": "training error (%)",
+    "loss": "loss (weighted sum)",
 }
 _TERM = "loss/"
+_LOG_FROM = 5  # a larger ratio of largest to smallest value gets a logarithmic axis
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Run:
-    """What is drawn of a run.
+class History:
+    """Metrics of one run.
 
     Attributes:
-      name: its folder's.
-      config: its config.json.
-      lines: its metrics.jsonl, a mapping an epoch.
-      teacher_error: in percent; None without a teacher or before the run's end.
+      name: of its folder.
+      method: as in ``at+kd``.
+      network: name of the student.
+      seed: of the run.
+      lines: of metrics.jsonl, one mapping an epoch.
+      teacher_error: in percent; None without a teacher, where it is not defined, or before the end.
       evaluated_on: ``"test"`` or ``"validation"``.
+      workdir: of the run.
+      teacher: workdir of its teacher; None without one.
     """
 
     name: str
-    config: dict[str, Any]
+    method: str
+    network: str
+    seed: int
     lines: list[dict[str, Any]]
     teacher_error: float | None = None
     evaluated_on: str = "test"
-
-    @property
-    def method(self) -> str:
-        """As in the config."""
-        return self.config["method"]
+    workdir: pathlib.Path | None = None
+    teacher: pathlib.Path | None = None
 
 
-def read(workdir: str | pathlib.Path) -> Run:
-    """Read a run's files; it may still be going.
+def read(workdir: str | pathlib.Path) -> History:
+    """Read the metrics of a run, finished or not.
 
     Raises:
-      ValueError: if there is no run, or it has not finished an epoch.
+      UserError: if there is no run, or it has not finished an epoch.
     """
     workdir = pathlib.Path(workdir).expanduser()
-    config, lines = networks.stored_config(workdir), run_directory.read_metrics(workdir)
+    config, lines = run_files.read_config(workdir), run_files.read_metrics(workdir)
     if not lines:
-        raise ValueError(f"{workdir} has no finished epoch yet: draw it later, or leave it out")
-    result = run_directory.read_result(workdir) or {}
-    return Run(
-        workdir.resolve().name,
-        config,
-        lines,
-        result.get("teacher_test_error"),
-        result.get("evaluated_on", "validation" if _holds_out(config) else "test"),
+        raise UserError(f"{workdir} has no finished epoch yet: draw it later, or leave it out")
+    result = run_files.read_result(workdir) or {}
+    passed = run_files.read_arguments(workdir).get("student")
+    network = passed["class"].partition(":")[2] if passed else config["student"]
+    held_out = config["data"]["validation_examples"]
+    teacher = pathlib.Path(config["teacher"]["checkpoint"] or workdir / "teacher").expanduser()
+    return History(
+        name=workdir.resolve().name,
+        method=run_files.read_method(workdir),
+        network=result.get("student", network),
+        seed=config["seed"],
+        lines=lines,
+        teacher_error=result.get("teacher_test_error"),
+        evaluated_on=result.get("evaluated_on", "validation" if held_out else "test"),
+        workdir=workdir.resolve(),
+        teacher=teacher.resolve(),
     )
 
 
-def draw(runs: Sequence[Run]) -> "Figure":
-    """Panels: the test error, the training error, and every term of the loss before its weight.
+def draw(runs: Sequence[History]) -> "Figure":
+    """Draw the test error, the training error, and every term of the loss without its weight.
 
     Args:
-      runs: a line each, in the colour of its method; runs of one method differ by their dashes.
+      runs: one line each, in the color of its method; runs of one method differ by their dashes.
 
     Returns:
-      A figure to save with :func:`at_jax.figures.canvas.save`, inside of ``canvas.style()``.
+      A figure for :func:`at_jax.figures.style.save`. Call this inside ``style.context()``.
     """
     keys = dict.fromkeys(key for run in runs for line in run.lines for key in line)
-    terms = [key for key in keys if key.startswith(_TERM)]
-    panels = ["test_error", "train_error", *(terms if len(terms) > 1 else ["loss"])]
+    losses = [key for key in keys if key.startswith(_TERM)]
+    panels = ["test_error", "train_error", *(losses if len(losses) > 1 else ["loss"])]
     columns = min(2, len(panels))
     rows = math.ceil(len(panels) / columns)
-    figure, axes = canvas.figure(7.6, 2.5 * rows + 0.5 + 0.2 * len(runs), rows, columns)
-    names, dashes = _names(runs), collections.defaultdict(lambda: itertools.cycle(_DASHES))
-    styles = [next(dashes[canvas.colour(run.method)]) for run in runs]
+    figure, axes = style.figure(7.6, 2.5 * rows + 0.5 + 0.2 * len(runs), rows, columns)
+    names, colors = _names(runs), [_color(run, runs) for run in runs]
+    used: dict[str, Any] = collections.defaultdict(lambda: itertools.cycle(_DASHES))
+    dashes = [next(used[color]) for color in colors]
     for panel, key in zip(axes.ravel(), panels, strict=False):
-        for run, name, dash in zip(runs, names, styles, strict=True):
-            _line(panel, run, key, canvas.colour(run.method), dash, name)
+        for run, name, color, dash in zip(runs, names, colors, dashes, strict=True):
+            _line(panel, run, key, color=color, linestyle=dash, label=name)
         if key == "test_error":
             _teachers(panel, runs)
         _finish(panel, key, runs)
@@ -97,61 +117,84 @@ def draw(runs: Sequence[Run]) -> "Figure":
     return figure
 
 
-def _line(panel, run: Run, key: str, colour: str, dash: str, name: str) -> None:
+def _line(panel: "Axes", run: History, key: str, **style: Any) -> None:
     points = [(line["epoch"], line.get(key)) for line in run.lines]
     points = [(epoch, value) for epoch, value in points if value is not None]
     marker = "o" if len(points) == 1 else ""  # a line of one point is invisible
-    panel.plot(*zip(*points, strict=True) if points else ([], []), color=colour, linestyle=dash,
-               marker=marker, label=name, linewidth=1.6)  # fmt: skip
+    panel.plot(
+        *zip(*points, strict=True) if points else ([], []), marker=marker, linewidth=1.6, **style
+    )
 
 
-def _teachers(panel, runs: Sequence[Run]) -> None:
+def _teachers(panel: "Axes", runs: Sequence[History]) -> None:
     errors = sorted({round(run.teacher_error, 2) for run in runs if run.teacher_error is not None})
     for error in errors:
         panel.axhline(
             error,
-            color=canvas.TEACHER_COLOUR,
+            color=style.TEACHER_COLOR,
             linewidth=1,
             linestyle=(0, (1, 2)),
             label=f"teacher, {error:.2f} %",
         )
 
 
-def _finish(panel, key: str, runs: Sequence[Run]) -> None:
-    """Title, axes and their ranges."""
-    title = _TITLES.get(key) or key.removeprefix(_TERM).replace("_", " ") + ", unweighted"
-    if key == "test_error" and all(run.evaluated_on == "validation" for run in runs):
-        title = title.replace("test", "validation")
+def _finish(panel: "Axes", key: str, runs: Sequence[History]) -> None:
+    """Set the title, the axes and their scales."""
+    title = _TITLES.get(key) or key.removeprefix(_TERM).replace("_", " ") + " (unweighted)"
+    if key == "test_error":
+        title = title.replace("test", " or ".join(sorted({run.evaluated_on for run in runs})))
     panel.set_title(title, loc="left")
     panel.set_xlabel("epoch")
-    values = [value for run in runs for line in run.lines if (value := line.get(key)) is not None]
-    if key.endswith("_error"):
-        panel.set_ylim(bottom=0)
-    elif values and min(values) > 0 and max(values) > 10 * min(values):
-        panel.set_yscale("log")
-        panel.yaxis.set_major_formatter("{x:g}")  # the default one writes formulas
-    elif values and min(values) >= 0:
-        panel.set_ylim(bottom=0)
-    panel.locator_params(axis="x", integer=True)
+    epochs = [line["epoch"] for run in runs for line in run.lines]
+    margin = 0.04 * (max(epochs) - min(epochs)) or 0.5
+    panel.set_xlim(min(epochs) - margin, max(epochs) + margin)
+    panel.locator_params(axis="x", integer=True, min_n_ticks=1)
     panel.grid(alpha=0.25, linewidth=0.6)
+    drawn = np.concatenate([np.asarray(line.get_ydata(), float) for line in panel.lines])
+    values = drawn[np.isfinite(drawn)].tolist()
+    positive = [value for value in values if value > 0]
+    if positive and min(values) >= 0 and max(positive) > _LOG_FROM * min(positive):
+        _use_log_axis(panel, min(positive), max(positive), has_zeros=min(values) == 0)
 
 
-def _names(runs: Sequence[Run]) -> list[str]:
-    """By method, and by what else it takes to tell runs of one method apart."""
-    names = [canvas.label(run.method) for run in runs]
-    details = (
-        lambda run: run.config["student"],
-        lambda run: f"seed {run.config['seed']}",
+def _use_log_axis(panel: "Axes", low: float, high: float, *, has_zeros: bool) -> None:
+    """Make the y axis logarithmic, so that the result is as readable as the start."""
+    if has_zeros:
+        panel.set_yscale("symlog", linthresh=low, linscale=0.5)
+        panel.set_ylim(bottom=0)
+    else:
+        panel.set_yscale("log")
+    steps = (1, 2, 5) if high / low < 1000 else (1,)
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [step * 10.0**decade for decade in decades for step in steps]
+    ticks = [0] * bool(has_zeros) + [tick for tick in ticks if low <= tick <= high]
+    # Matplotlib's own labels are formulas.
+    panel.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    panel.minorticks_off()
+
+
+def _color(run: History, runs: Sequence[History]) -> str:
+    return style.TEACHER_COLOR if _is_teacher(run, runs) else terms.color(run.method)
+
+
+def _is_teacher(run: History, runs: Sequence[History]) -> bool:
+    """Whether a run is the teacher of another run in the figure."""
+    return run.workdir is not None and any(
+        other.teacher == run.workdir for other in runs if other is not run
+    )
+
+
+def _names(runs: Sequence[History]) -> list[str]:
+    """Name runs by their methods, and by what else distinguishes them."""
+    names = ["teacher" if _is_teacher(run, runs) else terms.title(run.method) for run in runs]
+    details: tuple[Callable[[History], str], ...] = (
+        lambda run: run.network,
+        lambda run: f"seed {run.seed}",
         lambda run: run.name,
     )
-    for detail in details:
-        counts = collections.Counter(names)
-        if all(count == 1 for count in counts.values()):
-            break
-        if len({detail(run) for run in runs}) > 1:
+    for index, detail in enumerate(details):
+        # The network is always named where networks differ.
+        is_needed = index == 0 or len(set(names)) < len(names)
+        if is_needed and len({detail(run) for run in runs}) > 1:
             names = [f"{name}, {detail(run)}" for name, run in zip(names, runs, strict=True)]
     return names
-
-
-def _holds_out(stored: dict[str, Any]) -> bool:
-    return bool(stored.get("data", {}).get("validation_examples"))

@@ -1,158 +1,250 @@
-"""A grid of maps over images, a row an image."""
+"""A grid of maps over images: one row an image, one group of columns a transfer point."""
 
 import dataclasses
+import functools
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from at_jax.figures import canvas, cells
+from at_jax.figures import style
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# In dots of the drawing.
-_GAP, _GROUP_GAP, _MARGIN = 4, 14, 12
-_LINE, _BAR, _STRIP = 15, 9, 5
-_LETTER, _LONGEST = 6.9, 34  # dots a letter of a caption, letters of the longest line
+__all__ = ["Column", "Line", "draw", "overlay", "scale_limit"]
+
+# In pixels. A small grid gets larger cells.
+_MIN_SIDE, _MAX_SIDE, _MAX_WIDTH, _MAX_HEIGHT, _GAP, _BAR_HEIGHT = 72, 160, 720, 900, 3, 6
+_LINE_HEIGHT, _MAX_LETTERS = 11.0, 34  # of a caption; height in points
+_QUANTILE = 0.995  # a few positions hold by far the largest values
+NOTE = "Maps are divided by their RMS (1 = uniform). Color scale clipped at the 99.5th percentile."
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Column:
+    """Maps of one network, one for each image.
+
+    Attributes:
+      group: heading over neighboring columns that share a color scale: the transfer point.
+      head: heading of the column: the network.
+      values: maps ``(h, w)``, see :func:`at_jax.figures.attention.rms_normalize`.
+    """
+
+    group: str
+    head: str
+    values: Sequence[np.ndarray] | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """A line of text beside a row."""
+    """One line of a row's caption."""
 
     text: str
-    colour: str = "black"
+    color: str = "black"
     bold: bool = False
+
+
+def scale_limit(columns: Sequence[Column]) -> float:
+    """Upper end of the color scale of a group, above 0; the lower end is 0."""
+    values = np.concatenate([np.ravel(q) for column in columns for q in column.values])
+    return float(np.quantile(values, _QUANTILE)) or 1.0
+
+
+def overlay(
+    image: np.ndarray, q: np.ndarray, limit: float, size: tuple[int, int], opacity: float
+) -> np.ndarray:
+    """Draw a map, enlarged bilinearly, over the gray values of its image.
+
+    Args:
+      image: uint8 ``(h, w, 3)``.
+      q: the map, of any size.
+      limit: value of the brightest color.
+      size: (height, width) of the result, uint8 ``(height, width, 3)``.
+      opacity: of the map, 0..1.
+    """
+    from PIL import Image
+
+    enlarged = Image.fromarray(np.asarray(q, np.float32)).resize(
+        size[::-1], Image.Resampling.BILINEAR
+    )
+    levels = 32 if max(size) < 100 else 128  # few colors make a small PNG file
+    colors = _color_map(levels)(np.asarray(enlarged) / limit)[..., :3]
+    gray = _enlarge(image, size).mean(axis=-1, keepdims=True) / 255
+    # Low contrast: the brightness of the image must not be taken for that of the map.
+    gray = 0.25 + 0.5 * np.round(levels / 4 * gray) / (levels / 4)
+    return np.round(255 * (opacity * colors + (1 - opacity) * gray)).astype(np.uint8)
+
+
+@functools.cache
+def _color_map(levels: int) -> Any:
+    import matplotlib
+
+    return matplotlib.colormaps[style.MAP_COLORS].resampled(levels)
+
+
+def _enlarge(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize an image; a small one keeps its square pixels."""
+    from PIL import Image
+
+    is_small = size[0] >= len(image)
+    method = Image.Resampling.NEAREST if is_small else Image.Resampling.BILINEAR
+    return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(size[::-1], method))
+
+
+def _sheet(rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+    """Arrange cells of one size in rows and columns, with white gaps."""
+    padding = ((0, 0), (0, 0), (0, _GAP), (0, _GAP), (0, 0))
+    cells = np.pad(np.asarray(rows), padding, constant_values=255)  # (rows, columns, h, w, 3)
+    sheet = np.concatenate(np.concatenate(cells, axis=1), axis=1)
+    return sheet[:-_GAP, :-_GAP]
 
 
 def draw(
     shown: Sequence[np.ndarray],
-    columns: Sequence[cells.Column],
+    columns: Sequence[Column],
     captions: Sequence[Sequence[Line]],
     *,
     title: str,
     note: str,
-    opacity: float = cells.OPACITY,
-    quantile: float = 1.0,
+    opacity: float = 0.7,
 ) -> "Figure":
-    """The grid: captions, images, and every column's maps over them.
+    """Draw captions, images, and the maps of every column over the images.
 
     Args:
-      shown: uint8 ``(h, w, 3)``, an image a row.
-      columns: in order; those of a group stand together.
-      captions: the lines at the left of each row.
-      title: above all.
-      note: below all.
-      opacity: of the maps.
-      quantile: see :func:`at_jax.figures.cells.limits`.
+      shown: uint8 ``(h, w, 3)``, one image a row, all of one shape.
+      columns: those of one group share a color scale.
+      captions: lines on the left of each row.
+      title: of the figure.
+      note: below the grid.
+      opacity: of the maps, 0..1; the image is visible below them.
 
     Returns:
-      A figure to save with :func:`at_jax.figures.canvas.save`, inside of ``canvas.style()``.
+      A figure for :func:`at_jax.figures.style.save`. Call this inside ``style.context()``.
     """
-    tops, place = cells.limits(columns, quantile), _layout(shown, columns, captions, title, note)
-    sheet = np.full((*place.size, 3), 255, np.uint8)
-    for image, y, *values in zip(shown, place.rows, *(c.values for c in columns), strict=True):
-        _put(sheet, cells.enlarge(image), y, place.image)
-        for q, x, column in zip(values, place.columns, columns, strict=True):
-            _put(sheet, cells.overlay(image, q, tops[column.group], opacity=opacity), y, x)
-    figure, axes = canvas.figure(place.size[1] / canvas.DPI, place.size[0] / canvas.DPI)
-    figure.set_layout_engine("none")  # every dot has its place already
-    axes = axes[0, 0]
-    axes.set_position((0, 0, 1, 1))
-    axes.set_axis_off()
-    axes.text(_MARGIN, _MARGIN, title, va="top", size=11, weight="bold")
-    axes.text(_MARGIN, place.size[0] - _MARGIN, place.note, va="bottom", size=8, color="#444444")
-    for caption, y in zip(captions, place.rows, strict=True):
-        _write(axes, caption, y + place.cell[0] / 2)
-        _mark(sheet, caption, (place.image - _STRIP, place.image), (y, y + place.cell[0]))
-    above = place.rows[0] - _GAP
-    for x, head in zip(place.columns, place.heads, strict=True):
-        axes.text(x + place.cell[1] / 2, above, head, ha="center", va="bottom")
-    above -= place.head_lines * _LINE + 2
-    for group, top in tops.items():
-        lefts = [x for x, c in zip(place.columns, columns, strict=True) if c.group == group]
-        ends = lefts[0], lefts[-1] + place.cell[1]
-        axes.text(sum(ends) / 2, above, group, ha="center", va="bottom", weight="bold")
-        _bar(sheet, axes, ends, place.rows[-1] + place.cell[0] + 2 * _GAP, top, opacity)
-    height, width = place.size
-    axes.imshow(sheet, extent=(0, width, height, 0), aspect="auto", interpolation="antialiased")
+    groups: dict[str, list[Column]] = {}
+    for column in columns:
+        groups.setdefault(column.group, []).append(column)
+    limits = {group: scale_limit(members) for group, members in groups.items()}
+    height, width = cell = _cell_size(shown, len(columns))
+    sheets = [_sheet([[_enlarge(image, cell)] for image in shown])]
+    for group, members in groups.items():
+        values = zip(shown, *(column.values for column in members), strict=True)
+        cells = [[overlay(x, q, limits[group], cell, opacity) for q in row] for x, *row in values]
+        sheets.append(_sheet(cells))
+    figure, axes = _axes(sheets)
+    figure.suptitle(title, x=0.01, ha="left", wrap=True)
+    figure.supxlabel(f"{note} {NOTE}", x=0.01, ha="left", wrap=True)
+    for row, caption in enumerate(captions):
+        _write(axes[0, :2], caption, row * (height + _GAP), height)
+    for (upper, lower), (group, members) in zip(axes.T[2:], groups.items(), strict=True):
+        centers = [index * (width + _GAP) + width / 2 for index in range(len(members))]
+        upper.set_xticks(centers, [_wrapped(column.head) for column in members])
+        upper.set_title(_wrapped(group, len(members)), weight="bold")
+        _color_bar(lower, limits[group], opacity)
+    caption_height = max(map(len, captions)) * _LINE_HEIGHT * figure.dpi / 72
+    _fit(figure, axes[0], width, max(1.0, caption_height / height))
     return figure
 
 
-@dataclasses.dataclass(frozen=True)
-class _Layout:
-    """Where things stand, in dots from the upper left corner."""
-
-    size: tuple[int, int]  # height, width
-    cell: tuple[int, int]
-    rows: list[int]  # upper ends
-    image: int  # left end of the images
-    columns: list[int]  # left ends of the maps
-    heads: list[str]
-    head_lines: int
-    note: str
+def _cell_size(shown: Sequence[np.ndarray], columns: int) -> tuple[int, int]:
+    """Height and width of a cell in pixels, in the proportions of the images."""
+    most = min(_MAX_SIDE, _MAX_WIDTH // (columns + 1), _MAX_HEIGHT // len(shown))
+    shape = np.array(shown[0].shape[:2])
+    height, width = np.maximum(1, np.round(max(_MIN_SIDE, most) * shape / max(shape)).astype(int))
+    return int(height), int(width)
 
 
-def _layout(shown, columns, captions, title: str, note: str) -> _Layout:
-    cell = height, width = cells.size(shown[0])
-    letters = [len(line.text[:_LONGEST]) for caption in captions for line in caption]
-    image = _MARGIN + round(_LETTER * max([12, *letters])) + _STRIP + _GAP
-    lefts, x = [], image + width
-    for before, column in zip((None, *columns), columns, strict=False):
-        x += _GAP if before and before.group == column.group else _GROUP_GAP
-        lefts.append(x)
-        x += width
-    x = max(x, round(1.25 * _LETTER * len(title)))
-    heads = ["\n".join(textwrap.wrap(column.head, max(8, width // 7))) for column in columns]
-    head_lines = max((head.count("\n") + 1 for head in heads if head), default=0)
-    first = _MARGIN + (3 + head_lines) * _LINE
-    rows = [first + row * (height + _GAP) for row in range(len(shown))]
-    notes = textwrap.wrap(note, round((x - _MARGIN) / 6.5))
-    below = rows[-1] + height + 2 * _GAP + _BAR + (2 + len(notes)) * _LINE
-    return _Layout(
-        (below, x + _MARGIN), cell, rows, image, lefts, heads, head_lines, "\n".join(notes)
+def _axes(sheets: Sequence[np.ndarray]) -> tuple["Figure", np.ndarray]:
+    """A figure with axes for captions and for each sheet, and axes for color bars below these."""
+    rows, widths = sheets[0].shape[0], [1, *(sheet.shape[1] for sheet in sheets)]
+    ratios: dict[str, Any] = {"width_ratios": widths, "height_ratios": [rows, _BAR_HEIGHT]}
+    size = (sum(widths) + 250) / 110, (rows + 150) / 110  # a guess, see `_fit`
+    figure, axes = style.figure(*size, 2, len(widths), **ratios)
+    for each in axes[:, :2].ravel():
+        each.set_axis_off()
+    axes[0, 0].set(xlim=(0, 1), ylim=(rows, 0))
+    for each, sheet in zip(axes[0, 1:], sheets, strict=True):
+        extent = (0, sheet.shape[1], rows, 0)
+        each.imshow(sheet, aspect="auto", interpolation="nearest", extent=extent)
+        each.autoscale(False)
+        each.set_frame_on(False)
+        each.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
+        each.set(xticks=[], yticks=[])
+    return figure, axes
+
+
+def _color_bar(axes: "Axes", limit: float, opacity: float) -> None:
+    """Draw the color scale of a group over medium gray."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    figure: Any = axes.get_figure()
+    bar = figure.colorbar(
+        ScalarMappable(Normalize(0, limit), _color_map(128)),
+        cax=axes,
+        orientation="horizontal",
+        ticks=[0, 1, limit] if 0.2 < 1 / limit < 0.7 else [0, limit],
+        format="{x:.2g}",
+        label="map / RMS",
+        alpha=opacity,
     )
+    bar.outline.set_visible(False)
+    axes.set_facecolor("0.5")
 
 
-def _bar(
-    sheet: np.ndarray, axes, ends: tuple[int, int], y: int, top: float, opacity: float
-) -> None:
-    """The colour scale of a group below it, with its ends named, and 1 where it lies between."""
-    import matplotlib
-
-    left, right = ends
-    colours = matplotlib.colormaps[canvas.MAP_COLOURS](np.linspace(0, 1, right - left))[..., :3]
-    sheet[y : y + _BAR, left:right] = cells.mixed(colours, 0.5, opacity)
-    for value, place, side in ((0, left, "left"), (top, right, "right")):
-        axes.text(place, y + _BAR + 2, f"{value:.2g}", ha=side, va="top", size=8)
-    place = left + (right - left) / top
-    if 0.2 < 1 / top < 0.7:
-        axes.plot([place, place], [y - 1, y + _BAR + 2], color="white", linewidth=1)
-        axes.text(place, y + _BAR + 2, "1", ha="center", va="top", size=8)
+def _wrapped(text: str, columns: int = 1) -> str:
+    """Break a heading after words and slashes; a longer word widens the cells, see :func:`_fit`."""
+    lines = textwrap.fill(text.replace("/", "/ "), 14 * columns, break_long_words=False)
+    return lines.replace("/ ", "/")
 
 
-def _write(axes, caption: Sequence[Line], middle: float) -> None:
-    """Lines at the left of a row, around its middle."""
-    top = middle - (len(caption) - 1) * _LINE / 2
-    for place, line in enumerate(caption):
-        text = line.text if len(line.text) <= _LONGEST else line.text[: _LONGEST - 1] + "…"
-        weight = "bold" if line.bold else "normal"
-        y = top + place * _LINE
-        axes.text(_MARGIN, y, text, va="center", size=8.5, color=line.colour, weight=weight)
+def _write(axes: np.ndarray, caption: Sequence[Line], top: int, height: int) -> None:
+    """Write a caption beside its row, and draw a bar in the color of its first colored line."""
+    for index, line in enumerate(caption):
+        shift = ((len(caption) - 1) / 2 - index) * _LINE_HEIGHT
+        is_long = len(line.text) > _MAX_LETTERS
+        axes[0].annotate(
+            line.text[: _MAX_LETTERS - 1] + "…" if is_long else line.text,
+            (0, top + height / 2),
+            xytext=(0, shift),
+            textcoords="offset points",
+            annotation_clip=False,
+            va="center",
+            size=8.5,
+            color=line.color,
+            weight="bold" if line.bold else "normal",
+        )
+    x, y = (-_GAP, -_GAP), (top, top + height)
+    for color in [line.color for line in caption if line.color != "black"][:1]:
+        axes[1].plot(x, y, color=color, lw=4, clip_on=False, solid_capstyle="butt")
 
 
-def _mark(sheet: np.ndarray, caption: Sequence[Line], columns, rows) -> None:
-    """A strip beside the image in the colour of the caption's first coloured line: right or wrong."""
-    import matplotlib.colors
+def _fit(figure: "Figure", axes: np.ndarray, width: int, scale: float) -> None:
+    """Resize the figure until cells have their size, or are wide enough for the headings over them.
 
-    for line in caption:
-        if line.colour != "black":
-            rgb = np.round(255 * np.array(matplotlib.colors.to_rgb(line.colour)))
-            sheet[slice(*rows), slice(*columns)] = rgb.astype(np.uint8)
-            return
+    Data units of the axes (captions, images, groups) are pixels of the sheets. A cell is ``width`` units
+    wide; a unit gets at least ``scale`` pixels of the figure.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-
-def _put(sheet: np.ndarray, cell: np.ndarray, y: int, x: int) -> None:
-    sheet[y : y + cell.shape[0], x : x + cell.shape[1]] = cell
+    renderer, layout = FigureCanvasAgg(figure).get_renderer(), figure.get_layout_engine()
+    assert layout is not None
+    for _ in range(3):  # title and note may wrap differently in another width
+        layout.execute(figure)
+        for each in axes[2:]:
+            texts = [(each.title, each.get_xlim()[1])]
+            texts += [(label, width) for label in each.get_xticklabels()]
+            for text, available in texts:
+                scale = max(scale, text.get_window_extent(renderer).width / available)
+        wide = sum(scale * each.get_xlim()[1] - each.bbox.width for each in axes)
+        high = scale * axes[1].get_ylim()[0] - axes[1].bbox.height
+        if max(abs(wide), abs(high)) < 5:
+            break
+        size = figure.get_size_inches() + np.array([wide, high]) / figure.dpi
+        figure.set_size_inches(size[0], size[1])
+    else:
+        layout.execute(figure)
+    figure.set_layout_engine("none")

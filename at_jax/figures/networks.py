@@ -1,102 +1,156 @@
-"""The networks that are looked at: of a run, its teacher, itself before training, pretrained ones."""
+"""Networks that are drawn: of a run, its teacher, its student before training, or pretrained."""
 
 import dataclasses
-import functools
-import json
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.core import meta
 
-from at_jax import checkpoint, data, methods, models, run_directory, weights
-from at_jax.figures import attention, canvas
+from at_jax import data, models, terms
+from at_jax.errors import UserError
+from at_jax.figures import attention
+from at_jax.models import pretrained as weights
+from at_jax.training import compatibility, run_files, state
+from at_jax.training.networks import open_run
+
+__all__ = [
+    "STUDENT", "TEACHER", "UNTRAINED", "Network", "before_training", "of_run", "pretrained",
+    "single_device", "teacher_of", "with_points",
+]  # fmt: skip
 
 STUDENT, TEACHER, UNTRAINED = "student", "teacher", "untrained"
 
-# torchvision's and timm's normalisation of ImageNet, in 0..255 units.
+# Normalization of torchvision and timm for ImageNet, in 0..255.
 _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Network:
-    """A trained network and what it must be shown.
+    """A network and how its images are prepared.
 
     Attributes:
-      title: what a drawing calls it: "student".
-      module: of Flax.
+      title: in figures, such as "student".
+      module: a linen module.
       variables: of the module.
-      description: as ``Experiment.description``: image_shape, mean, std, num_classes.
+      description: as ``Run.description``: image_shape, mean, std, and class_names where known.
+      paths: submodules whose output is a transfer point, in addition to the taps.
+      inputs: further keyword arguments of the module, from normalized images; None for none.
     """
 
     title: str
     module: nn.Module
     variables: Any
     description: dict[str, Any]
+    paths: tuple[str, ...] = ()
+    inputs: Callable[[jax.Array], Mapping[str, Any]] | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of the images it was trained on."""
-        return tuple(self.description["image_shape"])
+        """(H, W, C) of the images."""
+        height, width, channels = self.description["image_shape"]
+        return height, width, channels
+
+    @property
+    def model_name(self) -> str:
+        """Name for :func:`at_jax.models.build`, or class of a user-defined module."""
+        return self.description.get("name") or type(self.module).__name__
+
+    def has_classes_of(self, other: "Network") -> bool:
+        """Whether both networks predict the same classes, by name if the names are known."""
+        ours, theirs = self.description, other.description
+        if ours.get("class_names") and theirs.get("class_names"):
+            return list(ours["class_names"]) == list(theirs["class_names"])
+        return ours["num_classes"] == theirs["num_classes"]
 
     def class_name(self, label: int) -> str:
-        """What a class is called, where the run knows it."""
+        """Name of a class, or its number where the run does not know it."""
         names = self.description.get("class_names") or ()
         return str(names[label]) if label < len(names) else f"class {label}"
 
-    def look(
-        self, images: np.ndarray, *, kind: str = "sum", p: float = 2, batch: int = 0
-    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Logits ``(B, K)`` and maps ``{point: (B, h, w)}`` of images uint8 ``(B, H, W, C)``.
+    def attention(
+        self, images: np.ndarray, *, mappings: tuple = (("sum", 2),), batch: int = 0
+    ) -> tuple[np.ndarray, tuple[dict[str, np.ndarray], ...]]:
+        """Compute logits and attention maps in one forward pass.
 
-        A ``batch`` pads to that many images, for which the program may be compiled already.
+        Args:
+          images: uint8 ``(B, H, W, C)``.
+          mappings: pairs (kind, p).
+          batch: pad to this number of images, for which the program may be compiled already.
+
+        Returns:
+          Logits ``(B, K)``, and ``{point: (B, h, w)}`` of each mapping.
         """
-        real = len(images)
-        images = images[np.arange(max(real, batch)) % real]
-        logits, looked = attention.answers_and_maps(
-            self.module, self.variables, self.normalize(images), kind=kind, p=p
+        size = len(images)
+        normalized = self.normalize(images[np.arange(max(size, batch)) % size])
+        logits, found = attention.logits_and_mappings(
+            self.module,
+            self.variables,
+            normalized,
+            mappings,
+            paths=self.paths,
+            inputs=self.inputs(normalized) if self.inputs else None,
         )
-        return logits[:real], {name: q[:real] for name, q in looked.items()}
+        return logits[:size], tuple({name: q[:size] for name, q in each.items()} for each in found)
 
-    def sensitive(self, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Logits ``(B, K)`` and |J| summed over channels ``(B, H, W)``, as `attention.gradient_maps`."""
-        normalised = self.normalize(images)
-        return attention.gradient_maps(self.module, self.variables, normalised, labels)
+    def input_gradient(
+        self, images: np.ndarray, labels: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Logits ``(B, K)`` and ``(B, H, W)``, see :func:`at_jax.figures.gradient_maps`."""
+        normalized = self.normalize(images)
+        return attention.gradient_maps(self.module, self.variables, normalized, labels)
 
     def normalize(self, images: np.ndarray) -> jax.Array:
-        """uint8 ``(B, H, W, C)`` to what the network was trained on."""
-        return data.normalize(images, self.description["mean"], self.description["std"])
+        """Normalize uint8 images ``(B, H, W, C)`` as in the network's training."""
+        return data.normalize(
+            jnp.asarray(images), self.description["mean"], self.description["std"]
+        )
 
 
 def single_device(module: nn.Module) -> nn.Module:
-    """The same network without an axis for batch statistics: what is drawn runs on one device."""
+    """Copy a network without an axis for batch statistics: figures are drawn on one device."""
     return module.clone(bn_axis_name=None) if hasattr(module, "bn_axis_name") else module
 
 
-def of_run(workdir: str | pathlib.Path, *, which: str = "latest", title: str = "") -> Network:
-    """The network that a run has trained.
+def with_points(network: Network, points: Sequence[str]) -> Network:
+    """Add the transfer points that the network does not tap, as paths of submodules."""
+    if not points:
+        return network
+    taps = compatibility.shapes(network.module, network.image_shape, network.title).taps
+    return dataclasses.replace(network, paths=tuple(p for p in points if p not in taps))
+
+
+def of_run(
+    workdir: str | pathlib.Path,
+    *,
+    which: str = "latest",
+    title: str = "",
+    module: nn.Module | str | None = None,
+) -> Network:
+    """Load the network that a run trained.
 
     Args:
       workdir: of the run.
       which: ``"latest"`` or ``"best"``.
-      title: empty for the method's name.
+      title: empty for the title of its method.
+      module: for a run that trained a user-defined module: an instance, or ``"package:name"``.
 
     Raises:
-      ValueError: if there is no run, or one of a module of the user's own.
+      UserError: if there is no run, or the module must be passed.
     """
-    title = title or canvas.label(stored_config(workdir)["method"])
-    return Network(title, *checkpoint.open_run(workdir, which=which))
+    title = title or terms.title(run_files.read_method(pathlib.Path(workdir).expanduser()))
+    return Network(title, *open_run(workdir, which=which, module=module))
 
 
 def before_training(student: Network, seed: int) -> Network:
-    """A student as its run began with it: the initialisation is a function of the seed alone.
+    """Recompute a student's initialization from the seed of its run.
 
-    Nothing is kept of it on disk; `at_jax.state.create` makes it from the same key, to the rounding
-    of the last digit.
+    :func:`at_jax.training.state.create` uses the same key; results differ by rounding only.
 
     Args:
       student: trained.
@@ -105,108 +159,69 @@ def before_training(student: Network, seed: int) -> Network:
     Returns:
       The network, titled "untrained".
     """
+
+    def init(key: jax.Array, images: jax.Array) -> dict[str, Any]:
+        made = meta.unbox(student.module.init(key, images, train=False))
+        return {"params": made["params"], **state.carried_collections(made)}
+
     key_student, _ = jax.random.split(jax.random.key(seed))
-    init = jax.jit(functools.partial(student.module.init, train=False))
     given = key_student, jnp.zeros((1, *student.image_shape))
-    # It runs once: optimising it would take five seconds for a WRN-10-1, and change the last digit.
+    # It runs once: optimizing the program would take five seconds for a WRN-10-1.
     quickly = {"xla_backend_optimization_level": 0}
-    variables = init.lower(*given).compile(compiler_options=quickly)(*given)
+    variables = jax.jit(init).lower(*given).compile(compiler_options=quickly)(*given)
     return dataclasses.replace(student, title=UNTRAINED, variables=variables)
 
 
-def teacher_of(workdir: str | pathlib.Path) -> Network | None:
-    """The teacher of a run: the one it was given, or the one it trained; None without."""
-    config = stored_config(workdir)
-    if not methods.needs_teacher(config["method"]):
+def teacher_of(
+    workdir: str | pathlib.Path, *, module: nn.Module | str | None = None
+) -> Network | None:
+    """Load the teacher of a run: the one in its config, or the one that it trained.
+
+    Returns:
+      None without a teacher, and for a teacher that was passed as an argument: it is not stored.
+
+    Raises:
+      UserError: if the teacher cannot be loaded.
+    """
+    workdir = pathlib.Path(workdir).expanduser()
+    trained = workdir / "teacher"
+    given = run_files.read_config(workdir)["teacher"]["checkpoint"]
+    known = [terms.TERMS.get(name) for name in run_files.read_method(workdir).split("+")]
+    if not any(term is None or term.needs_teacher for term in known):
         return None
-    given = config["teacher"]["checkpoint"]
-    return of_run(given or pathlib.Path(workdir) / "teacher", title=TEACHER)
+    # A user-defined term may have no teacher.
+    is_certain = any(term is not None and term.needs_teacher for term in known)
+    if "teacher" in run_files.read_arguments(workdir):
+        return None
+    if given or is_certain or trained.is_dir():
+        return of_run(given or trained, title=TEACHER, module=module)
+    return None
 
 
 def pretrained(
     path: str | os.PathLike[str], name: str, num_classes: int, image_size: int
 ) -> Network:
-    """A ResNet with weights of torchvision or timm, see :mod:`at_jax.weights`.
+    """Load a ResNet with weights of torchvision or timm, see :mod:`at_jax.models.pretrained`.
 
     Args:
       path: the ``.safetensors`` file.
-      name: of the network: ``"resnet_18"``.
+      name: of the network, such as ``"resnet_18"``.
       num_classes: 1000 for ImageNet.
-      image_size: pixels a side that images are brought to.
+      image_size: height and width of its images, in pixels.
 
     Raises:
-      ValueError: if there is no such network, or the file does not fit it.
+      UserError: if there is no such network, or the file does not fit it.
     """
     module = models.build(name, num_classes)
     if not isinstance(module, models.ResNet):
-        raise ValueError(f"--model must be a ResNet for --weights, got {name!r}: such as resnet_18")
+        raise UserError(f"--model must be a ResNet for --weights, got {name!r}: such as resnet_18")
     if not pathlib.Path(path).is_file():
-        raise ValueError(f"--weights: there is no file {os.fspath(path)!r}: correct the path")
-    described = {
+        raise UserError(f"--weights: there is no file {os.fspath(path)!r}: give the path of one")
+    description = {
+        "name": name,
         "image_shape": [image_size, image_size, 3],
         "mean": list(_MEAN),
         "std": list(_STD),
         "num_classes": num_classes,
     }
-    return Network(name, module, weights.load_resnet(path, module), described)
-
-
-def stored_config(workdir: str | pathlib.Path) -> dict[str, Any]:
-    """The config.json of a run, of this version or another.
-
-    Raises:
-      ValueError: if there is none, or it is damaged.
-    """
-    path = pathlib.Path(workdir).expanduser() / run_directory.CONFIG
-    if not path.is_file():
-        raise ValueError(
-            f"{workdir} holds no run (no {run_directory.CONFIG}): give the --workdir of one"
-        )
-    try:
-        stored = json.loads(path.read_text())
-        _ = stored["method"], stored["student"], stored["seed"], stored["teacher"]["checkpoint"]
-        _ = stored["transfer"]["points"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} is not readable as a config ({error!r}): choose another run"
-        ) from error
-    return stored
-
-
-def pairs(
-    texts: Sequence[str], names_s: Sequence[str], names_t: Sequence[str]
-) -> tuple[tuple[str, str], ...]:
-    """Which points are drawn side by side: those that were compared in training, else all in order.
-
-    Args:
-      texts: ``transfer.points`` of the run's config, ``"group3<-stage3"``; or none.
-      names_s: points of the student.
-      names_t: of the teacher; without one, the student's own.
-
-    Returns:
-      Pairs (student, teacher); none where their numbers differ.
-
-    >>> pairs((), ("group1", "group2"), ("stage1", "stage2"))
-    (('group1', 'stage1'), ('group2', 'stage2'))
-    >>> pairs(("group2 <- stage3",), ("group1", "group2"), ("stage3",))
-    (('group2', 'stage3'),)
-    """
-    if texts:
-        return tuple(tuple(part.strip() for part in text.split("<-")) for text in texts)
-    return tuple(zip(names_s, names_t, strict=True)) if len(names_s) == len(names_t) else ()
-
-
-def check_images(shown: Sequence[Network]) -> None:
-    """Raise unless all networks want images of one size, of the same number of classes.
-
-    Raises:
-      ValueError: naming the two that differ.
-    """
-    first, *others = shown
-    for network in others:
-        for key in ("image_shape", "num_classes"):
-            if network.description[key] != first.description[key]:
-                raise ValueError(
-                    f"{network.title} and {first.title} must be of the same images and classes, got {key} "
-                    f"{network.description[key]} and {first.description[key]}: compare runs on one data set"
-                )
+    return Network(name, module, weights.load_resnet(path, module), description)

@@ -1,6 +1,7 @@
-"""report.html: one page that says how a run went. It holds all it shows, and asks no network for any."""
+"""report.html: one page about a finished run. It holds its images, and loads nothing from a network."""
 
 import base64
+import dataclasses
 import html
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -8,16 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from at_jax.figures import canvas
-from at_jax.figures.summary import Agreement
-from at_jax.report import duration
+from at_jax import terms
 
-_MOST_CLASSES = (
-    20  # of more, a table of all pairs says nothing: the most frequent mistakes are listed
-)
-_MOST_MISTAKES = 20
+__all__ = ["Agreement", "page"]
 
-# No scripts, no fonts from elsewhere; the policy makes the browser refuse what would slip in.
+_MAX_CLASSES = 20  # with more, the most frequent mistakes are listed instead of all pairs
+_MAX_MISTAKES = 20
+
+# No scripts and no external files; the policy makes the browser refuse them.
 _HEAD = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -38,7 +37,7 @@ table {{ border-collapse: collapse; }}
 th, td {{ padding: .25rem .6rem; text-align: left; border-bottom: 1px solid #e4e4e4;
   vertical-align: top; }}
 .confusion td, .confusion th {{ text-align: center; border: 1px solid #fff; white-space: nowrap; }}
-img {{ display: block; width: 100%; min-width: 40rem; height: auto; }}
+img {{ display: block; max-width: 100%; height: auto; }}
 .result {{ font-size: 1.25rem; font-weight: 600; }}
 .quiet {{ color: #595959; font-size: .9rem; }}
 .two {{ display: grid; gap: 0 2rem;
@@ -49,68 +48,83 @@ summary {{ cursor: pointer; }}
 <body>"""
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Agreement:
+    """How far student and teacher agree, means over images.
+
+    Attributes:
+      top1: share of images with the same predicted class, 0..1; None with other classes.
+      divergence: KL(teacher || student) of their probabilities, in nats; None with other classes.
+      correlation: transfer point to Pearson correlation of the maps F_sum^2, -1..1.
+    """
+
+    top1: float | None
+    divergence: float | None
+    correlation: dict[str, float]
+
+
 def page(
     *,
     result: Mapping[str, Any],
     keys: Mapping[str, Any],
     pictures: Mapping[str, pathlib.Path],
-    labels: Sequence[str],
+    class_names: Sequence[str],
     confusion: np.ndarray,
     agreement: Agreement | None,
-    versions: Mapping[str, str],
     fingerprint: str,
 ) -> str:
-    """The page.
+    """Write the page.
 
     Args:
-      result: as in result.json.
-      keys: of the config, dotted, and their values.
-      pictures: heading -> PNG file, put into the page.
-      labels: K names of classes.
-      confusion: ``(K, K)``, a row a true class.
-      agreement: with the teacher, or None.
-      versions: of the software.
+      result: content of result.json.
+      keys: dotted keys of the config, and their values.
+      pictures: heading to PNG file, which is embedded.
+      class_names: K names.
+      confusion: counts ``(K, K)``, one row a true class.
+      agreement: with the teacher; None without one.
       fingerprint: of the run, kept in a comment.
 
     Returns:
       HTML.
     """
-    on, images = result["evaluated_on"], int(confusion.sum())
-    title = f"{result['student']}, {canvas.label(result['method'])}"
+    on, images = result["evaluated_on"], f"{int(confusion.sum()):,}"
+    title = f"{result['student']}, {terms.title(result['method'])}"
+    versions = {**result["versions"], "commit": result["commit"] or "unknown"}
     parts = [
         _HEAD.format(title=html.escape(title)),
         f"<!-- {html.escape(fingerprint)} -->",
         f"<h1>{html.escape(title)}</h1>",
         f'<p class="result">{on} error {result["test_error"]:.2f} %</p>',
         '<div class="two"><section><h2>Result</h2>',
-        _table(_result_rows(result)),
+        _table(_result_rows(result, has_teacher=agreement is not None)),
         "</section><section><h2>Timing and versions</h2>",
         _table([*_timing_rows(result), *versions.items()]),
         "</section></div>",
     ]
     if agreement is not None:
-        parts += [
-            "<h2>Agreement of student and teacher</h2>",
-            *_agreement(agreement, int(confusion.sum()), on),
-        ]
+        parts.append("<h2>Agreement of student and teacher</h2>")
+        parts += _agreement(agreement, f"{images} {on} images")
     for heading, path in pictures.items():
         parts += [f"<h2>{html.escape(heading)}</h2>", _picture(path, heading)]
     parts += [
-        f"<h2>Confusion of classes, {images:,} {on} images</h2>",
-        _confusion(confusion, labels),
-        "<h2>Config</h2><details><summary>every key</summary>",
+        f"<h2>Confusion of classes, {images} {on} images</h2>",
+        _confusion(confusion, class_names),
+        "<h2>Config</h2><details><summary>all keys</summary>",
         _table([(key, _value(value)) for key, value in keys.items()]),
         "</details></body></html>\n",
     ]
     return "\n".join(parts)
 
 
-def _result_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    teacher = result["teacher_test_error"]
+def _result_rows(result: Mapping[str, Any], *, has_teacher: bool) -> list[tuple[str, str]]:
+    teacher, rows = result["teacher_test_error"], []
+    if has_teacher or teacher is not None:
+        text = "not defined (other classes)" if teacher is None else f"{teacher:.2f} %"
+        rows = [("teacher error", text)]
     return [
         ("error after the last epoch", f"{result['test_error']:.2f} %"),
         ("lowest error of all epochs", f"{result['best_test_error']:.2f} %"),
-        *([("teacher's error", f"{teacher:.2f} %")] if teacher is not None else []),
+        *rows,
         ("evaluated on", f"{result['evaluated_on']} images"),
         ("method", result["method"]),
         ("parameters", f"{result['parameters']:,}"),
@@ -122,52 +136,68 @@ def _result_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _timing_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     speed = result["images_per_second"]
     return [
-        ("training, with evaluation", f"{duration(result['wall_seconds'])} (h:)m:s"),
+        ("training and evaluation", _duration(result["wall_seconds"])),
         ("images per second", f"{speed:,.0f}" if speed else "not measured"),
         ("device", result["device"]),
     ]
 
 
-def _agreement(found: Agreement, images: int, on: str) -> list[str]:
-    rows = [
-        ("both name the same class", f"{100 * found.top1:.2f} %"),
-        ("mean KL(teacher ‖ student) of their probabilities", f"{found.divergence:.4f} nats"),
-        *((f"correlation of their maps at {s}", f"{r:.3f}") for s, r in found.correlation.items()),
-    ]
+def _duration(seconds: float) -> str:
+    """Format a duration.
+
+    >>> _duration(45.2), _duration(400), _duration(7260)
+    ('45 s', '6 min 40 s', '2 h 1 min')
+    """
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
+def _agreement(found: Agreement, images: str) -> list[str]:
+    rows = [(f"correlation of maps at {s}", f"{r:.3f}") for s, r in found.correlation.items()]
+    if found.divergence is not None:
+        rows.insert(0, ("mean KL(teacher ‖ student)", f"{found.divergence:.4f} nats"))
+    if found.top1 is not None:
+        rows.insert(0, ("top-1 agreement", f"{100 * found.top1:.2f} %"))
     note = (
-        f"Means over {images:,} {on} images. Maps are F_sum^2, normalised; the correlation is Pearson's "
-        "over the positions of each image: 1 where both look alike, 0 where one tells nothing of the other."
+        f"Means over {images}. Maps are F_sum^2; the correlation is Pearson's, over the positions of each "
+        "image."
     )
     return [_table(rows), f'<p class="quiet">{note}</p>']
 
 
-def _confusion(counts: np.ndarray, labels: Sequence[str]) -> str:
-    """A table of all pairs, or of the most frequent mistakes where classes are many."""
-    if len(labels) > _MOST_CLASSES:
+def _confusion(counts: np.ndarray, class_names: Sequence[str]) -> str:
+    """A table of all pairs of classes, or of the most frequent mistakes where classes are many."""
+    if len(class_names) > _MAX_CLASSES:
         mistakes = counts - np.diag(np.diag(counts))
-        order = np.argsort(-mistakes, axis=None, kind="stable")[:_MOST_MISTAKES]
+        order = np.argsort(-mistakes, axis=None, kind="stable")[:_MAX_MISTAKES]
         places = [np.unravel_index(i, counts.shape) for i in order if mistakes.flat[i]]
         rows = [
-            (f"{labels[true]} taken for {labels[named]}", f"{counts[true, named]:,}")
-            for true, named in places
+            (
+                f"{class_names[true]} predicted as {class_names[predicted]}",
+                f"{counts[true, predicted]:,}",
+            )
+            for true, predicted in places
         ]
         return _table(rows) if rows else "<p>No mistakes.</p>"
     total = np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    head = "".join(f"<th>{html.escape(label)}</th>" for label in labels)
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in class_names)
     body = "".join(
-        f"<tr><th>{html.escape(label)}</th>"
+        f"<tr><th>{html.escape(name)}</th>"
         + "".join(_cell(count, share) for count, share in zip(row, shares, strict=True))
         + "</tr>"
-        for label, row, shares in zip(labels, counts, counts / total, strict=True)
+        for name, row, shares in zip(class_names, counts, counts / total, strict=True)
     )
     return (
-        '<div class="scroll"><table class="confusion"><tr><th>true \\ named</th>'
+        '<div class="scroll"><table class="confusion"><tr><th>true \\ predicted</th>'
         f"{head}</tr>{body}</table></div>"
     )
 
 
 def _cell(count: int, share: float) -> str:
-    """One hue from white to dark blue; the digits turn white where they would drown."""
+    """One hue from white to dark blue; digits in dark cells are white."""
     if not count:
         return "<td></td>"
     red, green, blue = (round(255 + share**0.5 * (dark - 255)) for dark in (0, 72, 128))
@@ -184,13 +214,8 @@ def _table(rows: Sequence[tuple[str, str]]) -> str:
 
 
 def _picture(path: pathlib.Path, alt: str) -> str:
-    content = path.read_bytes()
-    width = int.from_bytes(content[16:20], "big")  # where every PNG file says it
-    inline = base64.b64encode(content).decode()
-    return (
-        f'<div class="scroll"><img style="max-width:{width}px" alt="{html.escape(alt)}" '
-        f'src="data:image/png;base64,{inline}"></div>'
-    )
+    inline = base64.b64encode(path.read_bytes()).decode()
+    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{inline}">'
 
 
 def _value(value: Any) -> str:

@@ -1,5 +1,6 @@
-"""Networks by name."""
+"""Networks with transfer points, by name."""
 
+import difflib
 import re
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from at_jax.errors import UserError
 from at_jax.models.adapter import Adapter
 from at_jax.models.nin import NIN
 from at_jax.models.resnet import ResNet
@@ -15,7 +17,7 @@ from at_jax.models.wide_resnet import WideResNet
 __all__ = ["NIN", "Adapter", "ResNet", "WideResNet", "build"]
 
 _NUMBER = r"(\d+(?:\.\d+)?)"
-# Pattern of a name -> constructor, called with the pattern's groups and the common fields.
+# Pattern of a name to constructor, which is called with the groups of the pattern and the common fields.
 _NAMES: dict[str, Callable[..., nn.Module]] = {
     rf"wrn_(\d+)_{_NUMBER}": lambda d, k, **f: WideResNet(int(d), float(k), **f),
     r"nin_(thin|wide)": lambda width, **f: NIN(width, **f),
@@ -26,6 +28,12 @@ KNOWN = (
     "wrn_DEPTH_WIDTH (wrn_16_1, wrn_40_2, ...), nin_thin, nin_wide, nin_thin_bn, nin_wide_bn, "
     "resnet_18, resnet_34, resnet_50, resnet_101"
 )
+# Candidates for the nearest match; common members represent the wide ResNets.
+_EXAMPLES = [
+    *("wrn_10_1", "wrn_16_1", "wrn_16_2", "wrn_28_10", "wrn_40_1", "wrn_40_2"),
+    *("nin_thin", "nin_wide", "nin_thin_bn", "nin_wide_bn"),
+    *("resnet_18", "resnet_34", "resnet_50", "resnet_101"),
+]
 
 
 def build(
@@ -34,19 +42,19 @@ def build(
     dtype: Any = jnp.float32,
     bn_axis_name: str | None = None,
 ) -> nn.Module:
-    """A network by its name.
+    """Build a network by its name.
 
     Args:
       name: ``"wrn_16_1"`` (depth, width), ``"nin_thin"``, ``"nin_wide_bn"``, ``"resnet_18"`` ...
       num_classes: K.
       dtype: of the computation, ``jnp.float32`` or ``jnp.bfloat16``.
-      bn_axis_name: the pmapped axis that batch statistics are averaged over; None on one device.
+      bn_axis_name: the pmapped axis over which batch statistics are averaged; None on one device.
 
     Returns:
-      A linen module; ``module.apply(variables, images, train=False)`` gives logits ``(B, K)``.
+      A linen module; ``module.apply(variables, images, train=False)`` returns logits ``(B, K)``.
 
     Raises:
-      ValueError: for an unknown name or a depth that the family does not have.
+      UserError: for an unknown name, or a depth that the family does not have.
 
     >>> build("wrn_16_1", num_classes=100).depth
     16
@@ -56,4 +64,6 @@ def build(
             return make(
                 *match.groups(), num_classes=num_classes, dtype=dtype, bn_axis_name=bn_axis_name
             )
-    raise ValueError(f"unknown network {name!r}: choose one of {KNOWN}")
+    nearest = difflib.get_close_matches(name.lower(), _EXAMPLES, n=1)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    raise UserError(f"unknown network {name!r}: choose one of {KNOWN}{hint}")

@@ -1,4 +1,4 @@
-"""The trainable 1x1 convolutions of full-activation transfer."""
+"""Trainable 1x1 convolutions of full-activation transfer."""
 
 from collections.abc import Mapping
 
@@ -7,22 +7,24 @@ import jax
 
 from at_jax.models import layers
 
+__all__ = ["Adapter"]
+
 
 class Adapter(nn.Module):
-    """Bring student activations to the teacher's number of channels.
+    """Adapts student activations to the teacher's number of channels.
 
-    One 1x1 convolution with bias for each transfer point named in ``channels``; other points pass
-    through. Works in float32, whatever the network's dtype: F-ActT compares in float32 too.
+    One 1x1 convolution with bias for each transfer point in ``channels``; other points are returned
+    unchanged. It computes in float32 whatever the network's dtype, as F-ActT does.
 
     Attributes:
-      channels: pairs (transfer point of the student, channels of its teacher point).
+      channels: pairs (transfer point of the student, channels of the teacher at its point).
     """
 
     channels: tuple[tuple[str, int], ...]
 
     @nn.compact
     def __call__(self, taps: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        """Adapt: name -> (B, H, W, C_s) to name -> (B, H, W, C_t).
+        """Apply the convolutions: name -> (B, H, W, C_s) to name -> (B, H, W, C_t).
 
         >>> import jax, jax.numpy as jnp
         >>> adapter = Adapter(channels=(("group1", 32),))

@@ -1,13 +1,16 @@
-"""The layers that every network here is made of, in PyTorch's conventions."""
+"""Layers that the networks share, with PyTorch's constants and padding."""
 
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from at_jax.conv import conv_general_dilated
+from at_jax.errors import UserError, check_rank
 from at_jax.precision import at_least_float32
+
+__all__ = ["batch_norm", "check_images", "classifier", "conv", "rematerialized"]
 
 
 def conv(
@@ -16,20 +19,20 @@ def conv(
     *,
     stride: int = 1,
     use_bias: bool = False,
-    init_mode: str = "fan_in",
+    init_mode: Literal["fan_in", "fan_out"] = "fan_in",
     dtype: Any = jnp.float32,
     name: str | None = None,
 ) -> nn.Conv:
     """A square convolution that pads ``size // 2`` on each side and is closed under differentiation.
 
-    "SAME" is not used: with stride 2 it pads the right side only, PyTorch pads both.
+    "SAME" is not used: with stride 2 it pads the bottom and the right only, PyTorch pads all sides.
 
     Args:
       features: output channels.
       size: height and width of the kernel, in pixels, odd.
       stride: step of the window, in pixels.
-      use_bias: whether a bias is added.
-      init_mode: He's normal initialisation by ``"fan_in"`` or ``"fan_out"``.
+      use_bias: add a bias.
+      init_mode: He's normal initialization by fan-in or fan-out.
       dtype: of the computation; parameters are float32.
       name: of the submodule.
     """
@@ -49,11 +52,12 @@ def conv(
 def batch_norm(
     x: jax.Array, *, train: bool, dtype: Any, axis_name: str | None, name: str | None = None
 ) -> jax.Array:
-    """Batch normalisation with PyTorch's constants: (B, H, W, C) -> (B, H, W, C).
+    """Batch normalization with PyTorch's constants: (B, H, W, C) -> (B, H, W, C).
 
     Args:
       x: activations.
-      train: normalise by the batch and move the running statistics, or use those.
+      train: normalize by the statistics of the batch and update the running statistics; otherwise
+        normalize by the running statistics.
       dtype: of the result; statistics and arithmetic are float32 at least.
       axis_name: the pmapped axis over which batch statistics are averaged; None on one device.
       name: of the submodule.
@@ -72,7 +76,7 @@ def batch_norm(
 
 
 def classifier(features: jax.Array, num_classes: int, dtype: Any) -> jax.Array:
-    """A linear layer with bias, called ``classifier``: (B, C) -> logits (B, K) in float32 at least."""
+    """A linear layer with bias, named ``classifier``: (B, C) -> logits (B, K) in float32 at least."""
     logits = nn.Dense(
         num_classes,
         dtype=dtype,
@@ -82,35 +86,31 @@ def classifier(features: jax.Array, num_classes: int, dtype: Any) -> jax.Array:
     return at_least_float32(logits)
 
 
-def rematerialised(block: type[nn.Module]) -> type[nn.Module]:
-    """A block ``(x, train)`` whose inside is computed again in each backward pass, not kept."""
+def rematerialized(block: type[nn.Module]) -> type[nn.Module]:
+    """A block ``(x, train)`` whose inner activations are recomputed in each backward pass, not stored."""
     return nn.remat(block, static_argnums=(2,))  # train; x is 1, the module itself 0
 
 
-def check_images(images: jax.Array, smallest: int, whose: str) -> None:
+def check_images(images: jax.Array, smallest: int, network: str) -> None:
     """Raise unless images are (B, H, W, C), floating point and large enough for the strides.
 
     Args:
-      images: what the network was given.
-      smallest: the least height and width, in pixels: the product of the network's strides.
-      whose: the network's name, for the message.
+      images: argument of the network.
+      smallest: least height and width, in pixels: the product of the network's strides.
+      network: name, for the message.
 
     Raises:
-      ValueError: saying what was expected and what came.
+      UserError: naming the network, what it expects and what it got.
     """
-    if images.ndim != 4:
-        raise ValueError(
-            f"{whose} takes images of shape (batch, height, width, channels), got {images.shape}: "
-            "add the missing axis, images[None] for a single image"
-        )
+    check_rank(network, 4, images=images)
     if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise ValueError(
-            f"{whose} takes normalised floating-point images, got {images.dtype}: "
+        raise UserError(
+            f"{network} takes normalized floating-point images, got {images.dtype}: "
             "use at_jax.data.normalize(images, mean, std)"
         )
     if min(images.shape[1:3]) < smallest:
-        raise ValueError(
-            f"{whose} needs images of at least {smallest}x{smallest} pixels for its strides, got "
+        raise UserError(
+            f"{network} needs images of at least {smallest}x{smallest} pixels for its strides, got "
             f"{images.shape[1]}x{images.shape[2]}: resize the images "
             f"(--config.data.image_size={smallest} or more) or choose another network"
         )

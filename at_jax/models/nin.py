@@ -8,9 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from at_jax.errors import UserError
 from at_jax.intermediates import tap
 from at_jax.models import layers
 from at_jax.precision import at_least_float32
+
+__all__ = ["NIN", "WIDTHS"]
 
 # Hidden widths of the three stages; the last stage ends in the K classes. Thin is half of wide.
 WIDTHS = {
@@ -22,29 +25,30 @@ WIDTHS = {
 def _average_pool(x: jax.Array) -> jax.Array:
     """3x3, stride 2, padded by 1: (B, H, W, C) -> (B, ceil(H/2), ceil(W/2), C).
 
-    Spelt out because ``nn.avg_pool`` divides by an integer, which strict dtype promotion forbids.
+    ``nn.avg_pool`` is not used: it divides by an integer, which strict dtype promotion forbids.
     """
-    # A NumPy zero: under jit jnp.zeros is traced, and only a known zero makes this a sum with a gradient.
+    # A NumPy zero: jnp.zeros is traced under jit, and lax recognizes a differentiable sum only by a
+    # constant zero.
     zero = np.zeros((), x.dtype)
     padding = ((0, 0), (1, 1), (1, 1), (0, 0))
     return lax.reduce_window(x, zero, lax.add, (1, 3, 3, 1), (1, 2, 2, 1), padding) / 9
 
 
 class NIN(nn.Module):
-    """Three stages of a spatial convolution and two 1x1 convolutions; no dropout.
+    """Network in network: three stages of a spatial convolution and two 1x1 convolutions, no dropout.
 
-    Max pooling after stage 1, average pooling after stage 2, global average at the end. Taps
-    ``stage1`` and ``stage2`` after the last ReLU of the stage, ``stage3`` after its last hidden layer,
-    at 1, 1/2 and 1/4 of the image size. On 10 classes and RGB, wide has 966,986 and thin 246,186
-    parameters without batch normalisation.
+    Max pooling follows stage 1, average pooling stage 2, the global average stage 3. Taps ``stage1`` and
+    ``stage2`` after the last ReLU of the stage, ``stage3`` after its last hidden layer, at 1, 1/2 and 1/4
+    of the image size. With 10 classes, RGB images and no batch normalization, wide has 966,986 parameters
+    and thin 246,186.
 
     Attributes:
       width: ``"thin"`` or ``"wide"``.
       num_classes: K.
-      batch_norm: normalise after every hidden convolution (which then has no bias); the paper's
-        gradient study runs without.
+      batch_norm: normalize after each hidden convolution, which then has no bias. False in the paper's
+        experiments on gradients.
       dtype: of the computation; parameters and statistics are float32.
-      bn_axis_name: the pmapped axis that batch statistics are averaged over; None on one device.
+      bn_axis_name: the pmapped axis over which batch statistics are averaged; None on one device.
     """
 
     width: str = "thin"
@@ -53,9 +57,9 @@ class NIN(nn.Module):
     dtype: Any = jnp.float32
     bn_axis_name: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.width not in WIDTHS:
-            raise ValueError(
+            raise UserError(
                 f"the width of a NIN must be one of {', '.join(WIDTHS)}, got {self.width!r}"
             )
         super().__post_init__()
@@ -65,14 +69,14 @@ class NIN(nn.Module):
         """Classify images.
 
         Args:
-          images: normalised, floating point, ``(B, H, W, C)``, at least 4x4 pixels.
-          train: use and move the batch statistics, where there are any.
+          images: normalized, floating point, ``(B, H, W, C)``, at least 4x4 pixels.
+          train: normalize by the statistics of the batch and update the running statistics.
 
         Returns:
           Logits, ``(B, K)``.
 
         Raises:
-          ValueError: if the images are of the wrong shape, dtype or size.
+          UserError: if the images have a wrong rank, dtype or size.
         """
         layers.check_images(images, 4, f"NIN-{self.width}")
         x = images.astype(self.dtype)

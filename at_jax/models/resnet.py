@@ -1,4 +1,4 @@
-"""Residual networks for 224-pixel images (He et al., arXiv:1512.03385), as PyTorch lays them out."""
+"""Residual networks for 224-pixel images (He et al., arXiv:1512.03385), as in torchvision."""
 
 from typing import Any
 
@@ -6,10 +6,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from at_jax.errors import UserError
 from at_jax.intermediates import tap
 from at_jax.models import layers
 
-# Blocks a stage, and whether they are bottlenecks (1x1, 3x3, 1x1).
+__all__ = ["STAGES", "ResNet", "ResNetBlock"]
+
+# Blocks per stage; True for bottleneck blocks (1x1, 3x3, 1x1).
 STAGES = {
     18: ((2, 2, 2, 2), False),
     34: ((3, 4, 6, 3), False),
@@ -31,7 +34,9 @@ class ResNetBlock(nn.Module):
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Apply the block."""
 
-        def conv_bn(x, features, size, stride, conv_name, bn_name):
+        def conv_bn(
+            x: jax.Array, features: int, size: int, stride: int, conv_name: str, bn_name: str
+        ) -> jax.Array:
             x = layers.conv(
                 features,
                 size,
@@ -45,7 +50,7 @@ class ResNetBlock(nn.Module):
             )
 
         width = self.features * (4 if self.bottleneck else 1)
-        # A bottleneck strides in its 3x3 convolution, as PyTorch does, not in its first 1x1.
+        # As in torchvision, the stride of a bottleneck is in its 3x3 convolution, not in its first 1x1.
         plan = (
             ((self.features, 1, 1), (self.features, 3, self.stride), (width, 1, 1))
             if self.bottleneck
@@ -65,15 +70,15 @@ class ResNet(nn.Module):
     """ResNet-18, 34, 50 or 101.
 
     Taps ``stage1`` to ``stage4`` after the last ReLU of each stage, at 1/4, 1/8, 1/16 and 1/32 of the
-    image size. ResNet-18 has 11,689,512 parameters on 1,000 classes.
+    image size. ResNet-18 has 11,689,512 parameters with 1,000 classes.
 
     Attributes:
       depth: 18, 34, 50 or 101.
       num_classes: K.
       dtype: of the computation; parameters and statistics are float32.
-      bn_axis_name: the pmapped axis that batch statistics are averaged over; None on one device.
-      remat: keep the activations between blocks alone and compute those inside again in each backward
-        pass (``jax.checkpoint``): less memory on GPU and TPU, more time.
+      bn_axis_name: the pmapped axis over which batch statistics are averaged; None on one device.
+      remat: store only the activations between blocks and recompute those inside in each backward pass
+        (``jax.checkpoint``): less memory on GPU and TPU, more time.
     """
 
     depth: int = 18
@@ -82,9 +87,9 @@ class ResNet(nn.Module):
     bn_axis_name: str | None = None
     remat: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.depth not in STAGES:
-            raise ValueError(
+            raise UserError(
                 f"the depth of a ResNet must be one of {', '.join(map(str, STAGES))}, got {self.depth}"
             )
         super().__post_init__()
@@ -94,14 +99,14 @@ class ResNet(nn.Module):
         """Classify images.
 
         Args:
-          images: normalised, floating point, ``(B, H, W, C)``, at least 32x32 pixels.
-          train: use and move the batch statistics.
+          images: normalized, floating point, ``(B, H, W, C)``, at least 32x32 pixels.
+          train: normalize by the statistics of the batch and update the running statistics.
 
         Returns:
           Logits, ``(B, K)``.
 
         Raises:
-          ValueError: if the images are of the wrong shape, dtype or size.
+          UserError: if the images have a wrong rank, dtype or size.
         """
         layers.check_images(images, 32, f"ResNet-{self.depth}")
         x = layers.conv(64, 7, stride=2, init_mode="fan_out", dtype=self.dtype, name="conv1")(
@@ -111,7 +116,7 @@ class ResNet(nn.Module):
             x, train=train, dtype=self.dtype, axis_name=self.bn_axis_name, name="bn1"
         )
         x = nn.max_pool(nn.relu(x), (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
-        make_block = layers.rematerialised(ResNetBlock) if self.remat else ResNetBlock
+        make_block = layers.rematerialized(ResNetBlock) if self.remat else ResNetBlock
         counts, bottleneck = STAGES[self.depth]
         for stage, blocks in enumerate(counts, start=1):
             for block in range(blocks):

@@ -6,8 +6,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from at_jax.errors import UserError
 from at_jax.intermediates import tap
 from at_jax.models import layers
+
+__all__ = ["WideResNet", "WideResNetBlock"]
 
 
 class WideResNetBlock(nn.Module):
@@ -21,7 +24,11 @@ class WideResNetBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Apply the block."""
-        norm = {"train": train, "dtype": self.dtype, "axis_name": self.bn_axis_name}
+        norm: dict[str, Any] = {
+            "train": train,
+            "dtype": self.dtype,
+            "axis_name": self.bn_axis_name,
+        }
         activated = nn.relu(layers.batch_norm(x, **norm, name="bn0"))
         y = layers.conv(self.features, 3, stride=self.stride, dtype=self.dtype, name="conv0")(
             activated
@@ -30,7 +37,7 @@ class WideResNetBlock(nn.Module):
         y = layers.conv(self.features, 3, dtype=self.dtype, name="conv1")(y)
         if x.shape[-1] == self.features:
             return y + x
-        # The reference takes the shortcut from the activated input where the width changes.
+        # As in the authors' code, the shortcut starts at the activated input where the width changes.
         shortcut = layers.conv(
             self.features, 1, stride=self.stride, dtype=self.dtype, name="shortcut"
         )
@@ -38,19 +45,19 @@ class WideResNetBlock(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """WRN-depth-width: three groups of ``(depth - 4) / 6`` blocks, 16, 32, 64 times ``width`` wide.
+    """WRN-depth-width: three groups of ``(depth - 4) / 6`` blocks with 16, 32, 64 times ``width`` channels.
 
     Taps ``group1``, ``group2``, ``group3``: the sums at the end of each group, before the next batch
-    normalisation, at 1, 1/2 and 1/4 of the image size. WRN-16-1 has 175,066 parameters on 10 classes.
+    normalization, at 1, 1/2 and 1/4 of the image size. WRN-16-1 has 175,066 parameters with 10 classes.
 
     Attributes:
       depth: 6n + 4.
       width: the factor k; may be fractional.
       num_classes: K.
       dtype: of the computation; parameters and statistics are float32.
-      bn_axis_name: the pmapped axis that batch statistics are averaged over; None on one device.
-      remat: keep the activations between blocks alone and compute those inside again in each backward
-        pass (``jax.checkpoint``): less memory on GPU and TPU, more time.
+      bn_axis_name: the pmapped axis over which batch statistics are averaged; None on one device.
+      remat: store only the activations between blocks and recompute those inside in each backward pass
+        (``jax.checkpoint``): less memory on GPU and TPU, more time.
     """
 
     depth: int
@@ -60,14 +67,14 @@ class WideResNet(nn.Module):
     bn_axis_name: str | None = None
     remat: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.depth < 10 or (self.depth - 4) % 6:
-            raise ValueError(
+            raise UserError(
                 f"the depth of a wide ResNet must be 6n+4 (10, 16, 22, 28, 40, ...), got {self.depth}: "
                 "for example wrn_16_1"
             )
         if not 16 * self.width >= 1:
-            raise ValueError(
+            raise UserError(
                 f"the width of a wide ResNet must leave at least one channel of 16, got {self.width}: "
                 "use 1/16 or more, for example wrn_16_1"
             )
@@ -78,18 +85,18 @@ class WideResNet(nn.Module):
         """Classify images.
 
         Args:
-          images: normalised, floating point, ``(B, H, W, C)``, at least 4x4 pixels.
-          train: use and move the batch statistics.
+          images: normalized, floating point, ``(B, H, W, C)``, at least 4x4 pixels.
+          train: normalize by the statistics of the batch and update the running statistics.
 
         Returns:
           Logits, ``(B, K)``.
 
         Raises:
-          ValueError: if the images are of the wrong shape, dtype or size.
+          UserError: if the images have a wrong rank, dtype or size.
         """
         layers.check_images(images, 4, f"WideResNet-{self.depth}-{self.width:g}")
         options = {"dtype": self.dtype, "bn_axis_name": self.bn_axis_name}
-        make_block = layers.rematerialised(WideResNetBlock) if self.remat else WideResNetBlock
+        make_block = layers.rematerialized(WideResNetBlock) if self.remat else WideResNetBlock
         x = layers.conv(16, 3, dtype=self.dtype, name="conv0")(images.astype(self.dtype))
         for group, (base, stride) in enumerate(((16, 1), (32, 2), (64, 2)), start=1):
             for block in range((self.depth - 4) // 6):

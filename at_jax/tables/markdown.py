@@ -1,51 +1,54 @@
-"""A table as Markdown."""
+"""Text of table.md, made from the numbers of table.json."""
 
 import collections
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from at_jax.report import duration
+from at_jax import terms
+from at_jax.training.console import duration
+
+__all__ = ["render"]
+
+_HEADER = (
+    "method", "median", "mean", "lowest to highest", "seeds", "**paper**, median of 5", "status",
+)  # fmt: skip
+_PAPER_COLUMNS = 2
 
 
 def render(summary: Mapping[str, Any]) -> str:
-    """The text of table.md.
+    """Format a table as Markdown.
 
     Args:
-      summary: of :func:`at_jax.tables.summary.summarise`.
+      summary: result of :func:`at_jax.tables.summary.summarize`.
 
     Returns:
-      Markdown: what was run, a table a pair, the teachers, what failed, where it was measured.
+      Markdown: the setting, one table for each pair of student and teacher, the runs that failed or are
+      missing, and the hardware and versions.
     """
-    lines = [f"# {summary['title']}", "", *_about(summary), ""]
-    header = [
-        "method",
-        "median",
-        "mean",
-        "lowest to highest",
-        "seeds",
-        "**the paper's**, median of 5",
-        "its status",
-    ]
+    lines = [f"# {summary['title']}", "", *_setting(summary), ""]
+    columns = len(_HEADER) if _has_paper(summary) else len(_HEADER) - _PAPER_COLUMNS
     for pair in dict.fromkeys(row["pair"] for row in summary["rows"]):
         rows = [row for row in summary["rows"] if row["pair"] == pair]
         teachers = [t for t in summary["teachers"] if t["teacher"] == rows[0]["teacher"]]
         body = [_line(row) for row in rows] + [_teacher_line(teacher) for teacher in teachers]
-        shown = len(header) if _has_paper(summary) else len(header) - 2
-        cut = [line[:shown] for line in (header, *body)]
-        lines += [f"## {pair}", "", *_table(cut[0], cut[1:]), ""]
+        lines += [f"## {pair}", "", *_table(_HEADER[:columns], [line[:columns] for line in body])]
+        lines += [""]
     lines += _unfinished(summary["rows"]) + _provenance(summary)
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _about(summary: Mapping[str, Any]) -> list[str]:
+def _setting(summary: Mapping[str, Any]) -> list[str]:
     drops = ", ".join(map(str, summary["drop_epochs"])) or "none"
     lines = [
         f"{summary['measured_on'].capitalize()} error in percent on {summary['data']}, after "
-        f"{summary['epochs']} epochs (the rate drops after {drops}), batch {summary['batch_size']}."
+        f"{summary['epochs']} epochs (learning-rate drops after {drops}), batch size "
+        f"{summary['batch_size']}."
     ]
     if _has_paper(summary):
         after = f", after {summary['paper_epochs']} epochs" if summary["paper_epochs"] else ""
-        lines[0] += f" The last two columns are the paper's{after}; all others were measured here."
+        lines[0] += (
+            f" The last two columns are from the paper{after}; all other numbers were measured here."
+        )
     if summary["changes"]:
         lines += ["", "Set for all rows: " + ", ".join(f"`{c}`" for c in summary["changes"]) + "."]
     return lines
@@ -59,26 +62,28 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
-def _paper(figure: Mapping[str, Any] | None) -> list[str]:
-    return [_number(figure["error"]), figure["status"]] if figure else ["", ""]
+def _paper(paper: Mapping[str, Any] | None) -> list[str]:
+    return [_number(paper["error"]), paper["status"]] if paper else ["", ""]
 
 
 def _line(row: Mapping[str, Any]) -> list[str]:
-    wanted = len(row["seeds"]) + len(row["failed"]) + len(row["missing"])
-    changes = ", ".join(f"{k}={v}" for k, v in row["changes"].items())
+    total = len(row["seeds"]) + len(row["failed"]) + len(row["missing"])
+    changes = ", ".join(f"{key}={value}" for key, value in row["changes"].items())
+    note = terms.title("none") if row["method"] == "none" else changes
     return [
-        f"`{row['label']}`" + (f" ({changes})" if changes else ""),
+        f"`{row['label']}`" + (f" ({note})" if note else ""),
         _number(row["median"]),
         _number(row["mean"]),
         f"{row['lowest']:.2f} to {row['highest']:.2f}" if row["seeds"] else "",
-        f"{len(row['seeds'])} of {wanted}",
+        f"{len(row['seeds'])} of {total}",
         *_paper(row["paper"]),
     ]
 
 
 def _teacher_line(teacher: Mapping[str, Any]) -> list[str]:
     run = teacher["run"]
-    error = _number(run["test_error"]) if run else ""
+    # A teacher with other classes than the data has no error.
+    error = (_number(run["test_error"]) or "not defined") if run else ""
     return [f"teacher, {teacher['teacher']}", error, error, "", "1 run", *_paper(teacher["paper"])]
 
 
@@ -102,29 +107,28 @@ def _unfinished(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def _provenance(summary: Mapping[str, Any]) -> list[str]:
     runs = {t["name"]: t["run"] for t in summary["teachers"] if t["run"]}
     for row in summary["rows"]:
-        # A teacher may be a run of a row, too.
+        # By name: a teacher may be the run of a row too.
         runs |= {f"{row['name']}/seed{seed['seed']}": seed for seed in row["seeds"]}
     if not runs:
-        return ["Nothing is finished yet."]
+        return ["No run is finished yet."]
     days = sorted({run["finished"][:10] for run in runs.values()})
     counted = collections.Counter(
         (run["device"], _versions(run["versions"]), run["commit"]) for run in runs.values()
     )
     wall = sum(run["wall_seconds"] / (run["trained_together"] or 1) for run in runs.values())
     lines = [
-        f"Measured {' to '.join(dict.fromkeys((days[0], days[-1])))}; {duration(wall)} of training "
-        "(h:mm:ss) in all.",
+        f"Measured {' to '.join(dict.fromkeys((days[0], days[-1])))}; total training time "
+        f"{duration(wall)} (h:mm:ss).",
         "",
     ]
     for (device, versions, commit), count in counted.most_common():
-        lines.append(f"- {count} runs on {device}, {versions}, commit {commit or 'unknown'}")
+        lines.append(
+            f"- {count} run{'s'[: count > 1]} on {device}, {versions}, commit {commit or 'unknown'}"
+        )
     together = sorted({run["trained_together"] or 1 for run in runs.values()} - {1})
     if together:
         sizes = " or ".join(map(str, together))
-        lines += [
-            "",
-            f"Students were trained up to {sizes} in one program.",
-        ]
+        lines += ["", f"Up to {sizes} students were trained in one program."]
     return lines
 
 

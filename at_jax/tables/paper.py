@@ -1,16 +1,18 @@
-"""What the paper printed: CIFAR-10 test error in percent, median of 5 runs. Its only place.
+"""Numbers reported in the paper: CIFAR-10 test error in percent, median of 5 runs.
 
-Source: arXiv:1612.03928, tables 1 to 3. ``VERIFIED`` figures were compared with a second, independent
-print of them; the others are quoted from memory and wait for somebody with the paper in hand.
+Source: arXiv:1612.03928, tables 1 to 3. ``VERIFIED`` numbers were compared with a second, independent
+printing of them. ``UNVERIFIED`` numbers are quoted from memory and still have to be compared.
 """
 
 from typing import NamedTuple
 
+__all__ = ["ACTIVATION", "GRADIENT", "MAPPINGS", "UNVERIFIED", "VERIFIED", "PaperResult"]
+
 VERIFIED, UNVERIFIED = "verified", "unverified"
 
 
-class Figure(NamedTuple):
-    """One figure of the paper.
+class PaperResult(NamedTuple):
+    """A number of the paper.
 
     Attributes:
       error: test error in percent.
@@ -21,13 +23,15 @@ class Figure(NamedTuple):
     status: str
 
 
-def _row(**columns: tuple[float, str]) -> dict[str, Figure]:
-    # "at_kd" is how a keyword can say at+kd.
-    return {name.replace("at_kd", "at+kd"): Figure(*figure) for name, figure in columns.items()}
+def _row(**columns: tuple[float, str]) -> dict[str, PaperResult]:
+    # A keyword cannot contain "+": at_kd stands for at+kd.
+    return {
+        name.replace("at_kd", "at+kd"): PaperResult(*result) for name, result in columns.items()
+    }
 
 
-# (student, teacher) -> method -> figure; "teacher" is the teacher's own error.
-ACTIVATION: dict[tuple[str, str], dict[str, Figure]] = {
+# (student, teacher) -> method -> result; "teacher" is the teacher's own error.
+ACTIVATION: dict[tuple[str, str], dict[str, PaperResult]] = {
     ("nin_thin_bn", "nin_wide_bn"): _row(
         none=(9.38, UNVERIFIED),
         at=(8.93, UNVERIFIED),
@@ -62,16 +66,17 @@ ACTIVATION: dict[tuple[str, str], dict[str, Figure]] = {
     ),
 }
 
-# WRN-16-1 <- WRN-16-2 by the map that is transferred: (kind, p) -> figure.
-MAPPINGS: dict[tuple[str, float], Figure] = {
-    ("sum", 1.0): Figure(7.99, UNVERIFIED),
-    ("sum", 2.0): Figure(7.93, UNVERIFIED),
-    ("sum", 4.0): Figure(8.09, UNVERIFIED),
-    ("max", 1.0): Figure(8.08, UNVERIFIED),
+# WRN-16-1 with teacher WRN-16-2, for several attention maps: (kind, p) -> result.
+MAPPINGS: dict[tuple[str, float], PaperResult] = {
+    ("sum", 1.0): PaperResult(7.99, UNVERIFIED),
+    ("sum", 2.0): PaperResult(7.93, UNVERIFIED),
+    ("sum", 4.0): PaperResult(8.09, UNVERIFIED),
+    ("max", 1.0): PaperResult(8.08, UNVERIFIED),
 }
 
-# NIN-thin <- NIN-wide without batch normalisation, mirroring as the only augmentation: method -> figure.
-GRADIENT: dict[str, Figure] = _row(
+# NIN-thin with teacher NIN-wide, without batch normalization, horizontal flips as the only augmentation:
+# method -> result.
+GRADIENT: dict[str, PaperResult] = _row(
     none=(13.5, UNVERIFIED),
     min_l2=(12.5, UNVERIFIED),
     gradient_at=(12.1, UNVERIFIED),

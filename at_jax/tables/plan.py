@@ -1,37 +1,39 @@
-"""From a table and what was asked of it to the runs that it takes."""
+"""The runs of a table: its rows and the command-line options, expanded into configs and workdirs."""
 
 import ast
 import dataclasses
 import difflib
-import fnmatch
 import pathlib
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import ml_collections
 
-from at_jax import methods, settings
-from at_jax.run_directory import flatten
-from at_jax.tables.studies import Row, Table
-from configs import base
+from at_jax import terms
+from at_jax.errors import UserError
+from at_jax.tables.registry import Row, Table
+from at_jax.training.config import default_config, flatten, settings_of, teacher_config
 
-# Of the seeds, the teacher's: it is one run that all students learn from.
+__all__ = [
+    "RUNS", "TEACHER_SEED", "RunSpec", "apply_changes", "common_config", "expand", "scale_schedule",
+]  # fmt: skip
+
+# A teacher is trained once, with this seed, and shared by all students.
 TEACHER_SEED = 0
-# What the rows themselves say.
-_OF_THE_ROWS = ("student", "method", "seed", "teacher.model", "teacher.checkpoint")
-# The folder of the runs, below the table's.
+# Folder of the runs, in the folder of the table.
 RUNS = "runs"
+# Keys that rows and seeds set; --set cannot change them.
+_ROW_KEYS = ("student", "method", "seed", "teacher.model", "teacher.checkpoint")
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
+class RunSpec:
     """One run of a table.
 
     Attributes:
-      name: the folder below the table's.
+      name: path of the workdir below ``runs/``, such as ``"wrn_16_1-none/seed0"``.
       config: of the run.
-      workdir: its folder.
-      row: of the table; None for a teacher that is in no row.
+      workdir: of the run.
+      row: of the table; None for a teacher that is not also a row.
     """
 
     name: str
@@ -41,198 +43,183 @@ class Cell:
 
     @property
     def seed(self) -> int:
-        """0, 1, ...: the place among the runs of its row."""
+        """Seed of the run, which numbers the runs of a row from 0."""
         return self.config.seed
 
-    def value(self, key: str) -> Any:
-        """What the run's config says for a dotted key."""
-        return flatten(self.config.to_dict())[key]
-
     @property
-    def needs(self) -> pathlib.Path | None:
-        """The workdir of the teacher that has to be finished before."""
+    def teacher_workdir(self) -> pathlib.Path | None:
+        """Workdir of the teacher, which must be finished first; None without a teacher."""
         checkpoint = self.config.teacher.checkpoint
         return pathlib.Path(checkpoint) if checkpoint else None
 
 
-def scaled(config: ml_collections.ConfigDict, epochs: int) -> ml_collections.ConfigDict:
-    """A config whose schedules are compressed to other epochs, in proportion.
+def scale_schedule(config: ml_collections.ConfigDict, epochs: int) -> ml_collections.ConfigDict:
+    """Change the number of epochs, and scale every schedule in proportion.
 
     Args:
-      config: is left as it is.
-      epochs: of the student; a teacher with epochs of its own is scaled alike.
+      config: not modified.
+      epochs: of the student. The epochs of a teacher that has its own number are scaled too.
 
     Returns:
-      A config. Drops that fall on one epoch become one, and those on no epoch at all are left out:
-      a schedule of whole epochs has no finer steps.
+      A new config. Drops that fall on the same epoch are merged, and drops outside the run are removed:
+      drops happen at whole epochs only.
 
-    >>> from configs import base
-    >>> scaled(base.get_config(), 10).optimizer.drop_epochs
+    >>> scale_schedule(default_config(), 10).optimizer.drop_epochs
     (3, 6, 8)
     """
     result = ml_collections.ConfigDict(config.to_dict())
     factor = epochs / config.epochs
 
-    def times(drops: Sequence[int], end: int) -> tuple[int, ...]:
-        # Half an epoch goes up, whatever the parity: Python's round would send 2.5 to 2 and 3.5 to 4.
-        moved = {int(drop * factor + 0.5) for drop in drops}
-        return tuple(sorted(drop for drop in moved if 1 <= drop < end))
+    def nearest(epoch: float) -> int:
+        # Halves round up. Python's round would send 2.5 to 2 and 3.5 to 4.
+        return int(epoch * factor + 0.5)
+
+    def drops(before: Sequence[int], end: int) -> tuple[int, ...]:
+        return tuple(sorted(drop for drop in set(map(nearest, before)) if 1 <= drop < end))
 
     result.epochs = epochs
-    result.optimizer.drop_epochs = times(config.optimizer.drop_epochs, epochs)
-    result.transfer.decay_epochs = times(config.transfer.decay_epochs, epochs)
+    result.optimizer.warmup_epochs = config.optimizer.warmup_epochs * factor
+    result.optimizer.drop_epochs = drops(config.optimizer.drop_epochs, epochs)
+    result.transfer.decay_epochs = drops(config.transfer.decay_epochs, epochs)
+    for section in ("transfer", *terms.TERMS):
+        begin = config[section].begin_epoch  # below 0: the value of transfer.begin_epoch
+        result[section].begin_epoch = nearest(begin) if begin > 0 else begin
     if config.teacher.epochs:
-        result.teacher.epochs = max(1, int(config.teacher.epochs * factor + 0.5))
-        result.teacher.drop_epochs = times(config.teacher.drop_epochs, result.teacher.epochs)
+        result.teacher.epochs = max(1, nearest(config.teacher.epochs))
+        result.teacher.drop_epochs = drops(config.teacher.drop_epochs, result.teacher.epochs)
     return result
 
 
 def common_config(
     table: Table, *, epochs: int = 0, source: str = "", changes: Iterable[str] = ()
 ) -> ml_collections.ConfigDict:
-    """The config that all rows of a table share.
+    """Build the config that all rows of a table share.
 
     Args:
-      table: of studies.py.
-      epochs: 0 for the table's own.
-      source: a folder of images, or a TFDS name; empty for the table's own.
-      changes: texts ``key=value``, keys of configs/base.py; they override the rest.
+      table: from the registry.
+      epochs: number of epochs; 0 for the table's own.
+      source: an image folder or a TFDS name; empty for the table's own data.
+      changes: strings ``KEY=VALUE`` with dotted config keys, applied last.
 
     Returns:
       The config, checked.
 
     Raises:
-      ValueError: for an unknown key, or a value that cannot be.
+      UserError: for a missing folder, an unknown key or an invalid value.
     """
     config = table.config()
-    config.runtime.figures = False  # a table has pictures of its own
+    config.runtime.figures = False  # the table has its own figures
     if source:
         is_folder = pathlib.Path(source).expanduser().is_dir()
         if not is_folder and ("/" in source.rstrip("/") and source.startswith(("/", ".", "~"))):
-            raise ValueError(f"--data: there is no folder {source!r}: name one, or a TFDS data set")
+            raise UserError(
+                f"--data: the folder {source!r} does not exist: give an existing one, or a TFDS name"
+            )
         config.data.source = "folder" if is_folder else "tfds"
         config.data.data_dir = source if is_folder else ""
         config.data.name = "" if is_folder else source
     if epochs:
-        config = scaled(config, epochs)
+        config = scale_schedule(config, epochs)
     apply_changes(config, changes)
-    settings.check(config)
+    _check(config)
     return config
 
 
 def apply_changes(config: ml_collections.ConfigDict, changes: Iterable[str]) -> None:
-    """Set what texts ``key=value`` say.
+    """Set config keys from strings ``KEY=VALUE``, in place.
 
     Raises:
-      ValueError: for an unknown key, one that is the rows' to say, or a value of another type.
+      UserError: for an unknown key, a key that the rows set, or a value of the wrong type.
     """
-    known = flatten(base.get_config().to_dict())
-    known = {key: value for key, value in known.items() if key not in _OF_THE_ROWS}
+    defaults = flatten(default_config().to_dict())
     for text in changes:
         key, equals, value = text.partition("=")
-        if not equals or key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else "configs/base.py lists them"
-            if key in _OF_THE_ROWS:
-                hint = "that is said by the rows and --seeds"
-            raise ValueError(f"--set: expected KEY=VALUE with a known key, got {text!r}; {hint}")
+        if key in _ROW_KEYS:
+            fix = "use --seeds" if key == "seed" else "choose rows with --rows"
+            raise UserError(f"--set: {key} differs from run to run, got {text!r}: {fix}")
+        if not equals or key not in defaults:
+            close = difflib.get_close_matches(key, defaults.keys() - set(_ROW_KEYS), n=1)
+            fix = (
+                f"did you mean {close[0]}=...?"
+                if close
+                else "train.py --help-config prints all keys"
+            )
+            raise UserError(f"--set must be KEY=VALUE with a config key, got {text!r}: {fix}")
+        default = defaults[key]
         try:
-            value = value if isinstance(known[key], str) else ast.literal_eval(value)
-            config.update_from_flattened_dict({key: value})
+            parsed = value if isinstance(default, str) else ast.literal_eval(value)
+            config.update_from_flattened_dict({key: parsed})
         except (TypeError, ValueError, SyntaxError) as error:
-            raise ValueError(
-                f"--set: {key} is of type {type(known[key]).__name__}, got {text!r}"
+            kind = "tuple" if isinstance(default, list) else type(default).__name__
+            example = {"tuple": "(60,120)", "bool": "True", "int": "3"}.get(kind, "0.5")
+            raise UserError(
+                f"--set: {key} expects a value of type {kind}, got {value!r}: for example {key}={example}"
             ) from error
 
 
-def choose_rows(table: Table, patterns: Sequence[str]) -> tuple[Row, ...]:
-    """The rows whose names match any of some shell patterns; all of them without patterns.
-
-    Raises:
-      ValueError: for a pattern that matches none.
-    """
-    names = list(dict.fromkeys(row.name for row in table.rows))
-    for pattern in patterns:
-        if not fnmatch.filter(names, pattern):
-            raise ValueError(
-                f"--rows: expected names or patterns of {', '.join(names)}, got {pattern!r}"
-            )
-    chosen = [
-        row
-        for row in table.rows
-        if not patterns or any(fnmatch.fnmatchcase(row.name, pattern) for pattern in patterns)
-    ]
-    # A student alone stands beside several teachers: those that other chosen rows learn from.
-    wanted = {row.pair for row in chosen if methods.needs_teacher(row.method)}
-    pairs: dict[str, set[str]] = {}
-    for row in chosen:
-        pairs.setdefault(row.name, set()).add(row.pair)
-    return tuple(row for row in chosen if row.pair in wanted or not pairs[row.name] & wanted)
-
-
-def cells_of(
+def expand(
     table: Table,
     rows: Sequence[Row],
     common: ml_collections.ConfigDict,
     seeds: int,
     out: pathlib.Path,
     changes: Sequence[str] = (),
-) -> list[Cell]:
-    """The runs of some rows: teachers first, then the seeds, one of every row before the next.
+) -> list[RunSpec]:
+    """List the runs of some rows: first the teachers, then seed 0 of every row, seed 1 of every row, ...
 
-    A teacher that is itself a run of the table (a student alone, of the same config) is that run.
+    A teacher with the same config as a row with method ``none`` is that row's run.
 
     Args:
-      table: of studies.py.
-      rows: those of its rows that were chosen.
-      common: of :func:`common_config`.
-      seeds: how many, from 0 on.
-      out: the table's folder.
-      changes: as for :func:`common_config`; they override what a row says.
+      table: from the registry.
+      rows: chosen rows of the table.
+      common: result of :func:`common_config`.
+      seeds: number of seeds, from 0.
+      out: folder of the table.
+      changes: strings ``KEY=VALUE``; they override the changes of a row.
 
     Returns:
-      Cells of different names, each after the one that it needs.
+      Runs with unique names, every teacher before its students.
 
     Raises:
-      ValueError: if a row's config cannot be.
+      UserError: for a row with an invalid config.
     """
-    first: dict[str, Row] = {}
+    unique: dict[str, Row] = {}
     for row in rows:
-        first.setdefault(row.name, row)
-    rows = list(first.values())
+        unique.setdefault(row.name, row)
     students = [
-        Cell(f"{row.name}/seed{seed}", _config_of(row, common, seed, changes), out, row)
+        RunSpec(f"{row.name}/seed{seed}", _row_config(row, common, seed, changes), out, row)
         for seed in range(seeds)
-        for row in rows
+        for row in unique.values()
     ]
-    # Of all rows, chosen or not: where a teacher lives must not depend on the choice.
-    alone = {}
+    # From all rows of the table: the place of a teacher must not depend on the chosen rows.
+    labels_only = {}
     for row in table.rows:
         if row.method == "none":
-            config = _config_of(row, common, TEACHER_SEED, changes)
-            alone[_identity(config)] = Cell(f"{row.name}/seed{TEACHER_SEED}", config, out, row)
-    teachers: dict[str, Cell] = {}
-    for row in rows:
-        if methods.needs_teacher(row.method) and row.teacher not in teachers:
+            config = _row_config(row, common, TEACHER_SEED, changes)
+            spec = RunSpec(f"{row.name}/seed{TEACHER_SEED}", config, out, row)
+            labels_only[_training_key(config)] = spec
+    teachers: dict[str, RunSpec] = {}
+    for row in unique.values():
+        if terms.needs_teacher(row.method) and row.teacher not in teachers:
             config = _teacher_config(row, common)
-            fresh = Cell(f"teachers/{row.teacher}", config, out, None)
-            teachers[row.teacher] = alone.get(_identity(config), fresh)
-    cells = {cell.name: cell for cell in (*teachers.values(), *students)}
-    for cell in cells.values():
-        if methods.needs_teacher(cell.config.method):
-            teacher = teachers[cell.row.teacher]
-            cell.config.teacher.checkpoint = str(out / RUNS / teacher.name)
-        settings.check(cell.config)
-    return [dataclasses.replace(cell, workdir=out / RUNS / cell.name) for cell in cells.values()]
+            own = RunSpec(f"teachers/{row.teacher}", config, out, None)
+            teachers[row.teacher] = labels_only.get(_training_key(config), own)
+    specs = {spec.name: spec for spec in (*teachers.values(), *students)}
+    for spec in specs.values():
+        if spec.row is not None and terms.needs_teacher(spec.config.method):
+            teacher = teachers[spec.row.teacher]
+            spec.config.teacher.checkpoint = str(out / RUNS / teacher.name)
+        _check(spec.config)
+    return [dataclasses.replace(spec, workdir=out / RUNS / spec.name) for spec in specs.values()]
 
 
-def _config_of(
+def _row_config(
     row: Row, common: ml_collections.ConfigDict, seed: int, changes: Sequence[str]
 ) -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict(common.to_dict())
     config.student, config.method, config.seed = row.student, row.method, seed
-    if methods.needs_teacher(row.method):
-        # A student alone is one run, whichever teacher stands beside it, or learns from it.
+    if terms.needs_teacher(row.method):
+        # Without a teacher the key keeps its value: the run is the same with every teacher of the table.
         config.teacher.model = row.teacher
     config.update_from_flattened_dict(dict(row.changes))
     apply_changes(config, changes)
@@ -242,12 +229,20 @@ def _config_of(
 def _teacher_config(row: Row, common: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict(common.to_dict())
     config.teacher.model, config.method = row.teacher, row.method
-    result = settings.teacher_config(config)
+    result = teacher_config(config)
     result.seed = TEACHER_SEED
     return result
 
 
-def _identity(config: ml_collections.ConfigDict) -> str:
-    """Equal for configs that train the same network alone."""
+def _training_key(config: ml_collections.ConfigDict) -> str:
+    """Equal for configs without a teacher that train the same network in the same way."""
     relevant = {k: v for k, v in config.to_dict().items() if k not in ("teacher", "runtime")}
     return repr(sorted(flatten(relevant).items()))
+
+
+def _check(config: ml_collections.ConfigDict) -> None:
+    try:
+        settings_of(config)
+    except UserError as error:
+        # Its messages name the flags of train.py.
+        raise UserError(str(error).replace("--config.", "--set ")) from error

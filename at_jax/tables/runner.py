@@ -1,4 +1,4 @@
-"""Train the cells of a table that are not finished yet; one that fails does not stop the others."""
+"""Training of the unfinished runs of a table. A run that fails does not stop the others."""
 
 import contextlib
 import json
@@ -10,162 +10,165 @@ from typing import Any
 
 import filelock
 
-from at_jax import checkpoint, loop, run_directory
-from at_jax.report import duration, say
-from at_jax.tables.plan import Cell
+from at_jax import loop
+from at_jax.tables.plan import RunSpec
+from at_jax.training import run_files
+from at_jax.training.console import duration, log
 
+__all__ = ["FAILURE", "Progress", "failure_of", "train_all"]
+
+# Written to the workdir of a run that failed.
 FAILURE = "failure.json"
-# How often another process's teacher is looked for.
-_SECONDS_BETWEEN_LOOKS = 5.0
+_LOCK_POLL_SECONDS = 5.0
 
 
 def failure_of(workdir: pathlib.Path) -> dict[str, Any] | None:
-    """What stopped a run that failed, None where nothing did, or it was finished since."""
+    """Read why a run failed; None if it did not fail, or finished since."""
     try:
         failure = json.loads((workdir / FAILURE).read_text())
     except FileNotFoundError:
         return None
-    return None if run_directory.read_result(workdir) else failure
-
-
-def checkpointed_steps(workdir: pathlib.Path) -> list[int]:
-    """The steps that a run has checkpoints of, ascending."""
-    names = [path.name for path in (workdir / checkpoint.FOLDER).glob("*")]
-    return sorted(int(name) for name in names if name.isdecimal())
+    return None if run_files.read_result(workdir) else failure
 
 
 class Progress:
-    """Cells done, cells left, time left. Cells of other shards are not in it."""
+    """Numbers of finished, failed and remaining runs, with an estimate of the remaining time."""
 
-    def __init__(self, cells: Sequence[Cell]):
-        self._cells = list(cells)
-        self.failed: set[str] = set()  # in this start: what failed before is tried again
+    def __init__(self, specs: Sequence[RunSpec]):
+        self._specs = list(specs)
+        self.failed: set[str] = set()  # by this command; runs that failed before are tried again
 
     def line(self) -> str:
-        """For example ``3 of 13 cells done, 10 left, about 1:05:00``."""
-        results = {cell.name: run_directory.read_result(cell.workdir) for cell in self._cells}
-        done = [cell for cell in self._cells if results[cell.name]]
-        unfinished = [cell for cell in self._cells if not results[cell.name]]
-        failed = [cell for cell in unfinished if cell.name in self.failed]
-        left = [cell for cell in unfinished if cell.name not in self.failed]
-        seconds: dict[tuple, list[float]] = {}
-        for cell in done:
-            result = results[cell.name]
-            # Students of one program took this long all together.
-            took = result["wall_seconds"] / result.get("trained_together", 1)
-            seconds.setdefault(_kind(cell), []).append(took)
-        parts = [f"{len(done)} of {len(self._cells)} cells done"]
+        """Format the progress: ``3 of 13 runs done, 10 left, about 1:05:00``."""
+        results = {spec.name: run_files.read_result(spec.workdir) for spec in self._specs}
+        failed = [s for s in self._specs if not results[s.name] and s.name in self.failed]
+        left = [s for s in self._specs if not results[s.name] and s.name not in self.failed]
+        seconds: dict[tuple[str, str, str], list[float]] = {}
+        for spec in self._specs:
+            if result := results[spec.name]:
+                # The time of a program, divided among its students.
+                took = result["wall_seconds"] / result.get("trained_together", 1)
+                seconds.setdefault(_kind(spec), []).append(took)
+        done = len(self._specs) - len(failed) - len(left)
+        parts = [f"{done} of {len(self._specs)} runs done"]
         parts += [f"{len(failed)} failed"] if failed else []
         parts += [f"{len(left)} left"]
         if seconds and left:
-            # A cell takes what others of its kind took; where there is none yet, what any took.
+            # The mean of finished runs of the same kind, or of all finished runs if there is none.
             overall = statistics.fmean(s for kind in seconds.values() for s in kind)
-            expected = sum(statistics.fmean(seconds.get(_kind(cell), [overall])) for cell in left)
+            expected = sum(statistics.fmean(seconds.get(_kind(spec), [overall])) for spec in left)
             parts.append(f"about {duration(expected)}")
         return ", ".join(parts)
 
 
-def _kind(cell: Cell) -> tuple[str, str, str]:
-    """What decides how long a cell takes."""
-    teacher = cell.config.teacher.model if cell.needs else ""
-    return cell.config.student, cell.config.method, teacher
+def _kind(spec: RunSpec) -> tuple[str, str, str]:
+    """Properties that determine the training time of a run."""
+    teacher = spec.config.teacher.model if spec.teacher_workdir else ""
+    return spec.config.student, spec.config.method, teacher
 
 
-def run_cells(
-    cells: Sequence[Cell],
+def train_all(
+    specs: Sequence[RunSpec],
     *,
-    groups: Callable[[Sequence[Cell]], list[list[Cell]]],
-    after: Callable[[], None],
+    groups: Callable[[Sequence[RunSpec]], list[list[RunSpec]]],
+    after_group: Callable[[], None],
 ) -> None:
-    """Train what is not finished.
+    """Train every unfinished run.
 
     Args:
-      cells: in an order in which teachers come before their students.
-      groups: which of them are trained in one program.
-      after: is called whenever a group is done, for what can be shown by then.
+      specs: teachers before their students.
+      groups: divides runs into those that are trained in one program.
+      after_group: called when a group is done.
 
     Raises:
-      loop.Interrupted: after Ctrl-C, once all is saved.
+      loop.Interrupted: after Ctrl-C, once the state is saved.
     """
-    progress = Progress(cells)
-    say(progress.line())
-    teachers = {cell.needs for cell in cells}
-    # Teachers alone and first: what learns from one has to find it whole.
-    first = [cell for cell in cells if cell.workdir in teachers or cell.row is None]
-    names = {cell.name for cell in first}
-    rest = [
-        cell
-        for cell in cells
-        if cell.name not in names and not run_directory.read_result(cell.workdir)
+    progress = Progress(specs)
+    log(progress.line())
+    teachers = {spec.teacher_workdir for spec in specs}
+    # Teachers are trained first, each alone: their students need a finished run.
+    first = [spec for spec in specs if spec.workdir in teachers or spec.row is None]
+    names = {spec.name for spec in first}
+    students = [
+        spec for spec in specs if spec.name not in names and not run_files.read_result(spec.workdir)
     ]
-    # What failed before comes last and alone: it would take those of its program down again.
-    doubtful = [cell for cell in rest if failure_of(cell.workdir)]
-    sound = [cell for cell in rest if cell not in doubtful]
-    for group in [*([cell] for cell in first), *groups(sound), *([cell] for cell in doubtful)]:
-        with _locked(group, wait=group[0].workdir in teachers) as mine:
-            mine = [cell for cell in mine if not run_directory.read_result(cell.workdir)]
-            if not mine:
+    # Runs that failed before are retried last, each alone, so that they cannot crash others again.
+    retry = [spec for spec in students if failure_of(spec.workdir)]
+    fresh = [spec for spec in students if spec not in retry]
+    for group in [*([spec] for spec in first), *groups(fresh), *([spec] for spec in retry)]:
+        with _locked(group, wait=group[0].workdir in teachers) as locked:
+            unfinished = [spec for spec in locked if not run_files.read_result(spec.workdir)]
+            if not unfinished:
                 continue
-            for cell in mine:
-                (cell.workdir / FAILURE).unlink(missing_ok=True)
-            _run_group(mine, progress.failed)
-        after()
-        say(f"[{progress.line()}]")
+            for spec in unfinished:
+                (spec.workdir / FAILURE).unlink(missing_ok=True)
+            _train_group(unfinished, progress.failed)
+        after_group()
+        log(f"[{progress.line()}]")
 
 
 @contextlib.contextmanager
-def _locked(group: Sequence[Cell], *, wait: bool) -> Iterator[list[Cell]]:
-    """The cells of a group that no other process is training; with `wait`, all of them in the end."""
+def _locked(group: Sequence[RunSpec], *, wait: bool) -> Iterator[list[RunSpec]]:
+    """Lock the runs of a group, and yield those that no other process is training.
+
+    With `wait`, block until the other process is done, and yield all of them.
+    """
     with contextlib.ExitStack() as stack:
-        mine = []
-        for cell in group:
-            cell.workdir.parent.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(cell.workdir.parent / f"{cell.workdir.name}.lock")
+        locked = []
+        for spec in group:
+            spec.workdir.parent.mkdir(parents=True, exist_ok=True)
+            lock = filelock.FileLock(spec.workdir.parent / f"{spec.workdir.name}.lock")
             try:
                 stack.enter_context(lock.acquire(timeout=0))
             except filelock.Timeout:
                 if not wait:
-                    say(f"{cell.name}: another process is training it, passed over")
+                    log(f"{spec.name}: skipped, another process is training it")
                     continue
-                say(f"{cell.name}: another process is training this teacher, waiting for it")
-                stack.enter_context(lock.acquire(poll_interval=_SECONDS_BETWEEN_LOOKS))
-            mine.append(cell)
-        yield mine
+                log(f"{spec.name}: waiting for another process, which is training this teacher")
+                stack.enter_context(lock.acquire(poll_interval=_LOCK_POLL_SECONDS))
+            locked.append(spec)
+        yield locked
 
 
-def _run_group(group: list[Cell], failed: set[str]) -> None:
-    """Train cells in one program; one that fails is written down, and the others go on without it."""
-    unready = [c for c in group if c.needs and run_directory.read_result(c.needs) is None]
-    for cell in unready:
-        _fail(cell, f"its teacher, {cell.needs}, is not finished", "", failed)
-    group = [cell for cell in group if cell not in unready]
+def _train_group(group: list[RunSpec], failures: set[str]) -> None:
+    """Train runs in one program. A run that fails is recorded, and the others are trained without it."""
+    waiting = [
+        spec
+        for spec in group
+        if spec.teacher_workdir and run_files.read_result(spec.teacher_workdir) is None
+    ]
+    for spec in waiting:
+        _record_failure(spec, f"its teacher, {spec.teacher_workdir}, is not finished", "", failures)
+    group = [spec for spec in group if spec not in waiting]
     if not group:
         return
-    say(f"--- {', '.join(cell.name for cell in group)}")
+    log(f"--- {', '.join(spec.name for spec in group)}")
     try:
         _train(group)
     except loop.Interrupted:
         raise
-    except Exception as error:  # whatever it is, the other cells are not to suffer from it
-        culprits = [c for c in group if c.workdir.absolute() == getattr(error, "workdir", None)]
+    except Exception as error:  # any error of one run must not stop the others
+        # Errors of one run of a program name its workdir; others, such as out of memory, do not.
+        failed = [s for s in group if s.workdir.absolute() == getattr(error, "workdir", None)]
         if len(group) == 1:
-            culprits = group
-        for cell in culprits:
-            _fail(cell, f"{type(error).__name__}: {error}", traceback.format_exc(), failed)
-        left = [c for c in group if c not in culprits and not run_directory.read_result(c.workdir)]
-        # Not known whose fault it was (of memory, say): each is tried alone.
-        for part in [left] if culprits and left else [[cell] for cell in left]:
-            _run_group(part, failed)
+            failed = group
+        for spec in failed:
+            reason = f"{type(error).__name__}: {error}"
+            _record_failure(spec, reason, traceback.format_exc(), failures)
+        left = [s for s in group if s not in failed and not run_files.read_result(s.workdir)]
+        # Where the error names no run, each is tried alone.
+        for part in [left] if failed and left else [[spec] for spec in left]:
+            _train_group(part, failures)
 
 
-def _train(group: Sequence[Cell]) -> None:
+def _train(group: Sequence[RunSpec]) -> None:
     if len(group) == 1:
         loop.train_and_evaluate(group[0].config, group[0].workdir)
     else:
-        loop.train_together([(cell.config, cell.workdir) for cell in group])
+        loop.train_together([(spec.config, spec.workdir) for spec in group])
 
 
-def _fail(cell: Cell, reason: str, trace: str, failed: set[str]) -> None:
-    failed.add(cell.name)
-    say(f"{cell.name} FAILED, the others go on: {reason}")
-    run_directory.write_json(cell.workdir / FAILURE, {"reason": reason, "traceback": trace})
+def _record_failure(spec: RunSpec, reason: str, trace: str, failures: set[str]) -> None:
+    failures.add(spec.name)
+    log(f"{spec.name} FAILED, the other runs continue: {reason}")
+    run_files.write_json(spec.workdir / FAILURE, {"reason": reason, "traceback": trace})

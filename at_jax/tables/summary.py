@@ -1,4 +1,4 @@
-"""What the runs of a table came to, as numbers: what table.json holds and table.md prints."""
+"""Content of table.json: the results of a table as numbers, from which table.md and figures are made."""
 
 import pathlib
 import statistics
@@ -7,30 +7,26 @@ from typing import Any
 
 import ml_collections
 
-from at_jax import run_directory
-from at_jax.tables.paper import Figure
-from at_jax.tables.plan import RUNS, Cell
+from at_jax.tables.paper import PaperResult
+from at_jax.tables.plan import RUNS, RunSpec
+from at_jax.tables.registry import Row, Table
 from at_jax.tables.runner import failure_of
-from at_jax.tables.studies import Row, Table
+from at_jax.training import run_files
+from at_jax.training.config import flatten
 
-_OF_A_SEED = (
-    "seed",
-    "test_error",
-    "best_test_error",
-    "epochs",
-    "commit",
-    "finished",
-    "versions",
-    "device",
-    "wall_seconds",
-    "trained_together",
-)
+__all__ = ["found_seeds", "summarize"]
+
+# Entries of result.json that are copied for every seed.
+_RESULT_KEYS = (
+    "seed", "test_error", "best_test_error", "epochs", "commit", "finished", "versions", "device",
+    "wall_seconds", "trained_together",
+)  # fmt: skip
 
 
-def summarise(
+def summarize(
     table: Table,
     rows: Sequence[Row],
-    cells: Sequence[Cell],
+    specs: Sequence[RunSpec],
     common: ml_collections.ConfigDict,
     *,
     changes: Sequence[str] = (),
@@ -39,67 +35,62 @@ def summarise(
     """Read the finished runs of a table.
 
     Args:
-      table: of studies.py.
-      rows: those to report.
-      cells: the runs there should be; what is missing or failed is named.
-      common: the config that all share.
-      changes: what was asked for beside the table's own config.
-      label: what to call the data; empty for the name in the config.
+      table: from the registry.
+      rows: rows to report.
+      specs: all runs of the rows; those that are missing or failed are listed.
+      common: config that all rows share.
+      changes: values of ``--set``.
+      label: name of the data set; empty for the name in the config.
 
     Returns:
-      JSON: ``title``, ``data``, ``measured_on`` ("test" or "validation"), ``epochs``,
-      ``drop_epochs``, ``batch_size``, ``paper_epochs``, ``changes``, ``rows`` and ``teachers``. A row
-      has its names, ``paper`` (error and status, or null), ``seeds`` (a dict a finished run),
-      ``median``, ``mean``, ``lowest``, ``highest`` (null where nothing is finished), ``failed`` and
-      ``missing`` seeds.
+      JSON with ``title``, ``data``, ``measured_on`` ("test" or "validation"), ``epochs``,
+      ``drop_epochs``, ``batch_size``, ``paper_epochs``, ``changes``, ``rows`` and ``teachers``. A row has
+      its names, ``paper`` (error and status, or null), ``seeds`` (an object for each finished run),
+      ``median``, ``mean``, ``lowest``, ``highest`` (null if no run is finished), ``failed`` and
+      ``missing`` (seeds). Errors are in percent.
     """
+    data = common.data
+    teachers = {spec.teacher_workdir for spec in specs}
     return {
         "title": table.title,
-        "data": label
-        or common.data.name
-        or pathlib.Path(common.data.data_dir).name
-        or common.data.source,
-        "measured_on": "validation" if common.data.validation_examples else "test",
+        "data": label or data.name or pathlib.Path(data.data_dir).name or data.source,
+        "measured_on": "validation" if data.validation_examples else "test",
         "epochs": common.epochs,
         "drop_epochs": list(common.optimizer.drop_epochs),
         "batch_size": common.batch_size,
         "paper_epochs": table.paper_epochs,
         "changes": list(changes),
-        "rows": [_row(row, [c for c in cells if _is_of(c, row)]) for row in rows],
+        "rows": [
+            _row(
+                row, [spec for spec in specs if spec.row is not None and spec.row.name == row.name]
+            )
+            for row in rows
+        ],
         "teachers": [
-            _teacher(cell, table.teachers.get(cell.config.student)) for cell in _teachers(cells)
+            _teacher(spec, table.teachers.get(spec.config.student))
+            for spec in specs
+            if spec.workdir in teachers
         ],
     }
 
 
-def _is_of(cell: Cell, row: Row) -> bool:
-    return cell.row is not None and cell.row.name == row.name
+def found_seeds(table: Table, out: pathlib.Path) -> int:
+    """Number of seeds, counted from 0, of which a folder holds a run of at least one row."""
+    seeds = [
+        int(path.parent.name.removeprefix("seed")) + 1
+        for row in table.rows
+        for path in (out / RUNS / row.name).glob(f"seed*/{run_files.CONFIG}")
+    ]
+    return max(seeds, default=0)
 
 
-def _teachers(cells: Sequence[Cell]) -> list[Cell]:
-    needed = {cell.needs for cell in cells}
-    return [cell for cell in cells if cell.workdir in needed]
-
-
-def _paper(figure: Figure | None) -> dict[str, Any] | None:
-    return figure._asdict() if figure else None
-
-
-def _seed(cell: Cell) -> dict[str, Any]:
-    result = run_directory.read_result(cell.workdir)
-    lines = run_directory.read_metrics(cell.workdir)
-    return {key: result.get(key) for key in _OF_A_SEED} | {
-        "errors": [line["test_error"] for line in lines]
-    }
-
-
-def _row(row: Row, cells: Sequence[Cell]) -> dict[str, Any]:
-    done = [cell for cell in cells if run_directory.read_result(cell.workdir)]
-    # Read once: another shard may be trying it again.
-    failures = {cell.seed: failure_of(cell.workdir) for cell in cells if cell not in done}
-    failed = {seed: failure for seed, failure in failures.items() if failure}
-    seeds = [_seed(cell) for cell in done]
-    errors = [seed["test_error"] for seed in seeds]
+def _row(row: Row, specs: Sequence[RunSpec]) -> dict[str, Any]:
+    finished = [_seed(spec, result) for spec in specs if (result := _result(spec))]
+    seeds = {seed["seed"] for seed in finished}
+    # Read once: another process may be training the run again.
+    failures = {spec.seed: failure_of(spec.workdir) for spec in specs if spec.seed not in seeds}
+    errors = [seed["test_error"] for seed in finished]
+    config = flatten(specs[0].config.to_dict()) if specs else {}
     return {
         "name": row.name,
         "pair": row.pair,
@@ -107,33 +98,39 @@ def _row(row: Row, cells: Sequence[Cell]) -> dict[str, Any]:
         "teacher": row.teacher,
         "method": row.method,
         "label": row.label,
-        # As they were trained: --set overrides what a row says.
-        "changes": {key: cells[0].value(key) for key in row.changes if cells},
+        # The values of the runs: --set overrides the changes of a row.
+        "changes": {key: config[key] for key in row.changes if specs},
         "paper": _paper(row.paper),
-        "seeds": seeds,
+        "seeds": finished,
         "median": statistics.median(errors) if errors else None,
         "mean": statistics.fmean(errors) if errors else None,
         "lowest": min(errors, default=None),
         "highest": max(errors, default=None),
-        "failed": [{"seed": seed, "reason": f["reason"]} for seed, f in failed.items()],
-        "missing": [seed for seed in failures if seed not in failed],
+        "failed": [{"seed": s, "reason": f["reason"]} for s, f in failures.items() if f],
+        "missing": [seed for seed, failure in failures.items() if not failure],
     }
 
 
-def _teacher(cell: Cell, figure: Figure | None) -> dict[str, Any]:
+def _teacher(spec: RunSpec, paper: PaperResult | None) -> dict[str, Any]:
+    result = _result(spec)
     return {
-        "name": cell.name,
-        "teacher": cell.config.student,
-        "paper": _paper(figure),
-        "run": _seed(cell) if run_directory.read_result(cell.workdir) else None,
+        "name": spec.name,
+        "teacher": spec.config.student,
+        "paper": _paper(paper),
+        "run": _seed(spec, result) if result else None,
     }
 
 
-def found_seeds(table: Table, out: pathlib.Path) -> int:
-    """How many seeds a folder of runs holds at least one row of, counted from 0."""
-    seeds = [
-        int(path.parent.name.removeprefix("seed")) + 1
-        for row in table.rows
-        for path in (out / RUNS / row.name).glob(f"seed*/{run_directory.CONFIG}")
-    ]
-    return max(seeds, default=0)
+def _result(spec: RunSpec) -> dict[str, Any] | None:
+    return run_files.read_result(spec.workdir)
+
+
+def _seed(spec: RunSpec, result: dict[str, Any]) -> dict[str, Any]:
+    lines = run_files.read_metrics(spec.workdir)
+    return {key: result.get(key) for key in _RESULT_KEYS} | {
+        "errors": [line["test_error"] for line in lines]
+    }
+
+
+def _paper(result: PaperResult | None) -> dict[str, Any] | None:
+    return result._asdict() if result else None

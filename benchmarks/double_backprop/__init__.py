@@ -1,1 +1,1 @@
-"""What training on input gradients costs: ``python -m benchmarks.double_backprop``."""
+"""Cost of training on input gradients: ``python -m benchmarks.double_backprop``."""

@@ -1,6 +1,6 @@
-"""The PyTorch half: the same training step, written as one writes it there, over weights of Flax.
+"""The same training step in idiomatic PyTorch, on the weights of Flax.
 
-Losses are those of :mod:`at_jax.objective`, written anew. For PyTorch 2.13.
+The losses of :mod:`at_jax.objective` are implemented independently. Written for PyTorch 2.13.
 """
 
 import dataclasses
@@ -14,26 +14,34 @@ import torch
 from flax import traverse_util
 from torch.nn import functional
 
+from at_jax.errors import UserError
 from benchmarks.double_backprop.pytorch_networks import Network
+
+__all__ = ["LAYOUTS", "Program", "has_row", "program"]
 
 _FORMATS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
 LAYOUTS = tuple(_FORMATS)
-# Axes by the number of them: biases, matrices, kernels.
+# Permutation of the axes, by rank: biases, matrices, kernels.
 _TO_TORCH = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
 _TO_FLAX = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}
 _TEMPERATURE, _ALPHA = 4.0, 0.9
-# Parts of a row: those that compare with a teacher, and those on the input gradient J.
+# Terms with a teacher, and terms on the input gradient J.
 _WITH_TEACHER = {"kd", "at", "gradient_at"}
 _ON_J = {"min_l2", "flip_symmetry", "gradient_at"}
 
 
-def _forward(net: Network, images: torch.Tensor, labels: torch.Tensor, on_j: bool, **options):
-    """One pass: logits, taps, the sum of the cross-entropies, and J or None."""
-    if on_j:
+def has_row(row: str) -> bool:
+    """Whether a row is implemented here: a method without a mode, of known terms."""
+    return set(row.split("+")) <= {"none"} | _WITH_TEACHER | _ON_J
+
+
+def _forward(net: Network, images: torch.Tensor, labels: torch.Tensor, with_j: bool, **options):
+    """Compute logits, taps, the sum of the cross-entropies, and J or None in one forward pass."""
+    if with_j:
         images = images.detach().requires_grad_()
     logits, taps = net(images)
     summed = functional.cross_entropy(logits, labels, reduction="sum")
-    j = torch.autograd.grad(summed, images, **options)[0] if on_j else None
+    j = torch.autograd.grad(summed, images, **options)[0] if with_j else None
     return logits, taps, summed, j
 
 
@@ -56,7 +64,7 @@ def _attention(taps_s: list[torch.Tensor], taps_t: list[torch.Tensor]) -> torch.
 
 
 def _half_norm(j: torch.Tensor) -> torch.Tensor:
-    # vector_norm's gradient at zero is zero, not NaN.
+    # The gradient of vector_norm at zero is zero, not NaN.
     return torch.linalg.vector_norm(j, dim=(1, 2, 3)).mean() / 2
 
 
@@ -68,11 +76,11 @@ def _loss(
     images: torch.Tensor,
     labels: torch.Tensor,
 ) -> torch.Tensor:
-    """The loss of a batch. One forward pass of the student gives its logits, taps and J."""
+    """Loss of a batch. One forward pass of the student gives its logits, taps and J."""
     if teacher is not None:
-        on_j = "gradient_at" in parts
-        with torch.set_grad_enabled(on_j):
-            logits_t, taps_t, _, j_t = _forward(teacher, images, labels, on_j)
+        with_j = "gradient_at" in parts
+        with torch.set_grad_enabled(with_j):
+            logits_t, taps_t, _, j_t = _forward(teacher, images, labels, with_j)
         logits_t, taps_t = logits_t.detach(), [tap.detach() for tap in taps_t]
     logits_s, taps_s, summed, j_s = _forward(
         student, images, labels, bool(parts & _ON_J), create_graph=True
@@ -81,11 +89,11 @@ def _loss(
     if "kd" in parts:
         loss = _distillation(logits_s, logits_t, loss)
     if "at" in parts:
-        loss = loss + weights["attention"] * _attention(taps_s, taps_t)
+        loss = loss + weights["at"] * _attention(taps_s, taps_t)
     if "gradient_at" in parts:
         loss = loss + weights["gradient_at"] * _half_norm(j_s - j_t)
     if "flip_symmetry" in parts:
-        again = dataclasses.replace(student, moves=False)
+        again = dataclasses.replace(student, updates_statistics=False)
         *_, j_flipped = _forward(again, images.flip(3), labels, True, create_graph=True)
         loss = loss + weights["flip_symmetry"] * _half_norm(j_s - j_flipped.flip(3))
     if "min_l2" in parts:
@@ -94,7 +102,13 @@ def _loss(
 
 
 class Program:
-    """Training steps on one batch; ``program(steps)`` runs and times them.
+    """Training step on one batch. ``program(steps)`` runs and times steps.
+
+    Args:
+      loss: computes the loss.
+      parameters: of the student, by name.
+      compiled: compile loss and gradient; the update is not compiled.
+      **sgd: options of ``torch.optim.SGD``.
 
     Attributes:
       loss: of the first step, before any update.
@@ -103,7 +117,7 @@ class Program:
     def __init__(self, loss, parameters, compiled, **sgd):
         def differentiate():
             value = loss()
-            # Of the parameters alone: otherwise the gradient by the images is computed too.
+            # Without inputs=, the gradient with respect to the images would be computed too.
             value.backward(inputs=list(parameters.values()))
             return value.detach()
 
@@ -111,18 +125,18 @@ class Program:
         self._optimizer = torch.optim.SGD(parameters.values(), fused=True, **sgd)
         self._differentiate = differentiate
         if compiled:
-            # Without this option a row on J raises "torch.compile with aot_autograd does not currently
-            # support double backward". With it, and the last backward pass inside what is compiled,
+            # Without this option a row on J raises an error: torch.compile with aot_autograd does not
+            # support double backward. With it, and with the last backward pass in the compiled function,
             # both derivatives are traced into one graph and every row runs.
             torch._dynamo.config.trace_autograd_ops = True
-            # Isolated: programs share this code, and only 8 variants of one code are kept.
+            # Programs share this code object, of which only 8 variants are kept: isolate them.
             self._differentiate = torch.compile(
                 differentiate, fullgraph=True, isolate_recompiles=True
             )
         self.loss = self._differentiate().item()
 
     def __call__(self, steps: int) -> float:
-        """Seconds for so many steps."""
+        """Run some steps and return their time, in seconds."""
         self._wait()
         began = time.perf_counter()
         for _ in range(steps):
@@ -133,7 +147,7 @@ class Program:
         return time.perf_counter() - began
 
     def gradients(self) -> dict[str, np.ndarray]:
-        """Those of the latest step, in the layout of Flax; before any call those of the first."""
+        """Gradients of the latest step, or of the first before any call, in the layout of Flax."""
         return {
             name: tensor.grad.permute(_TO_FLAX[tensor.ndim]).cpu().numpy()
             for name, tensor in self._parameters.items()
@@ -145,7 +159,7 @@ class Program:
 
 
 def _network(name: str, variables: Any, train: bool, layout: str, dtype: str, device: str):
-    """A network over copies of Flax variables: training changes them in place."""
+    """Build a network on copies of Flax variables, which training changes in place."""
     tensors = {}
     for collection in ("params", "batch_stats"):
         flat = traverse_util.flatten_dict(variables.get(collection, {}), sep="/")
@@ -163,9 +177,9 @@ def program(
     *,
     row: str,
     student: str,
-    teacher: str | None,
+    teacher: str,
     student_variables: Mapping[str, Any],
-    teacher_variables: Mapping[str, Any] | None,
+    teacher_variables: Mapping[str, Any],
     images: np.ndarray,
     labels: np.ndarray,
     weights: Mapping[str, float],
@@ -175,28 +189,35 @@ def program(
     compiled: bool = False,
     **sgd: float,
 ) -> Program:
-    """The training step of a row. Building it runs the first step without its update.
+    """Build the training step of a row, and run its first step without the update.
 
     Args:
-      row: ``"none"``, or parts joined by ``"+"``: kd, at, min_l2, flip_symmetry, gradient_at.
+      row: ``"none"``, or terms joined by ``"+"``: kd, at, min_l2, flip_symmetry, gradient_at.
       student: its name for ``at_jax.models.build``.
-      teacher: likewise; not read where no part needs one, nor are its variables.
+      teacher: likewise; ignored, like its variables, if no term needs a teacher.
       student_variables: ``{"params": ..., "batch_stats": ...}`` of Flax.
       teacher_variables: likewise.
-      images: normalised, ``(B, H, W, C)``.
+      images: normalized, ``(B, H, W, C)``.
       labels: ``(B,)``.
-      weights: the betas, by the names of ``Objective.weighted_terms``.
+      weights: beta of each of ``Objective.weighted_terms``.
       layout: of images and kernels in memory, one of ``LAYOUTS``.
       dtype: ``"float32"``, or ``"bfloat16"`` for autocast around the forward passes.
       device: ``"cpu"`` or ``"cuda"``.
-      compiled: whether losses and gradients go through ``torch.compile``; the update does not.
+      compiled: compile loss and gradient with ``torch.compile``; the update is not compiled.
       **sgd: ``lr``, ``momentum`` and ``weight_decay`` of ``torch.optim.SGD``.
+
+    Returns:
+      The program.
+
+    Raises:
+      UserError: if a term is not implemented here.
     """
+    if not has_row(row):
+        known = ", ".join(sorted(_WITH_TEACHER | _ON_J))
+        raise UserError(f"PyTorch rows are none or terms of {known} joined by '+', got {row!r}")
     parts = set(row.split("+")) - {"none"}
-    if unknown := parts - _ON_J - _WITH_TEACHER:
-        raise ValueError(f"PyTorch has no row {row!r}: leave out {', '.join(sorted(unknown))}")
     if device == "cuda":
-        # As XLA does unasked: search for the fastest algorithms, and multiply in TF32.
+        # The defaults of XLA: a search for the fastest algorithms, and TF32.
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")
     options = {"layout": layout, "dtype": dtype, "device": device}

@@ -1,6 +1,6 @@
-"""WRN, NIN and ResNet in PyTorch, over the weights of Flax.
+"""WRN, NIN and ResNet in PyTorch, on the weights of Flax.
 
-Tensors keep their names of Flax, ``"group1_block0/conv0/kernel"``, and are NCHW and OIHW here.
+Tensors have their names in Flax, such as ``"group1_block0/conv0/kernel"``; images are NCHW, kernels OIHW.
 """
 
 import dataclasses
@@ -10,58 +10,60 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch.nn import functional
 
+__all__ = ["Network"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A network in one mode, over a flat dictionary of weights and running statistics.
+    """A network in training or evaluation mode, on a flat dictionary of weights and running statistics.
 
     Attributes:
       name: as for ``at_jax.models.build``.
-      tensors: by their names in Flax.
-      train: normalise by the batch and not by the running statistics.
-      moves: whether a pass in train mode moves the running statistics.
-      bfloat16: whether the forward pass runs under autocast.
+      tensors: weights and running statistics, by their names in Flax.
+      train: normalize by batch statistics instead of running statistics.
+      updates_statistics: update the running statistics in training mode.
+      bfloat16: run the forward pass under autocast.
     """
 
     name: str
     tensors: Mapping[str, torch.Tensor]
     train: bool
-    moves: bool = True
+    updates_statistics: bool = True
     bfloat16: bool = False
 
     def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Logits (B, K) in float32, and the activations at the transfer points, in order."""
+        """Compute logits (B, K) in float32, and the activations at the transfer points, in order."""
         forward = {"wrn": _wide_resnet, "nin": _nin, "resnet": _resnet}[self.name.split("_")[0]]
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bfloat16):
             logits, taps = forward(self, images)
         return logits.float(), taps
 
     def has(self, name: str) -> bool:
-        """Whether there is a convolution of this name."""
+        """Whether the network has a convolution of this name."""
         return f"{name}/kernel" in self.tensors
 
     def blocks(self, prefix: str, conv: str) -> Iterator[str]:
-        """``"group1_block0"``, ``"group1_block1"`` ...: as many as there are weights for."""
+        """Names of the blocks that have weights: ``"group1_block0"``, ``"group1_block1"`` ..."""
         names = (f"{prefix}_block{block}" for block in itertools.count())
         return itertools.takewhile(lambda name: self.has(f"{name}/{conv}"), names)
 
     def conv(self, x: torch.Tensor, name: str, stride: int = 1) -> torch.Tensor:
-        """A convolution that pads half its kernel."""
+        """Apply a convolution, padded by half its kernel."""
         kernel = self.tensors[f"{name}/kernel"]
         bias = self.tensors.get(f"{name}/bias")
         return functional.conv2d(x, kernel, bias, stride, padding=kernel.shape[-1] // 2)
 
     def norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
-        """Batch normalisation."""
+        """Apply batch normalization."""
         scale, bias, mean, var = (
             self.tensors[f"{name}/{kind}"] for kind in ("scale", "bias", "mean", "var")
         )
-        if self.train and not self.moves:
+        if self.train and not self.updates_statistics:
             mean = var = None
         return functional.batch_norm(x, mean, var, scale, bias, training=self.train)
 
     def classify(self, x: torch.Tensor) -> torch.Tensor:
-        """Global average and a linear layer."""
+        """Apply global average pooling and a linear layer."""
         weights = (self.tensors[f"classifier/{kind}"] for kind in ("kernel", "bias"))
         return functional.linear(x.mean((2, 3)), *weights)
 
@@ -93,7 +95,7 @@ def _nin(net: Network, images: torch.Tensor):
         if stage == 1:
             x = functional.max_pool2d(x, 3, 2, 1)
         elif stage == 2:
-            x = functional.avg_pool2d(x, 3, 2, 1)  # zeros of the padding count: always divides by 9
+            x = functional.avg_pool2d(x, 3, 2, 1)  # the divisor is always 9, padding included
     return net.conv(x, "classifier").mean((2, 3)), taps
 
 
@@ -103,7 +105,7 @@ def _resnet(net: Network, images: torch.Tensor):
     for stage in ("stage1", "stage2", "stage3", "stage4"):
         for block in net.blocks(stage, "conv1"):
             stride = 2 if stage != "stage1" and block.endswith("block0") else 1
-            # A bottleneck (1x1, 3x3, 1x1) strides in its 3x3 convolution.
+            # In a bottleneck (1x1, 3x3, 1x1) the 3x3 convolution is strided.
             strides = (1, stride, 1) if net.has(f"{block}/conv3") else (stride, 1)
             y = x
             for number, step in enumerate(strides, start=1):

@@ -1,6 +1,6 @@
-"""The loss parity cases: the library's function beside NumPy's and PyTorch's values and gradients.
+"""Parity cases of the losses: the library's function, and values and gradients of NumPy and PyTorch.
 
-Shared by test_parity.py (float32) and check_float64.py (float64, in a process of its own).
+Shared by test_parity.py (float32) and check_float64.py (float64, in a separate process).
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ LOGITS = ("usual", "cold", "soft", "hard")
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One loss on one input; `expected` maps a source to (values (B,), gradient of their sum)."""
+    """One loss on one input; `expected` maps each source to (values (B,), gradient of their sum)."""
 
     name: str
     function: Callable  # (student, teacher) -> (B,)
@@ -31,22 +31,22 @@ class Case:
     expected: dict[str, tuple[np.ndarray, np.ndarray]]
 
     def deviations(self, dtype):
-        """Relative L2 distance from every source: {"torch gradient": 1e-7, ...}."""
+        """Relative L2 distance from each source: {"torch gradient": 1e-7, ...}."""
         student, teacher = (jnp.asarray(a.astype(dtype)) for a in (self.student, self.teacher))
         value, gradient = _value_and_gradient(self.function)(student, teacher)
-        # A half-precision or widened result would be another function.
+        # A result in another precision would make the comparison meaningless.
         assert value.dtype == gradient.dtype == dtype, (self.name, value.dtype, gradient.dtype)
         return {
-            f"{source} {what}": relative(result, wanted)
+            f"{source} {what}": relative(result, expected)
             for source, pair in self.expected.items()
-            for what, result, wanted in zip(
+            for what, result, expected in zip(
                 ("value", "gradient"), (value, gradient), pair, strict=True
             )
         }
 
 
 def _value_and_gradient(function):
-    """Per-example values and the gradient of their sum, compiled as one: half the time of two."""
+    """Per-example values and the gradient of their sum, as one program: half the compilation time."""
 
     def total(student, teacher):
         value = function(student, teacher)
@@ -59,15 +59,15 @@ def _value_and_gradient(function):
     return jax.jit(both)
 
 
-def relative(result, wanted):
-    """The L2 norm of the difference, as a share of the wanted array's norm."""
+def relative(result, expected):
+    """L2 norm of the difference, relative to the norm of the expected array."""
     result = np.asarray(result, np.float64)
-    assert result.shape == wanted.shape, (result.shape, wanted.shape)
-    return np.linalg.norm(result - wanted) / np.linalg.norm(wanted)
+    assert result.shape == expected.shape, (result.shape, expected.shape)
+    return np.linalg.norm(result - expected) / np.linalg.norm(expected)
 
 
 def load():
-    """Every case, from losses.npz and the NumPy reference."""
+    """Build all cases from losses.npz and the NumPy reference."""
     with np.load(FOLDER / "losses.npz") as file:
         arrays = dict(file)
     return [*_attention_cases(arrays), *_distillation_cases(arrays), *_numpy_cases(arrays)]
@@ -111,7 +111,7 @@ def _distillation_cases(arrays):
 
 
 def _numpy_cases(arrays):
-    """The terms whose formula is too short to need PyTorch's word."""
+    """Losses whose formula is short enough to be compared with NumPy only."""
     a_s, a_t = arrays["equal/student"], arrays["equal/teacher"]
     expected = (
         reference.activation_transfer(a_s, a_t),

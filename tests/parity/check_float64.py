@@ -1,4 +1,4 @@
-"""Every loss parity case in float64, to 1e-10: run by test_parity.py with JAX_ENABLE_X64=1."""
+"""Check all parity cases of the losses in float64 to 1e-10: run by test_parity.py with JAX_ENABLE_X64=1."""
 
 import jax
 
@@ -18,7 +18,7 @@ def main():
         for case in cases.load()
         for what, error in case.deviations(np.float64).items()
     }
-    # `not <=` rather than `>`: NaN is a failure too.
+    # `not <=` instead of `>`: NaN is a failure too.
     wrong = {name: error for name, error in errors.items() if not error <= TOLERANCE}
     assert not wrong, "\n".join(f"{name} is off by {error:.1e}" for name, error in wrong.items())
     print(f"{len(errors)} comparisons, largest deviation {max(errors.values()):.1e}")

@@ -1,4 +1,4 @@
-"""Gradients by the weights of terms on J, in float64: run by test_second_order.py with JAX_ENABLE_X64=1."""
+"""Check gradients of terms on J in float64. test_second_order.py runs it with JAX_ENABLE_X64=1."""
 
 import warnings
 
@@ -11,9 +11,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 import tiny
 from parity import second_order
 
-# Where jax works out a max pool's second derivative in reduced precision, it warns.
+# jax warns if it computes the second derivative of a max pool in reduced precision.
 warnings.simplefilter("error")
-# Float64 has no fast convolution on CPU: it pays to optimise the loops that stand in for it.
+# Float64 convolutions are plain loops on CPU: optimizing them saves more time than it costs.
 tiny.QUICK["xla_backend_optimization_level"] = 1
 FROM_TORCH, FROM_DIFFERENCE = 1e-10, 1e-6
 
@@ -30,7 +30,7 @@ def main():
                 f"{network} {name:21} {max(errors.values()):.1e} from torch, "
                 f"{difference:.1e} from the central difference"
             )
-            # `not <=` rather than `>`: NaN is a failure too.
+            # `not <=` instead of `>`: NaN is a failure too.
             leaves = [f"{leaf} by {e:.1e}" for leaf, e in errors.items() if not e <= FROM_TORCH]
             if leaves or not difference <= FROM_DIFFERENCE:
                 wrong.append(f"{network} {name}: {difference:.1e}; {', '.join(leaves)}")

@@ -1,4 +1,4 @@
-"""Scripts of this folder that are run by hand or by a test, never collected."""
+"""Scripts of this folder are run manually or by a test, not collected."""
 
 collect_ignore = [
     "make_fixture.py",

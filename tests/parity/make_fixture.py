@@ -1,10 +1,10 @@
-"""Write losses.npz and models.npz from PyTorch, in float64. Run by hand; the suite reads the files.
+"""Write losses.npz and models.npz with PyTorch in float64. Run manually; the suite reads the files.
 
     python3 -m venv /tmp/torchenv && /tmp/torchenv/bin/pip install torch==2.13.0 numpy
     /tmp/torchenv/bin/python tests/parity/make_fixture.py
 
-Arrays are NHWC in the files and NCHW here. The formulas are those of the authors' released code,
-kept per example (their reduction is the mean), and of the paper, written anew.
+Arrays are NHWC in the files and NCHW in this script. The formulas are those of the authors' released code,
+per example (the code takes the mean), and of the paper, reimplemented.
 """
 
 import itertools
@@ -29,17 +29,17 @@ LOGITS = {
 
 
 def separated(random, batch, height, width, channels):
-    """Random activations of both signs: away from zero, and no near ties between channels."""
+    """Random activations of both signs, away from zero and without near ties between channels."""
     order = random.random((batch, height, width, channels)).argsort(axis=-1)
     level = 0.2 + (order + 0.3 * random.random(order.shape)) / channels
-    # Without a factor per position every map would be nearly flat, and differences would cancel.
+    # Without a factor per position each map would be nearly constant, and differences would cancel.
     position = random.uniform(0.5, 2.0, (batch, height, width, 1))
     return level * position * random.choice([-1.0, 1.0], order.shape)
 
 
 def at(x, kind, p):
-    """The normalised, flattened attention map of x (B, C, H, W)."""
-    if (kind, p) == ("sum", 2):  # the released code, word for word in its arithmetic
+    """Normalized, flattened attention map of x (B, C, H, W)."""
+    if (kind, p) == ("sum", 2):  # the arithmetic of the released code
         return functional.normalize(x.pow(2).mean(1).view(x.size(0), -1))
     powers = x.abs().pow(p)
     pooled = {"sum": lambda: powers.sum(1), "max": lambda: powers.amax(1)}
@@ -55,7 +55,7 @@ def at_loss(x, y, kind, p, convention):
 
 
 def distillation(student, teacher, labels, temperature, alpha):
-    # batchmean over one example is that example's sum over classes.
+    # The reduction "batchmean" of one example is the sum over classes.
     soft = functional.kl_div(
         functional.log_softmax(student / temperature, dim=1),
         functional.softmax(teacher / temperature, dim=1),
@@ -90,7 +90,7 @@ def losses_fixture():
             name = f"{point}/{kind}/{p}/{convention}"
             arrays |= {f"{name}/value": value, f"{name}/gradient": gradient}
     for name, (batch, classes, temperature, alpha) in LOGITS.items():
-        # Flatter soft labels would cancel in float32: the test is of the formula, not of that.
+        # Flatter soft labels would cancel in float32, which is not what these cases test.
         scale = max(3, temperature / 2)
         student, teacher = scale * random.standard_normal((2, batch, classes))
         labels = random.integers(0, classes, batch)
@@ -112,14 +112,14 @@ def losses_fixture():
 
 
 class Network:
-    """Convolution and batch normalisation over a dictionary of weights."""
+    """Convolution and batch normalization with a dictionary of weights."""
 
     def __init__(self, weights, train=False):
         self.weights = {
             name: torch.from_numpy(value.astype(np.float64)) for name, value in weights.items()
         }
         self.train = train
-        self.margin = np.inf  # the smallest |input| any ReLU has seen
+        self.margin = np.inf  # the smallest |input| of any ReLU so far
 
     def conv(self, x, name, stride=1, padding=0):
         return functional.conv2d(x, self.weights[f"{name}.weight"], stride=stride, padding=padding)
@@ -129,7 +129,7 @@ class Network:
             self.weights[f"{name}.{kind}"]
             for kind in ("weight", "bias", "running_mean", "running_var")
         )
-        # In train mode this moves mean and var in place, by PyTorch's default momentum of 0.1.
+        # In training mode this updates mean and var in place, with PyTorch's default momentum of 0.1.
         return functional.batch_norm(x, mean, var, weight, bias, training=self.train)
 
     def relu(self, x):
@@ -191,7 +191,7 @@ def models_fixture():
         x = torch.from_numpy(images.astype(np.float64)).requires_grad_()
         logits, taps = wide_resnet(net, x.permute(0, 3, 1, 2))
         (gradient,) = torch.autograd.grad(logits, x, torch.from_numpy(cotangent).double())
-        # Nearer to a ReLU's kink, float32 could fall on its other side and the gradient jump.
+        # Closer to a ReLU's kink, float32 rounding could switch the ReLU and change the gradient.
         assert net.margin > 5e-5, f"choose another seed: {net.margin}"
         name = f"wrn_10_1/{mode}"
         arrays |= {f"{name}/{tap}": to_nhwc(value) for tap, value in taps.items()}
@@ -208,7 +208,7 @@ def models_fixture():
         x = torch.from_numpy(images.astype(np.float64)).permute(0, 3, 1, 2)
         logits, taps = resnet(net, x, depth)
         arrays[f"resnet_{depth}/logits"] = logits.numpy().astype(np.float32)
-        # Every channel counts in the map; a few channels show that their order is right.
+        # The map depends on every channel; the slice of a few channels tests their order.
         for tap, value in taps.items():
             arrays[f"resnet_{depth}/{tap}/map"] = value.pow(2).mean(1).numpy().astype(np.float32)
             arrays[f"resnet_{depth}/{tap}/slice"] = to_nhwc(value)[:1, :, :, :4]

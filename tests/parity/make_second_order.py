@@ -1,6 +1,6 @@
-"""Write second_order.npz: gradients, by the weights, of losses that hold input gradients. In float64.
+"""Write second_order.npz: gradients of losses that contain input gradients, in float64.
 
-    /tmp/torchenv/bin/python tests/parity/make_second_order.py    (made as make_fixture.py says)
+    /tmp/torchenv/bin/python tests/parity/make_second_order.py    (environment: see make_fixture.py)
 
 J is `autograd.grad(create_graph=True)`; the terms are those of section 3.2 of the paper.
 """
@@ -15,7 +15,7 @@ TERMS = ("gradient_at", "flip_symmetry", "min_l2")
 
 
 class Net(Network):
-    """With biases, and a max pool that knows its margin too."""
+    """Adds biases, and a max pool that records its margin."""
 
     def conv(self, x, name, stride=1, padding=0):
         x = super().conv(x, name, stride, padding)
@@ -26,13 +26,13 @@ class Net(Network):
         windows = functional.unfold(x.detach(), 3, padding=1, stride=2)  # pads by 0: x is positive
         windows = windows.unflatten(1, (x.shape[1], 9))
         first, second = windows.topk(2, dim=2).values.unbind(2)
-        # Zeros come from a ReLU that is off: whichever of them is the largest, nothing passes it.
+        # Ties of zeros come from inactive ReLUs: their gradient is zero whichever of them is chosen.
         self.margin = min(self.margin, (first - second)[first > 0].min().item())
         return functional.max_pool2d(x, 3, 2, 1)
 
 
 def nin(net, x):
-    """NIN: taps are the last ReLU of a stage."""
+    """NIN; the taps are the last ReLU of each stage."""
     taps = {}
     for stage, (layers, size) in enumerate(((3, 5), (3, 5), (2, 3)), start=1):
         for index in range(layers):
@@ -47,7 +47,7 @@ def nin(net, x):
 
 
 def input_gradient(forward, net, images, labels, create_graph=False):
-    """J (B, C, H, W), logits and taps. Of the sum: the rows of J do not shrink with the batch."""
+    """J (B, C, H, W), logits and taps. The sum is differentiated: J does not depend on the batch size."""
     images = images.detach().requires_grad_()
     logits, taps = forward(net, images)
     total = functional.cross_entropy(logits, labels, reduction="sum")
@@ -60,7 +60,7 @@ def half_norm(x, squared):
 
 
 def losses(forward, student, teacher, images, labels, beta):
-    """name: (loss, its parts), every part weighted and a mean over the batch."""
+    """Name of the loss to its parts, each a weighted mean over the batch."""
     j_t, logits_t, taps_t = input_gradient(forward, teacher, images, labels)
     j, logits, taps = input_gradient(forward, student, images, labels, create_graph=True)
     mirrored = images.flip(3)
@@ -69,7 +69,7 @@ def losses(forward, student, teacher, images, labels, beta):
     soft = distillation(logits, logits_t.detach(), labels, 4.0, 0.9).mean()
     hard = functional.cross_entropy(logits, labels)
     attention = sum(at_loss(taps[p], taps_t[p].detach(), "sum", 2, "code").mean() for p in taps)
-    # J is of the cross-entropy, also where the loss is distillation.
+    # J is the gradient of the cross-entropy, also where the loss is distillation.
     parts = {
         f"{form}/{name}": [first, beta * half_norm(difference, form == "squared").mean()]
         for form, first in (("plain", soft), ("squared", hard))
@@ -80,7 +80,7 @@ def losses(forward, student, teacher, images, labels, beta):
 
 
 def study(forward, shapes, gain, seed, beta):
-    """The arrays of one network. The student's batch norm is in training mode, the teacher's not."""
+    """Arrays of one network. The student is in training mode, the teacher in evaluation mode."""
     random = np.random.default_rng(seed)
     images = random.standard_normal((2, 12, 12, 3)).astype(np.float32)
     labels = random.integers(0, 10, 2)
@@ -97,7 +97,7 @@ def study(forward, shapes, gain, seed, beta):
         print(
             f"{name:24} shares {np.round(shares, 2)}, smallest leaf {norms.min() / _norm(whole):.0e}"
         )
-        # Too small a part would hide, too small a leaf would be all rounding.
+        # A smaller part would have no effect on the test, a smaller leaf would be mostly rounding.
         assert min(shares) > 0.03 and norms.min() > 1e-3 * _norm(whole)
         arrays[f"{name}/loss"] = np.float64(sum(parts).item())
         arrays[f"{name}/norms"] = norms
@@ -105,7 +105,7 @@ def study(forward, shapes, gain, seed, beta):
             [networks.sketch(key, leaf) for key, leaf in whole.items()]
         )
     margin = min(student.margin, teacher.margin)
-    # Nearer to a kink, float32 could fall on its other side and J jump.
+    # Closer to a kink, float32 rounding could switch it and change J.
     assert margin > 2e-5, f"choose another seed: {margin}"
     return arrays
 
@@ -119,7 +119,7 @@ def _norm(gradient):
     return np.sqrt(sum(np.sum(leaf**2) for leaf in gradient.values()))
 
 
-# Forward, shapes, gain of the weights, seed, and the beta of every term: none outweighs another by far.
+# Forward pass, shapes, gain of the weights, seed, and the beta of the terms: none of them dominates.
 STUDIES = {
     "wrn_10_1": (wide_resnet, networks.wide_resnet_shapes(10), 1, 18, 10.0),
     "nin_thin": (nin, networks.nin_shapes(10), 2, 84, 30.0),

@@ -1,14 +1,14 @@
-"""Shapes of the reference networks and weights made from their names alone.
+"""Shapes of the reference networks, and weights that are functions of their names.
 
-PyTorch (make_fixture.py) and the tests both build the weights here, so the fixture need not hold
-them. NumPy only; names and layouts are PyTorch's (OIHW), for the ResNets torchvision's.
+PyTorch (make_fixture.py) and the tests build the same weights here, so the fixture does not store them.
+NumPy only. Names and layouts are PyTorch's (OIHW), for the ResNets torchvision's.
 """
 
 import zlib
 
 import numpy as np
 
-# Blocks per stage, and whether a block is a bottleneck.
+# Blocks per stage; True for bottleneck blocks.
 RESNETS = {
     18: ((2, 2, 2, 2), False),
     34: ((3, 4, 6, 3), False),
@@ -23,7 +23,7 @@ def _norm(name, channels):
 
 
 def wide_resnet_shapes(classes):
-    """WRN-10-1: one block a group, widths 16, 32, 64."""
+    """WRN-10-1: one block per group, widths 16, 32, 64."""
     shapes = {"conv0.weight": (16, 3, 3, 3)}
     for group, (before, width) in enumerate(((16, 16), (16, 32), (32, 64)), start=1):
         block = f"group{group}.block0"
@@ -61,7 +61,7 @@ def resnet_shapes(depth, classes):
 
 
 def nin_shapes(classes):
-    """The thin NIN without batch normalisation, by the names of at_jax/models/nin.py."""
+    """The thin NIN without batch normalization, with the names of at_jax/models/nin.py."""
     shapes, before = {}, 3
     for stage, (widths, size) in enumerate(
         (((96, 80, 48), 5), ((96, 96, 96), 5), ((96, 96), 3)), start=1
@@ -75,10 +75,10 @@ def nin_shapes(classes):
 
 
 def generated(shapes, prefix="", gain=1):
-    """One float32 array a name, random but a function of the name (RandomState is frozen).
+    """One float32 array per name, random but a function of the name (RandomState is frozen).
 
-    Another prefix is another set of weights. Half of He's variance is gain 1: the sums of residual
-    blocks then stay of order one through the depth, and no bias is too small to be seen in the logits.
+    A different prefix gives different weights. Gain 1 is half of He's variance: the sums of residual
+    blocks then stay of order one at any depth, and every bias has an effect on the logits.
     """
     return {name: _generate(prefix + name, shape, gain) for name, shape in shapes.items()}
 
@@ -95,12 +95,12 @@ def _generate(name, shape, gain):
 
 
 def trained(shapes):
-    """The names that a gradient has leaves for, in order: all but the running statistics."""
+    """Names of the trained arrays, in order: all but the running statistics."""
     return [name for name in shapes if ".running_" not in name]
 
 
 def place(name, dimensions):
-    """Where a Flax module keeps a weight: ("params", ..., "kernel") or ("batch_stats", ..., "mean")."""
+    """Path in Flax's variables: ("params", ..., "kernel") or ("batch_stats", ..., "mean")."""
     *path, leaf = name.replace(".block0.", "_block0.").split(".")
     path = [{"convdim": "shortcut", "fc": "classifier"}.get(part, part) for part in path]
     if leaf.startswith("running_"):
@@ -111,7 +111,7 @@ def place(name, dimensions):
 
 
 def to_flax(state_dict):
-    """The reference's names and layouts -> the module's variables."""
+    """Convert PyTorch's names and layouts to the variables of the module."""
     variables = {"params": {}, "batch_stats": {}}
     for name, value in state_dict.items():
         *path, leaf = place(name, value.ndim)
@@ -124,7 +124,7 @@ def to_flax(state_dict):
 
 
 def from_flax(params, shapes):
-    """The way back, for what is trained."""
+    """Convert parameters of the module to PyTorch's names and layouts."""
     values = {}
     for name in trained(shapes):
         _, *path = place(name, len(shapes[name]))
@@ -137,10 +137,10 @@ def from_flax(params, shapes):
 
 
 def sketch(name, leaf, count=12):
-    """What the fixture keeps of a leaf of a gradient: inner products with fixed random directions.
+    """Inner products of a gradient's leaf with fixed random directions, which the fixture stores.
 
-    Those of a difference of norm d are draws of N(0, d^2): their root mean square is an estimate of
-    d, and no entry of the leaf is left out.
+    Those of a difference of norm d are distributed as N(0, d^2): their root mean square estimates d, and
+    every entry of the leaf contributes.
     """
     random = np.random.RandomState(zlib.crc32(f"sketch {name}".encode()))
     return random.standard_normal((count, leaf.size)) @ np.ravel(leaf).astype(np.float64)

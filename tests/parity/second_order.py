@@ -1,6 +1,6 @@
-"""Losses that hold input gradients: the library's gradient beside PyTorch's and beside differences.
+"""Losses that contain input gradients: the library's gradient against PyTorch's and against differences.
 
-Shared by test_second_order.py (float32) and check_second_order.py (float64, a process of its own).
+Shared by test_second_order.py (float32) and check_second_order.py (float64, in a separate process).
 """
 
 import dataclasses
@@ -17,9 +17,9 @@ from parity import cases, networks
 
 from at_jax import models
 from at_jax.objective import Objective
-from at_jax.terms import Attention, Distillation, InputGradient
+from at_jax.terms import AttentionTransfer, Distillation, FlipSymmetry, GradientTransfer, MinL2
 
-TERMS = ("gradient_at", "flip_symmetry", "min_l2")
+TERMS = {term.name: term for term in (GradientTransfer, FlipSymmetry, MinL2)}
 CASES = [*(f"{form}/{term}" for form in ("plain", "squared") for term in TERMS), "plain/together"]
 # Module: shapes of the reference, gain of its weights, transfer points.
 NETWORKS = {
@@ -30,7 +30,7 @@ NETWORKS = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Study:
-    """One network as student and, with other weights, as teacher; what PyTorch found, by case."""
+    """One network as student and, with other weights, as teacher; PyTorch's results by case."""
 
     module: nn.Module
     shapes: dict
@@ -44,34 +44,33 @@ class Study:
     @functools.cache  # noqa: B019
     def _compiled(self, form):
         """Loss and gradient of (params, weights): one program for all cases of a form."""
-        terms = dict.fromkeys(TERMS, InputGradient(squared=form == "squared"))
-        if form == "plain":  # Beside other terms, so that "together" needs no program of its own.
-            terms["attention"] = Attention()
-            terms["distillation"] = Distillation(temperature=4.0, alpha=0.9)
+        terms = [term(squared=form == "squared") for term in TERMS.values()]
+        if form == "plain":  # With the other terms of "together": one program serves all cases.
+            terms += [AttentionTransfer(), Distillation(temperature=4.0, alpha=0.9)]
         points = tuple((point, point) for point in self.points)
-        objective = Objective(self.module, self.module, points, **terms)
+        objective = Objective(self.module, self.module, tuple(terms), points)
+        collections = {"batch_stats": self.student["batch_stats"]}
 
         def loss(params, weights):
-            statistics = self.student["batch_stats"]
             return objective(
-                {"student": params}, statistics, self.teacher, self.images, self.labels, weights
+                {"student": params}, collections, self.teacher, self.images, self.labels, weights
             )[0]
 
         return tiny.jit(jax.value_and_grad(loss))
 
     def loss_and_gradient(self, name, params):
         form, term = name.split("/")
-        present = ("gradient_at", "attention") if term == "together" else (term,)
+        present = ("gradient_at", "at") if term == "together" else (term,)
         beta = self.stored["beta"]
-        weights = dict.fromkeys((*TERMS, "attention"), 0.0) | dict.fromkeys(present, beta)
+        weights = dict.fromkeys((*TERMS, "at"), 0.0) | dict.fromkeys(present, beta)
         weights = {key: jnp.asarray(value, self.images.dtype) for key, value in weights.items()}
         return self._compiled(form)(params, weights)
 
     def deviations(self, name):
-        """From PyTorch's loss and from each leaf of its gradient, as shares of their norms."""
+        """Relative distance from PyTorch's loss and from each leaf of its gradient."""
         loss, gradient = self.loss_and_gradient(name, self.student["params"])
-        wanted = self.stored[f"{name}/loss"]
-        errors = {"loss": abs(float(loss) - wanted) / wanted}
+        expected = self.stored[f"{name}/loss"]
+        errors = {"loss": abs(float(loss) - expected) / expected}
         leaves = networks.from_flax(gradient, self.shapes)
         norms, sketches = (self.stored[f"{name}/{key}"] for key in ("norms", "sketches"))
         for (key, leaf), norm, sketch in zip(leaves.items(), norms, sketches, strict=True):
@@ -81,15 +80,15 @@ class Study:
         return errors
 
     def from_central_difference(self, name, step=1e-7):
-        """How far the derivative in one direction of norm 1 is from the gradient's word, as a share.
+        """Relative difference of the derivative in one direction of norm 1 from the gradient's.
 
-        J jumps where a ReLU switches, so the step stays far below the fixture's margin (design 4.17).
+        J is discontinuous where a ReLU switches, so the step is far below the fixture's margin.
         """
         params = self.student["params"]
         gradient = traverse_util.flatten_dict(self.loss_and_gradient(name, params)[1])
         random = np.random.default_rng(0)
-        # Half along the gradient, or rounding would drown the derivative; half random, for an error
-        # across it. Divided by the norm of the leaf, each leaf adds as much to the derivative.
+        # Half along the gradient, so that the derivative exceeds rounding errors; half random, to detect
+        # an error orthogonal to it. Division by the norm of the leaf gives each leaf the same influence.
         direction = {
             key: (_unit(leaf) + _unit(random.standard_normal(leaf.shape))) / np.linalg.norm(leaf)
             for key, leaf in gradient.items()

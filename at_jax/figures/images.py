@@ -1,0 +1,145 @@
+"""Images that are drawn: of a data set, or the user's photographs of any size."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from at_jax import data
+from at_jax.data import decoding
+from at_jax.errors import UserError
+from at_jax.training import datasets, run_files
+from at_jax.training.settings import DataSettings
+
+__all__ = ["UNKNOWN", "Images", "choose", "dataset_of", "from_files", "from_split"]
+
+UNKNOWN = -1
+_MIN_SIDE = 192  # pixels of a photograph in a figure, where the network takes fewer
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Images:
+    """Images in the form that networks take and in the form that is drawn.
+
+    Attributes:
+      pixels: uint8 ``(B, H, W, C)``, for networks.
+      shown: uint8 ``(h, w, 3)`` each, the same crop in the resolution that is drawn.
+      labels: int ``(B,)``, true classes, or `UNKNOWN`.
+    """
+
+    pixels: np.ndarray
+    shown: tuple[np.ndarray, ...]
+    labels: np.ndarray
+
+
+def dataset_of(workdir: str | pathlib.Path) -> data.Dataset:
+    """Load the data set of a run; images are decoded when they are taken.
+
+    Raises:
+      UserError: if it cannot be loaded, or was passed as an argument.
+    """
+    workdir = pathlib.Path(workdir).expanduser()
+    if "dataset" in run_files.read_arguments(workdir):
+        raise UserError(
+            f"the run in {workdir} was trained on a data set passed as an argument: pass --images"
+        )
+    stored = run_files.read_config(workdir)["data"]
+    values: dict[str, Any] = {
+        key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()
+    }
+    return datasets.load_dataset(DataSettings(**{**values, "memory_limit_mb": 0}))
+
+
+def from_split(split: data.Split, indices: np.ndarray) -> Images:
+    """Images of a split, at `indices` (n,)."""
+    pixels, labels = split.take(np.asarray(indices))
+    return Images(pixels, tuple(_rgb(image) for image in pixels), labels)
+
+
+def from_files(
+    paths: Sequence[str], image_shape: tuple[int, int, int], class_names: Sequence[str] = ()
+) -> Images:
+    """Read photographs of any size: shorter side resized, then cropped at the center.
+
+    The orientation tag of a photograph is applied. Its true class is known if its directory has the
+    name of a class, as in ``test/cat/1.jpg``.
+
+    Args:
+      paths: image files.
+      image_shape: (H, W, C) of the network.
+      class_names: K names; empty if unknown.
+
+    Raises:
+      UserError: if a file is missing or is no image.
+    """
+    height, width, channels = image_shape
+    pixels, shown, labels = [], [], []
+    for path in map(pathlib.Path, paths):
+        photograph = _open(path)
+        seen = _crop(photograph, height, width).convert("L" if channels == 1 else "RGB")
+        pixels.append(decoding.as_array(seen))
+        scale = max(1, _MIN_SIDE // max(height, width))
+        shown.append(_rgb(decoding.as_array(_crop(photograph, height * scale, width * scale))))
+        directory = path.resolve().parent.name
+        labels.append(list(class_names).index(directory) if directory in class_names else UNKNOWN)
+    return Images(np.stack(pixels), tuple(shown), np.array(labels))
+
+
+def choose(labels: np.ndarray, count: int, wrong: np.ndarray | None = None) -> np.ndarray:
+    """Choose images to draw: classes in turn; the last quarter are mistakes.
+
+    Args:
+      labels: ``(N,)``, classes.
+      count: number of images; fewer if there are fewer.
+      wrong: ``(N,)`` bool, images that the student misclassifies; None to ignore mistakes.
+
+    Returns:
+      Distinct indices, at most `count`.
+
+    >>> choose(np.array([0, 0, 1, 1, 2]), 4).tolist()
+    [0, 2, 4, 1]
+    >>> choose(np.array([0, 0, 1, 1, 2]), 4, wrong=np.arange(5) == 3).tolist()
+    [0, 2, 4, 3]
+    """
+    seen: dict[int, int] = {}
+    rank = np.empty(len(labels), np.int64)  # number of earlier images of the same class
+    for place, label in enumerate(labels):
+        rank[place] = seen[label] = seen.get(label, -1) + 1
+    in_turn = np.lexsort((labels, rank))
+    if wrong is None or not wrong.any():
+        return in_turn[:count]
+    mistakes = [i for i in in_turn if wrong[i]][: max(1, count // 4)]
+    right = [i for i in in_turn if i not in mistakes][: count - len(mistakes)]
+    return np.array([*right, *mistakes])
+
+
+def _open(path: pathlib.Path) -> Any:
+    """A PIL image, upright."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as file:
+            return ImageOps.exif_transpose(file).convert("RGB")
+    except FileNotFoundError as error:
+        raise UserError(
+            f"--images: there is no file {str(path)!r}: give paths of image files"
+        ) from error
+    except (OSError, Image.DecompressionBombError) as error:
+        raise UserError(
+            f"--images: {str(path)!r} cannot be read as an image ({error}): give JPEG or PNG files"
+        ) from error
+
+
+def _crop(image: Any, height: int, width: int) -> Any:
+    """The center of a PIL image, resized to (height, width)."""
+    from PIL import Image, ImageOps
+
+    if height == width:
+        return decoding.to_square(image, height)
+    return ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
+
+
+def _rgb(image: np.ndarray) -> np.ndarray:
+    return np.broadcast_to(image, (*image.shape[:2], 3))

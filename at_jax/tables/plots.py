@@ -1,0 +1,143 @@
+"""Figures of a table: errors.png (the error of every seed) and curves.png (the error over the epochs)."""
+
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from at_jax import terms
+from at_jax.errors import UserError
+from at_jax.figures import style
+from at_jax.tables.paper import VERIFIED
+from at_jax.training.console import log
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["draw"]
+
+# Colors for rows of the same method, which differ in their maps, for example.
+_VARIANT_COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#A89800")
+# A row of numbers in table.json.
+_Row = Mapping[str, Any]
+
+
+def draw(summary: Mapping[str, Any], out: pathlib.Path) -> list[pathlib.Path]:
+    """Draw the finished runs.
+
+    Args:
+      summary: result of :func:`at_jax.tables.summary.summarize`.
+      out: folder of the table.
+
+    Returns:
+      Paths of errors.png and curves.png; empty if no run is finished or matplotlib is not installed.
+    """
+    rows = [row for row in summary["rows"] if row["seeds"]]
+    if not rows:
+        return []
+    paths = [out / "errors.png", out / "curves.png"]
+    try:
+        with style.context():
+            _draw_errors(summary, rows, paths[0])
+            _draw_curves(summary, rows, paths[1])
+    except UserError as error:
+        log(f"No figures: {error}")
+        return []
+    return paths
+
+
+def _colors(rows: Sequence[_Row]) -> list[str]:
+    """Color of each row of a pair: that of its method, unless several rows have the same method."""
+    methods = [row["method"] for row in rows]
+    variants = iter(_VARIANT_COLORS)
+    return [
+        terms.color(method) if methods.count(method) == 1 else next(variants) for method in methods
+    ]
+
+
+def _by_pair(rows: Sequence[_Row]) -> dict[str, list[_Row]]:
+    pairs: dict[str, list[_Row]] = {}
+    for row in rows:
+        pairs.setdefault(row["pair"], []).append(row)
+    return pairs
+
+
+def _setting(summary: Mapping[str, Any]) -> str:
+    return f"{summary['data']}, {summary['epochs']} epochs"
+
+
+def _draw_errors(summary: Mapping[str, Any], rows: Sequence[_Row], path: pathlib.Path) -> None:
+    """Draw one line for each row: its seeds and their median, and the paper's result next to them."""
+    pairs = _by_pair(rows)
+    has_paper = any(row["paper"] for row in rows)
+    lines = len(rows) + len(pairs)  # each pair has a line for its name
+    widths = {"columns": 2, "width_ratios": (5, 2)} if has_paper else {"columns": 1}
+    figure, axes = style.figure(7.6, 1.3 + 0.3 * lines, sharey=True, **widths)
+    measured, paper = axes[0, 0], axes[0, -1]
+    labels: list[str] = []
+    for pair, members in pairs.items():
+        labels.append(pair)
+        for row, color in zip(members, _colors(members), strict=True):
+            _draw_seeds(measured, row, len(labels), color)
+            if row["paper"]:
+                face = color if row["paper"]["status"] == VERIFIED else "white"
+                paper.scatter(
+                    row["paper"]["error"], len(labels), s=34, marker="D", fc=face, ec=color
+                )
+            labels.append(row["label"])
+    measured.set_yticks(range(lines), labels)
+    measured.tick_params(axis="y", length=0)
+    measured.set_ylim(lines - 0.4, -0.6)
+    for tick, text in zip(measured.get_yticklabels(), labels, strict=True):
+        tick.set_fontweight("bold" if text in pairs else "normal")
+    measured.set_title(f"measured here: {_setting(summary)}", loc="left")
+    measured.set_xlabel(f"{summary['measured_on']} error, percent (dots: seeds, bars: median)")
+    _draw_grid(measured)
+    if has_paper:
+        after = f", {summary['paper_epochs']} epochs" if summary["paper_epochs"] else ""
+        paper.set_title(f"paper{after}", loc="left")
+        paper.set_xlabel("percent, median of 5\n(hollow: unverified)")
+        paper.tick_params(axis="y", length=0, labelleft=False)
+        paper.margins(x=0.2)
+        _draw_grid(paper)
+    style.save(figure, path)
+
+
+def _draw_seeds(axes: "Axes", row: _Row, line: int, color: str) -> None:
+    values = [seed["test_error"] for seed in row["seeds"]]
+    # Spread over the line, so that equal errors do not hide one another.
+    spread = np.linspace(-0.16, 0.16, len(values)) if len(values) > 1 else np.zeros(1)
+    axes.scatter(values, line + spread, s=22, color=color, alpha=0.75, lw=0)
+    axes.vlines(row["median"], line - 0.36, line + 0.36, color=color, lw=3)
+
+
+def _draw_grid(axes: "Axes") -> None:
+    axes.grid(axis="x", color="#dddddd", lw=0.6)
+    axes.set_axisbelow(True)
+
+
+def _draw_curves(summary: Mapping[str, Any], rows: Sequence[_Row], path: pathlib.Path) -> None:
+    """Draw one panel for each pair, with the median and the range of the seeds of each row."""
+    pairs = _by_pair(rows)
+    columns = min(2, len(pairs))
+    lines = math.ceil(len(pairs) / columns)
+    figure, axes = style.figure(4.2 * columns + 0.6, 3.2 * lines + 0.4, lines, columns)
+    for panel in axes.flat[len(pairs) :]:
+        panel.set_axis_off()
+    for panel, (pair, members) in zip(axes.flat, pairs.items(), strict=False):
+        for row, color in zip(members, _colors(members), strict=True):
+            errors = np.array([seed["errors"] for seed in row["seeds"]])  # (seeds, epochs)
+            epochs = np.arange(1, errors.shape[1] + 1)
+            label = f"{row['label']} ({len(errors)} seed{'s'[: len(errors) > 1]})"
+            panel.plot(epochs, np.median(errors, axis=0), color=color, lw=1.6, label=label,
+                       marker="o" if len(epochs) < 15 else "", markersize=3)  # fmt: skip
+            panel.fill_between(epochs, errors.min(0), errors.max(0), color=color, alpha=0.18, lw=0)
+        panel.set_title(f"{pair}, {_setting(summary)}", loc="left", fontsize=9)
+        panel.set_xlabel("epoch (line: median, band: lowest to highest seed)")
+        panel.set_ylabel(f"{summary['measured_on']} error, percent")
+        panel.grid(color="#e4e4e4", lw=0.6)
+        panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.legend(fontsize=8)
+    style.save(figure, path)

@@ -1,0 +1,203 @@
+"""The tables and their rows. ``TABLES`` is the registry."""
+
+import contextlib
+import dataclasses
+import difflib
+import fnmatch
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import ml_collections
+
+from at_jax import terms
+from at_jax.errors import UserError, listed
+from at_jax.tables.paper import ACTIVATION, GRADIENT, MAPPINGS, PaperResult
+
+__all__ = ["TABLES", "Row", "Table", "choose_rows"]
+
+# Decay of beta where attention transfer is combined with distillation. The paper decays it and does not
+# give the schedule. On held-out images constant, linear and cosine differed by at most 0.2 points at
+# beta 100 and 6 epochs (results/cifar10_activation/validation.md); none was tried at 200 epochs.
+_DECAY = {"transfer.decay": "cosine"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row of a table, trained once per seed.
+
+    Attributes:
+      student: name of the network.
+      teacher: name of the network; set for every row, also where the method needs no teacher.
+      method: as in a config.
+      changes: other config keys (dotted) that the row sets, and their values.
+      variant: distinguishes rows of the same method in their names; may be empty.
+      label: name of the method in the table.
+      paper: the result in the paper; None if it reports none.
+    """
+
+    student: str
+    teacher: str
+    method: str
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    variant: str = ""
+    label: str = ""
+    paper: PaperResult | None = None
+
+    @property
+    def name(self) -> str:
+        """Name for ``--rows`` and for folders.
+
+        >>> Row("wrn_16_1", "wrn_16_2", "at", variant="sum4").name
+        'wrn_16_1-wrn_16_2-at-sum4'
+        >>> Row("wrn_16_1", "wrn_16_2", "none").name
+        'wrn_16_1-none'
+        """
+        teacher = [self.teacher] if terms.needs_teacher(self.method) else []
+        return "-".join([self.student, *teacher, self.method, *filter(None, [self.variant])])
+
+    @property
+    def pair(self) -> str:
+        """Student and teacher, for headings: ``"wrn_16_1 <- wrn_16_2"``."""
+        return f"{self.student} <- {self.teacher}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table: its rows and the config that they share.
+
+    Attributes:
+      title: one line.
+      config: function that returns a new config, before the changes of a row. It raises UserError where
+        the folder ``configs/`` is missing.
+      rows: in the order of the table. Rows of the same name (a student trained on labels only, listed
+        with two teachers) are one run.
+      teachers: name of a teacher to its result in the paper.
+      paper_epochs: number of epochs in the paper; 0 if the paper has no such table or does not state it.
+    """
+
+    title: str
+    config: Callable[[], ml_collections.ConfigDict]
+    rows: tuple[Row, ...]
+    teachers: Mapping[str, PaperResult] = dataclasses.field(default_factory=dict)
+    paper_epochs: int = 0
+
+
+def choose_rows(table: Table, patterns: Sequence[str]) -> tuple[Row, ...]:
+    """Select rows by shell patterns of their names; all rows if there are no patterns.
+
+    Raises:
+      UserError: for a pattern that matches no row.
+    """
+    names = list(dict.fromkeys(row.name for row in table.rows))
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            close = difflib.get_close_matches(pattern, names, n=1)
+            fix = f"did you mean {close[0]}?" if close else "--list prints all rows"
+            raise UserError(
+                f"--rows must match rows of the table ({listed(names)}), got {pattern!r}: {fix}"
+            )
+    chosen = [
+        row
+        for row in table.rows
+        if not patterns or any(fnmatch.fnmatchcase(row.name, pattern) for pattern in patterns)
+    ]
+    # A student trained on labels only is listed with several teachers: keep those of other chosen rows.
+    wanted = {row.pair for row in chosen if terms.needs_teacher(row.method)}
+    pairs: dict[str, set[str]] = {}
+    for row in chosen:
+        pairs.setdefault(row.name, set()).add(row.pair)
+    return tuple(row for row in chosen if row.pair in wanted or not pairs[row.name] & wanted)
+
+
+@contextlib.contextmanager
+def _configs_of_repository() -> Iterator[None]:
+    """Turn a failed import of ``configs`` into a UserError: an installed wheel lacks that folder."""
+    try:
+        yield
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != "configs":
+            raise
+        raise UserError(
+            "tables need the folder configs/ of the repository, which cannot be imported here "
+            f"({error}): run this in the top-level folder of the repository"
+        ) from error
+
+
+def _cifar10_config() -> ml_collections.ConfigDict:
+    with _configs_of_repository():
+        from configs import cifar10
+    return cifar10.get_config()
+
+
+def _cifar10_gradient_config() -> ml_collections.ConfigDict:
+    with _configs_of_repository():
+        from configs import cifar10_gradient
+    return cifar10_gradient.get_config()
+
+
+def _digits_config() -> ml_collections.ConfigDict:
+    with _configs_of_repository():
+        from configs import digits
+    return digits.get_config()
+
+
+def _activation() -> Table:
+    rows = []
+    for (student, teacher), results in ACTIVATION.items():
+        for method in ("none", "at", "f_actt", "kd", "at+kd"):
+            changes = _DECAY if method == "at+kd" else {}
+            rows.append(Row(student, teacher, method, changes, label=method, paper=results[method]))
+    return Table(
+        "Activation-based attention transfer (table 1 of arXiv:1612.03928)",
+        _cifar10_config,
+        tuple(rows),
+        {teacher: results["teacher"] for (_, teacher), results in ACTIVATION.items()},
+        paper_epochs=200,
+    )
+
+
+def _mappings() -> Table:
+    student, teacher = pair = ("wrn_16_1", "wrn_16_2")
+    results = ACTIVATION[pair]
+    rows = [Row(student, teacher, "none", label="none", paper=results["none"])]
+    for (kind, p), result in MAPPINGS.items():
+        changes = {"at.kind": kind, "at.p": p}
+        variant, label = f"{kind}{p:g}", f"at, F_{kind}^{p:g}"
+        rows.append(Row(student, teacher, "at", changes, variant, label, result))
+    return Table(
+        "Mappings from activations to attention (table 2 of arXiv:1612.03928)",
+        _cifar10_config,
+        tuple(rows),
+        {teacher: results["teacher"]},
+        paper_epochs=200,
+    )
+
+
+def _gradient() -> Table:
+    return Table(
+        "Gradient-based attention transfer (table 3 of arXiv:1612.03928)",
+        _cifar10_gradient_config,
+        tuple(
+            Row("nin_thin", "nin_wide", method, label=method, paper=result)
+            for method, result in GRADIENT.items()
+        ),
+    )
+
+
+def _digits() -> Table:
+    return Table(
+        "Handwritten digits, 200 labels",
+        _digits_config,
+        tuple(
+            Row("wrn_10_1", "wrn_16_2", method, label=method)
+            for method in ("none", "at", "kd", "at+kd")
+        ),
+    )
+
+
+TABLES: dict[str, Callable[[], Table]] = {
+    "cifar10_activation": _activation,
+    "cifar10_mappings": _mappings,
+    "cifar10_gradient": _gradient,
+    "digits": _digits,
+}

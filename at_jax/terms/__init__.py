@@ -1,0 +1,125 @@
+"""The loss terms. ``TERMS`` is the registry: methods, config sections, labels and rules come from it."""
+
+from at_jax.errors import UserError, listed
+from at_jax.terms.activations import ActivationTransfer, AttentionTransfer
+from at_jax.terms.base import Batch, Term, changes_forward_pass
+from at_jax.terms.input_gradients import (
+    FlipSymmetry,
+    GradientTransfer,
+    JacobianMatching,
+    MapGradientTransfer,
+    MinL2,
+    SobolevTraining,
+)
+from at_jax.terms.labels import Distillation
+from at_jax.terms.view import View
+
+__all__ = [
+    "TERMS",
+    "ActivationTransfer",
+    "AttentionTransfer",
+    "Batch",
+    "Distillation",
+    "FlipSymmetry",
+    "GradientTransfer",
+    "JacobianMatching",
+    "MapGradientTransfer",
+    "MinL2",
+    "SobolevTraining",
+    "Term",
+    "View",
+    "changes_forward_pass",
+    "color",
+    "needs_teacher",
+    "parts",
+    "title",
+]
+
+# The order in which methods are listed and terms are added up. A new term: its class, and a line here.
+TERMS: dict[str, type[Term]] = {
+    term.name: term
+    for term in (
+        Distillation,
+        AttentionTransfer,
+        ActivationTransfer,
+        GradientTransfer,
+        FlipSymmetry,
+        MinL2,
+        JacobianMatching,
+        SobolevTraining,
+        MapGradientTransfer,
+    )
+}
+
+_NONE_TITLE, _NONE_COLOR = "labels only", "#767676"
+
+
+def parts(method: str) -> tuple[str, ...]:
+    """Split a method into the names of its terms.
+
+    Args:
+      method: ``"none"``, or names of terms joined by ``+``, in any order.
+
+    Returns:
+      Names in ``TERMS``, in its order.
+
+    Raises:
+      UserError: for an unknown term, or one named twice.
+
+    >>> parts("at+kd"), parts("none")
+    (('kd', 'at'), ())
+    """
+    names = () if method == "none" else tuple(method.split("+"))
+    if len(set(names)) < len(names):
+        raise UserError(f"method must name each term once, got {method!r}: for example at+kd")
+    if unknown := [name for name in names if name not in TERMS]:
+        raise UserError(
+            f"method must be none, one of {', '.join(TERMS)}, or several joined by '+' as in at+kd, got "
+            f"{method!r}: replace {listed(map(repr, unknown))}"
+        )
+    return tuple(name for name in TERMS if name in names)
+
+
+def needs_teacher(method: str) -> bool:
+    """Whether any term of a method compares the student with a teacher.
+
+    >>> needs_teacher("flip_symmetry+kd"), needs_teacher("flip_symmetry")
+    (True, False)
+    """
+    return any(TERMS[name].needs_teacher for name in parts(method))
+
+
+def title(method: str) -> str:
+    """Name of a method in figures and tables. A user-defined term goes by its own name.
+
+    >>> title("none"), title("kd+at")
+    ('labels only', 'attention transfer + distillation')
+    """
+    names = _for_display(method)
+    return " + ".join(TERMS[n].title if n in TERMS else n for n in names) or _NONE_TITLE
+
+
+def color(method: str) -> str:
+    """Color of a method in every figure, ``"#RRGGBB"``; the order of its parts does not matter.
+
+    >>> color("at"), color("kd+at") == color("at+kd")
+    ('#D55E00', True)
+    """
+    names = _for_display(method)
+    if not names:
+        return _NONE_COLOR
+    term = TERMS.get(names[0], Term)
+    return term.color if len(names) == 1 else term.color_with_kd
+
+
+def _for_display(method: str) -> list[str]:
+    """Names of the terms in the order of TERMS; those that replace the cross-entropy come last."""
+    names = [] if method == "none" else method.split("+")
+    order = list(TERMS)
+    return sorted(
+        names,
+        key=lambda name: (
+            TERMS.get(name, Term).beta is None,
+            order.index(name) if name in TERMS else len(order),
+        ),
+    )

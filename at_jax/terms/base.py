@@ -1,0 +1,166 @@
+"""Interface of a loss term, and the batch that it is computed from."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import flax.linen as nn
+import jax
+
+from at_jax import options
+from at_jax.errors import UserError, listed
+from at_jax.terms.view import View
+
+__all__ = ["Batch", "Term", "View", "changes_forward_pass", "check_terms"]
+
+# Names that are not free: of the student's parameters, and of the metric of the labels.
+_RESERVED = ("student", "cross_entropy")
+
+
+class Batch(NamedTuple):
+    """What a term is computed from.
+
+    Attributes:
+      images: normalized, ``(B, H, W, C)``.
+      labels: ``(B,)``.
+      keys: PRNG keys ``(B,)``, a function of (seed, step, position in the global batch), the same for
+        student and teacher; None outside of a training step.
+      student: the student's forward pass, in training mode.
+      teacher: the frozen teacher's, in evaluation mode; None without a teacher.
+      points: pairs (student point, teacher point) whose taps are compared.
+      student_at: applies the student to other images; the statistics of that pass are discarded.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    keys: jax.Array | None
+    student: View
+    teacher: View  # None without a teacher; terms that set needs_teacher always have one
+    points: tuple[tuple[str, str], ...]
+    student_at: Callable[[jax.Array], View]
+
+
+@dataclasses.dataclass(frozen=True)
+class Term:
+    """One term of the training loss. Subclass it to add a loss.
+
+    A subclass is a frozen dataclass. Its fields are its options, made by :func:`at_jax.options.option`
+    where they have a rule. A term in ``at_jax.terms.TERMS`` also has a config section of its name with
+    these fields, ``beta`` and ``begin_epoch``.
+
+    Attributes:
+      name: in a method (``at+kd``), of the config section, and of the term's parameters.
+      title: in figures and tables, such as "attention transfer".
+      color: in figures, ``"#RRGGBB"``.
+      color_with_kd: in figures, when combined with other terms.
+      metric: name in metrics, ``loss/<metric>``; ``name`` unless set.
+      beta: default weight; None for a term that replaces the cross-entropy.
+      needs_teacher: whether ``batch.teacher`` is read.
+      needs_equal_classes: whether student and teacher must have the same classes.
+      compares_taps: kind of tap that is compared at the transfer points, ``"activation"`` or None.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    color: ClassVar[str] = "#6B3E26"
+    color_with_kd: ClassVar[str] = "#6B3E26"
+    metric: ClassVar[str]
+    beta: ClassVar[float | None] = 1.0
+    needs_teacher: ClassVar[bool] = True
+    needs_equal_classes: ClassVar[bool] = False
+    compares_taps: ClassVar[str | None] = None
+
+    def __init_subclass__(cls, *, abstract: bool = False, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if abstract:  # a base class of terms with common options
+            return
+        if not getattr(cls, "name", ""):
+            raise UserError(
+                f"term {cls.__name__} has no name: set the class attribute name, as in name = 'kd'"
+            )
+        cls.title = getattr(cls, "title", cls.name)
+        # From the class itself: a subclass with a name of its own has a metric of its own.
+        if "metric" not in vars(cls) and "name" in vars(cls):
+            cls.metric = cls.name
+
+    def __post_init__(self) -> None:
+        options.check(self, self.name)
+
+    def values(self, batch: Batch, params: Any) -> jax.Array:
+        """Compute the term of every example, unweighted.
+
+        Args:
+          batch: images, labels and forward passes.
+          params: parameters of :meth:`module`; None without one.
+
+        Returns:
+          ``(B,)``.
+        """
+        raise NotImplementedError
+
+    def module(
+        self,
+        points: tuple[tuple[str, str], ...],
+        taps_s: Mapping[str, Any],
+        taps_t: Mapping[str, Any],
+    ) -> nn.Module | None:
+        """Trainable parameters of the term's own, such as an adapter; None for none.
+
+        Args:
+          points: pairs (student point, teacher point).
+          taps_s: student's taps, or their shapes.
+          taps_t: teacher's taps, or their shapes.
+
+        Returns:
+          A linen module that is initialized on the student's taps. Its parameters are trained with the
+          student's and passed to :meth:`values`.
+        """
+        del points, taps_s, taps_t
+        return None
+
+    def forward_inputs(self, teacher: View) -> dict[str, Any]:
+        """Keyword arguments for the student's ``apply``, in training and in evaluation.
+
+        Args:
+          teacher: the teacher's forward pass over the same images.
+
+        Returns:
+          Keyword arguments, such as attention copied from the teacher.
+        """
+        del teacher
+        return {}
+
+
+def changes_forward_pass(terms: Iterable[Term]) -> bool:
+    """Whether any term passes the student inputs from its teacher."""
+    return any(type(term).forward_inputs is not Term.forward_inputs for term in terms)
+
+
+def check_terms(terms: Sequence[Term], *, has_teacher: bool, has_points: bool) -> None:
+    """Raise unless terms can be added up to one loss.
+
+    Raises:
+      UserError: naming the terms that lack something, or that exclude one another.
+    """
+    comparing = [term.name for term in terms if term.compares_taps]
+    needing = [term.name for term in terms if term.needs_teacher or term.compares_taps]
+    if needing and not has_teacher:
+        raise UserError(
+            f"{listed(needing)} need a teacher, got None: pass teacher=, a linen module"
+        )
+    if comparing and not has_points:
+        raise UserError(
+            f"{listed(comparing)} need transfer points, got none: pass points=, pairs "
+            "(student point, teacher point)"
+        )
+    for what in ("name", "metric"):
+        names = [getattr(term, what) for term in terms]
+        if len({*names, *_RESERVED}) < len(names) + len(_RESERVED):
+            raise UserError(
+                f"terms must have different {what}s, and none of {listed(_RESERVED)}, got "
+                f"{listed(names)}: rename one"
+            )
+    if len(replacing := [term.name for term in terms if term.beta is None]) > 1:
+        raise UserError(
+            f"one term can replace the cross-entropy, got {listed(replacing)}: pass one of them"
+        )

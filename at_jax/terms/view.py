@@ -1,0 +1,189 @@
+"""A network's forward pass over a batch, and its gradients with respect to the images."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from at_jax import intermediates, losses
+from at_jax.errors import UserError
+
+__all__ = ["PerExample", "View", "view_network"]
+
+# (logits (B, K)) -> (B,), or (logits, taps) -> (B,).
+PerExample = Callable[..., jax.Array]
+
+
+class View:
+    """One network's forward pass over a batch.
+
+    The pass is linearized once, with respect to the images. Every input gradient is a transposition of
+    that linear map, so that any number of them shares one forward pass.
+
+    Args:
+      forward: images to ``((logits, taps), mutated)``, where ``mutated`` is not differentiated.
+      images: normalized, ``(B, H, W, C)``.
+      labels: ``(B,)``.
+      frozen: stop gradients of everything this view returns (a teacher).
+
+    Attributes:
+      logits: ``(B, K)``.
+      taps: transfer point to activation, ``{"group1": (B, H, W, C), ...}``.
+      mutated: collections that the pass has changed.
+    """
+
+    def __init__(
+        self,
+        forward: Callable[[jax.Array], tuple[tuple[jax.Array, Mapping[str, jax.Array]], Any]],
+        images: jax.Array,
+        labels: jax.Array,
+        *,
+        frozen: bool = False,
+    ):
+        self._forward = forward
+        outputs, self._linear, self.mutated = jax.linearize(forward, images, has_aux=True)
+        self._outputs = jax.lax.stop_gradient(outputs) if frozen else outputs
+        self.logits, self.taps = self._outputs
+        self._images, self._labels, self._frozen = images, labels, frozen
+        # Function to gradient; the functions are kept, so that no id is used twice.
+        self._gradients: dict[int, tuple[PerExample | None, jax.Array]] = {}
+        self._tempered: dict[float, PerExample] = {}
+
+    def at(self, images: jax.Array) -> "View":
+        """Apply the network to other images; the same images give this view."""
+        if images is self._images:
+            return self
+        return View(self._forward, images, self._labels, frozen=self._frozen)
+
+    @functools.cached_property
+    def cross_entropy(self) -> jax.Array:
+        """Cross-entropy with the labels, ``(B,)``."""
+        return losses.cross_entropy(self.logits, self._labels)
+
+    def tempered_cross_entropy(self, temperature: float) -> PerExample | None:
+        """T * CE(z / T) as a function of the logits; None, for the cross-entropy itself, at T = 1.
+
+        The same temperature gives the same function, so that terms share its input gradient.
+        """
+        if temperature == 1:
+            return None
+
+        def tempered(logits: jax.Array) -> jax.Array:
+            return temperature * losses.cross_entropy(logits / temperature, self._labels)
+
+        return self._tempered.setdefault(temperature, tempered)
+
+    def gradient(self, of: PerExample | None = None) -> jax.Array:
+        """Gradient of the sum of ``of`` over examples with respect to the images.
+
+        Layers after the last one that ``of`` reads are not differentiated.
+
+        Args:
+          of: a function of the logits ``(B, K)``, or of the logits and the taps, that returns ``(B,)``;
+            parameters with a default are left alone. None stands for the cross-entropy. Gradients of one
+            function object are computed once.
+
+        Returns:
+          ``(B, H, W, C)``.
+
+        Raises:
+          UserError: if ``of`` does not return one number an example.
+        """
+        if id(of) not in self._gradients:
+            self._gradients[id(of)] = of, self._transpose(of)
+        return self._gradients[id(of)][1]
+
+    def _transpose(self, of: PerExample | None) -> jax.Array:
+        if of is None:
+            of = functools.partial(losses.cross_entropy, labels=self._labels)
+        positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        # A parameter with a default is not meant for the taps: it binds a loop variable, for example.
+        required = [
+            parameter
+            for parameter in inspect.signature(of).parameters.values()
+            if parameter.kind in positional and parameter.default is inspect.Parameter.empty
+        ]
+        takes_taps = len(required) > 1
+
+        def total(outputs):
+            logits, taps = outputs
+            values = of(logits, taps) if takes_taps else of(logits)
+            if jnp.shape(values) != self._images.shape[:1]:
+                raise UserError(
+                    f"View.gradient: the function must return one number an example, shape "
+                    f"{self._images.shape[:1]}, got {jnp.shape(values)}: do not take the mean in it"
+                )
+            return jnp.sum(values)
+
+        used = _used_inputs(total, self._outputs)
+        if not used:
+            return jnp.zeros_like(self._images)
+        cotangents = jax.tree.leaves(jax.grad(total)(self._outputs))
+
+        # Outputs without a cotangent are left out, not given zeros: the transposition then skips the
+        # layers that lead to them alone.
+        def linear(images):
+            outputs = jax.tree.leaves(self._linear(images))
+            return [outputs[i] for i in used]
+
+        pull_back = jax.linear_transpose(linear, self._images)
+        (gradient,) = pull_back([cotangents[i] for i in used])
+        return jax.lax.stop_gradient(gradient) if self._frozen else gradient
+
+
+def _used_inputs(function: Callable[[Any], jax.Array], argument: Any) -> list[int]:
+    """The leaves of the argument, by index, that the function reads."""
+    jaxpr = jax.make_jaxpr(function)(argument).jaxpr
+    read = [variable for equation in jaxpr.eqns for variable in equation.invars]
+    return [
+        index
+        for index, variable in enumerate(jaxpr.invars)
+        if any(variable is other for other in read)
+    ]
+
+
+def view_network(
+    module: nn.Module,
+    variables: Mapping[str, Any],
+    images: jax.Array,
+    labels: jax.Array,
+    *,
+    paths: Sequence[str] = (),
+    mutable: Sequence[str] = (),
+    keys: jax.Array | None = None,
+    frozen: bool = False,
+    **kwargs: Any,
+) -> View:
+    """Apply a network.
+
+    Args:
+      module: the network.
+      variables: its variables.
+      images: normalized, ``(B, H, W, C)``.
+      labels: ``(B,)``.
+      paths: submodules whose output is captured as a transfer point.
+      mutable: collections that the module may change.
+      keys: PRNG keys ``(B,)``; the one of the first example gives the module's random numbers.
+      frozen: as for :class:`View`.
+      **kwargs: for ``module.apply``: ``train``, ...
+    """
+
+    def forward(images):
+        logits, taps, mutated = intermediates.forward(
+            module, variables, images, paths=paths, mutable=mutable, rngs=_rngs(keys), **kwargs
+        )
+        return (logits, taps), mutated
+
+    return View(forward, images, labels, frozen=frozen)
+
+
+def _rngs(keys: jax.Array | None) -> dict[str, jax.Array] | None:
+    if keys is None:
+        return None
+    key = jax.random.fold_in(keys[0], 1)
+    # Flax draws streams of other names from "params".
+    return {"params": key, "dropout": jax.random.fold_in(key, 1)}

@@ -1,0 +1,202 @@
+"""Components passed by the user in place of those of the config, and their record in config.json."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import flax.linen as nn
+import jax
+
+from at_jax import data
+from at_jax.errors import UserError, listed
+from at_jax.terms import TERMS, Term, parts
+from at_jax.training import modules
+from at_jax.training.optimizers import OptimizerFactory
+from at_jax.training.settings import Settings, TermSettings
+
+__all__ = ["Arguments", "Callback", "check_recorded", "chosen_terms"]
+
+
+class Callback(Protocol):
+    """An observer of a run, such as a logger for a tracking service."""
+
+    def on_epoch(self, metrics: Mapping[str, Any]) -> None:
+        """Receive the metrics of an epoch: a line of metrics.jsonl."""
+
+    def on_end(self, result: Mapping[str, Any]) -> None:
+        """Receive the result of the run: the content of result.json."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Arguments:
+    """Components passed by the user; None where the config decides.
+
+    Attributes:
+      student: a linen module.
+      teacher: a linen module and its variables.
+      dataset: for student and teacher.
+      optimizer: from the learning-rate schedule to an optax transformation; for student and teacher.
+      augment: ``augment(key, image) -> image`` for one example before normalization; for both.
+      terms: of the loss, in place of those of the method; a mapping gives their weights.
+      callbacks: observers of the student's run.
+      module: an instance, or ``"package:name"``: the user-defined module of a run that is opened again.
+    """
+
+    student: nn.Module | None = None
+    teacher: tuple[nn.Module, Any] | None = None
+    dataset: data.Dataset | None = None
+    optimizer: OptimizerFactory | None = None
+    augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+    terms: Sequence[Term] | Mapping[Term, float] | None = None
+    callbacks: Sequence[Callback] = ()
+    module: nn.Module | str | None = None
+
+    def __post_init__(self) -> None:
+        if self.student is not None:
+            modules.check_is_module(self.student, "student")
+        if self.teacher is not None:
+            if not isinstance(self.teacher, tuple | list) or len(self.teacher) != 2:
+                raise UserError(
+                    f"teacher must be a pair (module, variables), got {type(self.teacher).__name__}: "
+                    "at_jax.checkpoint.load returns such a pair"
+                )
+            modules.check_is_module(self.teacher[0], "teacher")
+        if self.dataset is not None and not isinstance(self.dataset, data.Dataset):
+            raise UserError(
+                f"dataset must be an at_jax.data.Dataset, got {type(self.dataset).__name__}: build it with "
+                "at_jax.data.from_arrays or from_source"
+            )
+        for name in ("optimizer", "augment"):
+            if (value := getattr(self, name)) is not None and not callable(value):
+                raise UserError(
+                    f"{name} must be a function, got {type(value).__name__}: "
+                    + {
+                        "optimizer": "pass lambda rate: optax.adamw(rate)",
+                        "augment": "pass augment(key, image) -> image",
+                    }[name]
+                )
+        for term in self.terms or ():
+            if not isinstance(term, Term):
+                got = term.__name__ if isinstance(term, type) else type(term).__name__
+                raise UserError(
+                    f"terms must be instances of at_jax.terms.Term, got {got}: pass a sequence such as "
+                    "(MyTerm(),), or a mapping {MyTerm(): weight}"
+                )
+        for callback in self.callbacks:
+            for method in ("on_epoch", "on_end"):
+                if not callable(getattr(callback, method, None)):
+                    raise UserError(
+                        f"callback {type(callback).__name__} has no method {method}: define "
+                        "on_epoch(metrics) and on_end(result)"
+                    )
+
+    def with_student(self, student: nn.Module) -> "Arguments":
+        """The same arguments, with a student."""
+        return dataclasses.replace(self, student=student)
+
+    def for_teacher(self) -> "Arguments":
+        """Arguments that also apply to a teacher that is trained in the run."""
+        return Arguments(dataset=self.dataset, optimizer=self.optimizer, augment=self.augment)
+
+    def record(self) -> dict[str, Any]:
+        """Describe what was passed, for config.json."""
+        described: dict[str, Any] = {}
+        if self.student is not None:
+            described["student"] = modules.record(self.student)
+        if self.teacher is not None:
+            described["teacher"] = modules.record(self.teacher[0])
+        if self.dataset is not None:
+            described["dataset"] = {
+                "name": self.dataset.name,
+                "fingerprint": self.dataset.fingerprint(),
+            }
+        for name in ("optimizer", "augment"):
+            if (value := getattr(self, name)) is not None:
+                described[name] = modules.qualified_name(value)
+        if self.terms is not None:
+            weights = self.terms if isinstance(self.terms, Mapping) else {}
+            described["terms"] = [_record_term(term, weights.get(term)) for term in self.terms]
+        if self.callbacks:
+            described["callbacks"] = [modules.qualified_name(each) for each in self.callbacks]
+        # As it is read again: tuples are lists in JSON.
+        return json.loads(json.dumps(described))
+
+
+def _record_term(term: Term, weight: float | None) -> dict[str, Any]:
+    options = {
+        key: value if isinstance(value, bool | int | float | str | tuple) else repr(value)
+        for key, value in dataclasses.asdict(term).items()
+    }
+    return {
+        "name": term.name,
+        "class": modules.qualified_name(term),
+        "options": options,
+        "beta": term.beta if weight is None else weight,
+    }
+
+
+def chosen_terms(settings: Settings, arguments: Arguments) -> tuple[TermSettings, ...]:
+    """Terms of the loss: those that were passed, or else those of the method."""
+    if arguments.terms is None:
+        return tuple(settings.terms[name] for name in parts(settings.method))
+    weights = arguments.terms if isinstance(arguments.terms, Mapping) else {}
+    chosen = []
+    for term in arguments.terms:
+        # A library term without a weight takes that of its config section.
+        section = settings.terms[term.name] if type(term) is TERMS.get(term.name) else None
+        beta = weights.get(term, section.beta if section else term.beta)
+        begin = section.begin_epoch if section else settings.transfer.begin_epoch
+        chosen.append(TermSettings(term, beta, begin))
+    return tuple(chosen)
+
+
+def check_recorded(stored: Mapping[str, Any], now: Mapping[str, Any], workdir: Any) -> None:
+    """Raise unless a run is resumed with the components that it was started with.
+
+    Callbacks may change: they do not affect the training.
+
+    Args:
+      stored: record in config.json.
+      now: record of this call.
+      workdir: of the run, for the message.
+
+    Raises:
+      UserError: naming what is missing, new or different.
+    """
+    before = {name: value for name, value in stored.items() if name != "callbacks"}
+    after = {name: value for name, value in now.items() if name != "callbacks"}
+    if missing := [name for name in before if name not in after]:
+        raise UserError(
+            f"the run in {workdir} was started with {listed(f'{n}={_short(before[n])}' for n in missing)}: "
+            f"pass {listed(f'{n}=' for n in missing)} to train_and_evaluate again, or choose another "
+            "--workdir"
+        )
+    if added := [name for name in after if name not in before]:
+        raise UserError(
+            f"the run in {workdir} was started without {listed(f'{n}=' for n in added)}: leave it out, or "
+            "choose another --workdir"
+        )
+    for name, value in before.items():
+        if _comparable(value) != _comparable(after[name]):
+            raise UserError(
+                f"the run in {workdir} was started with another {name}: {_short(value)} there, "
+                f"{_short(after[name])} now: pass the same one, or choose another --workdir"
+            )
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return "(" + ", ".join(_short(each) for each in value) + ")"
+    if not isinstance(value, dict):
+        return str(value)
+    return value["class"] if "class" in value else value.get("name", str(value))
+
+
+def _comparable(value: Any) -> Any:
+    """The record without packages: a script may be run by name or imported."""
+    if isinstance(value, list):
+        return [_comparable(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _comparable(each) for key, each in value.items()}
+    return value.partition(":")[2] or value if isinstance(value, str) else value

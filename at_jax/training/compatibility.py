@@ -1,0 +1,204 @@
+"""Student and teacher: their shapes, their transfer points, and what they must agree on."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from at_jax import data, intermediates
+from at_jax.errors import UserError, listed
+from at_jax.terms import Term
+from at_jax.training import modules
+
+__all__ = [
+    "Shapes",
+    "Teacher",
+    "check_images",
+    "check_points",
+    "check_variables",
+    "pair_points",
+    "shapes",
+]
+
+_IMAGE_AXES = "(height, width, channels)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """A frozen teacher.
+
+    Attributes:
+      module: the network.
+      variables: its parameters and statistics; None while only shapes matter.
+      description: as ``Run.description``; None for a module passed by the user, who is then responsible
+        for its normalization.
+    """
+
+    module: nn.Module
+    variables: Any = None
+    description: dict[str, Any] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Shapes:
+    """Shapes of a network's forward pass over one image.
+
+    Attributes:
+      variables: all collections, without sown values.
+      logits: (1, K).
+      taps: transfer point to activation.
+    """
+
+    variables: dict[str, Any]
+    logits: jax.ShapeDtypeStruct
+    taps: dict[str, jax.ShapeDtypeStruct]
+
+
+def shapes(
+    module: nn.Module, image_shape: tuple[int, int, int], whose: str, paths: Sequence[str] = ()
+) -> Shapes:
+    """Trace initialization and evaluation of a network, without computing anything.
+
+    Args:
+      module: the network.
+      image_shape: (H, W, C).
+      whose: ``"student"`` or ``"teacher"``, for messages.
+      paths: submodules whose output is captured.
+
+    Raises:
+      UserError: if the module does not take or return what the trainer expects.
+    """
+    modules.check_is_module(module, whose)
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    with modules.translated_errors(module, whose):
+        initialize = functools.partial(intermediates.initialize, module)
+        variables = jax.eval_shape(initialize, jax.random.key(0), images)
+        apply = functools.partial(
+            intermediates.forward,
+            module,
+            paths=tuple(paths),
+            mutable=[name for name in variables if name != "params"],
+            train=False,
+        )
+        logits, taps, _ = jax.eval_shape(apply, variables, images)
+    modules.check_logits(logits, module, whose)
+    return Shapes(variables, logits, taps)
+
+
+def pair_points(
+    texts: Sequence[str], taps_s: dict[str, Any], taps_t: dict[str, Any]
+) -> tuple[tuple[str, str], ...]:
+    """Pairs (student point, teacher point) from ``"group3<-group3"``; without texts all taps, in order.
+
+    Raises:
+      UserError: if a text is malformed, or the numbers of taps differ.
+    """
+    if not texts:
+        if not taps_s or len(taps_s) != len(taps_t):
+            raise UserError(
+                f"student and teacher must tap the same number of transfer points, got {listed(taps_s)} "
+                f"and {listed(taps_t)}: choose pairs of taps or of submodules, "
+                "--config.transfer.points=\"('group3<-stage3',)\""
+            )
+        return tuple(zip(taps_s, taps_t, strict=True))
+    pairs = []
+    for text in texts:
+        student, arrow, teacher = (part.strip() for part in text.partition("<-"))
+        if not (student and arrow and teacher):
+            raise UserError(
+                f"transfer.points: each must be 'student<-teacher', got {text!r}: write for example "
+                "'group3<-group3'"
+            )
+        pairs.append((student, teacher))
+    return tuple(pairs)
+
+
+def check_points(
+    pairs: Sequence[tuple[str, str]], taps_s: dict[str, Any], taps_t: dict[str, Any]
+) -> None:
+    """Raise unless every point exists and is a feature map (B, H, W, C).
+
+    Raises:
+      UserError: naming the point, its shape and the fix.
+    """
+    for whose, taps, names in (
+        ("student", taps_s, [s for s, _ in pairs]),
+        ("teacher", taps_t, [t for _, t in pairs]),
+    ):
+        intermediates.check_points(names, taps, whose)
+        for name in names:
+            if len(shape := taps[name].shape) != 4:
+                fix = {
+                    3: "reshape tokens (B, N, C) to (B, H, W, C) before the tap",
+                    5: "nn.scan stacks the taps of its layers; tap after it",
+                }.get(len(shape), "tap a feature map")
+                raise UserError(
+                    f"{whose} point {name!r} must have shape (B, H, W, C), got "
+                    f"{('B', *shape[1:])}: {fix}"
+                )
+
+
+def check_images(dataset: data.Dataset, description: dict[str, Any]) -> None:
+    """Raise unless a teacher was trained on images of this size and normalization.
+
+    Raises:
+      UserError: naming both.
+    """
+    shape = list(dataset.image_shape)
+    if description["image_shape"] != shape:
+        raise UserError(
+            f"teacher and student must see the same images: the data are {shape} {_IMAGE_AXES}, the "
+            f"teacher was trained on {description['image_shape']}: set data.image_size, or choose another "
+            "teacher.checkpoint"
+        )
+    for key, here in (("mean", dataset.mean), ("std", dataset.std)):
+        if any(abs(a - b) > 0.5 for a, b in zip(description[key], here, strict=True)):
+            theirs, ours = (
+                tuple(round(x, 2) for x in values) for values in (description[key], here)
+            )
+            raise UserError(
+                f"teacher and student must see images normalized alike: the teacher's {key} is {theirs}, "
+                f"the data's is {ours}: set data.mean and data.std to the teacher's"
+            )
+
+
+def check_classes(terms: Sequence[Term], classes_s: int, classes_t: int) -> None:
+    """Raise if a term compares logits of networks with different numbers of classes.
+
+    Raises:
+      UserError: naming the terms.
+    """
+    needing = [term.name for term in terms if term.needs_equal_classes]
+    if needing and classes_s != classes_t:
+        raise UserError(
+            f"{listed(needing)} needs student and teacher with the same classes: the student has "
+            f"{classes_s}, the teacher {classes_t}: choose another teacher, or a method such as at"
+        )
+
+
+def check_variables(teacher: Teacher, wanted: Any) -> None:
+    """Raise unless the variables of a teacher have the shapes of its module.
+
+    Raises:
+      UserError: naming the first array that differs.
+    """
+
+    def described(tree):
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        return {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in leaves}
+
+    given = dict(teacher.variables)
+    given.pop(intermediates.COLLECTION, None)
+    there, wanted = described(given), described(dict(wanted))
+    differing = sorted(k for k in there.keys() | wanted.keys() if there.get(k) != wanted.get(k))
+    if differing:
+        key = differing[0]
+        raise UserError(
+            f"the teacher's variables are not those of {type(teacher.module).__name__}: {key} should be "
+            f"{wanted.get(key, 'absent')}, got {there.get(key, 'absent')}: pass module and variables of "
+            "one network, as at_jax.checkpoint.load returns them"
+        )

@@ -1,0 +1,233 @@
+"""The config: defaults, conversion into settings, and checks.
+
+A config file and the command line change a ``ConfigDict``. :func:`settings_of` converts it once into
+frozen dataclasses; every function below receives the settings of its own section.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_collections
+
+from at_jax import options, terms
+from at_jax.errors import UserError, listed
+from at_jax.terms import TERMS, Term
+from at_jax.training.settings import (
+    SECTIONS,
+    DataSettings,
+    OptimizerSettings,
+    RuntimeSettings,
+    Settings,
+    TeacherSettings,
+    TermSettings,
+    TransferSettings,
+    term_options,
+)
+
+__all__ = [
+    "DataSettings",
+    "OptimizerSettings",
+    "RuntimeSettings",
+    "Settings",
+    "TeacherSettings",
+    "TermSettings",
+    "TransferSettings",
+    "check_together",
+    "default_config",
+    "flatten",
+    "help_text",
+    "order_seed",
+    "settings_of",
+    "teacher_config",
+]
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """Every key with its default: the recipe of the paper on CIFAR-10.
+
+    >>> default_config().optimizer.drop_epochs
+    (60, 120, 160)
+    """
+    top = {
+        field.name: field.default
+        for field in dataclasses.fields(Settings)
+        if field.default is not dataclasses.MISSING
+    }
+    sections = {name: dataclasses.asdict(section()) for name, section in SECTIONS.items()}
+    for name, term in TERMS.items():
+        sections[name] = {key: field.default for key, field in term_options(term).items()}
+    return ml_collections.ConfigDict({**top, **sections})
+
+
+def settings_of(config: ml_collections.ConfigDict) -> Settings:
+    """Convert a config into settings, and check every value that can be checked alone.
+
+    Args:
+      config: every key of :func:`default_config`.
+
+    Returns:
+      The settings.
+
+    Raises:
+      UserError: naming the key, what is expected and the value.
+    """
+    values = config.to_dict()
+    _check_keys(values)
+    sections = {name: section(**values[name]) for name, section in SECTIONS.items()}
+    top = {key: value for key, value in values.items() if not isinstance(value, Mapping)}
+    settings = Settings(**top, **sections)
+    options.check(settings)
+    terms.parts(settings.method)
+    for name in SECTIONS:
+        options.check(getattr(settings, name), name)
+    built = {
+        name: _term_settings(term, values[name], settings.transfer) for name, term in TERMS.items()
+    }
+    _check_combinations(settings)
+    return dataclasses.replace(settings, terms=built)
+
+
+def _term_settings(
+    term: type[Term], values: Mapping[str, Any], transfer: TransferSettings
+) -> TermSettings:
+    own = dict(values)
+    beta, begin = own.pop("beta", None), own.pop("begin_epoch")
+    for key, value in (("beta", beta), ("begin_epoch", begin)):
+        field = term_options(term).get(key)
+        if field is not None and not field.metadata["rule"].accepts(value):
+            raise UserError(
+                f"{term.name}.{key} must be {field.metadata['rule'].text}, got {value!r}: set it with "
+                f"--config.{term.name}.{key}=..."
+            )
+    return TermSettings(term(**own), beta, transfer.begin_epoch if begin < 0 else begin)
+
+
+def _check_keys(values: Mapping[str, Any]) -> None:
+    given, known = flatten(values).keys(), flatten(default_config().to_dict()).keys()
+    if missing := sorted(known - given):
+        raise UserError(
+            f"the config lacks {listed(missing)}: start from at_jax.training.config.default_config()"
+        )
+    if unknown := sorted(given - known):
+        close = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f"did you mean {close[0]}?" if close else "see train.py --help-config"
+        raise UserError(f"the config has an unknown key {unknown[0]!r}: {hint}")
+
+
+def _check_combinations(settings: Settings) -> None:
+    """Check values that depend on one another."""
+    data, transfer, optimizer = settings.data, settings.transfer, settings.optimizer
+    if len(data.mean) != len(data.std):
+        raise UserError(
+            f"data.mean and data.std must have one number a channel each, got {data.mean} and {data.std}: "
+            "set both, or neither"
+        )
+    if transfer.decay == "steps" and not transfer.decay_epochs:
+        raise UserError(
+            "transfer.decay='steps' needs the epochs of its steps, got none: set "
+            '--config.transfer.decay_epochs="(60,120)"'
+        )
+    if optimizer.nesterov and optimizer.name != "sgd":
+        raise UserError(
+            f"optimizer.nesterov is for sgd, got optimizer.name={optimizer.name!r}: leave it out"
+        )
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten a nested mapping to dotted keys; tuples become lists, as in JSON.
+
+    >>> flatten({"a": {"b": (1, 2)}, "c": 3})
+    {'a.b': [1, 2], 'c': 3}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def teacher_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Config of the run that trains the teacher of a config: its network, method none."""
+    result = ml_collections.ConfigDict(config.to_dict())
+    result.student, result.method = config.teacher.model, "none"
+    result.data.train_examples = config.teacher.train_examples
+    if config.teacher.epochs:
+        result.epochs = config.teacher.epochs
+        result.optimizer.drop_epochs = config.teacher.drop_epochs
+    return result
+
+
+def order_seed(settings: Settings) -> int:
+    """Seed of data order and augmentation.
+
+    >>> order_seed(Settings(seed=3))
+    3
+    """
+    return settings.seed if settings.data.order_seed < 0 else settings.data.order_seed
+
+
+# Sections and keys in which students of one program may differ, in addition to the terms' sections.
+_MAY_DIFFER = {"student", "seed", "method", "optimizer", "transfer", "teacher"}
+
+
+def check_together(configs: Sequence[ml_collections.ConfigDict]) -> None:
+    """Raise unless the students of several configs can be trained in one program.
+
+    Args:
+      configs: one for each student.
+
+    Raises:
+      UserError: naming the key that differs.
+    """
+    if not configs:
+        raise UserError(
+            "train_together needs students, got none: pass a config and a workdir for each"
+        )
+    flat = [flatten(config.to_dict()) for config in configs]
+    for key, value in flat[0].items():
+        if key.split(".")[0] in _MAY_DIFFER | TERMS.keys():
+            continue
+        for other in flat[1:]:
+            if other.get(key) != value:
+                raise UserError(
+                    f"students of one program must have the same {key}, got {value!r} and "
+                    f"{other.get(key)!r}: train them separately, or set the same value"
+                )
+    settings = [settings_of(config) for config in configs]
+    if len(seeds := sorted({order_seed(each) for each in settings})) > 1:
+        raise UserError(
+            "students of one program must see the same order of images, got data.order_seed=-1 and the "
+            f"seeds {listed(seeds)}: set data.order_seed=0"
+        )
+    teachers = {e.teacher.checkpoint for e in settings if terms.needs_teacher(e.method)}
+    if len(teachers) > 1 or "" in teachers:
+        raise UserError(
+            "students of one program must have the same finished teacher, got teacher.checkpoint="
+            f"{listed(map(repr, sorted(teachers)))}: train the teacher first and pass its workdir"
+        )
+
+
+def help_text() -> str:
+    """Every key with its type, default, rule and meaning: the text of ``--help-config``."""
+    fields = {
+        "": [f for f in dataclasses.fields(Settings) if f.default is not dataclasses.MISSING],
+        **{name: dataclasses.fields(section) for name, section in SECTIONS.items()},
+    }
+    lines = ["Keys of a config, set with --config.KEY=VALUE:"]
+    for name, section in fields.items():
+        lines += ["", *(_help_line(name, field.name, field) for field in section)]
+    for name, term in TERMS.items():
+        lines += ["", *(_help_line(name, key, field) for key, field in term_options(term).items())]
+    return "\n".join(lines) + "\n"
+
+
+def _help_line(section: str, key: str, field: dataclasses.Field) -> str:
+    rule, default = field.metadata["rule"], field.default
+    head = f"  {section}.{key}" if section else f"  {key}"
+    expected = f", {rule.text}" if rule else ""
+    kind = f"{type(default).__name__}{expected}; default {default!r}"
+    return f"{head}: {kind}\n      {field.metadata['meaning']}"

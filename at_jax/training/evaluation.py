@@ -1,0 +1,55 @@
+"""Error of a network on a split; every example counts once."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from at_jax import data
+from at_jax.distributed import devices, processes
+from at_jax.objective import Objective
+from at_jax.training import metrics, step
+
+__all__ = ["evaluator"]
+
+
+def evaluator(
+    objective: Objective,
+    prepare: Callable[[jax.Array], jax.Array],
+    split: data.Split,
+    batch_size: int,
+    used: tuple[jax.Device, ...],
+) -> Callable[..., float]:
+    """Compile the evaluation of a network on a split.
+
+    Args:
+      objective: with the network as student.
+      prepare: normalization.
+      split: to evaluate on.
+      batch_size: images of a batch; rounded up to a multiple of the devices.
+      used: devices.
+
+    Returns:
+      A function from replicated variables (and the teacher's, where a term changes the student's forward
+      pass) to the error in percent.
+    """
+    mapped = devices.map_eval(
+        functools.partial(
+            step.eval_step, objective=objective, prepare=prepare, axis_name=devices.AXIS_NAME
+        ),
+        used,
+    )
+    rounded = -(-batch_size // len(used)) * len(used)
+
+    def evaluate(variables: Any, teacher_variables: Any = None) -> float:
+        parts = []
+        for batch in data.eval_batches(split, rounded, shard=processes.index_and_count()):
+            sharded = devices.shard(batch, devices.local_count(used))
+            parts.append(mapped(variables, teacher_variables, sharded))
+            if len(parts) > devices.RUN_AHEAD:
+                # Neither images nor collectives may pile up on the device.
+                jax.block_until_ready(parts[-1 - devices.RUN_AHEAD])
+        return 100 * metrics.means(metrics.total(jax.device_get(parts)))["error"]
+
+    return evaluate

@@ -1,0 +1,113 @@
+"""Optimizer, learning rate and term weights of the config, built from optax."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import optax
+
+from at_jax.training import schedules
+from at_jax.training.settings import OptimizerSettings, Settings, TermSettings
+
+__all__ = ["OptimizerFactory", "build", "learning_rate", "sgd", "term_weights"]
+
+# From the learning-rate schedule (step -> rate) to a transformation.
+OptimizerFactory = Callable[[optax.Schedule], optax.GradientTransformation]
+
+
+def sgd(
+    learning_rate: optax.ScalarOrSchedule,
+    *,
+    momentum: float,
+    weight_decay: float,
+    nesterov: bool = False,
+    mask: Any = None,
+) -> optax.GradientTransformation:
+    """Stochastic gradient descent as in the authors' code.
+
+    Weight decay is part of the gradient before momentum, and by default applies to every parameter,
+    BatchNorm scales and biases included. Momentum survives a drop of the rate.
+
+    Args:
+      learning_rate: a number, or a function of the step.
+      momentum: 0..1.
+      weight_decay: at least 0; the gradient of ``weight_decay / 2 * |params|^2`` is added.
+      nesterov: use Nesterov momentum; the authors do not.
+      mask: parameters that decay, as for ``optax.add_decayed_weights``; None for all.
+
+    Returns:
+      An optax transformation.
+    """
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay, mask),
+        optax.sgd(learning_rate, momentum=momentum, nesterov=nesterov),
+    )
+
+
+def build(
+    settings: OptimizerSettings, rate: optax.Schedule
+) -> optax.GradientTransformationExtraArgs:
+    """Build the optimizer of a config.
+
+    Args:
+      settings: the section ``optimizer``.
+      rate: step -> learning rate.
+
+    Returns:
+      An optax transformation. SGD decays weights in the gradient, AdamW and LAMB decouple the decay.
+    """
+    mask = kernels if settings.decay_mask == "kernels" else None
+    if settings.name == "sgd":
+        optimizer = sgd(
+            rate,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            nesterov=settings.nesterov,
+            mask=mask,
+        )
+    else:
+        make = {"adamw": optax.adamw, "lamb": optax.lamb}[settings.name]
+        optimizer = make(rate, weight_decay=settings.weight_decay, mask=mask)
+    if settings.clip_norm:
+        optimizer = optax.chain(optax.clip_by_global_norm(settings.clip_norm), optimizer)
+    return optax.with_extra_args_support(optimizer)
+
+
+def kernels(params: Any) -> Any:
+    """Mask of the parameters with two axes or more: kernels, not biases or BatchNorm scales."""
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def learning_rate(settings: Settings, steps_per_epoch: int) -> optax.Schedule:
+    """Learning rate as a function of the step; the settings count epochs."""
+    optimizer = settings.optimizer
+    return schedules.learning_rate(
+        optimizer.schedule,
+        optimizer.learning_rate,
+        settings.epochs * steps_per_epoch,
+        warmup_steps=round(optimizer.warmup_epochs * steps_per_epoch),
+        boundaries=tuple(epoch * steps_per_epoch for epoch in optimizer.drop_epochs),
+        factor=optimizer.drop_factor,
+    )
+
+
+def term_weights(
+    settings: Settings, steps_per_epoch: int, chosen: Sequence[TermSettings]
+) -> dict[str, optax.Schedule]:
+    """Weight of each term as a function of the step; the settings count epochs."""
+    transfer, weights = settings.transfer, {}
+    for each in chosen:
+        first = each.begin_epoch * steps_per_epoch
+        if each.beta is not None:
+            schedule = schedules.decay(
+                transfer.decay,
+                each.beta,
+                settings.epochs * steps_per_epoch,
+                boundaries=tuple(epoch * steps_per_epoch for epoch in transfer.decay_epochs),
+                factor=transfer.decay_factor,
+            )
+            weights[each.term.name] = schedules.begin(schedule, first)
+        elif first:
+            # A term that replaces the cross-entropy has the share 0 before it begins, then 1.
+            weights[each.term.name] = schedules.begin(optax.constant_schedule(1.0), first)
+    return weights

@@ -1,0 +1,172 @@
+"""Everything before the first step of a run: checks, the claim on the workdir, the teacher."""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import ml_collections
+
+from at_jax.distributed import devices, processes
+from at_jax.errors import UserError, listed
+from at_jax.training import modules, networks, run_files
+from at_jax.training.arguments import Arguments, chosen_terms
+from at_jax.training.compatibility import Teacher
+from at_jax.training.config import Settings, flatten, settings_of, teacher_config
+from at_jax.training.console import log, network_table
+from at_jax.training.datasets import load_dataset
+from at_jax.training.setup import Run, assemble
+
+__all__ = ["Prepared", "prepare", "use_compilation_cache"]
+
+# Paths may differ between machines.
+_LOCAL_KEYS = ("data.data_dir", "runtime.compilation_cache")
+TrainTeacher = Callable[[ml_collections.ConfigDict, pathlib.Path, Arguments], None]
+
+
+class Prepared(NamedTuple):
+    """A run that is ready to be trained, and its devices."""
+
+    run: Run
+    devices: tuple[jax.Device, ...]
+
+
+def prepare(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    arguments: Arguments,
+    *,
+    train_teacher: TrainTeacher | None = None,
+    describe: bool = True,
+) -> Prepared:
+    """Check a config, claim the workdir, and build the run; train its teacher where there is none yet.
+
+    Args:
+      config: of the run.
+      workdir: of the run.
+      arguments: passed by the user.
+      train_teacher: trains a config in a workdir.
+      describe: print the network, the data and the length of the run.
+
+    Raises:
+      UserError: for input that cannot work, before anything is written.
+    """
+    settings = settings_of(config)
+    values = flatten(config.to_dict())
+    processes.check_same({k: v for k, v in values.items() if k not in _LOCAL_KEYS})
+    used = devices.select(settings.runtime.devices, settings.batch_size, settings.accumulation)
+    arguments = _with_recorded_student(workdir, arguments)
+    record = arguments.record()
+    run_files.check(workdir, config.to_dict(), record)
+    use_compilation_cache(settings.runtime.compilation_cache)
+    # Cheap checks come before the data, which may take a minute to decode.
+    needs_teacher = any(each.term.needs_teacher for each in chosen_terms(settings, arguments))
+    known = _known_teacher(settings, arguments, needs_teacher)
+    _check_names(settings, arguments, needs_teacher and known is None)
+
+    dataset = load_dataset(settings.data, given=arguments.dataset)
+    name = "" if arguments.student else settings.student
+    student = arguments.student or networks.build(name, dataset.num_classes, settings.dtype)
+    trains_teacher = needs_teacher and known is None
+    if trains_teacher:
+        # On shapes: no teacher is trained for a student that cannot learn from it.
+        known = Teacher(networks.build(settings.teacher.model, dataset.num_classes, settings.dtype))
+        _check_teacher_run(teacher_config(config), known.module, arguments)
+    run = assemble(settings, dataset, student, name, known, arguments)
+    _check_statistics(run, used)
+    run_files.claim(workdir, config.to_dict(), record)
+    if describe:
+        _describe(run, used)
+    if trains_teacher:
+        assert train_teacher is not None, "check_together excludes runs without a finished teacher"
+        log(f"No teacher.checkpoint: training the teacher, {settings.teacher.model}, first.")
+        train_teacher(teacher_config(config), workdir / "teacher", arguments.for_teacher())
+        known = networks.load_teacher(str(workdir / "teacher"), settings.dtype)
+        log(f"Training the student: {run.name}, method {run.method}.")
+        run = assemble(settings, dataset, student, name, known, arguments)
+    return Prepared(run, used)
+
+
+def use_compilation_cache(folder: str) -> None:
+    """Keep compiled programs between runs, small ones too: a start waits for hundreds of them."""
+    if folder and not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(folder).expanduser()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _with_recorded_student(workdir: pathlib.Path, arguments: Arguments) -> Arguments:
+    """With ``module=``, a resumed run finds its user-defined student again."""
+    if arguments.student is not None or not run_files.has_config(workdir):
+        return arguments
+    recorded = run_files.read_arguments(workdir).get("student")
+    if recorded is None or arguments.module is None:
+        return arguments
+    return arguments.with_student(modules.from_record(recorded, arguments.module, workdir))
+
+
+def _known_teacher(settings: Settings, arguments: Arguments, needs_teacher: bool) -> Teacher | None:
+    checkpoint = settings.teacher.checkpoint
+    if arguments.teacher is not None and (checkpoint or not needs_teacher):
+        raise UserError(
+            f"a teacher was passed to train_and_evaluate, got also teacher.checkpoint={checkpoint!r} and "
+            f"method {settings.method!r}: pass one teacher, and a method that uses it"
+        )
+    if checkpoint and not needs_teacher:
+        raise UserError(
+            f"method {settings.method!r} uses no teacher, got teacher.checkpoint={checkpoint!r}: leave it "
+            "out, or choose a method such as at"
+        )
+    if arguments.teacher is not None:
+        return Teacher(*arguments.teacher)
+    if checkpoint:
+        return networks.load_teacher(checkpoint, settings.dtype, arguments.module)
+    return None
+
+
+def _check_names(settings: Settings, arguments: Arguments, trains_teacher: bool) -> None:
+    """Build the networks that have a name, for their errors."""
+    if arguments.student is None:
+        networks.build(settings.student, 2, settings.dtype)
+    if trains_teacher:
+        networks.build(settings.teacher.model, 2, settings.dtype)
+
+
+def _check_teacher_run(
+    config: ml_collections.ConfigDict, module: nn.Module, arguments: Arguments
+) -> None:
+    """Find errors of the teacher's own run before the workdir is claimed."""
+    settings = settings_of(config)
+    dataset = load_dataset(settings.data, given=arguments.dataset)
+    assemble(settings, dataset, module, settings.student, None, arguments.for_teacher())
+
+
+def _check_statistics(run: Run, used: tuple[jax.Device, ...]) -> None:
+    student: Any = run.objective.student
+    if run.has_statistics and len(used) > 1 and not hasattr(student, "bn_axis_name"):
+        raise UserError(
+            f"{run.name} has batch statistics and no field bn_axis_name, so each of {len(used)} devices "
+            "would normalize by its own part of the batch: add the field and pass it to "
+            "nn.BatchNorm(axis_name=...), or train on one device, --config.runtime.devices=1"
+        )
+
+
+def _describe(run: Run, used: tuple[jax.Device, ...]) -> None:
+    dataset, settings = run.dataset, run.settings
+    log(network_table(run.objective.student, dataset.image_shape))
+    for s, t in run.objective.points:
+        log(f"  transfer: student {s} {'x'.join(map(str, run.taps[s].shape[1:]))} <- teacher {t}")
+    optimizer = settings.optimizer
+    late = [epoch for epoch in optimizer.drop_epochs if epoch >= settings.epochs]
+    if late and optimizer.schedule == "steps":
+        log(
+            f"  note: the run ends after {settings.epochs} epochs, before the learning rate drops at epoch "
+            f"{listed(late)} (optimizer.drop_epochs)"
+        )
+    log(
+        f"  {dataset.name}: {len(dataset.train):,} training and {len(dataset.test):,} "
+        f"{dataset.evaluated_on} images of {'x'.join(map(str, dataset.image_shape))}, "
+        f"{dataset.num_classes} classes\n"
+        f"  {settings.epochs} epochs of {run.steps_per_epoch} steps on {devices.describe(used)}"
+    )

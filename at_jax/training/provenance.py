@@ -1,0 +1,44 @@
+"""Source commit, package versions and time of a run, recorded with its result."""
+
+import datetime
+import importlib.metadata
+import pathlib
+import platform
+import subprocess
+
+from at_jax.version import __version__
+
+__all__ = ["commit", "now", "versions"]
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
+
+
+def commit() -> str:
+    """Git commit of the source code.
+
+    Returns:
+      The abbreviated hash, with ``-dirty`` if files were changed; empty outside a git repository.
+    """
+    folder = pathlib.Path(__file__).parent
+    # --exclude=* makes git describe print the hash even where a tag exists.
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, at_jax and the packages that affect the numbers.
+
+    >>> sorted(versions())
+    ['Python', 'at_jax', 'flax', 'jax', 'jaxlib', 'numpy', 'optax']
+    """
+    known = {"at_jax": __version__, "Python": platform.python_version()}
+    return known | {name: importlib.metadata.version(name) for name in _PACKAGES}
+
+
+def now() -> str:
+    """Current time in UTC as ISO 8601, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -1,0 +1,103 @@
+"""Final evaluation of a run, result.json, and the closing lines."""
+
+import pathlib
+import statistics
+from typing import Any
+
+import jax
+
+from at_jax.distributed import devices
+from at_jax.errors import UserError
+from at_jax.objective import Objective
+from at_jax.training import provenance, run_files
+from at_jax.training.compatibility import Teacher
+from at_jax.training.console import duration, log
+from at_jax.training.evaluation import evaluator
+from at_jax.training.resume import Progress
+from at_jax.training.setup import Run
+
+__all__ = ["finish", "teacher_error"]
+
+
+def teacher_error(run: Run, used: tuple[jax.Device, ...]) -> float | None:
+    """Error of the teacher in percent, on the split that the run is evaluated on.
+
+    None without a teacher, and for a teacher whose classes are not those of the data.
+    """
+    if run.teacher is None or _has_other_classes(run, run.teacher):
+        return None
+    objective = Objective(run.teacher.module)
+    evaluate = evaluator(
+        objective, run.prepare_eval, run.dataset.test, run.settings.batch_size, used
+    )
+    return evaluate(devices.replicate(run.teacher.variables, used))
+
+
+def _has_other_classes(run: Run, teacher: Teacher) -> bool:
+    images = jax.ShapeDtypeStruct((1, *run.dataset.image_shape), jax.numpy.float32)
+    logits = jax.eval_shape(
+        lambda variables, x: Objective(teacher.module).predict(variables, None, x),
+        teacher.variables,
+        images,
+    )
+    return logits.shape[-1] != run.dataset.num_classes
+
+
+def finish(
+    run: Run, workdir: pathlib.Path, progress: Progress, teacher_error: float | None
+) -> dict[str, Any]:
+    """Write result.json, and print the errors of teacher and student.
+
+    Args:
+      run: that was trained.
+      workdir: of the run.
+      progress: of its training.
+      teacher_error: of :func:`teacher_error`; the same for all students of a teacher.
+
+    Returns:
+      The content of result.json.
+
+    Raises:
+      UserError: if the metrics of the last epoch are missing.
+    """
+    lines = run_files.read_metrics(workdir)
+    if not lines or lines[-1]["step"] != run.steps:
+        raise UserError(
+            f"{workdir / run_files.METRICS} lacks the last epoch of a finished run: evaluate the run with "
+            "--evaluate, or train again in another --workdir"
+        )
+    speeds = [line["images_per_second"] for line in lines if line["images_per_second"]]
+    result = {
+        "student": run.name,
+        "method": run.method,
+        "test_error": lines[-1]["test_error"],
+        "best_test_error": min(line["test_error"] for line in lines),
+        "teacher_test_error": teacher_error,
+        "evaluated_on": run.dataset.evaluated_on,
+        "parameters": run.parameters,
+        "epochs": run.settings.epochs,
+        "seed": run.settings.seed,
+        "images_per_second": statistics.median(speeds) if speeds else None,
+        "wall_seconds": round(progress.wall_seconds, 1),
+        **progress.origin,
+        "finished": provenance.now(),
+    }
+    if kept := run_files.read_result(workdir):
+        # Starting a finished run again changes nothing.
+        result["finished"] = kept.get("finished", result["finished"])
+    run_files.write_json(workdir / run_files.RESULT, result)
+    _log_errors(run, result)
+    return result
+
+
+def _log_errors(run: Run, result: dict[str, Any]) -> None:
+    on = "" if run.dataset.evaluated_on == "test" else f" on the {run.dataset.evaluated_on} split"
+    if result["teacher_test_error"] is not None:
+        log(f"teacher error  {result['teacher_test_error']:.2f} %{on}")
+    elif run.teacher is not None:
+        log("teacher error  not defined: the teacher has other classes than the data")
+    log(
+        f"{'' if run.method == 'none' else run.method + ' '}{run.name} error  "
+        f"{result['test_error']:.2f} %{on} (best {result['best_test_error']:.2f} %), "
+        f"{result['epochs']} epochs in {duration(result['wall_seconds'])}"
+    )

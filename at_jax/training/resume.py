@@ -1,0 +1,173 @@
+"""Contents of a checkpoint, and resuming from one."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from flax import serialization
+
+from at_jax.distributed import processes
+from at_jax.errors import UserError
+from at_jax.training import state
+from at_jax.training.checkpoints import Checkpoints
+from at_jax.training.setup import Run
+
+__all__ = ["Progress", "restore", "save"]
+
+
+@dataclasses.dataclass
+class Progress:
+    """Progress counters saved with each checkpoint, as JSON.
+
+    Attributes:
+      totals: metric -> (sum, count) of the epoch so far.
+      images: trained on in the epoch so far, without the calls that compiled.
+      seconds: duration of training on these images.
+      wall_seconds: duration of training so far, over all starts.
+      origin: device, versions, commit and number of students of the last start, for result.json.
+    """
+
+    totals: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    images: int = 0
+    seconds: float = 0.0
+    wall_seconds: float = 0.0
+    origin: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def restore(
+    checkpoints: Checkpoints, run: Run, key: jax.Array, limit: int | None = None
+) -> tuple[state.TrainState, Progress]:
+    """Restore the state of the latest valid checkpoint, or initialize it.
+
+    Process 0 reads it and sends it to the others.
+
+    Args:
+      checkpoints: of the run.
+      run: to train.
+      key: of the initialization.
+      limit: latest step to restore; newer checkpoints are renamed.
+
+    Returns:
+      State and progress.
+
+    Raises:
+      UserError: if the checkpoint is of another network.
+    """
+    create = functools.partial(
+        state.create,
+        run.objective.student,
+        run.modules,
+        run.optimizer,
+        image_shape=run.dataset.image_shape,
+        taps=run.taps,
+    )
+    restored = processes.broadcast_from_primary(lambda: _read(checkpoints, run, create, key, limit))
+    return (create(key=key), Progress()) if restored is None else restored
+
+
+def _read(
+    checkpoints: Checkpoints,
+    run: Run,
+    create: Callable[..., state.TrainState],
+    key: jax.Array,
+    limit: int | None,
+) -> tuple[state.TrainState, Progress] | None:
+    # Renamed before reading: latest() would warn of damage.
+    if limit is not None:
+        checkpoints.set_aside_after(limit, "ahead")
+    restored = checkpoints.latest(("params", "batch_stats", "collections", "training"))
+    if restored is None:
+        return None
+    if restored.meta["student"] != run.name:
+        raise UserError(
+            f"this workdir holds a run of {restored.meta['student']}, got {run.name} to train: choose "
+            "another --workdir"
+        )
+    wanted = jax.eval_shape(lambda key: create(key=key), key)
+    whole = _as_state(wanted, restored.trees, restored.step, run.name)
+    pairs = zip(jax.tree_util.tree_leaves_with_path(wanted), jax.tree.leaves(whole), strict=True)
+    for (path, shape), leaf in pairs:
+        if (shape.shape, shape.dtype) != (leaf.shape, leaf.dtype):
+            raise UserError(
+                f"this workdir holds a run of another {run.name}: {jax.tree_util.keystr(path)} is "
+                f"{leaf.shape} there, {shape.shape} now: choose another --workdir"
+            )
+    checkpoints.set_aside_after(restored.step, "damaged")
+    return whole, Progress(**restored.meta["progress"])
+
+
+def _as_state(
+    wanted: state.TrainState, trees: Mapping[str, Any], step: int, name: str
+) -> state.TrainState:
+    training = _renamed(trees["training"], wanted.params)
+    collections = {"batch_stats": trees["batch_stats"], **trees["collections"]}
+    try:
+        return serialization.from_state_dict(
+            wanted,
+            {
+                "step": np.asarray(step, np.int32),
+                "params": {"student": trees["params"], **training.get("modules", {})},
+                "collections": {k: v for k, v in collections.items() if k in wanted.collections},
+                "opt_state": training["opt_state"],
+            },
+        )
+    except (KeyError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"this workdir holds a run of another {name} or with another optimizer ({reason}): choose "
+            "another --workdir"
+        ) from error
+
+
+def _renamed(tree: Any, params: Mapping[str, Any]) -> Any:
+    """Version 0.1 called the parameters of f_actt "adapter", and kept them without a module too."""
+    if not isinstance(tree, Mapping):
+        return tree
+    renamed = {key: _renamed(value, params) for key, value in tree.items()}
+    if "adapter" in renamed:
+        adapter = renamed.pop("adapter")
+        if "f_actt" in params:
+            renamed["modules" if "opt_state" in renamed else "f_actt"] = (
+                {"f_actt": adapter} if "opt_state" in renamed else adapter
+            )
+    return renamed
+
+
+def save(
+    checkpoints: Checkpoints,
+    run: Run,
+    host: state.TrainState,
+    progress: Progress,
+    test_error: float | None,
+) -> None:
+    """Write a checkpoint that :func:`restore` reads. The network is separate from what training needs.
+
+    Args:
+      checkpoints: of the run.
+      run: that is trained.
+      host: the state, as NumPy arrays.
+      progress: counters.
+      test_error: in percent; None in the middle of an epoch.
+    """
+    collections = dict(host.collections)
+    checkpoints.save(
+        int(host.step),
+        {
+            "params": host.params["student"],
+            "batch_stats": collections.pop("batch_stats", {}),
+            "collections": collections,
+            "training": {
+                "modules": {k: v for k, v in host.params.items() if k != "student"},
+                "opt_state": host.opt_state,
+            },
+        },
+        {
+            "model": run.description,
+            "student": run.name,
+            "progress": dataclasses.asdict(progress),
+        },
+        test_error,
+    )

@@ -1,0 +1,207 @@
+"""Metrics, log lines and checkpoints of one run while it trains."""
+
+import contextlib
+import json
+import math
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from at_jax.distributed import processes
+from at_jax.training import metrics, resume, run_files, state
+from at_jax.training.arguments import Callback
+from at_jax.training.checkpoints import Checkpoints
+from at_jax.training.console import ProgressReport
+from at_jax.training.resume import Progress
+from at_jax.training.setup import Run
+
+__all__ = ["NonFinite", "RunLog", "restore_all"]
+
+
+class NonFinite(Exception):
+    """A loss or a parameter is not a finite number.
+
+    Attributes:
+      workdir: of the run.
+    """
+
+    def __init__(self, message: str, workdir: pathlib.Path):
+        super().__init__(message)
+        self.workdir = workdir
+
+
+class RunLog:
+    """Recorder of one run, a context manager. :meth:`open` begins a period of training.
+
+    Args:
+      run: to train.
+      workdir: of the run.
+      evaluate: from replicated variables, and those of the teacher, to the error in percent.
+      label: prefix of its lines, where several runs share a console.
+      callbacks: receive the metrics of every epoch, on process 0.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        workdir: pathlib.Path,
+        evaluate: Callable[..., float],
+        label: str = "",
+        callbacks: Sequence[Callback] = (),
+    ):
+        self.run, self.workdir = run, workdir
+        self.progress = Progress()
+        self._evaluate, self._label, self._callbacks = evaluate, label, callbacks
+        self._since = time.monotonic()
+        self._best, self._error = math.inf, math.inf
+        self._exit = contextlib.ExitStack()
+
+    def __enter__(self) -> "RunLog":
+        self.checkpoints = self._exit.enter_context(Checkpoints(self.workdir))
+        return self
+
+    def __exit__(self, *exception: Any) -> bool | None:
+        return self._exit.__exit__(*exception)
+
+    def restore(self, limit: int | None = None) -> state.TrainState:
+        """Restore the latest state, of step ``limit`` at most, and its progress counters."""
+        if limit is not None and limit < self.run.steps:
+            # First of all: with a result the run would be taken for a finished one.
+            run_files.drop_result(self.workdir)
+        key = jax.random.key(self.run.settings.seed)
+        restored, self.progress = resume.restore(self.checkpoints, self.run, key, limit)
+        return restored
+
+    def open(self, first: int, origin: Mapping[str, Any]) -> None:
+        """Begin training at step ``first``; ``origin`` describes where, for result.json."""
+        run_files.drop_result(self.workdir)  # marks the run as unfinished
+        run_files.keep_metrics(self.workdir, first)  # later lines will be written again
+        self.progress.origin = dict(origin)
+        lines = run_files.read_metrics(self.workdir)
+        self._best = min((line["test_error"] for line in lines), default=math.inf)
+        settings = self.run.settings
+        config = json.dumps(run_files.read_config(self.workdir), indent=2)
+        report = ProgressReport(
+            self.workdir,
+            name=self.run.name,
+            evaluated_on=self.run.dataset.evaluated_on,
+            steps=self.run.steps,
+            first=first,
+            tensorboard=settings.runtime.tensorboard,
+            label=self._label,
+            config_text=config,
+        )
+        self._report = self._exit.enter_context(report)
+
+    def collect(self, done: int, measured: dict[str, Any]) -> None:
+        """Add the metrics of the steps up to ``done`` to the epoch.
+
+        Raises:
+          NonFinite: naming the first step with a non-finite metric, and the term.
+        """
+        sums = {name: np.asarray(total) for name, (total, _) in measured.items()}
+        finite = np.isfinite(np.stack(list(sums.values())))  # (metrics, steps)
+        if not finite.all():
+            index = int(np.argmin(finite.all(axis=0)))  # the first non-finite step
+            terms = [name for name in sums if not np.isfinite(sums[name][index])]
+            raise self._non_finite(done - finite.shape[1] + index + 1, " and ".join(terms))
+        self.progress.totals = metrics.total([self.progress.totals, measured])
+        self._report.steps(done, metrics.means(metrics.total([measured]))["loss"])
+
+    def end_epoch(self, train_state: state.TrainState, epoch: int, teacher_variables: Any) -> bool:
+        """Evaluate and record an epoch; return whether a checkpoint is due."""
+        line = self._line(train_state, epoch, teacher_variables)
+        self.progress.totals, self.progress.images, self.progress.seconds = {}, 0, 0.0
+        # The line first: a checkpoint without its line would lose the line.
+        run_files.append_metrics(self.workdir, line)
+        settings = self.run.settings
+        self._report.epoch(line, settings.epochs)
+        if processes.is_primary():
+            for callback in self._callbacks:
+                callback.on_epoch(line)
+        self._error = line["test_error"]
+        is_best, self._best = self._error < self._best, min(self._error, self._best)
+        is_last = epoch == settings.epochs
+        return is_best or is_last or epoch % settings.runtime.checkpoint_every == 0
+
+    def save_epoch(self, train_state: state.TrainState) -> None:
+        """Save the end of an epoch, with its error."""
+        self.save(train_state, self._error)
+
+    def _line(
+        self, train_state: state.TrainState, epoch: int, teacher_variables: Any
+    ) -> dict[str, Any]:
+        """Metrics of an epoch: a line of metrics.jsonl."""
+        run, progress = self.run, self.progress
+        step = epoch * run.steps_per_epoch
+        means = metrics.means(progress.totals)
+        train_error = 100 * means.pop("error")
+        names = {term.name: term.metric for term in run.objective.terms if term.beta is not None}
+        betas = {metric: float(run.weights[name](step - 1)) for name, metric in names.items()}
+        variables = state.variables_of(train_state)
+        teacher_variables = teacher_variables if run.evaluates_with_teacher else None
+        return {
+            "epoch": epoch,
+            "step": step,
+            **means,
+            "learning_rate": float(run.learning_rate(step - 1)),
+            "beta": next(iter(betas.values()), 0.0),
+            # Each weight, where there are several terms.
+            **({f"beta/{term}": beta for term, beta in betas.items()} if len(betas) > 1 else {}),
+            "train_error": train_error,
+            "test_error": self._evaluate(variables, teacher_variables),
+            "images_per_second": progress.images / progress.seconds if progress.images else None,
+        }
+
+    def save(self, train_state: state.TrainState, test_error: float | None) -> None:
+        """Write a checkpoint in the background.
+
+        Raises:
+          NonFinite: if the state has a non-finite number.
+        """
+        host = jax.device_get(train_state)
+        for name, leaf in jax.tree_util.tree_leaves_with_path((host.params, host.opt_state)):
+            if np.issubdtype(leaf.dtype, np.floating) and not np.all(np.isfinite(leaf)):
+                raise self._non_finite(int(host.step), f"state{jax.tree_util.keystr(name)}")
+        self.progress.wall_seconds += time.monotonic() - self._since
+        self._since = time.monotonic()
+        resume.save(self.checkpoints, self.run, host, self.progress, test_error)
+
+    def save_unless_saved(self, train_state: state.TrainState) -> None:
+        """Save before a stop, within an epoch or at its end, and wait until it is on disk."""
+        step = int(train_state.step)
+        if step % self.run.steps_per_epoch or step not in self.checkpoints.steps:
+            self.save(train_state, None)
+        self.checkpoints.wait()
+
+    def _non_finite(self, at: int, what: str) -> NonFinite:
+        return NonFinite(
+            f"step {at}: {what} is not finite; the last good checkpoint stays in {self.workdir}: lower "
+            "optimizer.learning_rate or the weight beta, and start in another --workdir",
+            self.workdir,
+        )
+
+
+def restore_all(logs: Sequence[RunLog]) -> tuple[state.TrainState, ...]:
+    """States of one step: the latest step of which every run has a valid checkpoint."""
+    limit = None
+    if len(logs) > 1:
+        limit = processes.broadcast_from_primary(lambda: _latest_common_step(logs))
+    while True:
+        states = tuple(log.restore(limit) for log in logs)
+        steps = {int(each.step) for each in states}
+        if len(steps) == 1:
+            return states
+        limit = min(steps)  # a checkpoint was damaged
+
+
+def _latest_common_step(logs: Sequence[RunLog]) -> int | None:
+    """Latest step of which every run has a checkpoint, 0 if none; None if all are at the same step."""
+    steps = [set(log.checkpoints.steps) or {0} for log in logs]
+    if len({max(each) for each in steps}) == 1:
+        return None
+    return max(set.intersection(*steps), default=0)

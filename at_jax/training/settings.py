@@ -1,0 +1,236 @@
+"""Every config key: its default, its meaning and its rule. Options of the terms are fields of the terms.
+
+Each section of a config is a frozen dataclass. ``python train.py --help-config`` prints them.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+from at_jax import options
+from at_jax.distributed.devices import MAX_STEPS_PER_DISPATCH
+from at_jax.options import above, at_least, at_least_or, between, increasing, items, one_of, option
+from at_jax.terms import TERMS, Term
+from at_jax.training import schedules
+
+__all__ = [
+    "SECTIONS",
+    "DataSettings",
+    "OptimizerSettings",
+    "RuntimeSettings",
+    "Settings",
+    "TeacherSettings",
+    "TermSettings",
+    "TransferSettings",
+    "term_options",
+]
+
+_SEEDS = between(0, 2**32 - 1, "from 0 to 2**32 - 1")
+_FINITE = options.Rule(
+    lambda value: isinstance(value, int | float) and math.isfinite(value), "a number"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class TeacherSettings:
+    """The teacher: a finished run, or a network that is trained first."""
+
+    checkpoint: str = option("", "Workdir of a finished run; empty: train the network below first.")
+    model: str = option(
+        "wrn_16_2", "Network of a teacher that is trained first, in <workdir>/teacher."
+    )
+    epochs: int = option(
+        0, "Epochs of its training; 0: the student's epochs and drops.", at_least(0)
+    )
+    drop_epochs: tuple = option((), "Epochs at which its learning rate drops.", increasing)
+    train_examples: int = option(0, "Training images of the teacher; 0: all.", at_least(0))
+    stochastic: bool = option(
+        False, "Apply the teacher with deterministic=False and the student's random numbers."
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings:
+    """The data set, the choice of images, and augmentation."""
+
+    source: str = option(
+        "digits", "digits (bundled), tfds (needs name) or folder (needs data_dir)."
+    )
+    name: str = option("", "TFDS name, such as cifar10 or imagenette/160px-v2.")
+    data_dir: str = option(
+        "",
+        "Directory of prepared TFDS sets (empty: ~/tensorflow_datasets_array_record), or image folder.",
+    )
+    image_size: int = option(
+        0, "Height and width to resize to, in pixels; 0: no resizing.", at_least(0)
+    )
+    memory_limit_mb: int = option(
+        4096,
+        "MiB of decoded images held in memory; larger sets are read while training.",
+        at_least(0),
+    )
+    train_examples: int = option(
+        0, "Labeled images for the student, the same number of each class; 0: all.", at_least(0)
+    )
+    validation_examples: int = option(
+        0,
+        "Training images held out and evaluated on instead of the test set; 0: none.",
+        at_least(0),
+    )
+    split_seed: int = option(0, "Seed of the two choices above; not the run's seed.", at_least(0))
+    order_seed: int = option(
+        -1, "Seed of data order and augmentation; -1: the run's seed.", between(-1, 2**32 - 1)
+    )
+    mean: tuple = option((), "Mean per channel, in 0..255; empty: of the training set.",
+                         items(_FINITE, "finite numbers"))  # fmt: skip
+    std: tuple = option((), "Standard deviation per channel, in 0..255; empty: of the training set.",
+                        items(above(0), "numbers above 0"))  # fmt: skip
+    pad: int = option(
+        4, "Pixels of reflect padding before the random crop; 0: no crop.", at_least(0)
+    )
+    mirror: bool = option(True, "Mirror half of the images.")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerSettings:
+    """The optimizer and its learning rate."""
+
+    name: str = option(
+        "sgd",
+        "Optimizer: SGD as in the authors' code, AdamW or LAMB.",
+        one_of("sgd", "adamw", "lamb"),
+    )
+    learning_rate: float = option(0.1, "Peak learning rate.", at_least(0))
+    schedule: str = option("steps", "Learning-rate schedule.", one_of(*schedules.SCHEDULES))
+    warmup_epochs: float = option(0.0, "Epochs of linear warm-up from 0.", at_least(0))
+    drop_epochs: tuple = option(
+        (60, 120, 160),
+        "Epochs at whose start the rate is multiplied by drop_factor (steps).",
+        increasing,
+    )
+    drop_factor: float = option(0.2, "Factor of a drop (schedule steps).", above(0))
+    momentum: float = option(
+        0.9, "Momentum (sgd).", options.Rule(lambda value: 0 <= value < 1, "from 0 to below 1")
+    )
+    nesterov: bool = option(False, "Nesterov momentum (sgd); the authors use none.")
+    weight_decay: float = option(
+        5e-4, "Weight decay: in the gradient (sgd), or decoupled (adamw, lamb).", at_least(0)
+    )
+    decay_mask: str = option(
+        "all",
+        "Parameters that decay: all, as in the authors' code, or kernels.",
+        one_of("all", "kernels"),
+    )
+    clip_norm: float = option(
+        0.0, "Largest global norm of the gradient; 0: no clipping.", at_least(0)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TransferSettings:
+    """Settings of all transfer terms."""
+
+    points: tuple = option(
+        (),
+        "Where activations are compared, 'student<-teacher', such as ('group3<-group3',); a point is a "
+        "tap or the path of a submodule. Empty: all taps, in order.",
+        items(
+            options.Rule(lambda value: isinstance(value, str), ""), "texts such as 'group3<-group3'"
+        ),
+    )
+    begin_epoch: int = option(
+        0, "Epoch at whose start the terms begin, counted from 0.", at_least(0)
+    )
+    decay: str = option(
+        "constant", "Decay of the weights beta over training.", one_of(*schedules.DECAYS)
+    )
+    decay_epochs: tuple = option(
+        (), "Epochs at whose start beta is multiplied by decay_factor (decay steps).", increasing
+    )
+    decay_factor: float = option(0.1, "Factor of decay steps.", above(0))
+
+
+@dataclasses.dataclass(frozen=True)
+class RuntimeSettings:
+    """How a run is carried out. These may change when it is resumed.
+
+    devices and steps_per_dispatch then change the order of sums, and with it the last digits.
+    """
+
+    devices: int = option(
+        0, "Devices of each process; 0: as many as divide the batch.", at_least(0)
+    )
+    steps_per_dispatch: int = option(
+        0,
+        "Updates in one compiled program; 0: 1 on CPU, 10 on GPU and TPU.",
+        between(0, MAX_STEPS_PER_DISPATCH),
+    )
+    checkpoint_every: int = option(
+        1, "Epochs between checkpoints; the best and the last epoch are always kept.", at_least(1)
+    )
+    compilation_cache: str = option(
+        "~/.cache/at_jax", "Directory of compiled programs kept between runs; empty: none."
+    )
+    tensorboard: bool = option(True, "Write TensorBoard events.")
+    figures: bool = option(
+        True, "Draw attention.png, curves.png and report.html when the run ends."
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TermSettings:
+    """One term of the loss: the config section of its name.
+
+    Attributes:
+      term: with its options.
+      beta: its weight; None for a term that replaces the cross-entropy.
+      begin_epoch: epoch at whose start it begins.
+    """
+
+    term: Term
+    beta: float | None
+    begin_epoch: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """All settings of a run, checked. Sections are dataclasses of their own."""
+
+    student: str = option("wrn_16_1", "Network that is trained.")
+    method: str = option("at", f"none, {', '.join(TERMS)}, or several joined by '+' as in at+kd.")
+    seed: int = option(0, "Random seed (initialization, data order, augmentation).", _SEEDS)
+    dtype: str = option(
+        "float32",
+        "Arithmetic of the networks. Parameters, statistics and losses stay float32.",
+        one_of("float32", "bfloat16"),
+    )
+    epochs: int = option(200, "Passes over the training images.", at_least(1))
+    batch_size: int = option(128, "Images of an update, over all devices.", at_least(1))
+    accumulation: int = option(1, "Micro-batches of an update, to fit into memory.", at_least(1))
+    teacher: TeacherSettings = dataclasses.field(default_factory=TeacherSettings)
+    data: DataSettings = dataclasses.field(default_factory=DataSettings)
+    optimizer: OptimizerSettings = dataclasses.field(default_factory=OptimizerSettings)
+    transfer: TransferSettings = dataclasses.field(default_factory=TransferSettings)
+    runtime: RuntimeSettings = dataclasses.field(default_factory=RuntimeSettings)
+    terms: Mapping[str, TermSettings] = dataclasses.field(default_factory=dict)
+
+
+SECTIONS = {
+    "teacher": TeacherSettings,
+    "data": DataSettings,
+    "optimizer": OptimizerSettings,
+    "transfer": TransferSettings,
+    "runtime": RuntimeSettings,
+}
+
+
+def term_options(term: type[Term]) -> dict[str, dataclasses.Field]:
+    """Keys of a term's config section: its weight, its first epoch, and its own options."""
+    own = {field.name: field for field in dataclasses.fields(term)}
+    weight = {}
+    if term.beta is not None:
+        weight["beta"] = option(term.beta, f"Weight of {term.title}.", at_least(0))
+    begin = option(
+        -1, "Epoch at whose start the term begins; -1: transfer.begin_epoch.", at_least_or(0, -1)
+    )
+    return {**weight, "begin_epoch": begin, **own}

@@ -1,0 +1,97 @@
+"""Everything that a training step changes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from at_jax.intermediates import initialize
+
+__all__ = ["TrainState", "carried_collections", "create", "variables_of"]
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """State of training. The teacher is not part of it.
+
+    Attributes:
+      step: number of updates so far, int32 scalar.
+      params: ``{"student": ..., <term>: ...}``: a term with a module of its own has an entry.
+      collections: the student's other collections, such as ``batch_stats``.
+      opt_state: of the optimizer.
+    """
+
+    step: jax.Array
+    params: Any
+    collections: Any
+    opt_state: Any
+
+
+def variables_of(state: TrainState) -> dict[str, Any]:
+    """Variables of the student, for ``module.apply``."""
+    return {"params": state.params["student"], **state.collections}
+
+
+def carried_collections(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Collections of freshly initialized variables that one step passes to the next.
+
+    Parameters are trained instead. Sown values, which are tuples, belong to a single forward pass.
+
+    >>> carried_collections({"params": {}, "batch_stats": {"mean": 0.0}, "losses": {"l2": (1.0,)}})
+    {'batch_stats': {'mean': 0.0}}
+    """
+    return {
+        name: tree
+        for name, tree in variables.items()
+        if name != "params"
+        and not any(
+            isinstance(entry, jax.tree_util.SequenceKey)
+            for path, _ in jax.tree_util.tree_leaves_with_path(tree)
+            for entry in path
+        )
+    }
+
+
+def create(
+    student: nn.Module,
+    modules: Mapping[str, nn.Module],
+    optimizer: optax.GradientTransformation,
+    key: jax.Array,
+    image_shape: tuple[int, int, int],
+    taps: Mapping[str, jax.ShapeDtypeStruct],
+) -> TrainState:
+    """Initialize the state.
+
+    Args:
+      student: the network to train.
+      modules: of the terms, by term name; see :meth:`at_jax.objective.Objective.modules`.
+      optimizer: its state is initialized too.
+      key: of the initialization.
+      image_shape: (H, W, C).
+      taps: shapes of the student's activations ``(B, H, W, C)``, on which modules are initialized.
+
+    Returns:
+      The state before the first step.
+    """
+
+    def init(key: jax.Array) -> TrainState:
+        key_student, key_modules = jax.random.split(key)
+        images = jnp.zeros((1, *image_shape))
+        variables = initialize(student, key_student, images)
+        params = {"student": variables["params"]}
+        for index, (name, module) in enumerate(modules.items()):
+            zeros = {point: jnp.zeros(tap.shape) for point, tap in taps.items()}
+            key_module = jax.random.fold_in(key_modules, index) if index else key_modules
+            params[name] = module.init(key_module, zeros)["params"]
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            collections=carried_collections(variables),
+            opt_state=optimizer.init(params),
+        )
+
+    # One program instead of one per parameter: eager initialization compiles each of them alone.
+    return jax.jit(init)(key)

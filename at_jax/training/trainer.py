@@ -1,0 +1,230 @@
+"""Training loop of one student, or of several that share a teacher."""
+
+import contextlib
+import functools
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from at_jax.distributed import devices, processes
+from at_jax.objective import Objective
+from at_jax.training import provenance, step
+from at_jax.training.arguments import Callback
+from at_jax.training.config import order_seed
+from at_jax.training.console import log
+from at_jax.training.evaluation import evaluator
+from at_jax.training.interrupt import Interrupted, interruptible
+from at_jax.training.profiling import Profiler
+from at_jax.training.resume import Progress
+from at_jax.training.run_log import NonFinite, RunLog, restore_all
+from at_jax.training.setup import Run
+from at_jax.training.state import TrainState
+
+__all__ = ["Interrupted", "NonFinite", "Trainer"]
+
+# Metrics stay on the device in between: fetching them at every step would stall a fast one.
+_SECONDS_BETWEEN_FETCHES = 0.5
+# Several processes must fetch at the same step, so they count calls instead.
+_CALLS_BETWEEN_FETCHES = 50
+
+
+class Trainer:
+    """Trains runs, each in its workdir, from their latest valid checkpoints.
+
+    Args:
+      runs: with their workdirs: one, or several with the same teacher, images, order and length.
+      used: devices to split a batch over.
+      profile: write a profiler trace of some steps to the first workdir.
+      callbacks: receive the metrics of every epoch.
+    """
+
+    def __init__(
+        self,
+        runs: Sequence[tuple[Run, pathlib.Path]],
+        used: tuple[jax.Device, ...],
+        *,
+        profile: bool = False,
+        callbacks: Sequence[Callback] = (),
+    ):
+        self.devices = used
+        self.run, workdir = runs[0]  # common settings are read from the first
+        settings = self.run.settings
+        self._local_devices = devices.local_count(used)
+        self._profiler = Profiler(workdir / "profile", wanted=profile)
+        self._compiled: set[int] = set()  # numbers of steps of a call
+        self._per_call = settings.runtime.steps_per_dispatch or devices.default_steps_per_dispatch(
+            used
+        )
+
+        @functools.cache
+        def evaluate(objective: Objective) -> Callable[..., float]:
+            return evaluator(
+                objective, self.run.prepare_eval, self.run.dataset.test, settings.batch_size, used
+            )
+
+        self.logs = [
+            RunLog(
+                run,
+                folder,
+                evaluate(_evaluated(run)),
+                label="/".join(folder.parts[-2:]) if len(runs) > 1 else "",
+                callbacks=callbacks,
+            )
+            for run, folder in runs
+        ]
+        self.train_steps = devices.map_train(
+            functools.partial(
+                step.train_steps,
+                step=step.train_together,
+                students=tuple(run.student_spec for run, _ in runs),
+                prepare=self.run.prepare_train,
+                accumulation=settings.accumulation,
+                axis_name=devices.AXIS_NAME,
+            ),
+            used,
+        )
+
+    def train(self) -> list[Progress]:
+        """Run the remaining epochs.
+
+        Returns:
+          Progress counters of each run.
+
+        Raises:
+          Interrupted: after everything is saved.
+          NonFinite: naming the step and the term.
+        """
+        with contextlib.ExitStack() as stack:
+            for each in self.logs:
+                stack.enter_context(each)
+            interrupted = stack.enter_context(interruptible())
+            states = restore_all(self.logs)
+            first = int(states[0].step)
+            if first < self.run.steps:
+                if first:
+                    log(f"Resuming after step {first} of {self.run.steps}")
+                self._epochs(states, first, interrupted)
+            for each in self.logs:
+                each.checkpoints.wait()
+        self._profiler.close()
+        return [each.progress for each in self.logs]
+
+    def _epochs(
+        self, states: tuple[TrainState, ...], first: int, interrupted: Callable[[], bool]
+    ) -> None:
+        run = self.run
+        # 0 is the initialization
+        key = jax.random.fold_in(jax.random.key(order_seed(run.settings)), 1)
+        # All runs with a teacher have the same one.
+        teacher = next((each.run.teacher for each in self.logs if each.run.teacher), None)
+        frozen = teacher.variables if teacher else None
+        states, frozen, key = devices.replicate((states, frozen, key), self.devices)
+        origin = {
+            "trained_together": len(self.logs),
+            "device": devices.describe(self.devices),
+            "versions": provenance.versions(),
+            "commit": provenance.commit(),
+        }
+        for each in self.logs:
+            each.open(first, origin)
+        for epoch in range(first // run.steps_per_epoch, run.settings.epochs):
+            end = (epoch + 1) * run.steps_per_epoch
+            states = self.advance(states, end, frozen, key, interrupted)
+            if int(states[0].step) < end:
+                self._stop(states)
+            self._end_epoch(states, epoch + 1, frozen)
+            if processes.any_process(interrupted()):
+                # After the last epoch too: the student must not start after its teacher was stopped.
+                self._stop(states)
+
+    def _end_epoch(self, states: tuple[TrainState, ...], epoch: int, frozen: Any) -> None:
+        pairs = list(zip(self.logs, states, strict=True))
+        due = [each.end_epoch(state, epoch, frozen) for each, state in pairs]
+        if any(due):
+            # All or none, and the previous checkpoints are on disk: a kill leaves a step that all have.
+            if len(self.logs) > 1:
+                for each in self.logs:
+                    each.checkpoints.wait()
+            for each, state in pairs:
+                each.save_epoch(state)
+
+    def advance(
+        self,
+        states: tuple[TrainState, ...],
+        end: int,
+        frozen: Any,
+        key: jax.Array,
+        interrupted: Callable[[], bool],
+    ) -> tuple[TrainState, ...]:
+        """Train up to step ``end`` or an interrupt. The host runs ahead of the device by a few calls."""
+        now, images = int(states[0].step), 0
+        pending: list[tuple[int, Any]] = []
+        clock = fetched = time.monotonic()
+        # Several processes agree to stop at the end of an epoch.
+        while now < end and (processes.is_multiprocess() or not interrupted()):
+            steps = min(self._per_call, end - now)
+            self._profiler.before(now, steps, states)
+            if steps not in self._compiled:
+                jax.block_until_ready(states)  # queued work is not part of compiling
+            began = time.monotonic()
+            batches = devices.shard(self.batches(now, steps), self._local_devices, axis=1)
+            states, measured = self.train_steps(states, frozen, key, batches)
+            now += steps
+            pending.append((now, measured))
+            if steps in self._compiled:
+                images += steps * self.run.settings.batch_size
+            else:
+                # The first call of a length compiles; its speed is not measured.
+                jax.block_until_ready(measured)
+                self._compiled.add(steps)
+                clock += time.monotonic() - began
+            if len(pending) > devices.RUN_AHEAD:
+                jax.block_until_ready(pending[-1 - devices.RUN_AHEAD][1])
+            if self._should_fetch(pending, time.monotonic() - fetched):
+                self._fetch(pending, keep=devices.RUN_AHEAD)
+                fetched = time.monotonic()
+        self._fetch(pending, keep=0)
+        seconds = time.monotonic() - clock
+        for each in self.logs:
+            each.progress.images += images
+            each.progress.seconds += seconds
+        return states
+
+    def batches(self, first: int, steps: int) -> dict[str, np.ndarray]:
+        """Stack this process's part of the batches of some steps: arrays (steps, b, ...)."""
+        part = processes.index_and_count()
+        batches = [self.run.batches.batch(s, part) for s in range(first, first + steps)]
+        if steps == 1:
+            return {name: x[None] for name, x in batches[0].items()}
+        return {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
+
+    def _should_fetch(self, pending: list[tuple[int, Any]], seconds: float) -> bool:
+        if processes.is_multiprocess():
+            return len(pending) >= _CALLS_BETWEEN_FETCHES
+        return seconds > _SECONDS_BETWEEN_FETCHES
+
+    def _fetch(self, pending: list[tuple[int, Any]], keep: int) -> None:
+        """Wait for all calls but the last ``keep``, and record their metrics."""
+        ready, pending[:] = pending[: len(pending) - keep], pending[len(pending) - keep :]
+        for done, measured in ready:
+            for each, of_run in zip(self.logs, jax.device_get(measured), strict=True):
+                each.collect(done, of_run)
+
+    def _stop(self, states: tuple[TrainState, ...]) -> None:
+        for each, state in zip(self.logs, states, strict=True):
+            each.save_unless_saved(state)
+        others = len(self.logs) - 1
+        raise Interrupted(
+            f"Stopped after step {int(states[0].step)} of {self.run.steps}, saved in "
+            f"{self.logs[0].workdir}{f' and {others} more' if others else ''}: "
+            "run the same command to resume"
+        )
+
+
+def _evaluated(run: Run) -> Objective:
+    """What evaluation depends on: the student alone, unless a term changes its forward pass."""
+    return run.objective if run.evaluates_with_teacher else Objective(run.objective.student)

@@ -1,0 +1,97 @@
+"""The closed convolution under scan, pmap, shard_map, checkpoint and vmap, differentiated inside."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+import tiny
+from convolutions import assert_close, closed_conv, derivatives, lax_conv, lax_derivatives, operands
+from jax import lax
+
+
+def test_conv_in_scan_pmap_and_checkpoint_keeps_its_derivatives():
+    x, w = operands()
+    gradient = jax.grad(lambda x, w: jnp.sum(jnp.sin(closed_conv(x, w))), argnums=(0, 1))
+    squares = jax.grad(lambda x, w: sum(jnp.sum(g**2) for g in gradient(x, w)), argnums=(0, 1))
+    expected = tiny.jit(squares)(x, w)
+    xs = jnp.stack([x, x + 1, x])
+    _, scanned = tiny.jit(lambda xs: lax.scan(lambda c, x: (c, squares(x, w)), 0, xs))(xs)
+    assert_close([a[2] for a in scanned], expected)
+
+    def mapped(x, w):
+        return lax.psum(squares(x, w), "devices")
+
+    of_four = jax.pmap(mapped, "devices", in_axes=(0, None), out_axes=None)
+    inputs = jnp.stack([x, x + 1, -x, 2 * x])
+    wanted = [squares(image, w) for image in inputs]
+    assert_close(of_four(inputs, w), jax.tree.map(lambda *parts: sum(parts), *wanted))
+
+    @jax.checkpoint
+    def rematerialized(x, w):
+        return jnp.sum(jnp.sin(closed_conv(x, w)))
+
+    inner = jax.grad(rematerialized, argnums=(0, 1))
+    outer = jax.grad(lambda x, w: sum(jnp.sum(g**2) for g in inner(x, w)), argnums=(0, 1))
+    assert_close(tiny.jit(outer)(x, w), expected)
+
+
+def test_conv_in_shard_map_sums_the_kernel_gradient_over_devices():
+    """The images are split over devices, the kernel is replicated."""
+    x, w = operands(batch=4)
+    mesh = jax.make_mesh((4,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+    split, whole = jax.sharding.PartitionSpec("batch"), jax.sharding.PartitionSpec()
+
+    def squares(conv, x, w):
+        gradient = jax.grad(lambda x: jnp.sum(jnp.sin(conv(x, w))))(x)
+        return jnp.sum(gradient**2)
+
+    def mapped(x, w):
+        part = lambda x, w: lax.psum(squares(closed_conv, x, w), "batch")  # noqa: E731
+        return jax.shard_map(part, mesh=mesh, in_specs=(split, whole), out_specs=whole)(x, w)
+
+    alone = functools.partial(squares, lax_conv)
+    results = [tiny.jit(jax.value_and_grad(f, argnums=(0, 1)))(x, w) for f in (mapped, alone)]
+    assert_close(*map(jax.device_get, results))
+
+
+@pytest.mark.parametrize("axes", [(0, None), (None, 0), (2, None), (None, 4), (0, 0), (1, 3)])
+def test_conv_in_vmap_equals_a_loop(axes):
+    """Over images, kernels or both, at any axis, with second derivatives."""
+    x, w = operands()
+    stacks = []
+    for array, axis in zip((x, w), axes, strict=True):
+        copies = [array, jnp.cos(array), 2 * array]
+        stacks.append(array if axis is None else jnp.stack(copies, axis=axis))
+    # The batching rule of lax is not the reference: it turns two vmapped operands into groups.
+    one_by_one = [
+        lax_derivatives(
+            *(s if a is None else jnp.take(s, i, axis=a) for s, a in zip(stacks, axes, strict=True))
+        )
+        for i in range(3)
+    ]
+    vmapped = tiny.jit(jax.vmap(derivatives(closed_conv), in_axes=axes))(*stacks)
+    assert_close(vmapped, jax.tree.map(lambda *parts: jnp.stack(parts), *one_by_one))
+
+
+@pytest.mark.parametrize("alone", [0, 1, 2], ids=["x", "w", "g"])
+def test_conv_gradients_in_vmap_over_one_operand_equal_a_loop(alone):
+    """With a fixed cotangent g, each gradient is vmapped in one operand only."""
+    x, w = operands()
+    arguments = [x, w, jnp.cos(closed_conv(x, w))]
+    varied = arguments[alone]
+    stack = jnp.stack([varied, jnp.cos(varied), 2 * varied], axis=1)
+    in_axes = [1 if index == alone else None for index in range(3)]
+
+    def pullback(conv, x, w, g):
+        y, pull = jax.vjp(conv, x, w)
+        return y, pull(g)
+
+    vmapped = jax.vmap(functools.partial(pullback, closed_conv), in_axes=in_axes)
+    results = []
+    for index in range(3):
+        arguments[alone] = stack[:, index]
+        results.append(pullback(lax_conv, *arguments))
+    arguments[alone] = stack
+    wanted = jax.tree.map(lambda *parts: jnp.stack(parts), *results)
+    assert_close(tiny.jit(vmapped)(*arguments), wanted)

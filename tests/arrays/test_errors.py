@@ -1,0 +1,45 @@
+"""UserError, lists of names in messages, and rank checks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from at_jax.errors import UserError, check_rank, listed
+
+
+def test_user_error_is_a_value_error():
+    with pytest.raises(ValueError, match="x must be 1"):
+        raise UserError("x must be 1")
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ([], "none"),
+        (["a"], "a"),
+        (list("abcde"), "a, b, c, d, e"),
+        (list("abcdef"), "a, b, c, d, e and 1 more"),
+        (range(100), "0, 1, 2, 3, 4 and 95 more"),
+        (iter("ab"), "a, b"),
+    ],
+)
+def test_listed_names_at_most_five(names, expected):
+    assert listed(names) == expected
+
+
+def test_listed_of_nothing_returns_the_given_text():
+    assert listed([], "nothing") == "nothing"
+
+
+def test_check_rank_of_equal_rank_passes():
+    arrays = {"a": jnp.ones((1, 2)), "b": np.ones((3, 4)), "c": jax.ShapeDtypeStruct((5, 6), int)}
+    check_rank("f", 2, **arrays)
+    check_rank("f", 0, a=jnp.ones(()))
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 3, 2)])
+def test_check_rank_of_another_rank_names_function_argument_and_shape(shape):
+    with pytest.raises(UserError) as error:
+        check_rank("sum_map", 2, good=jnp.ones((1, 1)), bad=jnp.ones(shape))
+    assert str(error.value).startswith(f"sum_map: bad must have rank 2, got shape {shape}: ")

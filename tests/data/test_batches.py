@@ -1,0 +1,102 @@
+"""Training batches by (seed, step), and evaluation batches that cover every example once."""
+
+import numpy as np
+import pytest
+
+from at_jax.data import Split, TrainBatches, eval_batches
+from at_jax.errors import UserError
+
+
+def make(count):
+    images = np.arange(count * 4, dtype=np.uint8).reshape(count, 2, 2, 1)
+    return Split(images, np.arange(count, dtype=np.int32))
+
+
+def test_train_batches_epoch_visits_an_example_at_most_once():
+    batches = TrainBatches(make(11), 3, seed=0)
+    assert batches.steps_per_epoch == 3
+    epochs = [[batches.indices(epoch * 3 + s) for s in range(3)] for epoch in range(2)]
+    for epoch in epochs:
+        assert len(set(np.concatenate(epoch).tolist())) == 9
+    assert not np.array_equal(np.concatenate(epochs[0]), np.concatenate(epochs[1]))
+    assert batches.indices(0).dtype == np.int64
+
+
+def test_train_batches_resumed_give_the_same_batch():
+    split = make(20)
+    forward = TrainBatches(split, 4, seed=7)
+    seen = [forward.batch(step) for step in range(15)]
+    for step in (14, 3, 0, 9):  # a new object at any step, as after a resume
+        resumed = TrainBatches(split, 4, seed=7).batch(step)
+        assert all(np.array_equal(resumed[key], seen[step][key]) for key in resumed)
+        again = forward.batch(step)
+        assert np.array_equal(again["label"], seen[step]["label"])
+    assert not np.array_equal(TrainBatches(split, 4, seed=8).indices(0), forward.indices(0))
+
+
+def test_batch_has_images_labels_and_positions():
+    split = make(9)
+    batch = TrainBatches(split, 4, seed=0).batch(1)
+    assert {key: value.dtype.name for key, value in batch.items()} == {
+        "image": "uint8",
+        "label": "int32",
+        "position": "int32",
+    }
+    assert batch["image"].shape == (4, 2, 2, 1) and batch["position"].tolist() == [0, 1, 2, 3]
+    assert np.array_equal(batch["image"], split.images[batch["label"]])  # label = index here
+
+
+def test_batch_shards_concatenate_to_the_global_batch():
+    batches = TrainBatches(make(16), 6, seed=0)
+    parts = [batches.batch(1, shard=(index, 3)) for index in range(3)]
+    whole = batches.batch(1)
+    for key in whole:
+        assert np.array_equal(np.concatenate([part[key] for part in parts]), whole[key])
+
+
+@pytest.mark.parametrize("shard", [(0, 4), (3, 3), (-1, 3), (0, 0)])
+def test_batch_with_an_invalid_shard_raises(shard):
+    with pytest.raises(UserError, match="count dividing the batch of 6"):
+        TrainBatches(make(16), 6, seed=0).batch(0, shard)
+
+
+def test_train_batches_with_invalid_arguments_raise():
+    with pytest.raises(UserError, match=r"expected 1 to 5 .*, got 6"):
+        TrainBatches(make(5), 6, seed=0)
+    with pytest.raises(UserError, match="got 0"):
+        TrainBatches(make(5), 0, seed=0)
+    with pytest.raises(UserError, match="seed: expected 0 or more, got -1"):
+        TrainBatches(make(5), 1, seed=-1)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 10, 25])
+def test_eval_batches_cover_every_example_once(batch_size):
+    split = make(10)
+    batches = list(eval_batches(split, batch_size))
+    assert len(batches) == -(-10 // batch_size)
+    for batch in batches:
+        assert batch["image"].shape == (batch_size, 2, 2, 1)
+        assert batch["weight"].dtype == np.float32 and batch["label"].dtype == np.int32
+        # Padding repeats real examples, image and label together.
+        assert np.array_equal(batch["image"], split.images[batch["label"]])
+    weight = np.concatenate([batch["weight"] for batch in batches])
+    label = np.concatenate([batch["label"] for batch in batches])
+    assert label[weight == 1].tolist() == list(range(10)) and weight.sum() == 10
+
+
+def test_eval_batches_with_an_empty_batch_raise_at_the_call():
+    with pytest.raises(UserError, match="batch_size of 1 or more, got 0"):
+        eval_batches(make(3), 0)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_eval_batches_shards_concatenate_to_the_whole(count):
+    split, size = make(13), 6  # the last of three batches has one example: some shards are padding
+    whole = list(eval_batches(split, size))
+    parts = [list(eval_batches(split, size, (index, count))) for index in range(count)]
+    for batch, *pieces in zip(whole, *parts, strict=True):
+        for name in batch:
+            together = np.concatenate([piece[name] for piece in pieces])
+            np.testing.assert_array_equal(together, batch[name])
+    with pytest.raises(UserError, match="count dividing the batch of 6, got"):
+        eval_batches(split, size, (0, 4))

@@ -1,0 +1,66 @@
+"""Images that are drawn: chosen, read, cropped."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from at_jax import data
+from at_jax.errors import UserError
+from at_jax.figures import images
+
+
+def test_from_files_crops_photographs_as_training_does(tmp_path):
+    # 40 x 20, red in the left quarter, blue in the right, green between: the center square is green.
+    pixels = np.zeros((20, 40, 3), np.uint8)
+    pixels[:, :10, 0] = pixels[:, 10:30, 1] = pixels[:, 30:, 2] = 255
+    (tmp_path / "dog").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "dog" / "wide.png")
+    Image.fromarray(pixels).rotate(90, expand=True).save(tmp_path / "tall.png")
+    paths = [str(tmp_path / "dog" / "wide.png"), str(tmp_path / "tall.png")]
+    found = images.from_files(paths, (8, 8, 3), ["cat", "dog"])
+    assert found.pixels.shape == (2, 8, 8, 3)
+    np.testing.assert_array_equal(found.pixels[:, 2:6, 2:6], np.full((2, 4, 4, 3), (0, 255, 0)))
+    assert found.labels.tolist() == [1, images.UNKNOWN]  # by the name of the directory
+    # Drawn with more pixels than the network takes: 8 * (192 // 8).
+    assert found.shown[0].shape == (192, 192, 3)
+
+
+def test_from_files_converts_to_gray_for_one_channel(tmp_path):
+    Image.new("RGBA", (30, 30), (255, 0, 0, 255)).save(tmp_path / "a.png")
+    found = images.from_files([str(tmp_path / "a.png")], (16, 16, 1))
+    assert found.pixels.shape == (1, 16, 16, 1)
+    assert found.pixels.ravel()[0] == 76  # 0.299 * 255: the luminance of red
+
+
+def test_from_files_applies_orientation_tags_and_allows_rectangles(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate by 90 degrees
+    Image.new("RGB", (40, 20)).save(tmp_path / "a.jpg", exif=exif)
+    found = images.from_files([str(tmp_path / "a.jpg")], (40, 20, 3))
+    assert found.pixels.shape == (1, 40, 20, 3)
+    assert found.shown[0].shape == (160, 80, 3)
+
+
+def test_from_files_that_cannot_be_read_raises(tmp_path):
+    with pytest.raises(UserError, match="--images: there is no file 'none.png'"):
+        images.from_files(["none.png"], (8, 8, 3))
+    (tmp_path / "a.png").write_text("no image")
+    with pytest.raises(UserError, match="cannot be read as an image"):
+        images.from_files([str(tmp_path / "a.png")], (8, 8, 3))
+
+
+def test_choose_takes_classes_in_turn_and_some_mistakes():
+    labels = np.array([0, 0, 0, 1, 1, 2, 2, 2], np.int32)
+    assert images.choose(labels, 5).tolist() == [0, 3, 5, 1, 4]
+    wrong = np.zeros(8, bool)
+    wrong[[2, 5]] = True
+    # A quarter of 4 is one mistake: that of the class whose turn comes first.
+    assert images.choose(labels, 4, wrong).tolist() == [0, 3, 1, 5]
+    assert sorted(images.choose(labels, 99, wrong).tolist()) == list(range(8))
+
+
+def test_from_split_repeats_gray_values_for_drawing():
+    split = data.Split(np.full((2, 4, 4, 1), 9, np.uint8), np.array([1, 0], np.int32))
+    found = images.from_split(split, np.array([1]))
+    assert found.pixels.shape == (1, 4, 4, 1) and found.shown[0].shape == (4, 4, 3)
+    assert found.labels.tolist() == [0]

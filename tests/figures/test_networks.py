@@ -1,0 +1,133 @@
+"""Networks that are drawn: of runs, before training, pretrained."""
+
+import functools
+import json
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import safetensors.numpy
+import tiny
+from own_modules import Counting, Tapped, Untapped
+
+from at_jax import models
+from at_jax.errors import UserError
+from at_jax.figures import networks
+from at_jax.models import WideResNet
+from at_jax.models import pretrained as weights
+from at_jax.training import state
+
+DESCRIPTION = {"image_shape": [8, 8, 1], "mean": [0.0], "std": [255.0], "num_classes": 10}
+
+
+@functools.cache
+def initialized(module):
+    variables = tiny.jit(module.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
+    return networks.Network("student", module, variables, DESCRIPTION)
+
+
+def test_a_run_gives_its_student_and_its_teacher(finished):
+    workdir, *_ = finished
+    student, teacher = networks.of_run(workdir), networks.teacher_of(workdir)
+    assert (student.title, teacher.title) == ("attention transfer", "teacher")
+    assert student.image_shape == teacher.image_shape == (16, 16, 1)
+    assert (student.class_name(7), student.model_name) == ("7", "wrn_10_0.25")
+    assert teacher.has_classes_of(student)
+    assert networks.teacher_of(workdir / "teacher") is None
+
+
+@pytest.mark.parametrize("module", [Tapped(), Counting()])
+def test_before_training_is_the_state_that_training_began_with(module):
+    student = networks.Network("student", module, None, {"image_shape": [8, 8, 1]})
+    untrained = networks.before_training(student, 5)
+    began = state.create(module, {}, optax.sgd(0.1), jax.random.key(5), (8, 8, 1), {})
+    chex.assert_trees_all_close(untrained.variables, state.variables_of(began), atol=1e-6)
+    assert untrained.title == networks.UNTRAINED
+
+
+def test_padding_to_a_batch_changes_nothing():
+    student = initialized(Tapped())
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), np.uint8)
+    logits, (found,) = student.attention(images)
+    padded, (found_padded,) = student.attention(images, batch=20)
+    np.testing.assert_allclose(padded, logits, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found_padded["only"], found["only"], rtol=1e-4, atol=1e-5)
+
+
+def test_attention_gives_several_mappings_and_further_inputs_to_the_module():
+    class Scaled(Tapped):
+        def __call__(self, images, *, factor, train=False):
+            return super().__call__(factor * images, train=train)
+
+    module = Scaled()
+    init = functools.partial(module.init, factor=1.0)
+    variables = tiny.jit(init)(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
+    images = np.full((1, 8, 8, 1), 100, np.uint8)
+    mappings = (("sum", 1), ("max", 1))
+    once, twice = (
+        networks.Network("a", module, variables, DESCRIPTION, inputs=lambda _, f=f: {"factor": f})
+        .attention(images, mappings=mappings)[1]
+        for f in (jnp.ones(()), jnp.full((), 2.0))
+    )  # fmt: skip
+    np.testing.assert_allclose(twice[0]["only"], 2 * once[0]["only"], rtol=1e-5)
+    assert np.all(once[1]["only"] <= once[0]["only"])
+
+
+def test_with_points_captures_the_points_that_are_not_tapped():
+    found = networks.with_points(initialized(Untapped()), ["layer"])
+    assert found.paths == ("layer",)
+    assert list(found.attention(np.zeros((1, 8, 8, 1), np.uint8))[1][0]) == ["layer"]
+    assert networks.with_points(initialized(Tapped()), ["only"]).paths == ()
+
+
+def test_classes_are_compared_by_name_where_names_are_known():
+    def named(names, count=2):
+        return networks.Network("a", None, None, {"class_names": names, "num_classes": count})
+
+    assert named(["cat", "dog"]).has_classes_of(named(["cat", "dog"]))
+    assert not named(["cat", "dog"]).has_classes_of(named(["car", "bus"]))
+    assert named([]).has_classes_of(named(["cat", "dog"]))
+    assert not named([], 3).has_classes_of(named(["cat", "dog"]))
+
+
+def test_single_device_removes_the_axis_of_batch_statistics():
+    assert networks.single_device(WideResNet(10, 1, bn_axis_name="batch")).bn_axis_name is None
+    assert networks.single_device(Tapped()) == Tapped()
+
+
+@pytest.mark.parametrize("content", [None, "{", json.dumps({"method": "at"})])
+def test_of_run_without_a_readable_config_raises(tmp_path, content):
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserError, match=str(tmp_path)):
+        networks.of_run(tmp_path)
+
+
+def test_teacher_of_a_run_whose_teacher_was_passed_is_none(finished, tmp_path):
+    stored = json.loads((finished[0] / "config.json").read_text())
+    stored["arguments"] = {"teacher": {"class": "own_modules:Tapped", "fields": {}}}
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    assert networks.teacher_of(tmp_path) is None
+
+
+def test_pretrained_loads_a_resnet_from_its_file(tmp_path):
+    module = models.build("resnet_18", num_classes=3)
+    variables = jax.eval_shape(module.init, jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
+    tensors = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        name = weights._torch_name(tuple(key.key for key in path))
+        tensors[name] = np.zeros(weights._torch_shape(leaf.shape), np.float32)
+    safetensors.numpy.save_file(tensors, tmp_path / "w.safetensors")
+    found = networks.pretrained(tmp_path / "w.safetensors", "resnet_18", 3, 64)
+    assert found.image_shape == (64, 64, 3) and found.class_name(2) == "class 2"
+    assert found.description["mean"][0] == pytest.approx(0.485 * 255)
+
+
+def test_pretrained_weights_that_cannot_be_loaded_raise(tmp_path):
+    with pytest.raises(UserError, match="--model must be a ResNet for --weights, got 'wrn_10_1'"):
+        networks.pretrained(tmp_path / "a", "wrn_10_1", 10, 32)
+    with pytest.raises(UserError, match="--weights: there is no file"):
+        networks.pretrained(tmp_path / "a", "resnet_18", 10, 32)

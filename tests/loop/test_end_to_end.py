@@ -1,0 +1,219 @@
+"""train.py from the command line: output, files and exit codes of a process of its own."""
+
+import json
+import os
+import pathlib
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from at_jax import terms
+from at_jax.training import config
+
+REPOSITORY = pathlib.Path(__file__).parents[2]
+SMALL = [
+    "--config=configs/digits.py:student=wrn_10_0.25,teacher=wrn_10_0.5",
+    "--config.batch_size=20",
+    "--config.data.train_examples=40",
+    "--config.teacher.train_examples=40",
+    "--config.teacher.epochs=1",
+    "--config.teacher.drop_epochs=()",
+]
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """One device, as on a laptop, and a compilation cache that the processes here share."""
+    cache = str(tmp_path_factory.mktemp("cache"))
+    return {
+        **os.environ,
+        "JAX_COMPILATION_CACHE_DIR": cache,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        "XLA_FLAGS": "",  # runs of many steps are faster when they are optimized
+    }
+
+
+def start(arguments, environment=None, cwd=REPOSITORY):
+    return subprocess.Popen(
+        [sys.executable, str(REPOSITORY / "train.py"), *map(str, arguments)],
+        cwd=cwd,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def run(arguments, environment=None, cwd=REPOSITORY):
+    process = start(arguments, environment, cwd)
+    out, err = process.communicate(timeout=240)
+    return process.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, environment):
+    workdir = tmp_path_factory.mktemp("finished")
+    code, out, err = run([*SMALL, "--config.epochs=4", f"--workdir={workdir}"], environment)
+    assert code == 0, err
+    return workdir, out
+
+
+def test_run_ends_with_errors_and_workdir(finished):
+    workdir, out = finished
+    teacher, student, where = out.strip().splitlines()[-3:]
+    result = json.loads((workdir / "result.json").read_text())
+    assert teacher == f"teacher error  {result['teacher_test_error']:.2f} %"
+    assert student.startswith(f"at wrn_10_0.25 error  {result['test_error']:.2f} %")
+    assert where == f"Results written to {workdir}"
+    assert re.search(r"epoch 4/4 .*test error .* ETA 0:00", out)
+
+
+def test_evaluate_repeats_the_error_of_the_run(finished, environment):
+    workdir, _ = finished
+    code, out, err = run(["--evaluate", f"--workdir={workdir}"], environment)
+    result = json.loads((workdir / "result.json").read_text())
+    assert code == 0, err
+    assert f"error {result['test_error']:.2f} % (best checkpoint" in out
+
+
+def test_profile_writes_a_trace(tmp_path, environment):
+    alone = [*SMALL, "--config.method=none", "--config.epochs=14", f"--workdir={tmp_path}"]
+    code, out, err = run([*alone, "--profile", "--config.runtime.tensorboard=False"], environment)
+    assert code == 0, err
+    assert f"Profiler trace written to {tmp_path / 'profile'}" in out
+    assert list(tmp_path.glob("profile/**/*.xplane.pb"))
+    assert not list(tmp_path.glob("events*"))
+
+
+def metrics_of(workdir):
+    lines = [json.loads(t) for t in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
+
+
+def _interrupt(process, workdir, signal_, lines):
+    """Send a signal once the student has written some metrics."""
+    deadline = time.monotonic() + 200
+    path = workdir / "metrics.jsonl"
+    while not (path.exists() and path.read_text().count("\n") >= lines):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal_)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(signal.SIGINT, id="ctrl-c"),
+        pytest.param(signal.SIGKILL, id="kill -9", marks=pytest.mark.slow),
+    ],
+)
+def test_interrupted_run_resumes_exactly(finished, tmp_path, environment, how):
+    many = [*SMALL, f"--config.teacher.checkpoint={finished[0] / 'teacher'}", "--config.epochs=30"]
+    process = start([*many, f"--workdir={tmp_path}"], environment)
+    _interrupt(process, tmp_path, how, lines=14)  # a checkpoint is due after 10
+    out, err = process.communicate(timeout=120)
+    if how == signal.SIGINT:
+        assert process.returncode == 130, err
+        assert "Stopping after this step" in out
+        assert f"saved in {tmp_path}: run the same command to resume" in out
+        assert "Traceback" not in err
+    else:
+        assert process.returncode == -signal.SIGKILL
+    assert len(metrics_of(tmp_path)) < 30, "the run ended before it was stopped: slow it down"
+    code, out, err = run([*many, f"--workdir={tmp_path}"], environment)
+    assert code == 0, err
+    assert re.search(r"Resuming after step \d+ of 60", out)
+    code, _, err = run([*many, f"--workdir={tmp_path / 'whole'}"], environment)
+    assert code == 0, err
+    assert metrics_of(tmp_path) == metrics_of(tmp_path / "whole")
+
+
+def test_help_does_not_import_jax():
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    code, out, err = run(["--help"])
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert (code, err) == (0, "")
+    for word in ("--config", "student=", "method=", *terms.TERMS, "--help-config", "--module"):
+        assert word in out
+    # CPU seconds: 0.3 on an idle machine; jax alone takes more than a second to import.
+    assert after.ru_utime - before.ru_utime < 1.0
+
+
+def test_help_config_lists_every_key():
+    code, out, err = run(["--help-config"])
+    assert (code, err) == (0, "")
+    for key in config.flatten(config.default_config().to_dict()):
+        assert f"  {key}: " in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config.at.bata=3"], "error: --config.at.bata: there is no such key; did you mean .*at.beta"),
+        (["--config.epochs=many"], "epochs.*many"),
+        (["--config.data.mirror=perhaps"], "mirror.*perhaps"),
+        (["--config=configs/cifar.py"], "no file 'configs/cifar.py'; did you mean configs/cifar10.py?"),
+        (["--config=configs/cifar10.py:methud=at"], "'methud=at' is not one of .* did you mean 'method'"),
+        (["--config=configs/base.py:method=at"], "configs/base.py takes no parts after the colon"),
+        (["--config=configs/parts.py"], "configs/parts.py is no config"),
+        (["--config=README.md"], "README.md is no config"),
+        (["--config.epohcs", "3", "--config", "configs/cifar10.py"], "did you mean --config.epochs?"),
+        (["--epochs=3"], "unknown flag --epochs: did you mean --config.epochs?"),
+        (["--wrokdir=x"], "unknown flag --wrokdir: did you mean --workdir?"),
+        (["stray"], "unknown argument 'stray'"),
+    ],
+)  # fmt: skip
+def test_bad_flag_prints_one_line_and_exits_with_2(arguments, message):
+    code, out, err = run(arguments)
+    assert code == 2
+    assert out == ""
+    assert len(err.strip().splitlines()) == 1, err
+    assert "Traceback" not in err
+    assert re.search(message, err), err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config.method=bt"], "error: method must be none, one of kd, at"),
+        (["--config.student=wrn_17_1"], r"error: the depth of a wide ResNet must be 6n\+4"),
+        (["--config=configs/folder.py:data=/nowhere"], "error: image folder /nowhere: expected"),
+        (["--evaluate", "--workdir=/nowhere"], "error: --evaluate: /nowhere holds no run"),
+    ],
+)
+def test_bad_value_prints_one_line_and_exits_with_2(tmp_path, arguments, message):
+    code, _, err = run([f"--workdir={tmp_path / 'run'}", *arguments])
+    assert code == 2
+    assert len(err.strip().splitlines()) == 1, err
+    assert re.search(message, err), err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("text", ['{"a":', "[]", '{"a": 1}'])
+def test_evaluate_of_a_damaged_run_exits_with_2(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    code, _, err = run(["--evaluate", f"--workdir={tmp_path}"])
+    assert (code, len(err.strip().splitlines())) == (2, 1), err
+    assert re.search(
+        r"config.json (is not readable as a config|was written by another version)", err
+    )
+
+
+def test_train_starts_from_any_directory(tmp_path):
+    code, _, err = run(["--config.method=bt"], cwd=tmp_path)
+    assert code == 2
+    assert "method must be none, one of" in err
+
+
+def test_another_config_in_the_same_workdir_exits_with_2(finished, environment):
+    workdir, _ = finished
+    code, _, err = run([*SMALL, "--config.seed=5", f"--workdir={workdir}"], environment)
+    assert code == 2
+    assert "seed: 0 there, 5 now" in err

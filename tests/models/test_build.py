@@ -1,0 +1,90 @@
+"""Networks by name: what is built, and errors before compilation."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+import tiny
+
+from at_jax import models
+from at_jax.errors import UserError
+from at_jax.models import NIN, Adapter, ResNet, WideResNet
+
+
+def test_build_returns_the_named_network():
+    assert models.build("wrn_40_2", 100) == WideResNet(40, 2.0, num_classes=100)
+    assert models.build("nin_wide_bn") == NIN("wide", batch_norm=True)
+    assert models.build("resnet_18", 1000) == ResNet(18)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("wrn_16", "wrn_16_2"),
+        ("nin_thick", "nin_thin"),
+        ("WRN_16_1", "wrn_16_1"),
+        ("resnet_18_2", "resnet_18"),
+        ("wrn16_2", "wrn_16_2"),
+    ],
+)
+def test_build_of_an_unknown_name_suggests_the_nearest(name, nearest):
+    message = f"unknown network '{name}': choose one of wrn_DEPTH.*; did you mean '{nearest}'"
+    with pytest.raises(UserError, match=message):
+        models.build(name)
+
+
+@pytest.mark.parametrize("name", ["", "xyz"])
+def test_build_of_a_name_like_no_other_suggests_none(name):
+    with pytest.raises(UserError, match=f"unknown network '{name}': .*, resnet_101$"):
+        models.build(name)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: models.build("wrn_15_1"), r"must be 6n\+4 \(10, 16, .*got 15"),
+        (lambda: models.build("wrn_4_1"), r"must be 6n\+4 \(10, 16, .*got 4"),
+        (lambda: models.build("wrn_10_0"), "at least one channel of 16, got 0"),
+        (lambda: models.build("resnet_20"), "must be one of 18, 34, 50, 101, got 20"),
+        (lambda: NIN("thick"), "must be one of wide, thin, got 'thick'"),
+    ],
+)
+def test_networks_of_unknown_size_raise_user_error(make, message):
+    with pytest.raises(UserError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("name", "least"), [("wrn_10_1", 4), ("nin_thin", 4), ("nin_wide_bn", 4), ("resnet_18", 32)]
+)
+def test_networks_of_bad_images_raise_user_error(name, least):
+    module = models.build(name)
+    images = jnp.zeros((1, 32, 32, 3))
+    shapes = jax.eval_shape(module.init, jax.random.key(0), images)
+
+    def apply(shape, dtype=jnp.float32):
+        return jax.eval_shape(module.apply, shapes, jax.ShapeDtypeStruct(shape, dtype))
+
+    assert apply((1, least, least, 3)).shape == (1, 10)
+    with pytest.raises(UserError, match=f"at least {least}x{least} pixels .*got {least - 1}x40"):
+        apply((1, least - 1, 40, 3))
+    with pytest.raises(UserError, match="normalized floating-point images, got uint8"):
+        apply((1, 32, 32, 3), jnp.uint8)
+    with pytest.raises(UserError, match=r"images must have rank 4, got shape \(32, 32, 3\)"):
+        apply((32, 32, 3))
+
+
+def test_equal_networks_are_one_static_argument():
+    @chex.assert_max_traces(n=1)
+    def size(images, module):
+        return jnp.sum(images) * module.num_classes
+
+    jitted = tiny.jit(size, static_argnames="module")
+    chex.clear_trace_counter()
+    for name in ("wrn_10_1", "wrn_10_1"):
+        module = models.build(name, dtype=jnp.bfloat16, bn_axis_name="batch")
+        assert hash(module) == hash(module.clone())
+        jitted(jnp.ones(3), module=module)
+    with pytest.raises(AssertionError, match="traced > 1 times"):
+        jitted(jnp.ones(3), module=models.build("wrn_10_2"))
+    assert hash(Adapter((("group1", 32),))) == hash(Adapter((("group1", 32),)))

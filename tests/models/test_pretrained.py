@@ -1,0 +1,129 @@
+"""ResNet weights of PyTorch: equal activations, and errors that name what does not fit."""
+
+import sys
+
+import chex
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+from parity import networks
+from parity.cases import FOLDER, relative
+
+from at_jax import intermediates, models
+from at_jax.errors import UserError
+from at_jax.models import pretrained
+
+CLASSES = 10
+
+
+@pytest.fixture(scope="module")
+def state_dict():
+    generated = networks.generated(networks.resnet_shapes(18, CLASSES))
+    # A counter of PyTorch that is not used.
+    return generated | {"bn1.num_batches_tracked": np.zeros((), np.int64)}
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_convert_gives_the_activations_of_torch(depth):
+    state_dict = networks.generated(networks.resnet_shapes(depth, CLASSES))
+    module = models.build(f"resnet_{depth}", num_classes=CLASSES)
+    with np.load(FOLDER / "models.npz") as file:
+        arrays = dict(file)
+
+    @jax.jit
+    def forward(variables, images):
+        return module.apply(variables, images, mutable=["intermediates"])
+
+    variables = pretrained.convert(state_dict, module)
+    logits, mutated = forward(variables, arrays["resnet/images"])
+    assert relative(logits, arrays[f"resnet_{depth}/logits"]) <= 1e-4
+    taps = intermediates.collect(mutated)
+    assert list(taps) == ["stage1", "stage2", "stage3", "stage4"]
+    for name, value in taps.items():
+        stored = {key: arrays[f"resnet_{depth}/{name}/{key}"] for key in ("map", "slice")}
+        value = np.asarray(value)
+        assert relative(np.mean(value**2, axis=-1), stored["map"]) <= 1e-4, name
+        assert relative(value[:1, :, :, :4], stored["slice"]) <= 1e-4, name
+
+
+def test_load_resnet_of_a_saved_file_equals_convert(state_dict, tmp_path):
+    module = models.build("resnet_18", num_classes=CLASSES)
+    safetensors.numpy.save_file(state_dict, tmp_path / "resnet18.safetensors")
+    variables = pretrained.load_resnet(tmp_path / "resnet18.safetensors", module)
+    chex.assert_trees_all_equal(variables, pretrained.convert(state_dict, module))
+    params, stats = variables["params"], variables["batch_stats"]
+    kernel = state_dict["layer2.0.downsample.0.weight"]  # (128, 64, 1, 1)
+    assert params["stage2_block0"]["shortcut_conv"]["kernel"].shape == (1, 1, 64, 128)
+    np.testing.assert_array_equal(
+        params["stage2_block0"]["shortcut_conv"]["kernel"][0, 0], kernel[:, :, 0, 0].T
+    )
+    np.testing.assert_array_equal(
+        stats["stage4_block1"]["bn2"]["var"], state_dict["layer4.1.bn2.running_var"]
+    )
+    np.testing.assert_array_equal(params["classifier"]["kernel"], state_dict["fc.weight"].T)
+
+
+@pytest.mark.parametrize("depth", [34, 101])
+def test_convert_of_each_depth_uses_every_array(depth):
+    shapes = networks.resnet_shapes(depth, CLASSES)
+    # Zeros without memory: only names and shapes matter here.
+    zeros = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
+    variables = pretrained.convert(zeros, models.build(f"resnet_{depth}", num_classes=CLASSES))
+    sizes = sorted(leaf.size for leaf in jax.tree.leaves(variables))
+    assert sizes == sorted(array.size for array in zeros.values())
+
+
+def test_convert_of_half_precision_gives_float32(state_dict):
+    module = models.build("resnet_18", num_classes=CLASSES)
+    halves = {name: value.astype(np.float16) for name, value in state_dict.items()}
+    variables = pretrained.convert(halves, module)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype(np.float32)}
+
+
+def test_convert_of_other_names_raises_user_error_with_them(state_dict):
+    module = models.build("resnet_18", num_classes=CLASSES)
+    broken = state_dict | {"head.weight": np.zeros((1, 1), np.float32)}
+    del broken["layer3.1.bn2.running_mean"]
+    message = "missing layer3.1.bn2.running_mean; unexpected head.weight: pass the state dict of"
+    with pytest.raises(UserError, match=message):
+        pretrained.convert(broken, module)
+
+
+def test_convert_of_other_classes_raises_user_error_with_their_number(state_dict):
+    with pytest.raises(UserError, match=r"build the network with num_classes=10$") as error:
+        pretrained.convert(state_dict, models.build("resnet_18", num_classes=1000))
+    assert "fc.weight of shape (10, 512) instead of (1000, 512)" in str(error.value)
+
+
+def test_convert_of_another_depth_names_five_arrays_and_a_count(state_dict):
+    with pytest.raises(UserError, match="pass the state dict of resnet34") as error:
+        pretrained.convert(state_dict, models.build("resnet_34", num_classes=CLASSES))
+    # Blocks 2 of layer1, 2 and 3 of layer2, 2 to 5 of layer3, 2 of layer4: 2 convolutions and 2 norms of
+    # 4 arrays each, 10 arrays per block.
+    assert error.value.args[0].count("layer") == 5 and "and 75 more" in str(error.value)
+
+
+def test_convert_of_another_depth_and_classes_names_both(state_dict):
+    with pytest.raises(UserError, match=r"num_classes=10; pass the state dict of resnet50, or"):
+        pretrained.convert(state_dict, models.build("resnet_50", num_classes=1000))
+
+
+def test_load_resnet_of_a_damaged_file_raises_user_error(state_dict, tmp_path):
+    path = tmp_path / "cut.safetensors"
+    safetensors.numpy.save_file(state_dict, path)
+    path.write_bytes(path.read_bytes()[:10_000])
+    module = models.build("resnet_18", num_classes=CLASSES)
+    with pytest.raises(UserError, match=r"cut.safetensors is not a complete safetensors file"):
+        pretrained.load_resnet(path, module)
+
+
+def test_load_resnet_of_a_missing_file_raises_file_not_found(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        pretrained.load_resnet(tmp_path / "none.safetensors", models.build("resnet_18"))
+
+
+def test_load_resnet_without_safetensors_names_the_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    with pytest.raises(ModuleNotFoundError, match="pip install safetensors"):
+        pretrained.load_resnet("resnet18.safetensors", models.build("resnet_18"))

@@ -1,0 +1,52 @@
+"""Gradients of the terms on input gradients with respect to the student's parameters.
+
+They are compared with PyTorch's autograd.grad(create_graph=True), for a WRN in training mode and a NIN
+without batch norm: make_second_order.py stored the results. In float64 also with central differences.
+"""
+
+import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from parity import second_order
+
+TESTS = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def float64():
+    """A separate process, because x64 is a switch of the whole process. It runs during the other tests."""
+    paths = [str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")]
+    process = subprocess.Popen(
+        [sys.executable, str(TESTS / "parity" / "check_second_order.py")],
+        env=os.environ
+        | {"JAX_ENABLE_X64": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        yield process
+        process.kill()  # Still running if its test was not selected.
+
+
+@functools.cache
+def study(network):
+    return second_order.load(network, np.float32)
+
+
+@pytest.mark.parametrize("name", second_order.CASES)
+@pytest.mark.parametrize("network", second_order.NETWORKS)
+def test_terms_in_float32_have_the_gradients_of_torch(network, name):
+    # Relative to each leaf's norm; `not <=` because NaN is a failure too.
+    errors = study(network).deviations(name)
+    assert not {key: error for key, error in errors.items() if not error <= 1e-4}
+
+
+def test_terms_in_float64_have_the_gradients_of_torch_and_of_differences(float64):
+    _, errors = float64.communicate()
+    assert float64.returncode == 0, errors

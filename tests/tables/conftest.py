@@ -1,0 +1,103 @@
+"""A table of the smallest runs, and a stand-in for training that takes milliseconds."""
+
+import json
+import pathlib
+
+import pytest
+import small_run
+
+from at_jax import loop
+from at_jax.tables import registry
+from at_jax.tables.paper import PaperResult
+from at_jax.tables.registry import Row, Table
+from at_jax.training import run_files
+
+STUDENT, TEACHER = "wrn_10_0.25", "wrn_10_0.5"
+
+
+def _make_tiny_table() -> Table:
+    """Two rows; the paper "reports" a result for one of them."""
+
+    def config():
+        return small_run.config().copy_and_resolve_references()
+
+    rows = (
+        Row(STUDENT, TEACHER, "none", label="none", paper=PaperResult(8.77, "verified")),
+        Row(STUDENT, TEACHER, "at", label="at"),
+    )
+    return Table("A tiny table", config, rows)
+
+
+@pytest.fixture(scope="session")
+def make_tiny_table():
+    """The entry of the tiny table in the registry."""
+    return _make_tiny_table
+
+
+@pytest.fixture
+def tiny_table(monkeypatch, make_tiny_table):
+    """The tiny table, registered by the name "tiny"."""
+    monkeypatch.setitem(registry.TABLES, "tiny", make_tiny_table)
+    return make_tiny_table()
+
+
+class FakeTraining:
+    """Writes the files of a finished run at once.
+
+    The test error is 30 for the teacher, 20 + seed for labels only, and 10 + seed for a method.
+
+    Attributes:
+      calls: names of the workdirs of every program, in order.
+      failures: method to the exception that its runs raise.
+    """
+
+    def __init__(self):
+        self.calls: list[list[str]] = []
+        self.failures: dict[str, Exception] = {}
+
+    def train_and_evaluate(self, config, workdir):
+        """In place of loop.train_and_evaluate."""
+        self.calls.append([self._name(workdir)])
+        self._finish(config, workdir, together=1)
+
+    def train_together(self, runs):
+        """In place of loop.train_together."""
+        self.calls.append([self._name(workdir) for _, workdir in runs])
+        for config, workdir in runs:
+            self._finish(config, workdir, together=len(runs))
+
+    @staticmethod
+    def _name(workdir: pathlib.Path) -> str:
+        return "/".join(workdir.parts[-2:])
+
+    def _finish(self, config, workdir, *, together):
+        run_files.claim(workdir, config.to_dict())
+        if failure := self.failures.get(config.method):
+            raise failure
+        base = 10.0 if config.method != "none" else 20.0 if config.student == STUDENT else 30.0
+        errors = [90.0, base + config.seed]
+        for epoch, error in enumerate(errors, 1):
+            line = {"epoch": epoch, "step": 3 * epoch, "test_error": error}
+            run_files.append_metrics(workdir, line)
+        result = {
+            "method": config.method, "seed": config.seed, "epochs": config.epochs,
+            "test_error": errors[-1], "best_test_error": errors[-1], "wall_seconds": 10.0 * together,
+            "trained_together": together, "device": "1 x cpu", "versions": {"jax": "0.0"},
+            "commit": "abc", "finished": "2026-01-02T03:04:05",
+        }  # fmt: skip
+        run_files.write_json(workdir / run_files.RESULT, result)
+
+
+@pytest.fixture
+def fake_training(monkeypatch, tiny_table):
+    """Replaces training, for tests of what surrounds it."""
+    fake = FakeTraining()
+    monkeypatch.setattr(loop, "train_and_evaluate", fake.train_and_evaluate)
+    monkeypatch.setattr(loop, "train_together", fake.train_together)
+    return fake
+
+
+@pytest.fixture(scope="session")
+def read_table():
+    """Reads table.json of a folder."""
+    return lambda out: json.loads((out / "table.json").read_text())

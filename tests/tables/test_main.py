@@ -1,0 +1,72 @@
+"""The command line of the tables: flags and messages. Nothing is trained here."""
+
+import re
+
+import pytest
+
+from at_jax.tables import __main__ as program
+from at_jax.tables import job
+
+
+def test_list_prints_every_paper_result_with_its_status(capsys):
+    assert program.main(["--list"]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"wrn_16_1-none +paper  8\.77 \(verified\)", text)
+    assert re.search(r"wrn_16_1-wrn_16_2-at\+kd +paper  7\.51 \(unverified\)", text)
+    assert re.search(r"wrn_16_1-wrn_16_2-at-sum4 +paper  8\.09 \(unverified\)", text)
+    assert re.search(r"nin_thin-nin_wide-gradient_at +paper 12\.10 \(unverified\)", text)
+    assert text.count("paper") == text.count("verified)")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["digts"], "did you mean digits"),
+        ([], "name a table, one of cifar10_activation"),
+        (["digits", "--rows", "nothing"], "--rows must match rows of the table (wrn_10_1-none"),
+        (["digits", "--seeds", "0"], "--seeds must be at least 1, got 0"),
+        (["digits", "--seeds", "many"], "--seeds: invalid int value: 'many'"),
+        (["digits", "--epochs", "-1"], "--epochs must be at least 1, got -1"),
+        (["digits", "--together", "0"], "--together must be at least 1"),
+        (["digits", "--shard", "3/2"], "--shard must be I/N"),
+        (["digits", "--shard", "a"], "--shard must be I/N"),
+        (["digits", "--set", "at.betta=3"], "did you mean at.beta"),
+        (["digits", "--set", "at.beta=much"], "type float, got 'much'"),
+        (["digits", "--set", "at.beta=-1.0"], "at.beta must be at least 0, got -1.0: set it with --set"),
+        (["digits", "--set", "seed=3"], "use --seeds"),
+        (["digits", "--sedes", "3"], "did you mean --seeds?"),
+        (["digits", "--batch_size=64"], "did you mean --set batch_size=64?"),
+        (["digits", "--config.at.beta=3"], "did you mean --set at.beta=3?"),
+        (["digits", "--at.betta=3"], "did you mean --set at.beta=?"),
+        (["digits", "wrn_10_1-none"], "separate rows by commas"),
+        (["cifar10_mappings", "--set", "at.p=3.0"], "is defined by at.p=1.0"),
+        (["cifar10_activation", "--data", "./nowhere/at/all"], "does not exist"),
+        (["digits", "--merge"], "holds no table"),
+    ],
+)  # fmt: skip
+def test_main_bad_input_is_one_line(arguments, message, tmp_path, capsys):
+    assert program.main([*arguments, "--out", str(tmp_path / "out")]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ") and message in printed and printed.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_main_other_errors_keep_their_traceback(monkeypatch, tmp_path):
+    def broken(options):
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(job, "from_options", broken)
+    with pytest.raises(ValueError, match="a bug"):
+        program.main(["digits", "--out", str(tmp_path)])
+
+
+def test_main_other_options_in_the_same_folder_are_refused(fake_training, tmp_path, capsys):
+    base = ["tiny", "--out", str(tmp_path), "--seeds", "1"]
+    job.from_options(program._parse([*base, "--epochs", "1"]))
+    assert program.main([*base, "--epochs", "2"]) == 2
+    assert "epochs: 1 there, 2 now" in capsys.readouterr().err
+    assert program.main(["digits", "--out", str(tmp_path), "--merge"]) == 2
+    assert "table: 'tiny' there, 'digits' now" in capsys.readouterr().err
+    # The label does not affect the runs.
+    labeled = program._parse([*base, "--epochs", "1", "--label", "small"])
+    assert job.from_options(labeled).label == "small"

@@ -1,0 +1,92 @@
+"""table.json, table.md and the figures of runs whose files are written by hand."""
+
+import json
+import pathlib
+import sys
+
+import pytest
+
+from at_jax.tables import __main__ as program
+from at_jax.tables import markdown, plan, plots, registry, summary
+from at_jax.tables.paper import PaperResult
+from at_jax.tables.registry import Row
+
+
+@pytest.fixture
+def numbers(fake_training, tmp_path, monkeypatch, read_table):
+    """table.json of three seeds: labels only 20, 21, 22 percent; attention transfer 10, 11, 12."""
+    with monkeypatch.context() as patch:
+        patch.setattr(plots, "draw", lambda *_: [])
+        assert program.main(["tiny", "--out", str(tmp_path), "--seeds", "3", "--together"]) == 0
+    return read_table(tmp_path)
+
+
+def test_summarize_of_finished_runs(numbers):
+    none, at = numbers["rows"]
+    assert [seed["seed"] for seed in none["seeds"]] == [0, 1, 2]
+    assert [none[key] for key in ("lowest", "median", "mean", "highest")] == [20, 21, 21, 22]
+    assert [at[key] for key in ("lowest", "median", "mean", "highest")] == [10, 11, 11, 12]
+    assert (none["paper"], at["paper"]) == ({"error": 8.77, "status": "verified"}, None)
+    seed = at["seeds"][0]
+    assert seed["errors"] == [90.0, 10.0]
+    assert {"commit", "finished", "versions", "device", "wall_seconds"} <= seed.keys()
+    assert numbers["teachers"][0]["run"]["seed"] == plan.TEACHER_SEED
+    assert (numbers["data"], numbers["measured_on"], numbers["epochs"]) == ("digits", "test", 2)
+
+
+def test_render_of_finished_runs(numbers):
+    text = markdown.render(numbers)
+    assert (
+        "| `none` (labels only) | 21.00 | 21.00 | 20.00 to 22.00 | 3 of 3 | 8.77 | verified |"
+        in text
+    )
+    assert "| `at` | 11.00 | 11.00 | 10.00 to 12.00 | 3 of 3 |  |  |" in text
+    assert "| teacher, wrn_10_0.5 | 30.00 | 30.00 |  | 1 run |  |  |" in text
+    # 7 runs of 10 seconds each, two in a program where possible.
+    assert "Measured 2026-01-02; total training time 1:10 (h:mm:ss)." in text
+    assert "- 7 runs on 1 x cpu, jax 0.0, commit abc" in text
+    assert "Up to 2 students were trained in one program." in text
+    assert "Not in the table" not in text
+
+
+def test_render_of_a_teacher_without_an_error(numbers):
+    numbers["teachers"][0]["run"]["test_error"] = None
+    line = "| teacher, wrn_10_0.5 | not defined | not defined |  | 1 run |  |  |"
+    assert line in markdown.render(numbers)
+
+
+def test_render_without_finished_runs():
+    row = Row(
+        "s", "t", "at", {"at.p": 4.0}, label="at, F_sum^4", paper=PaperResult(8.09, "unverified")
+    )
+    table = registry.TABLES["cifar10_mappings"]()
+    specs = plan.expand(table, table.rows, plan.common_config(table), 1, pathlib.Path("out"))
+    sum4 = [spec for spec in specs if spec.name.endswith("sum4/seed0")]
+    numbers = {
+        "title": "T", "data": "CIFAR-10 (JPEG q75)", "measured_on": "test", "epochs": 6,
+        "drop_epochs": [2, 4], "batch_size": 128, "changes": [], "teachers": [],
+        "paper_epochs": 200, "rows": [summary._row(row, sum4)],
+    }  # fmt: skip
+    text = markdown.render(numbers)
+    assert "Test error in percent on CIFAR-10 (JPEG q75), after 6 epochs" in text
+    assert "(learning-rate drops after 2, 4), batch size 128." in text
+    assert "| `at, F_sum^4` (at.p=4.0) |  |  |  | 0 of 1 | 8.09 | unverified |" in text
+    assert "No run is finished yet." in text
+
+
+def test_draw_writes_two_figures(numbers, tmp_path):
+    paths = plots.draw(numbers, tmp_path)
+    assert [path.name for path in paths] == ["errors.png", "curves.png"]
+    for path in paths:
+        assert 3_000 < path.stat().st_size < 300_000
+
+
+def test_draw_of_the_first_version_s_table(tmp_path):
+    stored = pathlib.Path(__file__).parents[2] / "results" / "cifar10_activation" / "table.json"
+    assert len(plots.draw(json.loads(stored.read_text()), tmp_path)) == 2
+
+
+def test_draw_without_matplotlib_logs_and_returns_nothing(numbers, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert plots.draw(numbers, tmp_path) == []
+    assert "No figures: drawing needs matplotlib" in capsys.readouterr().out

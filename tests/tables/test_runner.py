@@ -1,0 +1,211 @@
+"""The command around training: order, failures, locks, shards, resuming. Nothing is trained here."""
+
+import json
+import pathlib
+import threading
+import time
+
+import filelock
+import pytest
+
+from at_jax import loop
+from at_jax.tables import __main__ as program
+from at_jax.tables import plan, plots, runner
+from at_jax.training import run_files
+
+NONE, AT = "wrn_10_0.25-none", "wrn_10_0.25-wrn_10_0.5-at"
+TEACHER = "teachers/wrn_10_0.5"
+
+
+@pytest.fixture(autouse=True)
+def no_figures(monkeypatch):
+    """Figures take a second each; test_reports.py draws them."""
+    monkeypatch.setattr(plots, "draw", lambda *_: [])
+
+
+def run(out: pathlib.Path, *arguments: str) -> int:
+    return program.main(["tiny", "--out", str(out), *arguments])
+
+
+def test_run_trains_the_teacher_once_and_then_every_seed(fake_training, tmp_path):
+    assert run(tmp_path, "--seeds", "2") == 0
+    assert fake_training.calls == [
+        [TEACHER], [f"{NONE}/seed0"], [f"{AT}/seed0"], [f"{NONE}/seed1"], [f"{AT}/seed1"]
+    ]  # fmt: skip
+
+
+def test_run_finished_table_trains_nothing_again(fake_training, tmp_path, read_table):
+    assert run(tmp_path, "--seeds", "2") == 0
+    before = read_table(tmp_path)
+    fake_training.calls.clear()
+    assert run(tmp_path, "--seeds", "2") == 0
+    assert run(tmp_path, "--merge") == 0
+    assert fake_training.calls == []
+    assert read_table(tmp_path) == before
+
+
+def test_run_seeds_and_rows_can_be_added(fake_training, tmp_path, read_table):
+    assert run(tmp_path, "--seeds", "1", "--rows", "*none") == 0
+    assert run(tmp_path, "--seeds", "2", "--rows", "*-at") == 0
+    assert fake_training.calls[1:] == [[TEACHER], [f"{AT}/seed0"], [f"{AT}/seed1"]]
+    # A merge takes the rows of all commands, and the seeds that exist.
+    assert run(tmp_path, "--merge") == 0
+    none, at = read_table(tmp_path)["rows"]
+    assert (none["missing"], at["missing"]) == ([1], [])
+
+
+def test_run_failed_run_is_reported_and_tried_again(fake_training, tmp_path, read_table, capsys):
+    fake_training.failures["at"] = RuntimeError("out of memory")
+    assert run(tmp_path, "--seeds", "1") == 1
+    printed = capsys.readouterr().out
+    assert f"{AT}/seed0 FAILED, the other runs continue: RuntimeError: out of memory" in printed
+    assert "2 of 3 runs done, 1 failed, 0 left" in printed
+    none, at = read_table(tmp_path)["rows"]
+    assert len(none["seeds"]) == 1 and at["seeds"] == []
+    assert at["failed"] == [{"seed": 0, "reason": "RuntimeError: out of memory"}]
+    assert "seed 0 failed: RuntimeError: out of memory" in (tmp_path / "table.md").read_text()
+    stored = json.loads((tmp_path / "runs" / AT / "seed0" / "failure.json").read_text())
+    assert "conftest.py" in stored["traceback"]
+
+    fake_training.failures.clear()
+    assert run(tmp_path, "--seeds", "1") == 0
+    assert read_table(tmp_path)["rows"][1]["failed"] == []
+
+
+def test_run_retries_failed_runs_last_and_alone(fake_training, tmp_path):
+    fake_training.failures["none"] = RuntimeError("out of memory")
+    assert run(tmp_path, "--seeds", "1", "--rows", "*none") == 1
+    fake_training.failures.clear()
+    fake_training.calls.clear()
+    assert run(tmp_path, "--seeds", "2", "--together") == 0
+    assert fake_training.calls == [
+        [TEACHER], [f"{AT}/seed0"], [f"{NONE}/seed1", f"{AT}/seed1"], [f"{NONE}/seed0"]
+    ]  # fmt: skip
+
+
+def test_run_group_continues_without_the_run_that_failed(fake_training, tmp_path, monkeypatch):
+    tried = []
+
+    def together(runs):
+        tried.append([workdir for _, workdir in runs])
+        raise loop.NonFinite("step 3: loss is not finite", runs[0][1].absolute())
+
+    monkeypatch.setattr(loop, "train_together", together)
+    assert run(tmp_path, "--seeds", "1", "--together") == 1
+    ((first, second),) = tried
+    assert runner.failure_of(first)["reason"].startswith("NonFinite: step 3")
+    assert run_files.read_result(second) and not runner.failure_of(second)
+    assert fake_training.calls[-1] == [f"{AT}/seed0"]  # alone
+
+
+def test_run_group_of_an_error_without_a_run_tries_each_alone(fake_training, tmp_path, monkeypatch):
+    def together(runs):
+        raise MemoryError
+
+    monkeypatch.setattr(loop, "train_together", together)
+    assert run(tmp_path, "--seeds", "1", "--together") == 0
+    assert fake_training.calls == [[TEACHER], [f"{NONE}/seed0"], [f"{AT}/seed0"]]
+
+
+def test_run_failed_teacher_fails_its_students_only(
+    fake_training, tmp_path, monkeypatch, read_table
+):
+    def fails(config, workdir):
+        if config.student == "wrn_10_0.5":
+            raise loop.NonFinite("step 1: loss is not finite", workdir)
+        fake_training.train_and_evaluate(config, workdir)
+
+    monkeypatch.setattr(loop, "train_and_evaluate", fails)
+    assert run(tmp_path, "--seeds", "1") == 1
+    none, at = read_table(tmp_path)["rows"]
+    assert len(none["seeds"]) == 1
+    assert at["failed"][0]["reason"].startswith("its teacher, ")
+
+
+def test_run_interrupt_writes_the_table_and_exits_130(
+    fake_training, tmp_path, monkeypatch, read_table
+):
+    def interrupted(config, workdir):
+        if config.method == "at":
+            raise loop.Interrupted("saved")
+        fake_training.train_and_evaluate(config, workdir)
+
+    monkeypatch.setattr(loop, "train_and_evaluate", interrupted)
+    assert run(tmp_path, "--seeds", "1") == 130
+    none, at = read_table(tmp_path)["rows"]
+    assert len(none["seeds"]) == 1
+    assert (at["missing"], at["failed"]) == ([0], [])
+
+
+def test_run_waits_for_the_teacher_of_another_process(fake_training, tmp_path, monkeypatch, capsys):
+    assert run(tmp_path, "--seeds", "1") == 0
+    teacher = tmp_path / "runs" / TEACHER
+    result = (teacher / "result.json").read_text()
+    (teacher / "result.json").unlink()
+    fake_training.calls.clear()
+    held = threading.Event()
+
+    def other():
+        with filelock.FileLock(teacher.parent / f"{teacher.name}.lock"):
+            held.set()
+            time.sleep(0.5)
+            (teacher / "result.json").write_text(result)
+
+    monkeypatch.setattr(runner, "_LOCK_POLL_SECONDS", 0.1)
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert held.wait(timeout=10)
+    assert run(tmp_path, "--seeds", "1") == 0
+    thread.join()
+    assert "waiting for another process" in capsys.readouterr().out
+    assert fake_training.calls == []
+
+
+def test_run_skips_what_another_process_trains(fake_training, tmp_path, read_table, capsys):
+    lock = tmp_path / "runs" / NONE / "seed0.lock"
+    lock.parent.mkdir(parents=True)
+    with filelock.FileLock(lock):
+        assert run(tmp_path, "--seeds", "1") == 0
+    assert "skipped, another process is training it" in capsys.readouterr().out
+    assert read_table(tmp_path)["rows"][0]["missing"] == [0]
+    assert "seeds 0 are not finished" in (tmp_path / "table.md").read_text()
+
+
+def test_run_shards_and_a_merge_make_the_whole_table(fake_training, tmp_path, read_table):
+    whole, out = tmp_path / "whole", tmp_path / "shards"
+    assert run(whole, "--seeds", "3", "--together") == 0
+    assert run(out, "--seeds", "3", "--together", "--shard", "1/2") == 0
+    assert "are not finished" in (out / "table.md").read_text()
+    assert run(out, "--seeds", "3", "--together", "--shard", "2/2") == 0
+    assert run(out, "--merge") == 0
+    assert read_table(out) == read_table(whole)
+    assert fake_training.calls.count([TEACHER]) == 2  # once for each folder
+
+
+def test_run_continues_a_folder_of_the_first_version(fake_training, tmp_path, read_table):
+    # Version 0.1 wrote fewer keys into config.json, and no record of arguments.
+    assert run(tmp_path, "--seeds", "1") == 0
+    newer = {"arguments", "jacobian", "sobolev", "map_gradient"}
+    for path in tmp_path.rglob("config.json"):
+        config = {k: v for k, v in json.loads(path.read_text()).items() if k not in newer}
+        for section in ("at", "kd", "f_actt", "transfer", "gradient_at"):
+            config[section].pop("begin_epoch", None)
+        for key in ("name", "schedule", "warmup_epochs", "nesterov", "decay_mask", "clip_norm"):
+            config["optimizer"].pop(key, None)
+        path.write_text(json.dumps(config))
+    fake_training.calls.clear()
+    assert run(tmp_path, "--seeds", "2") == 0
+    assert fake_training.calls == [[f"{NONE}/seed1"], [f"{AT}/seed1"]]
+    assert [len(row["seeds"]) for row in read_table(tmp_path)["rows"]] == [2, 2]
+
+
+def test_progress_estimates_by_kind(tiny_table, tmp_path):
+    common = plan.common_config(tiny_table)
+    specs = plan.expand(tiny_table, tiny_table.rows, common, 5, tmp_path)
+    took = {"none": 10.0, "at": 40.0}
+    for spec in specs:
+        if spec.seed < 3:
+            result = {"wall_seconds": took[spec.config.method]}
+            run_files.write_json(spec.workdir / run_files.RESULT, result)
+    # 3 of 5 seeds of both rows and the teacher are finished: 2 x 10 s + 2 x 40 s are left.
+    assert runner.Progress(specs).line() == "7 of 11 runs done, 4 left, about 1:40"

@@ -1,0 +1,152 @@
+"""Tables that are trained: the files they leave, and resuming after an interruption or a kill."""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from at_jax import loop
+from at_jax.tables import __main__ as program
+from at_jax.tables import registry
+
+# Compiling takes most of the time, several times longer on a loaded machine.
+pytestmark = pytest.mark.timeout(900)
+ROOT = pathlib.Path(__file__).parents[2]
+NONE, AT = "wrn_10_0.25-none", "wrn_10_0.25-wrn_10_0.5-at"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, compiled_once, make_tiny_table):
+    """The tiny table, one seed, trained: its folder."""
+    out = tmp_path_factory.mktemp("table")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry.TABLES, "tiny", make_tiny_table)
+        assert program.main(["tiny", "--out", str(out), "--seeds", "1"]) == 0
+    return out
+
+
+def copy_without(trained, out, *names):
+    """Copy a trained table without some of its runs."""
+    shutil.copytree(trained, out)
+    for name in names:
+        shutil.rmtree(out / "runs" / name)
+    for path in out.rglob("config.json"):  # the teacher is in the copy
+        path.write_text(path.read_text().replace(str(trained), str(out)))
+    return out
+
+
+def without_clock(numbers):
+    """table.json without the entries that differ from start to start."""
+    text = json.dumps(numbers)
+    return re.sub(r'"(finished|wall_seconds|commit)": ("[^"]*"|[\d.]+|null)', "", text)
+
+
+def test_command_leaves_a_table_with_figures(trained, read_table):
+    numbers = read_table(trained)
+    for row in numbers["rows"]:
+        (seed,) = row["seeds"]
+        result = json.loads((trained / "runs" / row["name"] / "seed0" / "result.json").read_text())
+        assert seed["test_error"] == result["test_error"] == seed["errors"][-1] == row["median"]
+        assert seed["epochs"] == 2 and len(seed["errors"]) == 2
+        assert seed["wall_seconds"] > 0 and "cpu" in seed["device"]
+    none, at = numbers["rows"]
+    assert none["seeds"][0]["errors"] != at["seeds"][0]["errors"]
+    # The teacher is trained once.
+    teachers = [path.name for path in (trained / "runs" / "teachers").iterdir() if path.is_dir()]
+    assert teachers == ["wrn_10_0.5"]
+    assert "| `at` |" in (trained / "table.md").read_text()
+    for name in ("errors.png", "curves.png"):
+        assert 3_000 < (trained / name).stat().st_size < 300_000
+
+
+class InterruptAfterEpoch:
+    """A callback that sends Ctrl-C when an epoch has ended."""
+
+    def on_epoch(self, metrics):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def on_end(self, result):
+        pass
+
+
+def test_command_resumes_after_an_interruption(
+    trained, tiny_table, tmp_path, monkeypatch, read_table
+):
+    out = copy_without(trained, tmp_path / "copy", f"{AT}/seed0")
+    original = loop.train_and_evaluate
+
+    def interrupted(config, workdir):
+        return original(config, workdir, callbacks=(InterruptAfterEpoch(),))
+
+    command = ["tiny", "--out", str(out), "--seeds", "1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train_and_evaluate", interrupted)
+        assert program.main(command) == 130
+    assert read_table(out)["rows"][1]["missing"] == [0]
+    assert (out / "runs" / AT / "seed0" / "metrics.jsonl").read_text().count("\n") == 1
+    assert program.main(command) == 0
+    assert without_clock(read_table(out)) == without_clock(read_table(trained))
+
+
+@pytest.mark.slow
+def test_command_together_trains_groups_by_the_same_orders_of_images(
+    trained, tiny_table, tmp_path, read_table
+):
+    out = copy_without(trained, tmp_path / "copy", f"{NONE}/seed0", f"{AT}/seed0")
+    assert program.main(["tiny", "--out", str(out), "--seeds", "1", "--together"]) == 0
+    for row, other in zip(read_table(out)["rows"], read_table(trained)["rows"], strict=True):
+        (seed,), (alone,) = row["seeds"], other["seeds"]
+        assert (seed["trained_together"], alone["trained_together"]) == (2, 1)
+        assert seed["test_error"] == pytest.approx(alone["test_error"], abs=15)
+    assert "Up to 2 students were trained in one program" in (out / "table.md").read_text()
+
+
+@pytest.mark.slow
+def test_command_shards_and_a_merge_repeat_the_numbers(trained, tiny_table, tmp_path, read_table):
+    out = tmp_path / "shards"
+    for arguments in (["--shard", "1/2"], ["--shard", "2/2"], ["--merge"]):
+        assert program.main(["tiny", "--out", str(out), "--seeds", "1", *arguments]) == 0
+    assert without_clock(read_table(out)) == without_clock(read_table(trained))
+
+
+@pytest.mark.slow
+def test_command_after_kill_9_ends_with_the_same_table(tmp_path, read_table):
+    arguments = [
+        "digits", "--rows", "wrn_10_1-none,*-at", "--epochs", "12", "--seeds", "1",
+        "--set", "runtime.checkpoint_every=1", "--set", "runtime.tensorboard=False",
+        "--set", "runtime.devices=1",
+    ]  # fmt: skip
+    deadline = time.monotonic() + 800
+
+    def start(out):
+        return subprocess.Popen(
+            [sys.executable, "-m", "at_jax.tables", *arguments, "--out", str(out)],
+            cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    row = cut / "runs" / "wrn_10_1-wrn_16_2-at" / "seed0"
+    process = start(cut)
+    try:
+        while not (row / "metrics.jsonl").exists() or not (row / "metrics.jsonl").read_text():
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.wait()
+    assert not (row / "result.json").exists(), "killed too late to be a test"
+    for out in (whole, cut):
+        process = start(out)
+        try:
+            assert process.wait(timeout=max(1, deadline - time.monotonic())) == 0
+        finally:
+            process.kill()
+    assert without_clock(read_table(cut)) == without_clock(read_table(whole))
+    assert [len(row["seeds"]) for row in read_table(cut)["rows"]] == [1, 1]

@@ -1,0 +1,155 @@
+"""Errors of the objective: each is raised before anything compiles."""
+
+import dataclasses
+from typing import ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import pytest
+import tiny
+
+from at_jax.errors import UserError
+from at_jax.objective import Objective
+from at_jax.terms import TERMS, AttentionTransfer, Distillation, MinL2, Term
+
+BATCH = tiny.batch(4)
+IMAGES = tiny.prepare(None, BATCH["image"], None)
+LABELS = jnp.asarray(BATCH["label"])
+STUDENT, TEACHER = tiny.TinyNet(), tiny.TinyNet((5, 6))
+
+
+def arguments(images=IMAGES, weights=("at",)):
+    """Arguments of an objective of STUDENT and TEACHER."""
+    objective = tiny.objective(STUDENT, TEACHER)
+    created = tiny.create(objective)
+    weights = dict.fromkeys(weights, 1.0)
+    teacher = tiny.teacher_variables(objective)
+    return created.params, created.collections, teacher, images, LABELS, weights
+
+
+@pytest.mark.parametrize(
+    ("point", "message"),
+    [
+        (("deep", "late"), "student has no transfer point 'deep'; it taps 'early', 'late'"),
+        (("late", "deep"), "teacher has no transfer point 'deep'; it taps 'early', 'late'"),
+    ],
+)
+def test_points_that_a_network_lacks_raise_usererror_if_a_term_reads_them(point, message):
+    objective = Objective(STUDENT, TEACHER, (AttentionTransfer(),), (*tiny.POINTS, point))
+    with pytest.raises(UserError, match=message):
+        jax.eval_shape(objective, *arguments())
+    jax.eval_shape(dataclasses.replace(objective, terms=(Distillation(),)), *arguments())
+
+
+@dataclasses.dataclass(frozen=True)
+class Twin(Distillation):
+    name: ClassVar[str] = "twin"
+
+
+@dataclasses.dataclass(frozen=True)
+class MeanOfLogits(Term):
+    name: ClassVar[str] = "mean_of_logits"
+    needs_teacher: ClassVar[bool] = False
+
+    def values(self, batch, params):
+        return jnp.mean(batch.student.logits)
+
+
+@dataclasses.dataclass(frozen=True)
+class Replacement(MeanOfLogits):
+    name: ClassVar[str] = "replacement"
+    beta: ClassVar[None] = None
+
+
+class Attention(MeanOfLogits):
+    name = "attention"
+    metric = "mean_of_logits"
+
+
+class Comparing(MeanOfLogits):
+    name = "comparing"
+    compares_taps = "activation"
+
+
+def named(name):
+    return type("Named", (MeanOfLogits,), {"name": name})()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Objective(STUDENT, terms=(Distillation(),)), "kd need a teacher, got None"),
+        (
+            lambda: Objective(STUDENT, TEACHER, (AttentionTransfer(),)),
+            "at need transfer points, got none: pass points=",
+        ),
+        (
+            lambda: Objective(STUDENT, terms=(MinL2(), MinL2(squared=True))),
+            "terms must have different names, and none of student, cross_entropy, got min_l2, min_l2",
+        ),
+        (
+            lambda: Objective(STUDENT, terms=(MeanOfLogits(), Attention())),
+            "terms must have different metrics, and none of .*, got mean_of_logits, mean_of_logits",
+        ),
+        (
+            # Its parameters would replace those of the student.
+            lambda: Objective(STUDENT, terms=(named("student"),)),
+            "terms must have different names, and none of student, cross_entropy, got student",
+        ),
+        (
+            lambda: Objective(STUDENT, terms=(named("cross_entropy"),)),
+            "must have different names, and none of student, cross_entropy",
+        ),
+        (
+            lambda: Objective(STUDENT, TEACHER, (Distillation(), Twin())),
+            "one term can replace the cross-entropy, got kd, twin",
+        ),
+        (
+            lambda: Objective(STUDENT, terms=(Comparing(),), points=tiny.POINTS),
+            "comparing need a teacher, got None",
+        ),
+    ],
+)
+def test_objective_with_terms_that_lack_something_raises_usererror(make, message):
+    with pytest.raises(UserError, match=message):
+        make()
+
+
+def test_objective_without_a_weight_raises_usererror():
+    with pytest.raises(
+        UserError, match="every term needs a weight, got none for at: pass weights={'at': beta}"
+    ):
+        tiny.objective(STUDENT, TEACHER)(*arguments(weights=("att",)))
+
+
+class TwoClasses(nn.Module):
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        return nn.Dense(2)(jnp.mean(images, axis=(1, 2)))
+
+
+@pytest.mark.parametrize("name", ["kd", "gradient_at", "jacobian", "sobolev"])
+def test_objective_with_a_teacher_of_other_classes_raises_usererror(name):
+    objective = Objective(STUDENT, TwoClasses(), (TERMS[name](),))
+    params, collections, *_ = arguments()
+    variables = jax.eval_shape(TwoClasses().init, jax.random.key(0), IMAGES)
+    rest = IMAGES, LABELS, {name: 1.0}, jax.random.split(jax.random.key(0), 4)
+    with pytest.raises(
+        UserError,
+        match=rf"{name} need student and teacher with the same classes, got .* \(4, 2\), \(4, 3\)",
+    ):
+        jax.eval_shape(objective, params, collections, variables, *rest)
+
+
+def test_objective_with_integer_images_raises_usererror():
+    with pytest.raises(UserError, match="needs floating-point images, got uint8: normalize"):
+        tiny.objective(STUDENT, TEACHER)(*arguments(images=jnp.asarray(BATCH["image"])))
+
+
+@pytest.mark.parametrize("term", [MeanOfLogits(), Replacement()])
+def test_term_that_returns_a_mean_raises_usererror(term):
+    with pytest.raises(
+        UserError, match=r"must return one number an example, shape \(4,\), got \(\)"
+    ):
+        jax.eval_shape(Objective(STUDENT, terms=(term,)), *arguments(weights=(term.name,)))

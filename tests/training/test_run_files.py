@@ -1,0 +1,102 @@
+"""A workdir belongs to one config and its arguments; metrics survive crashes."""
+
+import json
+
+import pytest
+import small_run
+
+from at_jax.errors import UserError
+from at_jax.training import run_files
+from at_jax.training.config import flatten
+
+
+def claim(workdir, **changes):
+    run_files.claim(workdir, small_run.config(**changes).to_dict())
+
+
+def with_arguments(**arguments):
+    return {"config": small_run.config().to_dict(), "arguments": arguments}
+
+
+def test_claim_with_the_same_config_is_allowed(tmp_path):
+    claim(tmp_path)
+    claim(tmp_path)
+    assert flatten(run_files.read_config(tmp_path)) == flatten(small_run.config().to_dict())
+    assert run_files.read_arguments(tmp_path) == {}
+
+
+def test_claim_with_another_config_names_the_keys(tmp_path):
+    claim(tmp_path)
+    with pytest.raises(UserError, match=r"at.beta: 50.0 there, 3.0 now, seed: 0 there, 7 now"):
+        claim(tmp_path, at__beta=3.0, seed=7)
+    assert json.loads((tmp_path / "config.json").read_text())["seed"] == 0
+
+
+def test_claim_with_another_runtime_is_allowed(tmp_path):
+    claim(tmp_path)
+    claim(tmp_path, runtime__devices=1)
+
+
+@pytest.mark.parametrize("decay", ["constant", "steps"])
+def test_claim_with_more_epochs_is_allowed(tmp_path, decay):
+    claim(tmp_path, transfer__decay=decay)
+    claim(tmp_path, transfer__decay=decay, epochs=5)
+    with pytest.raises(UserError, match="epochs: 5 there, 3 now"):
+        claim(tmp_path, transfer__decay=decay, epochs=3)
+
+
+def test_claim_with_more_epochs_of_the_teacher_raises(tmp_path):
+    claim(tmp_path, teacher__epochs=0)
+    with pytest.raises(UserError, match="epochs: 2 there, 5 now"):
+        claim(tmp_path, teacher__epochs=0, epochs=5)
+    claim(tmp_path / "named", teacher__epochs=0, teacher__checkpoint="somewhere")
+    claim(tmp_path / "named", teacher__epochs=0, teacher__checkpoint="somewhere", epochs=5)
+
+
+@pytest.mark.parametrize("decay", ["linear", "cosine"])
+def test_claim_with_more_epochs_of_a_decay_raises(tmp_path, decay):
+    claim(tmp_path, transfer__decay=decay)
+    with pytest.raises(UserError, match="epochs: 2 there, 5 now"):
+        claim(tmp_path, transfer__decay=decay, epochs=5)
+
+
+def test_claim_of_an_unusable_workdir_raises(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UserError, match="not readable as a config"):
+        claim(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written .*choose another --workdir"):
+        claim(tmp_path / "file" / "run")
+
+
+def test_metrics_drop_a_torn_line_and_later_steps(tmp_path):
+    for step in (3, 6, 9):
+        run_files.append_metrics(tmp_path, {"step": step, "loss": float("nan")})
+    with open(tmp_path / run_files.METRICS, "a") as file:
+        file.write('{"step": 12, "lo')  # killed while writing
+    assert [line["step"] for line in run_files.read_metrics(tmp_path)] == [3, 6, 9]
+    assert run_files.read_metrics(tmp_path)[0]["loss"] is None
+    assert [line["step"] for line in run_files.keep_metrics(tmp_path, 6)] == [3, 6]
+    run_files.append_metrics(tmp_path, {"step": 9})
+    assert [line["step"] for line in run_files.read_metrics(tmp_path)] == [3, 6, 9]
+
+
+def test_claim_with_other_arguments_raises(tmp_path):
+    run_files.claim(tmp_path, **with_arguments(optimizer="a:f", terms=[{"name": "own"}]))
+    run_files.check(tmp_path, **with_arguments(optimizer="b:f", terms=[{"name": "own"}]))
+    assert run_files.read_method(tmp_path) == "own"
+    for arguments, message in (
+        ({}, r"was started with optimizer=a:f, terms=\(own\): pass optimizer=, terms= "),
+        ({"optimizer": "a:g", "terms": [{"name": "own"}]}, "another optimizer: a:f there, a:g now"),
+        (
+            {"optimizer": "a:f", "terms": [{"name": "own"}], "augment": "a:h"},
+            "was started without augment=: leave it out",
+        ),
+    ):
+        with pytest.raises(UserError, match=message):
+            run_files.check(tmp_path, **with_arguments(**arguments))
+
+
+def test_claim_with_other_callbacks_is_allowed(tmp_path):
+    run_files.claim(tmp_path, **with_arguments(callbacks=["a:Logger"]))
+    run_files.claim(tmp_path, **with_arguments())
