@@ -17,8 +17,9 @@ DATA_DIR ?= $(HOME)/tensorflow_datasets_array_record
 MANUAL_DIR ?=
 # Two workers, each with a file at a time: compiling uses one core.
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
-# Tests of `make check`: those of the arrays, the terms and the structure, without whole runs.
-QUICK := tests/test_architecture.py tests/test_objective.py tests/arrays tests/terms tests/training/test_config.py
+# Tests of `make check`: the structure, the arrays and the terms, without whole runs.
+QUICK := tests/test_architecture.py tests/test_objective.py tests/arrays tests/training/test_config.py \
+	tests/terms/test_base.py tests/terms/test_registry.py tests/terms/test_user_terms.py
 
 # Training allocates and frees hundreds of megabytes a step. With huge pages glibc has the kernel map them in
 # fewer pieces (a WRN-16-1 step on 2 cores takes 0.28 s instead of 0.33 s). Other systems ignore it.
