@@ -16,7 +16,10 @@ KEY = jax.random.key(3)
 def test_train_together_with_shared_input_gradients_equals_a_student_alone():
     # The teacher's gradient is computed in the trace of the first student and used in that of the second.
     terms = (GradientTransfer(),)
-    objectives = tiny.objective(None, None, *terms), tiny.objective(tiny.TinyNet((4, 4)), None, *terms)
+    objectives = (
+        tiny.objective(None, None, *terms),
+        tiny.objective(tiny.TinyNet((4, 4)), None, *terms),
+    )
     students = tuple(
         step.StudentSpec(o, tiny.sgd(), dict.fromkeys(o.weighted_terms, lambda _: 10.0))
         for o in objectives
