@@ -141,7 +141,7 @@ def gradient_maps(
       model: the network.
       variables: its variables.
       images: ``(B, H, W, C)``, normalized as in its training.
-      labels: ``(B,)``, classes; -1 (or None for all images) stands for the predicted class.
+      labels: ``(B,)``, classes; -1 (or None for all images) selects the predicted class.
 
     Returns:
       Logits ``(B, K)`` and maps ``(B, H, W)``, float32.

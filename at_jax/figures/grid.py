@@ -202,7 +202,7 @@ def _wrapped(text: str, columns: int = 1) -> str:
 
 
 def _write(axes: np.ndarray, caption: Sequence[Line], top: int, height: int) -> None:
-    """Write a caption beside its row, and draw a bar in the color of its first colored line."""
+    """Write a caption next to its row, and draw a bar in the color of its first colored line."""
     for index, line in enumerate(caption):
         shift = ((len(caption) - 1) / 2 - index) * _LINE_HEIGHT
         is_long = len(line.text) > _MAX_LETTERS

@@ -80,7 +80,7 @@ def gradient_figure(shown: Sequence[Network], images: Images, *, title: str) -> 
     first = shown[0].input_gradient(images.pixels, images.labels)
     found = [first]
     for network in shown[1:]:
-        # The predicted class stands for the label where the classes are others.
+        # A network with other classes has no label: None selects its predicted class.
         labels = images.labels if network.has_classes_of(shown[0]) else None
         found.append(network.input_gradient(images.pixels, labels))
     columns = [

@@ -79,6 +79,8 @@ def test_methods_of_user_defined_terms_have_names_and_colors():
 def test_one_epoch_and_one_term_are_drawn():
     _, axes = drawn(run(epochs=1))
     assert axes[0].lines[0].get_marker() == "o"
+    low, high = axes[0].get_xlim()
+    assert [tick for tick in axes[0].get_xticks() if low < tick < high] == [1]
     assert axes[2].get_title("left") == "loss (weighted sum)"
 
 
