@@ -26,7 +26,8 @@ HELP = """Train a student network from a teacher: attention transfer, distillati
 --help-config         print every key with its type, default, rule and meaning
 --workdir=DIR         directory of the run (default: runs/<config>); run again to resume
 --evaluate            evaluate the run in --workdir on its test set
---module=PACKAGE:NAME a user-defined module, for a run (or a teacher.checkpoint) that trained it
+--module=PACKAGE:NAME a user-defined module, for a run (or a teacher.checkpoint) that trained it;
+                      several, separated by commas, if the run and its teacher each have one
 --profile             write a profiler trace of some steps to <workdir>/profile
 
 Several machines: run the same command on each, with

@@ -125,6 +125,8 @@ def forward(
     def is_wanted(submodule: nn.Module, method: str) -> bool:
         return method == "__call__" and "/".join(submodule.path) in wanted
 
+    # Variables may hold the activations of an earlier call.
+    variables = {name: tree for name, tree in variables.items() if name != COLLECTION}
     with _nnx_may_sow():
         logits, mutated = module.apply(
             variables,

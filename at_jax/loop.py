@@ -39,7 +39,7 @@ def train_and_evaluate(
     dataset: data.Dataset | None = None,
     optimizer: OptimizerFactory | None = None,
     augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
-    terms: Sequence[Term] | Mapping[Term, float] | None = None,
+    terms: Sequence[Term] | Mapping[Term, float | None] | None = None,
     callbacks: Sequence[Callback] = (),
     module: nn.Module | str | None = None,
     profile: bool = False,
@@ -59,7 +59,8 @@ def train_and_evaluate(
       dataset: see :func:`at_jax.data.from_arrays` and :func:`at_jax.data.from_source`.
       optimizer: from the learning-rate schedule (step -> rate) to an optax transformation.
       augment: ``augment(key, image) -> image`` for one example ``(H, W, C)`` before normalization.
-      terms: of the loss, in place of those of ``config.method``; a mapping gives their weights.
+      terms: of the loss, in place of those of ``config.method``; a mapping gives their weights, None
+        for the default.
       callbacks: objects with ``on_epoch(metrics)`` and ``on_end(result)``.
       module: for a teacher checkpoint, or a run that is resumed, with a user-defined module: an instance,
         or ``"package:name"``.
@@ -203,6 +204,7 @@ def evaluate(
         key: networks.open_run(workdir, which=which, module=student or module)
         for key, which in (("test_error", "latest"), ("best_test_error", "best"))
     }
+    networks.check_stands_alone(opened["test_error"][2], workdir)
     split = load_dataset(settings.data, hold_out=False, given=dataset).test
     errors = {}
     for key, (network, variables, described) in opened.items():

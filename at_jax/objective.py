@@ -49,11 +49,11 @@ class Objective:
 
     Attributes:
       student: a linen module, ``module.apply(variables, images, train=...) -> (B, K)``.
-      teacher: likewise; None without a teacher.
+      teacher: a linen module that is called in the same way; None without a teacher.
       terms: of the loss. Without one that replaces the cross-entropy, the cross-entropy is added.
       points: pairs (student point, teacher point) at which terms compare activations.
       paths_s: submodules of the student whose output is captured as a transfer point.
-      paths_t: submodules of the teacher, likewise.
+      paths_t: submodules of the teacher whose output is captured as a transfer point.
       stochastic_teacher: apply the teacher with ``deterministic=False`` and the student's random numbers.
     """
 

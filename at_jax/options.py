@@ -7,7 +7,7 @@ command-line help and the checks of a config are all generated from these fields
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from at_jax.errors import UserError
@@ -64,6 +64,17 @@ def at_least_or(bound: float, other: float) -> Rule:
     )
 
 
+# By the annotation of a field. A field of another type has only its own rule.
+_OF_TYPE: dict[Any, Rule] = {
+    bool: Rule(lambda value: isinstance(value, bool), "True or False"),
+    int: Rule(
+        lambda value: isinstance(value, int) and not isinstance(value, bool), "a whole number"
+    ),
+    float: Rule(_is_number, "a finite number"),
+    str: Rule(lambda value: isinstance(value, str), "a string"),
+    tuple: Rule(lambda value: isinstance(value, tuple | list), "a tuple"),
+}
+
 increasing = Rule(
     lambda epochs: (
         all(isinstance(epoch, int) and epoch >= 1 for epoch in epochs)
@@ -98,19 +109,18 @@ def check(section: Any, name: str = "") -> None:
     Raises:
       UserError: naming the key, what is expected, and the value.
     """
-    for key, value, rule in _ruled(section):
-        dotted = f"{name}.{key}" if name else key
-        try:
-            accepted = rule.accepts(value)
-        except TypeError:  # a value of the wrong type, such as a number for a tuple
-            accepted = False
-        if not accepted:
-            raise UserError(
-                f"{dotted} must be {rule.text}, got {value!r}: set it with --config.{dotted}=..."
-            )
-
-
-def _ruled(section: Any) -> Iterator[tuple[str, Any, Rule]]:
     for field in dataclasses.fields(section):
-        if rule := field.metadata.get("rule"):
-            yield field.name, getattr(section, field.name), rule
+        dotted = f"{name}.{field.name}" if name else field.name
+        value = getattr(section, field.name)
+        for rule in (field.metadata.get("rule"), _OF_TYPE.get(field.type)):
+            if rule is not None and not _accepts(rule, value):
+                raise UserError(
+                    f"{dotted} must be {rule.text}, got {value!r}: set it with --config.{dotted}=..."
+                )
+
+
+def _accepts(rule: Rule, value: Any) -> bool:
+    try:
+        return rule.accepts(value)
+    except TypeError:  # a value of the wrong type, such as a number for a tuple
+        return False

@@ -69,6 +69,17 @@ class Counting(nn.Module):
         return nn.Dense(10)(jnp.mean(x, axis=(1, 2)))
 
 
+class Overflowing(nn.Module):
+    """A network that divides by zero in a collection of its own; its logits stay finite."""
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        inverse = self.variable("running", "inverse", lambda: jnp.ones(()))
+        if train:
+            inverse.value = 1 / jnp.zeros(())
+        return nn.Dense(10)(jnp.mean(images, axis=(1, 2)))
+
+
 class Twice(nn.Module):
     """A network that calls one layer twice."""
 
@@ -87,6 +98,25 @@ class Tokens(nn.Module):
         x = nn.Dense(4)(images.reshape(images.shape[0], -1, images.shape[-1]))
         intermediates.tap(self, "only", x)
         return nn.Dense(10)(jnp.mean(x, axis=1))
+
+
+class Sowing(nn.Module):
+    """A network that sows its activation in every call, `init` with mutable=True included."""
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        x = nn.relu(nn.Conv(4, (3, 3), strides=(4, 4))(images))
+        self.sow("intermediates", "only", x)
+        return nn.Dense(10)(jnp.mean(x, axis=(1, 2)))
+
+
+class Gated(nn.Module):
+    """A network whose logits depend on an input besides the images, with one number an example."""
+
+    @nn.compact
+    def __call__(self, images, *, train=False, gate=None):
+        logits = nn.Dense(10)(jnp.mean(images, axis=(1, 2)))
+        return logits if gate is None else logits * gate[:, None]
 
 
 class _Layer(nn.Module):
@@ -140,6 +170,11 @@ class NnxNet(nnx.Module):
         x = nnx.relu(self.conv(images))
         self.sow(nnx.Intermediate, "only", x)
         return self.classifier(jnp.mean(x, axis=(1, 2)))
+
+
+def make_features(features):
+    """A factory with an argument."""
+    return Tapped(features=features)
 
 
 def make_tapped():

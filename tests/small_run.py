@@ -3,6 +3,9 @@
 import json
 import pathlib
 
+import numpy as np
+
+from at_jax import data
 from configs import digits
 
 
@@ -32,3 +35,17 @@ def lines_of(workdir: pathlib.Path) -> list[dict]:
     """Lines of metrics.jsonl without the speed, which differs from run to run."""
     lines = [json.loads(text) for text in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
+
+
+def recorded(workdir: pathlib.Path) -> dict:
+    """Components that were passed to a run, from config.json."""
+    return json.loads((workdir / "config.json").read_text())["arguments"]
+
+
+def arrays(size=16, classes=3, images=60, seed=0):
+    """A data set of random images; the first row of pixels encodes the class."""
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 100, (2 * images, size, size, 1)).astype(np.uint8)
+    y = np.arange(2 * images) % classes
+    x[:, 0] = (80 * y)[:, None, None]
+    return data.from_arrays(x[:images], y[:images], x[images:], y[images:], class_names=list("abc"))

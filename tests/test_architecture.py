@@ -58,6 +58,7 @@ ONLY_IN = {
     "jax.process_count": {"distributed.processes"},
     "jax.distributed": {"distributed.launch"},
     "jax.experimental.multihost_utils": {"distributed.processes"},
+    "configs": {"tables.registry"},
     "absl.flags": {"data.prepare"},
     "absl.app": {"data.prepare"},
 }

@@ -116,7 +116,7 @@ def _builder(name: str, data_dir: str, **options: Any) -> Any:
         known = tfds.list_builders(with_community_datasets=False)
         remedy = closest(name, known)
         raise PrepareError(f"TFDS knows no data set {name!r}: {remedy}") from error
-    # TFDS raises several types for a wrong configuration, version or spelling.
+    # TFDS raises several types for an unknown name, configuration or version.
     except (ValueError, AssertionError, ImportError) as error:
         reason = " ".join(str(error).split())[:300]
         raise PrepareError(f"TFDS cannot open {name!r}: {reason}") from error

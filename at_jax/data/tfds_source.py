@@ -85,7 +85,7 @@ def _open(name: str, data_dir: str) -> Any:
             f"data set {name!r}: expected a name in TFDS or a set prepared in {data_dir} (there: "
             f"{listed(prepared)}), got neither: {closest(name, known)}"
         ) from error
-    # TFDS raises several types for a wrong configuration, version or spelling, and for builders that
+    # TFDS raises several types for an unknown name, configuration or version, and for builders that
     # cannot be opened without TensorFlow.
     except (ValueError, AssertionError, ImportError) as error:
         reason = " ".join(str(error).split())[:300]

@@ -79,7 +79,8 @@ def _add_options(command: argparse.ArgumentParser, name: str) -> None:
     add("--workdir", metavar="RUN", help="draw the student of this run, next to its teacher")
     add("--compare", metavar="RUN2", help="draw this run's student instead of the untrained one")
     add("--which", choices=("latest", "best"), default="latest", help="checkpoint (%(default)s)")
-    add("--module", metavar="PACKAGE:NAME", help="user-defined module that the run trained")
+    add("--module", metavar="PACKAGE:NAME",
+        help="user-defined module that the run trained; several, separated by commas")  # fmt: skip
     add("--weights", metavar="FILE", help="instead of a run: a pretrained ResNet's .safetensors")
     add("--model", default="resnet_18", help="with --weights: its network (%(default)s)")
     add("--num_classes", type=int, default=1000, help="with --weights (%(default)s)")

@@ -184,7 +184,7 @@ def teacher_of(
       UserError: if the teacher cannot be loaded.
     """
     workdir = pathlib.Path(workdir).expanduser()
-    trained = workdir / "teacher"
+    trained = workdir / run_files.TEACHER
     given = run_files.read_config(workdir)["teacher"]["checkpoint"]
     known = [terms.TERMS.get(name) for name in run_files.read_method(workdir).split("+")]
     if not any(term is None or term.needs_teacher for term in known):

@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--label", default="", help="name of the data set in the table and its figures")
     add("--rows", default="", help="names or patterns of rows, separated by commas (default: all)")
     add("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes",
-        help="change a config key in all rows; may be repeated")  # fmt: skip
+        help="change a config key in every row; may be repeated")  # fmt: skip
     add("--out", default="", help="folder of the runs and the table (default: runs/tables/NAME)")
     add("--together", type=int, nargs="?", const=4, default=1, metavar="N",
         help="train up to N (4) students of a pair and a seed in one program; several seeds too if "

@@ -24,7 +24,7 @@ class PaperResult(NamedTuple):
 
 
 def _row(**columns: tuple[float, str]) -> dict[str, PaperResult]:
-    # A keyword cannot contain "+": at_kd stands for at+kd.
+    # A keyword cannot contain "+": at_kd is at+kd.
     return {
         name.replace("at_kd", "at+kd"): PaperResult(*result) for name, result in columns.items()
     }

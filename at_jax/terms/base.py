@@ -58,6 +58,16 @@ class Term:
       needs_teacher: whether ``batch.teacher`` is read.
       needs_equal_classes: whether student and teacher must have the same classes.
       compares_taps: kind of tap that is compared at the transfer points, ``"activation"`` or None.
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class LogitMatching(Term):
+    ...     name = "logits"
+    ...     scale: float = options.option(1.0, "Factor of the difference.", options.above(0))
+    ...
+    ...     def values(self, batch, params):
+    ...         return self.scale * abs(batch.student.logits - batch.teacher.logits).mean(axis=-1)
+    >>> LogitMatching(scale=2.0), LogitMatching.metric
+    (LogitMatching(scale=2.0), 'logits')
     """
 
     name: ClassVar[str]
@@ -96,7 +106,10 @@ class Term:
         Returns:
           ``(B,)``.
         """
-        raise NotImplementedError
+        raise UserError(
+            f"term {type(self).__name__} computes nothing: define values(batch, params), which returns "
+            "one number an example"
+        )
 
     def module(
         self,

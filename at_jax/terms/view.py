@@ -84,7 +84,7 @@ class View:
 
         Args:
           of: a function of the logits ``(B, K)``, or of the logits and the taps, that returns ``(B,)``;
-            parameters with a default are left alone. None stands for the cross-entropy. Gradients of one
+            parameters with a default are left alone. None means the cross-entropy. Gradients of one
             function object are computed once.
 
         Returns:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import flax.linen as nn
 import jax
 
-from at_jax import data
+from at_jax import data, options
 from at_jax.errors import UserError, listed
 from at_jax.terms import TERMS, Term, parts
 from at_jax.training import modules
@@ -38,7 +38,8 @@ class Arguments:
       dataset: for student and teacher.
       optimizer: from the learning-rate schedule to an optax transformation; for student and teacher.
       augment: ``augment(key, image) -> image`` for one example before normalization; for both.
-      terms: of the loss, in place of those of the method; a mapping gives their weights.
+      terms: of the loss, in place of those of the method; a mapping gives their weights, None for the
+        default.
       callbacks: observers of the student's run.
       module: an instance, or ``"package:name"``: the user-defined module of a run that is opened again.
     """
@@ -48,7 +49,7 @@ class Arguments:
     dataset: data.Dataset | None = None
     optimizer: OptimizerFactory | None = None
     augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None
-    terms: Sequence[Term] | Mapping[Term, float] | None = None
+    terms: Sequence[Term] | Mapping[Term, float | None] | None = None
     callbacks: Sequence[Callback] = ()
     module: nn.Module | str | None = None
 
@@ -83,6 +84,7 @@ class Arguments:
                     f"terms must be instances of at_jax.terms.Term, got {got}: pass a sequence such as "
                     "(MyTerm(),), or a mapping {MyTerm(): weight}"
                 )
+            _check_weight(term, _weight(self.terms, term))
         for callback in self.callbacks:
             for method in ("on_epoch", "on_end"):
                 if not callable(getattr(callback, method, None)):
@@ -115,40 +117,64 @@ class Arguments:
             if (value := getattr(self, name)) is not None:
                 described[name] = modules.qualified_name(value)
         if self.terms is not None:
-            weights = self.terms if isinstance(self.terms, Mapping) else {}
-            described["terms"] = [_record_term(term, weights.get(term)) for term in self.terms]
+            described["terms"] = [
+                {"name": term.name, "weight": _weight(self.terms, term), **modules.record(term)}
+                for term in self.terms
+            ]
         if self.callbacks:
             described["callbacks"] = [modules.qualified_name(each) for each in self.callbacks]
         # As it is read again: tuples are lists in JSON.
         return json.loads(json.dumps(described))
 
 
-def _record_term(term: Term, weight: float | None) -> dict[str, Any]:
-    options = {
-        key: value if isinstance(value, bool | int | float | str | tuple) else repr(value)
-        for key, value in dataclasses.asdict(term).items()
-    }
-    return {
-        "name": term.name,
-        "class": modules.qualified_name(term),
-        "options": options,
-        "beta": term.beta if weight is None else weight,
-    }
+def _weight(terms: Any, term: Term) -> float | None:
+    return terms[term] if isinstance(terms, Mapping) else None
+
+
+def _check_weight(term: Term, weight: Any) -> None:
+    if weight is None:
+        return
+    if term.beta is None:
+        raise UserError(
+            f"terms: {term.name} replaces the cross-entropy and has no weight, got {weight!r}: pass None"
+        )
+    if not (rule := options.at_least(0)).accepts(weight):
+        raise UserError(
+            f"terms: the weight of {term.name} must be {rule.text}, got {weight!r}: pass a number, or "
+            "None for its default"
+        )
 
 
 def chosen_terms(settings: Settings, arguments: Arguments) -> tuple[TermSettings, ...]:
-    """Terms of the loss: those that were passed, or else those of the method."""
+    """Terms of the loss: those that were passed, or else those of the method.
+
+    Raises:
+      UserError: for a term that would begin after the last epoch.
+    """
     if arguments.terms is None:
-        return tuple(settings.terms[name] for name in parts(settings.method))
-    weights = arguments.terms if isinstance(arguments.terms, Mapping) else {}
-    chosen = []
-    for term in arguments.terms:
-        # A library term without a weight takes that of its config section.
-        section = settings.terms[term.name] if type(term) is TERMS.get(term.name) else None
-        beta = weights.get(term, section.beta if section else term.beta)
-        begin = section.begin_epoch if section else settings.transfer.begin_epoch
-        chosen.append(TermSettings(term, beta, begin))
-    return tuple(chosen)
+        chosen = tuple(settings.terms[name] for name in parts(settings.method))
+    else:
+        chosen = tuple(
+            _passed_term(settings, term, _weight(arguments.terms, term)) for term in arguments.terms
+        )
+    for each in chosen:
+        if each.begin_epoch >= settings.epochs:
+            raise UserError(
+                f"term {each.term.name} must begin before the last epoch ends, got begin_epoch "
+                f"{each.begin_epoch} in a run of {settings.epochs} epochs (counted from 0): set "
+                "transfer.begin_epoch or the term's own, or leave the term out"
+            )
+    return chosen
+
+
+def _passed_term(settings: Settings, term: Term, weight: float | None) -> TermSettings:
+    if type(term) is not TERMS.get(term.name):
+        default, begin = term.beta, settings.transfer.begin_epoch
+    else:
+        # What is not passed about a term of the library is in its config section.
+        section = settings.terms[term.name]
+        default, begin = section.beta, section.begin_epoch
+    return TermSettings(term, default if weight is None else weight, begin)
 
 
 def check_recorded(stored: Mapping[str, Any], now: Mapping[str, Any], workdir: Any) -> None:
@@ -194,9 +220,9 @@ def _short(value: Any) -> str:
 
 
 def _comparable(value: Any) -> Any:
-    """The record without packages: a script may be run by name or imported."""
+    """A record without the package of its class or function: a script may be run or imported."""
+    if isinstance(value, str):
+        return value.partition(":")[2]
     if isinstance(value, list):
         return [_comparable(each) for each in value]
-    if isinstance(value, dict):
-        return {key: _comparable(each) for key, each in value.items()}
-    return value.partition(":")[2] or value if isinstance(value, str) else value
+    return {**value, "class": _comparable(value["class"])} if "class" in value else value

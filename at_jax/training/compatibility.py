@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -59,7 +59,11 @@ class Shapes:
 
 
 def shapes(
-    module: nn.Module, image_shape: tuple[int, int, int], whose: str, paths: Sequence[str] = ()
+    module: nn.Module,
+    image_shape: tuple[int, int, int],
+    whose: str,
+    paths: Sequence[str] = (),
+    **kwargs: Any,
 ) -> Shapes:
     """Trace initialization and evaluation of a network, without computing anything.
 
@@ -68,6 +72,7 @@ def shapes(
       image_shape: (H, W, C).
       whose: ``"student"`` or ``"teacher"``, for messages.
       paths: submodules whose output is captured.
+      **kwargs: further arguments of the evaluation, such as ``deterministic``.
 
     Raises:
       UserError: if the module does not take or return what the trainer expects.
@@ -83,6 +88,7 @@ def shapes(
             paths=tuple(paths),
             mutable=[name for name in variables if name != "params"],
             train=False,
+            **kwargs,
         )
         logits, taps, _ = jax.eval_shape(apply, variables, images)
     modules.check_logits(logits, module, whose)
@@ -180,8 +186,17 @@ def check_classes(terms: Sequence[Term], classes_s: int, classes_t: int) -> None
         )
 
 
-def check_variables(teacher: Teacher, wanted: Any) -> None:
-    """Raise unless the variables of a teacher have the shapes of its module.
+def check_variables(
+    module: nn.Module, variables: Mapping[str, Any], wanted: Mapping[str, Any], whose: str, fix: str
+) -> None:
+    """Raise unless variables have the shapes of a module's.
+
+    Args:
+      module: the network.
+      variables: meant for it; sown values are ignored.
+      wanted: variables of the module, or their shapes.
+      whose: of whom the variables are, for the message.
+      fix: for the message.
 
     Raises:
       UserError: naming the first array that differs.
@@ -191,14 +206,13 @@ def check_variables(teacher: Teacher, wanted: Any) -> None:
         leaves = jax.tree_util.tree_leaves_with_path(tree)
         return {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in leaves}
 
-    given = dict(teacher.variables)
+    given = dict(variables)
     given.pop(intermediates.COLLECTION, None)
     there, wanted = described(given), described(dict(wanted))
     differing = sorted(k for k in there.keys() | wanted.keys() if there.get(k) != wanted.get(k))
     if differing:
         key = differing[0]
         raise UserError(
-            f"the teacher's variables are not those of {type(teacher.module).__name__}: {key} should be "
-            f"{wanted.get(key, 'absent')}, got {there.get(key, 'absent')}: pass module and variables of "
-            "one network, as at_jax.checkpoint.load returns them"
+            f"the variables of {whose} are not those of {type(module).__name__}: {key} should be "
+            f"{wanted.get(key, 'absent')}, got {there.get(key, 'absent')}: {fix}"
         )

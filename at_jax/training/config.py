@@ -203,11 +203,17 @@ def check_together(configs: Sequence[ml_collections.ConfigDict]) -> None:
             "students of one program must see the same order of images, got data.order_seed=-1 and the "
             f"seeds {listed(seeds)}: set data.order_seed=0"
         )
-    teachers = {e.teacher.checkpoint for e in settings if terms.needs_teacher(e.method)}
-    if len(teachers) > 1 or "" in teachers:
+    with_teacher = [each.teacher for each in settings if terms.needs_teacher(each.method)]
+    checkpoints = {each.checkpoint for each in with_teacher}
+    if len(checkpoints) > 1 or "" in checkpoints:
         raise UserError(
             "students of one program must have the same finished teacher, got teacher.checkpoint="
-            f"{listed(map(repr, sorted(teachers)))}: train the teacher first and pass its workdir"
+            f"{listed(map(repr, sorted(checkpoints)))}: train the teacher first and pass its workdir"
+        )
+    if len({each.stochastic for each in with_teacher}) > 1:
+        raise UserError(
+            "students of one program must have the same teacher.stochastic, got True and False: train "
+            "them separately, or set the same value"
         )
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib
+import inspect
 import json
 import os
 import sys
@@ -35,7 +36,7 @@ def check_is_module(module: Any, whose: str) -> None:
     """
     if isinstance(module, nn.Module):
         return
-    if isinstance(module, type) and issubclass(module, nn.Module):
+    if _is_module_class(module):
         fix = f"got the class {module.__name__}: pass an instance, {module.__name__}(...)"
     elif isinstance(module, nnx.Module) or (
         isinstance(module, type) and issubclass(module, nnx.Module)
@@ -89,26 +90,26 @@ def check_logits(logits: Any, module: nn.Module, whose: str) -> None:
         )
 
 
-def record(module: nn.Module) -> dict[str, Any]:
-    """Describe a module in JSON: its class as ``package:name``, and its fields.
+def record(instance: Any) -> dict[str, Any]:
+    """Describe a module or a term in JSON: its class as ``package:name``, and its fields.
 
     Args:
-      module: an instance.
+      instance: of a dataclass.
 
     Returns:
       ``class``, ``fields``, and ``unrecorded``: names of fields that JSON cannot hold.
     """
     fields, unrecorded = {}, []
-    for field in dataclasses.fields(module):
+    for field in dataclasses.fields(instance):
         if field.name in ("parent", "name"):
             continue
-        value = getattr(module, field.name)
+        value = getattr(instance, field.name)
         try:
             fields[field.name] = json.loads(json.dumps(value))
         except (TypeError, ValueError):
-            if value is not field.default and value != field.default:
+            if value is not field.default:
                 unrecorded.append(field.name)
-    return {"class": qualified_name(module), "fields": fields, "unrecorded": unrecorded}
+    return {"class": qualified_name(instance), "fields": fields, "unrecorded": unrecorded}
 
 
 def qualified_name(value: Any) -> str:
@@ -127,6 +128,8 @@ def from_record(
     Args:
       recorded: by :func:`record`; may be empty for a run of an older version.
       named: an instance, or ``"package:name"`` of an instance, a class or a factory without arguments.
+        Several names, separated by commas, are those of several runs: the one of the recorded class is
+        taken.
       where: workdir of the run, for messages.
 
     Returns:
@@ -137,44 +140,88 @@ def from_record(
     """
     if isinstance(named, nn.Module):
         return named
-    known = recorded.get("class", "package:name")
+    # A class in the script that was run is known by the script's name, which is not recorded.
+    known = recorded.get("class", "package:name").replace("__main__:", "package:")
     if not named:
         raise UserError(
             f"the run in {where} trained a user-defined module ({known}): pass it again with "
             f"--module={known}, or module=... in Python"
         )
-    target = _import(named)
-    if isinstance(target, nn.Module):
+    made = {each: _made(each.strip()) for each in named.split(",")}
+    if len(made) > 1:
+        wanted = known.partition(":")[2]
+        made = {each: one for each, one in made.items() if _class(one).__qualname__ == wanted}
+    if not made:
+        raise UserError(
+            f"the run in {where} trained {known}, got --module={named}: name this class as well"
+        )
+    name, target = next(iter(made.items()))
+    if not isinstance(target, type):
         return target
-    if isinstance(target, type) and issubclass(target, nn.Module):
-        if unrecorded := recorded.get("unrecorded"):
-            raise UserError(
-                f"the run in {where} trained {known} with fields that were not recorded "
-                f"({listed(unrecorded)}): name a function or an instance that sets them, "
-                "--module=package:name"
-            )
-        fields = {
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in recorded.get("fields", {}).items()
-        }
+    if unrecorded := recorded.get("unrecorded"):
+        raise UserError(
+            f"the run in {where} trained {known} with fields that were not recorded "
+            f"({listed(unrecorded)}): name a function or an instance that sets them, "
+            "--module=package:name"
+        )
+    fields = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in recorded.get("fields", {}).items()
+    }
+    try:
         return target(**fields)
-    made = target() if callable(target) else target
-    check_is_module(made, f"--module={named}")
-    return made
+    except TypeError as error:
+        raise UserError(
+            f"the run in {where} trained {known}, got --module={name}, a class with other fields "
+            f"({error}): name the class that was trained, or a function that returns its instance"
+        ) from error
+
+
+def _made(named: str) -> nn.Module | type[nn.Module]:
+    """Import an instance or a class; call a factory."""
+    target = _import(named)
+    if _is_module_class(target):
+        return target
+    if callable(target) and not isinstance(target, nn.Module | type):
+        try:
+            inspect.signature(target).bind()
+        except TypeError as error:
+            raise UserError(
+                f"--module={named} must be a function without arguments, got one with a {error}: name a "
+                "function, an instance or a class"
+            ) from error
+        target = target()
+    check_is_module(target, f"--module={named}")
+    return target
+
+
+def _class(module: nn.Module | type[nn.Module]) -> type[nn.Module]:
+    return module if isinstance(module, type) else type(module)
 
 
 def _import(named: str) -> Any:
     package, _, name = named.partition(":")
-    if not (package and name):
+    if not (package and name) or package.startswith("."):
         raise UserError(
             f"--module must be package:name, got {named!r}: for example --module=my_networks:MyNet"
         )
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        return getattr(importlib.import_module(package), name)
-    except (ModuleNotFoundError, AttributeError) as error:
+        imported = importlib.import_module(package)
+    except ImportError as error:
         raise UserError(
             f"--module={named} cannot be imported ({error}): name a package on the import path or in the "
             "current directory"
         ) from error
+    if not hasattr(imported, name):
+        known = [key for key, value in vars(imported).items() if _is_module_class(value)]
+        raise UserError(
+            f"--module={named}: {package} has no {name}, its modules are {listed(known)}: name one of "
+            "them, or an instance or a function at the top level of the package"
+        )
+    return getattr(imported, name)
+
+
+def _is_module_class(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, nn.Module)

@@ -1,26 +1,56 @@
 """Networks of finished runs, and networks by name."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from at_jax import models
+from at_jax import data, models
 from at_jax.distributed import processes
 from at_jax.errors import UserError
-from at_jax.training import modules, run_files
+from at_jax.terms import Term, changes_forward_pass
+from at_jax.training import compatibility, modules, run_files
 from at_jax.training.checkpoints import FOLDER, Checkpoints, Restored
 from at_jax.training.compatibility import Teacher
+from at_jax.training.settings import Settings
 
-__all__ = ["build", "load_teacher", "open_run"]
+__all__ = ["build", "check_stands_alone", "describe", "load_teacher", "open_run"]
 
 
 def build(name: str, num_classes: int, dtype: str) -> nn.Module:
     """Build a network by its name, for arithmetic in ``dtype``."""
     return models.build(name, num_classes, jnp.dtype(dtype))
+
+
+def describe(
+    settings: Settings, dataset: data.Dataset, module: nn.Module, name: str, terms: Sequence[Term]
+) -> dict[str, Any]:
+    """Describe a network in its checkpoints, so that :func:`open_run` finds it.
+
+    Args:
+      settings: of its run.
+      dataset: that it is trained on.
+      module: the network.
+      name: for :func:`build`; empty for a user-defined module.
+      terms: of the loss.
+
+    Returns:
+      JSON; see ``Run.description``.
+    """
+    return {
+        "name": name,
+        **({} if name else {"module": modules.record(module)}),
+        "needs_forward_inputs": changes_forward_pass(terms),
+        "num_classes": dataset.num_classes,
+        "class_names": list(dataset.class_names),
+        "image_shape": list(dataset.image_shape),
+        "mean": list(dataset.mean),
+        "std": list(dataset.std),
+        "dtype": settings.dtype,
+    }
 
 
 def open_run(
@@ -31,34 +61,32 @@ def open_run(
     Args:
       workdir: of the run.
       which: ``"latest"`` or ``"best"``.
-      module: for a run that trained a user-defined module: an instance, or ``"package:name"``.
+      module: for a run that trained a user-defined module: an instance, or ``"package:name"``; see
+        :func:`at_jax.training.modules.from_record`. Ignored for a network of the library.
 
     Returns:
       Module, variables, and description (see ``Run.description``).
 
     Raises:
-      UserError: if there is no valid checkpoint, or the module must be passed.
+      UserError: if there is no valid checkpoint, or the module that was trained must be passed.
     """
     if which not in ("latest", "best"):
-        raise UserError(f"which must be 'latest' or 'best', got {which!r}")
+        raise UserError(f"which must be 'latest' or 'best', got {which!r}: choose one of these")
     workdir = pathlib.Path(workdir).expanduser()
     restored = processes.broadcast_from_primary(lambda: _read(workdir, which))
     description = restored.meta["model"]
+    trees = dict(restored.trees)
+    trees |= trees.pop("collections", {})  # the collections other than params and batch_stats
+    variables = {name: tree for name, tree in trees.items() if tree}
     if description["name"]:
-        if not isinstance(module, nn.Module):
-            module = build(description["name"], description["num_classes"], description["dtype"])
+        network = build(description["name"], description["num_classes"], description["dtype"])
     else:
-        module = modules.from_record(description.get("module") or {}, module, workdir)
-    collections = dict(restored.trees)
-    variables = {name: tree for name, tree in _unpacked(collections).items() if tree}
-    return module, jax.tree.map(jnp.asarray, variables), description
-
-
-def _unpacked(trees: Mapping[str, Any]) -> dict[str, Any]:
-    """Checkpointed trees as collections: further ones are saved in one tree."""
-    return {name: tree for name, tree in trees.items() if name != "collections"} | trees.get(
-        "collections", {}
-    )
+        network = modules.from_record(description.get("module") or {}, module, workdir)
+        wanted = compatibility.shapes(network, description["image_shape"], "module").variables
+        fix = "pass module=, or name with --module, the network that this run trained"
+        whose = f"the run in {workdir}"
+        compatibility.check_variables(network, variables, wanted, whose, fix)
+    return network, jax.tree.map(jnp.asarray, variables), description
 
 
 def _read(workdir: pathlib.Path, which: str) -> Restored:
@@ -74,6 +102,20 @@ def _read(workdir: pathlib.Path, which: str) -> Restored:
     return restored
 
 
+def check_stands_alone(description: Mapping[str, Any], workdir: str | pathlib.Path) -> None:
+    """Raise if a network was trained with inputs from its teacher, see ``Term.forward_inputs``.
+
+    Raises:
+      UserError: naming the run.
+    """
+    if description.get("needs_forward_inputs"):
+        raise UserError(
+            f"the network of {workdir} was trained with inputs from its teacher (forward_inputs of a "
+            "term), got none: its test errors are in metrics.jsonl; load it with at_jax.checkpoint.load "
+            "and pass the inputs to apply"
+        )
+
+
 def load_teacher(workdir: str, dtype: str, module: nn.Module | str | None = None) -> Teacher:
     """Load a finished run as a teacher.
 
@@ -83,9 +125,10 @@ def load_teacher(workdir: str, dtype: str, module: nn.Module | str | None = None
       module: as for :func:`open_run`.
 
     Raises:
-      UserError: if there is no run, or it is not finished.
+      UserError: if there is no run, it is not finished, or its network needs a teacher itself.
     """
     network, variables, description = open_run(workdir, module=module)
+    check_stands_alone(description, workdir)
     if not run_files.has_result(pathlib.Path(workdir).expanduser()):
         raise UserError(
             f"the teacher's run in {workdir} is not finished: run its command again, or choose "

@@ -81,8 +81,8 @@ def prepare(
     if trains_teacher:
         assert train_teacher is not None, "check_together excludes runs without a finished teacher"
         log(f"No teacher.checkpoint: training the teacher, {settings.teacher.model}, first.")
-        train_teacher(teacher_config(config), workdir / "teacher", arguments.for_teacher())
-        known = networks.load_teacher(str(workdir / "teacher"), settings.dtype)
+        train_teacher(teacher_config(config), workdir / run_files.TEACHER, arguments.for_teacher())
+        known = networks.load_teacher(str(workdir / run_files.TEACHER), settings.dtype)
         log(f"Training the student: {run.name}, method {run.method}.")
         run = assemble(settings, dataset, student, name, known, arguments)
     return Prepared(run, used)

@@ -9,8 +9,7 @@ import jax
 from at_jax.distributed import devices
 from at_jax.errors import UserError
 from at_jax.objective import Objective
-from at_jax.training import provenance, run_files
-from at_jax.training.compatibility import Teacher
+from at_jax.training import compatibility, provenance, run_files
 from at_jax.training.console import duration, log
 from at_jax.training.evaluation import evaluator
 from at_jax.training.resume import Progress
@@ -24,23 +23,16 @@ def teacher_error(run: Run, used: tuple[jax.Device, ...]) -> float | None:
 
     None without a teacher, and for a teacher whose classes are not those of the data.
     """
-    if run.teacher is None or _has_other_classes(run, run.teacher):
+    if run.teacher is None:
+        return None
+    of_teacher = compatibility.shapes(run.teacher.module, run.dataset.image_shape, "teacher")
+    if of_teacher.logits.shape[-1] != run.dataset.num_classes:
         return None
     objective = Objective(run.teacher.module)
     evaluate = evaluator(
         objective, run.prepare_eval, run.dataset.test, run.settings.batch_size, used
     )
     return evaluate(devices.replicate(run.teacher.variables, used))
-
-
-def _has_other_classes(run: Run, teacher: Teacher) -> bool:
-    images = jax.ShapeDtypeStruct((1, *run.dataset.image_shape), jax.numpy.float32)
-    logits = jax.eval_shape(
-        lambda variables, x: Objective(teacher.module).predict(variables, None, x),
-        teacher.variables,
-        images,
-    )
-    return logits.shape[-1] != run.dataset.num_classes
 
 
 def finish(

@@ -14,17 +14,17 @@ from typing import Any
 
 from at_jax.distributed import processes
 from at_jax.errors import UserError, listed
-from at_jax.terms import TERMS
 from at_jax.training.arguments import check_recorded
 from at_jax.training.config import default_config, flatten
 
 __all__ = [
-    "CONFIG", "METRICS", "RESULT", "append_metrics", "check", "claim", "drop_result", "has_config",
-    "has_result", "keep_metrics", "read_arguments", "read_config", "read_method", "read_metrics",
-    "read_result", "write_json", "write_text",
+    "CONFIG", "METRICS", "RESULT", "TEACHER", "append_metrics", "check", "claim", "drop_result",
+    "has_config", "has_result", "keep_metrics", "read_arguments", "read_config", "read_method",
+    "read_metrics", "read_result", "write_json", "write_text",
 ]  # fmt: skip
 
 CONFIG, METRICS, RESULT = "config.json", "metrics.jsonl", "result.json"
+TEACHER = "teacher"  # subdirectory: the run of a teacher that was trained first
 _ARGUMENTS = "arguments"  # key of the record of passed components
 
 
@@ -136,7 +136,7 @@ def _check(workdir: pathlib.Path, config: Mapping[str, Any], arguments: Mapping[
     differing = [
         f"{key}: {before[key]!r} there, {now[key]!r} now"
         for key in sorted(now)
-        if before[key] != now[key] and not _may_differ(key, before, now)
+        if before[key] != now[key] and not _may_differ(key, before, now, workdir)
     ]
     if differing:
         raise UserError(
@@ -168,15 +168,12 @@ def claim(
     processes.broadcast_from_primary(write)
 
 
-def _may_differ(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+def _may_differ(
+    key: str, before: Mapping[str, Any], now: Mapping[str, Any], workdir: pathlib.Path
+) -> bool:
     if key.startswith("runtime."):
         return True
-    names = now["method"].split("+")
-    trains_teacher_as_long = (
-        any(TERMS[name].needs_teacher for name in names if name in TERMS)
-        and not now["teacher.checkpoint"]
-        and not now["teacher.epochs"]
-    )
+    trains_teacher_as_long = (workdir / TEACHER).exists() and not now["teacher.epochs"]
     depends_on_length = (
         now["transfer.decay"] not in ("constant", "steps")
         or now["optimizer.schedule"] not in ("constant", "steps")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from at_jax.distributed import processes
@@ -161,12 +162,15 @@ class RunLog:
         """Write a checkpoint in the background.
 
         Raises:
-          NonFinite: if the state has a non-finite number.
+          NonFinite: if a variable is not finite, or the optimizer's state has a NaN.
         """
         host = jax.device_get(train_state)
-        for name, leaf in jax.tree_util.tree_leaves_with_path((host.params, host.opt_state)):
-            if np.issubdtype(leaf.dtype, np.floating) and not np.all(np.isfinite(leaf)):
-                raise self._non_finite(int(host.step), f"state{jax.tree_util.keystr(name)}")
+        for path, leaf in jax.tree_util.tree_leaves_with_path(host):
+            name = jax.tree_util.keystr(path)
+            # Infinity is a valid start of an optimizer's counters, such as the smallest loss so far.
+            wrong = np.isnan if name.startswith(".opt_state") else lambda x: ~np.isfinite(x)
+            if jnp.issubdtype(leaf.dtype, jnp.floating) and np.any(wrong(leaf)):
+                raise self._non_finite(int(host.step), f"state{name}")
         self.progress.wall_seconds += time.monotonic() - self._since
         self._since = time.monotonic()
         resume.save(self.checkpoints, self.run, host, self.progress, test_error)

@@ -19,7 +19,7 @@ from at_jax.distributed import devices
 from at_jax.errors import UserError
 from at_jax.objective import Objective
 from at_jax.terms import changes_forward_pass
-from at_jax.training import compatibility, modules, optimizers
+from at_jax.training import compatibility, modules, networks, optimizers
 from at_jax.training.arguments import Arguments, chosen_terms
 from at_jax.training.compatibility import Shapes, Teacher
 from at_jax.training.config import Settings, TermSettings, order_seed
@@ -53,7 +53,8 @@ class Run:
       name: of the student: for :func:`at_jax.models.build`, or the class of a user-defined module.
       description: JSON in the student's checkpoints, with which a later run uses it: ``name`` (empty for a
         user-defined module), ``module`` (its record), ``num_classes``, ``class_names``, ``image_shape``
-        (H, W, C), ``mean`` and ``std`` of the normalization (per channel, 0..255), ``dtype``.
+        (H, W, C), ``mean`` and ``std`` of the normalization (per channel, 0..255), ``dtype``,
+        ``needs_forward_inputs`` (whether a term passes the student inputs from the teacher).
     """
 
     settings: Settings
@@ -130,9 +131,10 @@ def assemble(
         optimizer = optax.with_extra_args_support(arguments.optimizer(learning_rate))
     else:
         optimizer = optimizers.build(settings.optimizer, learning_rate)
+    passed = "+".join(each.term.name for each in chosen)
     return Run(
         settings=settings,
-        method="+".join(each.term.name for each in chosen) if arguments.terms else settings.method,
+        method=settings.method if arguments.terms is None else passed or "none",
         dataset=dataset,
         objective=objective,
         modules=term_modules,
@@ -148,7 +150,7 @@ def assemble(
         parameters=sum(leaf.size for leaf in jax.tree.leaves(of_student.variables["params"])),
         has_statistics=bool(of_student.variables.get("batch_stats")),
         name=name or type(student).__name__,
-        description=_description(settings, dataset, student, name),
+        description=networks.describe(settings, dataset, student, name, objective.terms),
     )
 
 
@@ -170,13 +172,20 @@ def _objective(
         )
     if teacher is None or not any(term.needs_teacher for term in terms):
         return Objective(student, terms=terms), of_student, None
-    of_teacher = compatibility.shapes(teacher.module, image_shape, "teacher")
+    stochastic: dict[str, Any] = {"deterministic": True} if settings.teacher.stochastic else {}
+    of_teacher = compatibility.shapes(teacher.module, image_shape, "teacher", **stochastic)
     compatibility.check_classes(terms, dataset.num_classes, of_teacher.logits.shape[-1])
     if teacher.description is not None:
         compatibility.check_images(dataset, teacher.description)
         compatibility.check_classes(terms, dataset.num_classes, teacher.description["num_classes"])
     if teacher.variables is not None:
-        compatibility.check_variables(teacher, of_teacher.variables)
+        compatibility.check_variables(
+            teacher.module,
+            teacher.variables,
+            of_teacher.variables,
+            whose="the teacher",
+            fix="pass module and variables of one network, as at_jax.checkpoint.load returns them",
+        )
     pairs: tuple[tuple[str, str], ...] = ()
     paths_s: tuple[str, ...] = ()
     paths_t: tuple[str, ...] = ()
@@ -190,7 +199,9 @@ def _objective(
         if paths_s:
             of_student = compatibility.shapes(student, image_shape, "student", paths_s)
         if paths_t:
-            of_teacher = compatibility.shapes(teacher.module, image_shape, "teacher", paths_t)
+            of_teacher = compatibility.shapes(
+                teacher.module, image_shape, "teacher", paths_t, **stochastic
+            )
         compatibility.check_points(pairs, of_student.taps, of_teacher.taps)
     objective = Objective(
         student, teacher.module, terms, pairs, paths_s, paths_t, settings.teacher.stochastic
@@ -213,19 +224,6 @@ def _trace(prepare, objective, term_modules, of_student, of_teacher, settings, d
     variables_t = of_teacher.variables if of_teacher else None
     with modules.translated_errors(objective.student, "student"):
         jax.eval_shape(objective, params, collections, variables_t, images, labels, weights, keys)
-
-
-def _description(settings: Settings, dataset: data.Dataset, student: nn.Module, name: str):
-    return {
-        "name": name,
-        **({} if name else {"module": modules.record(student)}),
-        "num_classes": dataset.num_classes,
-        "class_names": list(dataset.class_names),
-        "image_shape": list(dataset.image_shape),
-        "mean": list(dataset.mean),
-        "std": list(dataset.std),
-        "dtype": settings.dtype,
-    }
 
 
 def _preparation(

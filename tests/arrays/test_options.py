@@ -38,11 +38,14 @@ def test_rules_at_their_boundaries(rule, accepted, refused):
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """One field with a rule, one without, one that is not an option."""
+    """Fields with a rule, without one, and that are not options."""
 
     rate: float = options.option(0.1, "Learning rate.", options.at_least(0))
     name: str = options.option("any", "Name.")
     plain: int = 3
+    several: tuple = ()
+    switch: bool = False
+    scale: float = 1  # a whole number is accepted
 
 
 def test_option_is_a_field_with_default_and_meaning():
@@ -52,8 +55,28 @@ def test_option_is_a_field_with_default_and_meaning():
     assert fields["name"].metadata["rule"] is None
 
 
-def test_check_of_fields_without_rule_accepts_any_value():
+def test_check_of_fields_without_rule_accepts_any_value_of_their_type():
     options.check(Section(name="", plain=-1))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("plain", 1.5, "plain must be a whole number, got 1.5"),
+        ("plain", True, "plain must be a whole number, got True"),
+        ("name", 2, "name must be a string, got 2"),
+        ("name", None, "name must be a string, got None"),
+        ("several", "ab", "several must be a tuple, got 'ab'"),
+        ("several", 3, "several must be a tuple, got 3"),
+        ("switch", 2, "switch must be True or False, got 2"),
+        ("switch", "False", "switch must be True or False, got 'False'"),
+        ("scale", "1", "scale must be a finite number, got '1'"),
+        ("scale", INFINITY, "scale must be a finite number, got inf"),
+    ],
+)
+def test_check_of_a_value_of_another_type_raises_usererror(field, value, message):
+    with pytest.raises(UserError, match=f"^{message}: set it with --config"):
+        options.check(Section(**{field: value}))
 
 
 def test_check_names_the_key_the_rule_and_the_value():

@@ -6,14 +6,11 @@ import pathlib
 import re
 
 import chex
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import small_run
-from own_modules import Tapped
 
 from at_jax import checkpoint, loop
-from at_jax.errors import UserError
 from at_jax.training import datasets, trainer
 from at_jax.training.config import settings_of
 
@@ -182,35 +179,6 @@ def test_exploding_loss_keeps_the_last_good_checkpoint(finished, tmp_path):
     with pytest.raises(loop.NonFinite):
         loop.train_and_evaluate(config, tmp_path)
     chex.assert_trees_all_equal(checkpoint.load(tmp_path)[1], good)
-
-
-def test_user_module_trains_and_is_loaded(finished, tmp_path):
-    config = small_run.with_teacher(finished, transfer__points=("only<-group3",), epochs=1)
-    result = loop.train_and_evaluate(config, tmp_path, student=Tapped())
-    assert result["parameters"] == 3 * 3 * 1 * 4 + 4 + 4 * 10 + 10
-    assert result["student"] == "Tapped"
-    assert loop.evaluate(config, tmp_path, student=Tapped())["test_error"] == result["test_error"]
-    assert "loss/attention" in small_run.lines_of(tmp_path)[0]
-    module, variables = checkpoint.load(tmp_path, module=Tapped())
-    assert module.apply(variables, jnp.zeros((1, 16, 16, 1))).shape == (1, 10)
-
-
-def test_workdir_of_a_user_module_asks_for_it_again(finished, tmp_path):
-    config = small_run.with_teacher(finished, method="kd", epochs=1)
-    loop.train_and_evaluate(config, tmp_path, student=Tapped())
-    with pytest.raises(
-        UserError, match=r"was started with student=own_modules:Tapped: pass student="
-    ):
-        loop.train_and_evaluate(config, tmp_path)
-    # Named, it is found again.
-    result = loop.train_and_evaluate(config, tmp_path, module="own_modules:Tapped")
-    assert result["student"] == "Tapped"
-
-
-def test_user_teacher_gives_the_same_student(finished, tmp_path):
-    teacher = checkpoint.load(finished[0] / "teacher")
-    loop.train_and_evaluate(small_run.config(), tmp_path, teacher=teacher)
-    assert small_run.lines_of(tmp_path) == small_run.lines_of(finished[0])
 
 
 def test_interrupt_at_the_last_step_of_the_teacher_stops_the_run(tmp_path, monkeypatch):

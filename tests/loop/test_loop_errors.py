@@ -125,7 +125,9 @@ def test_second_teacher_raises(finished, tmp_path):
 def test_teacher_variables_of_another_module_raise(finished, tmp_path):
     module, variables = checkpoint.load(finished[0] / "teacher")
     other = module.clone(width=0.25)
-    with pytest.raises(UserError, match="variables are not those of WideResNet: .* should be"):
+    with pytest.raises(
+        UserError, match="variables of the teacher are not those of WideResNet: .* should be"
+    ):
         loop.train_and_evaluate(small_run.config(), tmp_path / "run", teacher=(other, variables))
     with pytest.raises(UserError, match=r"pair \(module, variables\)|got variables: pass"):
         loop.train_and_evaluate(small_run.config(), tmp_path / "run", teacher=(variables, module))

@@ -12,12 +12,7 @@ import tiny
 from at_jax import losses
 from at_jax.errors import UserError
 from at_jax.objective import Objective
-from at_jax.terms import (
-    TERMS,
-    AttentionTransfer,
-    Distillation,
-    GradientTransfer,
-)
+from at_jax.terms import TERMS, AttentionTransfer, Distillation, GradientTransfer
 
 BATCH = tiny.batch(4)
 IMAGES = tiny.prepare(None, BATCH["image"], None)

@@ -24,7 +24,9 @@ def network():
 def save(checkpoints, step, variables, error, name="wrn_10_0.25"):
     trees = {key: jax.tree.map(lambda x: x + step, variables[key]) for key in NAMES}
     trees["training"] = {"opt_state": {}, "modules": {}}
-    description = {"name": name, "num_classes": 10, "dtype": "float32"}
+    description = {
+        "name": name, "num_classes": 10, "dtype": "float32", "image_shape": [16, 16, 3],
+    }  # fmt: skip
     checkpoints.save(step, trees, {"model": description}, error)
 
 

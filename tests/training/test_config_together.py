@@ -40,6 +40,10 @@ def test_check_together_allows_students_seeds_optimizers_and_terms_to_differ():
             "the same finished teacher, got teacher.checkpoint='elsewhere', 'somewhere'",
         ),
         (({"data__order_seed": 0},), "the same finished teacher, got teacher.checkpoint=''"),
+        (
+            (SHARED, SHARED | {"teacher__stochastic": True}),
+            "must have the same teacher.stochastic, got True and False",
+        ),
     ],
 )
 def test_check_together_of_configs_that_cannot_share_a_program_raises_usererror(changes, message):

@@ -47,6 +47,7 @@ def test_claim_with_more_epochs_is_allowed(tmp_path, decay):
 
 def test_claim_with_more_epochs_of_the_teacher_raises(tmp_path):
     claim(tmp_path, teacher__epochs=0)
+    (tmp_path / run_files.TEACHER).mkdir()  # its run
     with pytest.raises(UserError, match="epochs: 2 there, 5 now"):
         claim(tmp_path, teacher__epochs=0, epochs=5)
     claim(tmp_path / "named", teacher__epochs=0, teacher__checkpoint="somewhere")

@@ -1,0 +1,171 @@
+"""Terms passed as an argument: their weights, their start, their record."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import ClassVar
+
+import jax.numpy as jnp
+import pytest
+import small_run
+
+from at_jax import loop
+from at_jax.errors import UserError
+from at_jax.options import above, option
+from at_jax.terms import AttentionTransfer, Distillation, FlipSymmetry, Term
+from at_jax.training import run_files
+
+
+@dataclasses.dataclass(frozen=True)
+class LogitMatching(Term):
+    """Mean squared difference of the logits."""
+
+    name: ClassVar[str] = "logits"
+    beta: ClassVar[float] = 0.5
+    needs_equal_classes: ClassVar[bool] = True
+    scale: float = option(1.0, "Scale of the difference.", above(0))
+
+    def values(self, batch, params):
+        return self.scale * jnp.mean((batch.student.logits - batch.teacher.logits) ** 2, axis=-1)
+
+
+def test_terms_replace_those_of_the_method(finished, tmp_path):
+    config = small_run.with_teacher(finished, epochs=1, transfer__begin_epoch=0)
+    terms = {LogitMatching(scale=2.0): 3.0, Distillation(): None, AttentionTransfer(): 7.0}
+    result = loop.train_and_evaluate(config, tmp_path, terms=terms)
+    (line,) = small_run.lines_of(tmp_path)
+    assert result["method"] == run_files.read_method(tmp_path) == "logits+kd+at"
+    assert (line["beta/logits"], line["beta/attention"]) == (3.0, 7.0)
+    total = line["loss/distillation"] + 3 * line["loss/logits"] + 7 * line["loss/attention"]
+    assert line["loss"] == pytest.approx(total, rel=1e-5)
+    (first, *_) = small_run.recorded(tmp_path)["terms"]
+    assert first == {
+        "name": "logits", "weight": 3.0, "class": f"{__name__}:LogitMatching",
+        "fields": {"scale": 2.0}, "unrecorded": [],
+    }  # fmt: skip
+    with pytest.raises(UserError, match="started with another terms"):
+        loop.train_and_evaluate(config, tmp_path, terms=terms | {LogitMatching(scale=2.0): 4.0})
+
+
+def test_terms_take_their_default_weight(finished, tmp_path):
+    config = small_run.with_teacher(finished, epochs=1, at__beta=11.0)
+    loop.train_and_evaluate(config, tmp_path, terms=(LogitMatching(), AttentionTransfer()))
+    (line,) = small_run.lines_of(tmp_path)
+    assert (line["beta/logits"], line["beta/attention"]) == (0.5, 11.0)
+
+
+def test_terms_that_are_no_terms_raise(tmp_path):
+    with pytest.raises(
+        UserError, match=r"got LogitMatching: pass a sequence such as \(MyTerm\(\),\)"
+    ):
+        loop.train_and_evaluate(small_run.config(), tmp_path, terms=(LogitMatching,))
+    with pytest.raises(UserError, match="logits.scale must be above 0, got -1"):
+        LogitMatching(scale=-1)
+
+
+def test_begin_epoch_starts_the_terms_late(finished, tmp_path):
+    config = small_run.with_teacher(finished, method="at+kd", at__begin_epoch=1, kd__begin_epoch=1)
+    loop.train_and_evaluate(config, tmp_path)
+    first, second = small_run.lines_of(tmp_path)
+    assert (first["beta"], second["beta"]) == (0.0, 50.0)
+    assert first["loss"] == pytest.approx(first["loss/cross_entropy"], rel=1e-5)
+    total = second["loss/distillation"] + 50 * second["loss/attention"]
+    assert second["loss"] == pytest.approx(total, rel=1e-5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mapped(Term):
+    """A term with an option that JSON cannot hold."""
+
+    name: ClassVar[str] = "mapped"
+    needs_teacher: ClassVar[bool] = False
+    function: Callable = jnp.abs
+
+    def values(self, batch, params):
+        return self.function(batch.student.logits[:, 0])
+
+
+def test_term_with_a_function_resumes(tmp_path):
+    config = small_run.config(method="none", epochs=1)
+    loop.train_and_evaluate(config, tmp_path, terms=(Mapped(jnp.square),))
+    (recorded,) = small_run.recorded(tmp_path)["terms"]
+    assert (recorded["fields"], recorded["unrecorded"]) == ({}, ["function"])
+    longer = small_run.config(method="none", epochs=2)
+    result = loop.train_and_evaluate(longer, tmp_path, terms=(Mapped(jnp.square),))
+    assert (result["method"], result["epochs"]) == ("mapped", 2)
+    # The default is a function as well, and no field is left out of the record.
+    with pytest.raises(UserError, match="was started with another terms"):
+        loop.train_and_evaluate(longer, tmp_path, terms=(Mapped(),))
+
+
+def test_no_terms_train_without_a_teacher(tmp_path):
+    result = loop.train_and_evaluate(small_run.config(epochs=1), tmp_path, terms=())
+    assert result["method"] == run_files.read_method(tmp_path) == "none"
+    assert result["teacher_test_error"] is None
+    (line,) = small_run.lines_of(tmp_path)
+    assert line["loss"] == pytest.approx(line["loss/cross_entropy"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("terms", "message"),
+    [
+        ({Mapped(): -1.0}, "the weight of mapped must be at least 0, got -1.0: pass a number, or None"),
+        ({Mapped(): float("nan")}, "the weight of mapped must be at least 0, got nan"),
+        ({Mapped(): "2"}, "the weight of mapped must be at least 0, got '2'"),
+        ({Mapped(): True}, "the weight of mapped must be at least 0, got True"),
+        ({Distillation(): 2.0}, "kd replaces the cross-entropy and has no weight, got 2.0: pass None"),
+        ((AttentionTransfer(), AttentionTransfer(p=1)), "at"),
+    ],
+)  # fmt: skip
+def test_weights_that_are_wrong_raise(tmp_path, terms, message):
+    with pytest.raises(UserError, match=message):
+        loop.train_and_evaluate(small_run.config(), tmp_path / "run", terms=terms)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "terms"),
+    [
+        ({"transfer__begin_epoch": 2}, None),
+        ({"at__begin_epoch": 2}, None),
+        ({"method": "at+kd", "kd__begin_epoch": 3}, None),
+        ({"transfer__begin_epoch": 2}, (Mapped(),)),
+        ({"at__begin_epoch": 5}, (AttentionTransfer(),)),
+    ],
+)
+def test_term_that_begins_after_the_last_epoch_raises(tmp_path, changes, terms):
+    message = r"must begin before the last epoch ends, got begin_epoch \d in a run of 2 epochs"
+    with pytest.raises(UserError, match=message):
+        loop.train_and_evaluate(small_run.config(**changes), tmp_path / "run", terms=terms)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: FlipSymmetry(squared=2), "flip_symmetry.squared must be True or False, got 2"),
+        (lambda: AttentionTransfer(p=True), "at.p must be at least 1, got True"),
+        (lambda: AttentionTransfer(kind=1), "at.kind must be one of sum, max, channel, got 1"),
+        (lambda: LogitMatching(scale="2"), "logits.scale must be above 0, got '2'"),
+    ],
+)
+def test_options_of_the_wrong_type_raise(make, message):
+    with pytest.raises(UserError, match=message):
+        make()
+
+
+def test_term_without_values_raises(tmp_path):
+    class Empty(Term):
+        name = "empty"
+        needs_teacher = False
+
+    with pytest.raises(UserError, match=r"Empty computes nothing: define values\(batch, params\)"):
+        loop.train_and_evaluate(small_run.config(), tmp_path / "run", terms=(Empty(),))
+    assert not (tmp_path / "run").exists()
+
+
+def test_more_epochs_continue_a_run_with_passed_terms(finished, tmp_path):
+    """Its teacher is given: nothing else is trained as long as the student."""
+    config = small_run.with_teacher(finished, teacher__epochs=0, epochs=1)
+    loop.train_and_evaluate(config, tmp_path, terms=(LogitMatching(),))
+    longer = small_run.with_teacher(finished, teacher__epochs=0, epochs=2)
+    assert loop.train_and_evaluate(longer, tmp_path, terms=(LogitMatching(),))["epochs"] == 2
