@@ -70,17 +70,10 @@ def _measure(trainer: Any) -> dict[str, Any]:
     import jax
 
     from at_jax.distributed import devices
-    from at_jax.training import state
+    from at_jax.training import resume
 
     run, used, steps = trainer.run, trainer.devices, _STEPS.value
-    initial = state.create(
-        run.objective.student,
-        run.modules,
-        run.optimizer,
-        jax.random.key(0),
-        run.dataset.image_shape,
-        run.taps,
-    )
+    initial = resume.initial_state(run, jax.random.key(0))
     states, key = devices.replicate(((initial,), jax.random.key(1)), used)
     fixed = devices.shard(trainer.batches(0, 1), len(used), axis=1)
     states, _ = jax.block_until_ready(trainer.train_steps(states, None, key, fixed))

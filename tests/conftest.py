@@ -1,5 +1,6 @@
 """Environment of all tests: four virtual CPU devices, strict promotion of ranks and dtypes."""
 
+import json
 import os
 
 # Subprocesses of the end-to-end tests inherit both.
@@ -7,6 +8,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 # Most of a test's time is LLVM's optimization; the program that XLA hands to it is the same.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
+import filelock
 import jax
 import pytest
 
@@ -16,9 +18,16 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
 @pytest.fixture(scope="session")
-def compiled_once(tmp_path_factory):
+def session_folder(tmp_path_factory):
+    """One folder for all workers of pytest-xdist, whose own folders are in it."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def compiled_once(session_folder):
     """A compilation cache: whole runs share most of their programs."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("cache")))
+    jax.config.update("jax_compilation_cache_dir", str(session_folder / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     yield
@@ -26,17 +35,26 @@ def compiled_once(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory, compiled_once):
-    """A run of a student whose teacher was trained first, with figures: (workdir, result, log lines)."""
+def finished(session_folder, compiled_once):
+    """A run of a student whose teacher was trained first, with figures: (workdir, result, log lines).
+
+    The first worker that needs it trains; no test changes it.
+    """
+    workdir, log = session_folder / "finished", session_folder / "finished.json"
+    with filelock.FileLock(session_folder / "finished.lock"):
+        if not log.exists():
+            log.write_text(json.dumps(_train(workdir)))
+    return workdir, *json.loads(log.read_text())
+
+
+def _train(workdir):
     import small_run
 
     from at_jax import loop
     from at_jax.training import preparation, result, trainer
 
-    workdir = tmp_path_factory.mktemp("run")
     lines = []
     with pytest.MonkeyPatch.context() as patch:
         for module in (loop, preparation, result, trainer):
             patch.setattr(module, "log", lines.append)
-        outcome = loop.train_and_evaluate(small_run.config(runtime__figures=True), workdir)
-    return workdir, outcome, lines
+        return loop.train_and_evaluate(small_run.config(runtime__figures=True), workdir), lines

@@ -13,6 +13,7 @@ import numpy as np
 from flax.core import meta
 
 from at_jax import data, models, terms
+from at_jax.distributed import devices
 from at_jax.errors import UserError
 from at_jax.figures import attention
 from at_jax.models import pretrained as weights
@@ -166,9 +167,7 @@ def before_training(student: Network, seed: int) -> Network:
 
     key_student, _ = jax.random.split(jax.random.key(seed))
     given = key_student, jnp.zeros((1, *student.image_shape))
-    # It runs once: optimizing the program would take five seconds for a WRN-10-1.
-    quickly = {"xla_backend_optimization_level": 0}
-    variables = jax.jit(init).lower(*given).compile(compiler_options=quickly)(*given)
+    variables = jax.jit(init, compiler_options=devices.quick_compilation())(*given)
     return dataclasses.replace(student, title=UNTRAINED, variables=variables)
 
 

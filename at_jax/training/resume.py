@@ -1,7 +1,6 @@
 """Contents of a checkpoint, and resuming from one."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,13 +8,13 @@ import jax
 import numpy as np
 from flax import serialization
 
-from at_jax.distributed import processes
+from at_jax.distributed import devices, processes
 from at_jax.errors import UserError
 from at_jax.training import state
 from at_jax.training.checkpoints import Checkpoints
 from at_jax.training.setup import Run
 
-__all__ = ["Progress", "restore", "save"]
+__all__ = ["Progress", "initial_state", "restore", "save"]
 
 
 @dataclasses.dataclass
@@ -56,22 +55,29 @@ def restore(
     Raises:
       UserError: if the checkpoint is of another network.
     """
-    create = functools.partial(
-        state.create,
-        run.objective.student,
-        run.modules,
-        run.optimizer,
-        image_shape=run.dataset.image_shape,
-        taps=run.taps,
-    )
-    restored = processes.broadcast_from_primary(lambda: _read(checkpoints, run, create, key, limit))
-    return (create(key=key), Progress()) if restored is None else restored
+    restored = processes.broadcast_from_primary(lambda: _read(checkpoints, run, key, limit))
+    return (initial_state(run, key), Progress()) if restored is None else restored
+
+
+def initial_state(run: Run, key: jax.Array) -> state.TrainState:
+    """Initialize the state of a run, in one program.
+
+    Args:
+      run: to train.
+      key: of the initialization.
+    """
+    return jax.jit(_create(run), compiler_options=devices.quick_compilation())(key)
+
+
+def _create(run: Run) -> Callable[[jax.Array], state.TrainState]:
+    """A function from the key to the initial state."""
+    shape, student = run.dataset.image_shape, run.objective.student
+    return lambda key: state.create(student, run.modules, run.optimizer, key, shape, run.taps)
 
 
 def _read(
     checkpoints: Checkpoints,
     run: Run,
-    create: Callable[..., state.TrainState],
     key: jax.Array,
     limit: int | None,
 ) -> tuple[state.TrainState, Progress] | None:
@@ -86,7 +92,7 @@ def _read(
             f"this workdir holds a run of {restored.meta['student']}, got {run.name} to train: choose "
             "another --workdir"
         )
-    wanted = jax.eval_shape(lambda key: create(key=key), key)
+    wanted = jax.eval_shape(_create(run), key)
     whole = _as_state(wanted, restored.trees, restored.step, run.name)
     pairs = zip(jax.tree_util.tree_leaves_with_path(wanted), jax.tree.leaves(whole), strict=True)
     for (path, shape), leaf in pairs:

@@ -63,7 +63,7 @@ def create(
     image_shape: tuple[int, int, int],
     taps: Mapping[str, jax.ShapeDtypeStruct],
 ) -> TrainState:
-    """Initialize the state.
+    """Initialize the state; within ``jax.jit``, or each parameter is compiled as a program of its own.
 
     Args:
       student: the network to train.
@@ -76,22 +76,17 @@ def create(
     Returns:
       The state before the first step.
     """
-
-    def init(key: jax.Array) -> TrainState:
-        key_student, key_modules = jax.random.split(key)
-        images = jnp.zeros((1, *image_shape))
-        variables = initialize(student, key_student, images)
-        params = {"student": variables["params"]}
-        for index, (name, module) in enumerate(modules.items()):
-            zeros = {point: jnp.zeros(tap.shape) for point, tap in taps.items()}
-            key_module = jax.random.fold_in(key_modules, index) if index else key_modules
-            params[name] = module.init(key_module, zeros)["params"]
-        return TrainState(
-            step=jnp.zeros((), jnp.int32),
-            params=params,
-            collections=carried_collections(variables),
-            opt_state=optimizer.init(params),
-        )
-
-    # One program instead of one per parameter: eager initialization compiles each of them alone.
-    return jax.jit(init)(key)
+    key_student, key_modules = jax.random.split(key)
+    images = jnp.zeros((1, *image_shape))
+    variables = initialize(student, key_student, images)
+    params = {"student": variables["params"]}
+    for index, (name, module) in enumerate(modules.items()):
+        zeros = {point: jnp.zeros(tap.shape) for point, tap in taps.items()}
+        key_module = jax.random.fold_in(key_modules, index) if index else key_modules
+        params[name] = module.init(key_module, zeros)["params"]
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        collections=carried_collections(variables),
+        opt_state=optimizer.init(params),
+    )

@@ -21,8 +21,7 @@ CLASSES = 10
 @functools.cache
 def _compiled_init(module: nn.Module) -> Any:
     """Initialization of a network, compiled once for all seeds."""
-    # On CPU, LLVM optimizes the random numbers for longer than a training step takes to compile.
-    return jax.jit(module.init, compiler_options={"xla_backend_optimization_level": 0})
+    return jax.jit(module.init, compiler_options=devices.quick_compilation())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Setting:
 
     Attributes:
       student: its name for :func:`at_jax.models.build`.
-      teacher: likewise.
+      teacher: its name.
       image_size: height and width, in pixels.
       batch: images per step, over all devices.
       dtype: of the networks' arithmetic.

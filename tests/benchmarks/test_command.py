@@ -40,6 +40,7 @@ def test_double_backprop_with_two_rows_writes_record_table_and_chart(tmp_path):
     assert (tmp_path / "double_backprop.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_together_with_two_students_compares_three_programs(tmp_path):
     out = tmp_path / "together.json"
     flags = ("--pair=wrn_10_0.25<-wrn_10_0.25", "--image_size=16", "--batch=4", "--method=kd")

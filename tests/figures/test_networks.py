@@ -43,7 +43,8 @@ def test_a_run_gives_its_student_and_its_teacher(finished):
 def test_before_training_is_the_state_that_training_began_with(module):
     student = networks.Network("student", module, None, {"image_shape": [8, 8, 1]})
     untrained = networks.before_training(student, 5)
-    began = state.create(module, {}, optax.sgd(0.1), jax.random.key(5), (8, 8, 1), {})
+    create = tiny.jit(lambda key: state.create(module, {}, optax.sgd(0.1), key, (8, 8, 1), {}))
+    began = create(jax.random.key(5))
     chex.assert_trees_all_close(untrained.variables, state.variables_of(began), atol=1e-6)
     assert untrained.title == networks.UNTRAINED
 

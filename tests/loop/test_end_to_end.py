@@ -35,7 +35,6 @@ def environment(tmp_path_factory):
         "JAX_COMPILATION_CACHE_DIR": cache,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        "XLA_FLAGS": "",  # runs of many steps are faster when they are optimized
     }
 
 

@@ -83,7 +83,9 @@ def test_teacher_checkpoint_is_unchanged_and_gives_the_same_student(finished, tm
     assert small_run.lines_of(tmp_path) == small_run.lines_of(finished[0])
 
 
-@pytest.mark.parametrize("steps_before", [1, 3, 4])
+@pytest.mark.parametrize(
+    "steps_before", [4, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3))]
+)
 def test_resumed_run_equals_the_uninterrupted_one(finished, tmp_path, monkeypatch, steps_before):
     """Interrupted within an epoch, at its end, and within the next one."""
     asked = iter([False] * steps_before + [True] * 100)
@@ -119,7 +121,15 @@ def test_more_epochs_continue_a_finished_run(finished, tmp_path):
 
 @pytest.mark.parametrize(
     "method",
-    ["none", "kd", "at+kd", "f_actt", "min_l2+flip_symmetry", "gradient_at+kd", "jacobian+sobolev"],
+    [
+        "at+kd",
+        "f_actt",
+        "gradient_at+kd",
+        *(
+            pytest.param(method, marks=pytest.mark.slow)
+            for method in ("none", "kd", "min_l2+flip_symmetry", "jacobian+sobolev")
+        ),
+    ],
 )
 def test_method_trains_with_its_terms(finished, tmp_path, method):
     alone = method in ("none", "min_l2+flip_symmetry")
@@ -141,6 +151,7 @@ def test_method_trains_with_its_terms(finished, tmp_path, method):
     assert not (tmp_path / "teacher").exists()
 
 
+@pytest.mark.slow
 def test_accumulation_with_several_steps_per_dispatch_trains(finished, tmp_path):
     changes = {"accumulation": 5, "runtime__steps_per_dispatch": 2, "dtype": "bfloat16"}
     config = small_run.with_teacher(finished, **changes)
@@ -152,6 +163,7 @@ def test_accumulation_with_several_steps_per_dispatch_trains(finished, tmp_path)
     ]  # dispatches of 2 and 1
 
 
+@pytest.mark.slow
 def test_steps_per_dispatch_leaves_the_metrics(finished, tmp_path):
     loop.train_and_evaluate(
         small_run.with_teacher(finished, runtime__steps_per_dispatch=3), tmp_path
@@ -163,20 +175,14 @@ def test_steps_per_dispatch_leaves_the_metrics(finished, tmp_path):
             assert ours[key] == pytest.approx(value, rel=1e-3, abs=2.0 if "error" in key else 1e-3)
 
 
-def test_exploding_loss_raises_non_finite(finished, tmp_path):
-    config = small_run.with_teacher(finished, optimizer__learning_rate=1e12, epochs=4)
-    with pytest.raises(loop.NonFinite, match=r"step \d+: .*(loss|state).* is not finite; .* lower"):
-        loop.train_and_evaluate(config, tmp_path)
-
-
-def test_exploding_loss_keeps_the_last_good_checkpoint(finished, tmp_path):
+def test_exploding_loss_raises_non_finite_and_keeps_the_last_good_checkpoint(finished, tmp_path):
     loop.train_and_evaluate(small_run.with_teacher(finished, epochs=1), tmp_path)
     good = checkpoint.load(tmp_path)[1]
     stored = json.loads((tmp_path / "config.json").read_text())
     stored["optimizer"]["learning_rate"] = 1e30  # a change that claim() would forbid
     (tmp_path / "config.json").write_text(json.dumps(stored))
     config = small_run.with_teacher(finished, optimizer__learning_rate=1e30, epochs=4)
-    with pytest.raises(loop.NonFinite):
+    with pytest.raises(loop.NonFinite, match=r"step \d+: .*(loss|state).* is not finite; .* lower"):
         loop.train_and_evaluate(config, tmp_path)
     chex.assert_trees_all_equal(checkpoint.load(tmp_path)[1], good)
 

@@ -39,7 +39,7 @@ def students():
     )
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("accumulation", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_train_together_equals_train_step_after_a_step(accumulation):
     chosen = students()
     teacher = tiny.teacher_variables(chosen[1].objective)

@@ -64,18 +64,28 @@ def compiled_steps(network, method, steps, batch=4):
 
 
 METHODS = ("none", *(name for name in TERMS if name != "f_actt"), "at+kd")
+# One of each kind of pass; the others are slow tests.
+QUICK_METHODS = ("none", "at+kd", "gradient_at", "flip_symmetry", "map_gradient")
 
 
 @pytest.mark.parametrize(
     ("network", "method", "steps"),
     [
-        *((WRN, method, 4) for method in METHODS),
-        *((WRN, method, 1) for method in ("none", "at+kd", "gradient_at", "flip_symmetry")),
-        *((DIGITS, method, 4) for method in ("none", "at+kd", "gradient_at")),
-        *((NIN, method, 4) for method in ("none", "at+kd", "gradient_at", "flip_symmetry")),
+        *((WRN, method, 4) for method in QUICK_METHODS),
+        *((WRN, method, 1) for method in ("none", "gradient_at")),
+        *((NIN, method, 4) for method in ("none", "gradient_at")),
         (DIGITS, "at", 1),
-        (NIN, "gradient_at", 1),
-        (RESNET, "at", 1),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                *((WRN, method, 4) for method in METHODS if method not in QUICK_METHODS),
+                *((WRN, method, 1) for method in ("at+kd", "flip_symmetry")),
+                *((DIGITS, method, 4) for method in ("none", "at+kd", "gradient_at")),
+                *((NIN, method, 4) for method in ("at+kd", "flip_symmetry")),
+                (NIN, "gradient_at", 1),
+                (RESNET, "at", 1),
+            )
+        ),
     ],
     ids=lambda value: f"{value[0]}_{value[1]}px" if isinstance(value, tuple) else str(value),
 )
@@ -184,7 +194,7 @@ def teacher_operations(name, size):
     [
         ("wrn_16_1", 32),
         pytest.param("wrn_40_2", 32, marks=pytest.mark.slow),
-        ("resnet_18", 224),
+        pytest.param("resnet_18", 224, marks=pytest.mark.slow),
     ],
 )
 def test_gradient_transfer_costs_the_student_two_plain_steps(name, size):

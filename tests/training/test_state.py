@@ -56,7 +56,10 @@ def test_create_without_batch_norm_and_modules_has_student_parameters_alone():
 
 
 def test_create_of_a_module_with_other_collections_carries_them_uncounted():
-    shapes = state.create(own_modules.Counting(), {}, tiny.sgd(), jax.random.key(0), (8, 8, 1), {})
+    make = tiny.jit(
+        lambda key: state.create(own_modules.Counting(), {}, tiny.sgd(), key, (8, 8, 1), {})
+    )
+    shapes = make(jax.random.key(0))
     assert set(shapes.collections) == {"counters", "running", "constants"}
     assert shapes.collections["counters"]["calls"] == 0
 
