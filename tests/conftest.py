@@ -25,9 +25,15 @@ def session_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def compiled_once(session_folder):
+def compiled(pytestconfig):
+    """Folder of compiled programs, kept between sessions like pytest's own cache."""
+    return pytestconfig.cache.mkdir("compiled")
+
+
+@pytest.fixture(scope="session")
+def compiled_once(compiled):
     """A compilation cache: whole runs share most of their programs."""
-    jax.config.update("jax_compilation_cache_dir", str(session_folder / "compiled"))
+    jax.config.update("jax_compilation_cache_dir", str(compiled))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     yield

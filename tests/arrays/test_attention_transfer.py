@@ -109,7 +109,9 @@ def test_attention_transfer_does_not_depend_on_scale_and_channel_order(kind, con
         np.testing.assert_allclose(transfer(a_s, wider), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("p", EXPONENTS)
+@pytest.mark.parametrize(
+    "p", [pytest.param(p, marks=pytest.mark.slow if p in (1.5, 4) else ()) for p in EXPONENTS]
+)
 def test_attention_transfer_of_zero_maps_and_equal_networks_has_finite_derivatives(p):
     cases = list(itertools.product(KINDS, CONVENTIONS))
 

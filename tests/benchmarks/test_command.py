@@ -56,6 +56,7 @@ def test_together_with_two_students_compares_three_programs(tmp_path):
     assert f"| unrolled | {1e3 * result['seconds']['unrolled']:.0f} |" in done.stdout
 
 
+@pytest.mark.slow
 def test_host_overhead_of_a_tiny_network_prints_the_times_of_both_loops(tmp_path):
     out = tmp_path / "host.json"
     flags = ("--model=wrn_10_0.25", "--batch=4", "--steps=1", "--rounds=1")
@@ -75,21 +76,26 @@ PAIR = ("--pair=nin_thin<-nin_wide", "--image_size=16", "--batch=16")
     [
         ("double_backprop", "--methods=none,at_grad",
          "--methods must be among none, kd, .*got 'at_grad': did you mean"),
-        ("double_backprop", "--methods=gradient_at (remat)",
-         "needs a student of blocks, got nin_thin"),
         ("double_backprop", "--pair=wrn_16_1", "--pair must be student<-teacher, got 'wrn_16_1'"),
-        ("double_backprop", "--pair=wrn_16_1<-wrn_17_1", r"wrn_17_1|6n ?\+ ?4"),
-        ("double_backprop", "--pair=resnet_18<-resnet_18",
-         "images of at least 32x32 pixels"),
-        ("double_backprop", "--pair=nin_thin<-resnet_18 --image_size=32 --methods=at",
-         "--pair must name networks with the same number of transfer points"),
         ("double_backprop", "--devices=3", "--batch must be a multiple of --devices=3, got 16"),
-        ("double_backprop", "--dtype=float16", "--dtype"),
         ("double_backprop", "--batch=0", "--batch"),
         ("double_backprop", "again", "unknown argument 'again'"),
-        ("together", "--pair=wrn_16_1", "--pair must be student<-teacher, got 'wrn_16_1'"),
         ("together", "--method=at_kd", "method must be none, .*got 'at_kd'"),
         ("host_overhead", "--model=wrn_16", "wrn_16"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ("double_backprop", "--methods=gradient_at (remat)",
+                 "needs a student of blocks, got nin_thin"),
+                ("double_backprop", "--pair=wrn_16_1<-wrn_17_1", r"wrn_17_1|6n ?\+ ?4"),
+                ("double_backprop", "--pair=resnet_18<-resnet_18",
+                 "images of at least 32x32 pixels"),
+                ("double_backprop", "--pair=nin_thin<-resnet_18 --image_size=32 --methods=at",
+                 "--pair must name networks with the same number of transfer points"),
+                ("double_backprop", "--dtype=float16", "--dtype"),
+                ("together", "--pair=wrn_16_1", "--pair must be student<-teacher, got 'wrn_16_1'"),
+            )
+        ),
     ],
 )  # fmt: skip
 def test_command_with_bad_flags_prints_one_line_and_exits_with_2(name, flags, message):

@@ -19,7 +19,7 @@ from benchmarks.double_backprop.setting import Setting
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("squared", [False, True])
+@pytest.mark.parametrize("squared", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_forward_over_reverse_has_the_loss_and_gradient_of_the_library(squared):
     objective = tiny.objective(
         tiny.TinyNet(), tiny.TinyNet((5, 6)), GradientTransfer(squared=squared)
@@ -48,7 +48,10 @@ def test_forward_over_reverse_of_other_terms_raises(terms):
         modes.forward_over_reverse(tiny.objective(None, None, *terms))
 
 
-@pytest.mark.parametrize("name", ["wrn_10_0.25", "resnet_18", "resnet_50"])
+@pytest.mark.parametrize(
+    "name",
+    ["wrn_10_0.25", *(pytest.param(n, marks=pytest.mark.slow) for n in ("resnet_18", "resnet_50"))],
+)
 def test_remat_of_a_network_computes_the_same_gradient_with_more_convolutions(name):
     module = models.build(name)
     again = module.clone(remat=True)

@@ -27,8 +27,8 @@ CHANGES = {"method": "kd", "student": "wrn_10_0.25", "data__pad": 1, "data__mirr
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory):
-    return commands.environment(tmp_path_factory.mktemp("cache"))
+def environment(compiled):
+    return commands.environment(compiled)
 
 
 def training(workdir, *arguments, **changes):
@@ -140,6 +140,7 @@ def test_run_of_two_processes_equals_that_of_one(finished, tmp_path, compiled_on
     assert len(ours) > 5 and tiny.largest_deviation(ours, theirs) < 3e-2
 
 
+@pytest.mark.slow
 def test_signal_to_one_process_stops_all_and_they_resume(finished, environment, tmp_path):
     workdir = pathlib.Path(shutil.copytree(finished[0], tmp_path / "run"))
     before = small_run.lines_of(workdir)

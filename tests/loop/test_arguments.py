@@ -47,7 +47,8 @@ def dim(key, image):
 
 
 def test_dataset_optimizer_and_augment_apply_to_the_teacher_too(tmp_path, lenient_promotion):
-    config = small_run.config(data__train_examples=0, teacher__train_examples=0)
+    changes = {"data__train_examples": 0, "teacher__train_examples": 0}
+    config = small_run.config(teacher__model="wrn_10_0.25", **changes)
     given = {"dataset": small_run.arrays(), "optimizer": adamw, "augment": dim}
     result = loop.train_and_evaluate(config, tmp_path, **given)
     assert 0 <= result["test_error"] <= 100

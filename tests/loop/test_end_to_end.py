@@ -17,7 +17,7 @@ from at_jax.training import config
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 SMALL = [
-    "--config=configs/digits.py:student=wrn_10_0.25,teacher=wrn_10_0.5",
+    "--config=configs/digits.py:student=wrn_10_0.25,teacher=wrn_10_0.25",
     "--config.batch_size=20",
     "--config.data.train_examples=40",
     "--config.teacher.train_examples=40",
@@ -27,12 +27,11 @@ SMALL = [
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory):
+def environment(compiled):
     """One device, as on a laptop, and a compilation cache that the processes here share."""
-    cache = str(tmp_path_factory.mktemp("cache"))
     return {
         **os.environ,
-        "JAX_COMPILATION_CACHE_DIR": cache,
+        "JAX_COMPILATION_CACHE_DIR": str(compiled),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
@@ -114,9 +113,10 @@ def _interrupt(process, workdir, signal_, lines):
     ],
 )
 def test_interrupted_run_resumes_exactly(finished, tmp_path, environment, how):
-    many = [*SMALL, f"--config.teacher.checkpoint={finished[0] / 'teacher'}", "--config.epochs=30"]
+    many = [*SMALL, f"--config.teacher.checkpoint={finished[0] / 'teacher'}", "--config.epochs=14"]
+    many.append("--config.runtime.checkpoint_every=2")
     process = start([*many, f"--workdir={tmp_path}"], environment)
-    _interrupt(process, tmp_path, how, lines=14)  # a checkpoint is due after 10
+    _interrupt(process, tmp_path, how, lines=3)
     out, err = process.communicate(timeout=120)
     if how == signal.SIGINT:
         assert process.returncode == 130, err
@@ -125,10 +125,10 @@ def test_interrupted_run_resumes_exactly(finished, tmp_path, environment, how):
         assert "Traceback" not in err
     else:
         assert process.returncode == -signal.SIGKILL
-    assert len(metrics_of(tmp_path)) < 30, "the run ended before it was stopped: slow it down"
+    assert len(metrics_of(tmp_path)) < 14, "the run ended before it was stopped: slow it down"
     code, out, err = run([*many, f"--workdir={tmp_path}"], environment)
     assert code == 0, err
-    assert re.search(r"Resuming after step \d+ of 60", out)
+    assert re.search(r"Resuming after step \d+ of 28", out)
     code, _, err = run([*many, f"--workdir={tmp_path / 'whole'}"], environment)
     assert code == 0, err
     assert metrics_of(tmp_path) == metrics_of(tmp_path / "whole")
@@ -182,7 +182,6 @@ def test_bad_flag_prints_one_line_and_exits_with_2(arguments, message):
     ("arguments", "message"),
     [
         (["--config.method=bt"], "error: method must be none, one of kd, at"),
-        (["--config.student=wrn_17_1"], r"error: the depth of a wide ResNet must be 6n\+4"),
         (["--config=configs/folder.py:data=/nowhere"], "error: image folder /nowhere: expected"),
         (["--evaluate", "--workdir=/nowhere"], "error: --evaluate: /nowhere holds no run"),
     ],
@@ -195,7 +194,9 @@ def test_bad_value_prints_one_line_and_exits_with_2(tmp_path, arguments, message
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("text", ['{"a":', "[]", '{"a": 1}'])
+@pytest.mark.parametrize(
+    "text", ['{"a": 1}', *(pytest.param(t, marks=pytest.mark.slow) for t in ('{"a":', "[]"))]
+)
 def test_evaluate_of_a_damaged_run_exits_with_2(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     code, _, err = run(["--evaluate", f"--workdir={tmp_path}"])

@@ -123,11 +123,10 @@ def test_more_epochs_continue_a_finished_run(finished, tmp_path):
     "method",
     [
         "at+kd",
-        "f_actt",
         "gradient_at+kd",
         *(
             pytest.param(method, marks=pytest.mark.slow)
-            for method in ("none", "kd", "min_l2+flip_symmetry", "jacobian+sobolev")
+            for method in ("none", "kd", "f_actt", "min_l2+flip_symmetry", "jacobian+sobolev")
         ),
     ],
 )

@@ -121,7 +121,9 @@ def test_networks_tap_the_documented_points(name, size, expected):
     assert {leaf.dtype for leaf in jax.tree.leaves(abstract(half))} == {jnp.dtype(jnp.float32)}
 
 
-@pytest.mark.parametrize(("name", "size"), FAMILIES)
+@pytest.mark.parametrize(
+    ("name", "size"), [*FAMILIES[:2], pytest.param(*FAMILIES[2], marks=pytest.mark.slow)]
+)
 def test_networks_update_statistics_in_training_and_run_in_bfloat16(name, size):
     module = models.build(name, num_classes=5)
     half = models.build(name, num_classes=5, dtype=jnp.bfloat16)

@@ -18,10 +18,10 @@ ROOT = FOLDER.parents[1]
 
 
 @pytest.fixture(scope="module")
-def mypy(tmp_path_factory):
+def mypy(pytestconfig):
     """Check files as mypy checks a user's: errors inside the library are not reported."""
     pytest.importorskip("mypy")
-    cache = tmp_path_factory.mktemp("mypy")
+    cache = pytestconfig.cache.mkdir("mypy")
 
     def run(file):
         command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent"]
