@@ -16,8 +16,8 @@ kernel (on GPU see openxla/xla#34273). On CPU there is a second reason. XLA:CPU 
 the one layout that has a fast kernel in the entry computation only, so those inside ``lax.scan`` fall back
 to a loop nest. The family is therefore written in that layout, NHWC and HWIO.
 
-This is the only file that uses ``jax.interpreters``. tests/arrays/test_conv.py lists the versions of jax
-that it was tested with.
+This is the only file that uses ``jax.interpreters``. tests/arrays/test_conv.py lists the tested versions
+of jax.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,14 +37,10 @@ __all__ = ["conv_general_dilated", "forward_p", "input_grad_p", "weight_grad_p"]
 _NHWC = lax.conv_dimension_numbers((1, 1, 1, 1), (1, 1, 1, 1), conv_lowerings.DIMENSIONS)
 
 Shape = tuple[int, ...]
-Lowering = Callable[..., jax.Array]
 
 
 def _define(
-    name: str,
-    cpu_lowering: Lowering,
-    output_shape: Callable[[Shape, Shape, Window], Shape],
-    other_lowering: Lowering | None = None,
+    name: str, operation: str, output_shape: Callable[[Shape, Shape, Window], Shape]
 ) -> Primitive:
     """Define a bilinear primitive with one lowering for CPU and one for GPU and TPU."""
     primitive = Primitive(name)
@@ -55,32 +51,25 @@ def _define(
         return a.update(shape=output_shape(a.shape, b.shape, window), weak_type=False)
 
     primitive.def_abstract_eval(abstract_eval)
-    # The compilers for GPU and TPU recognize the form of lax. It was not measured on a GPU; times on CPU
-    # are in conv_lowerings.weight_grad.
-    mlir.register_lowering(primitive, mlir.lower_fun(other_lowering or cpu_lowering, False))
-    mlir.register_lowering(primitive, mlir.lower_fun(cpu_lowering, False), platform="cpu")
+    for lowerings, platform in ((conv_lowerings.as_lax, None), (conv_lowerings.cpu, "cpu")):
+        lowering = mlir.lower_fun(getattr(lowerings, operation), multiple_results=False)
+        mlir.register_lowering(primitive, lowering, platform=platform)
     return primitive
 
 
-forward_p = _define(
-    "at_conv",
-    conv_lowerings.forward,
-    lambda x, w, window: (x[0], *window.output, w[3]),
-)
+forward_p = _define("at_conv", "forward", lambda x, w, window: (x[0], *window.output, w[3]))
 input_grad_p = _define(
     "at_conv_input_grad",
-    conv_lowerings.input_grad,
-    lambda g, w, window: (g[0], *window.image, w[2]),
-    conv_lowerings.lax_input_grad,
+    "input_grad",
+    lambda g, w, window: (g[0], *window.image, w[2] * window.groups),
 )
 weight_grad_p = _define(
     "at_conv_weight_grad",
-    conv_lowerings.weight_grad,
-    lambda x, g, window: (*window.kernel, x[3], g[3]),
-    conv_lowerings.lax_weight_grad,
+    "weight_grad",
+    lambda x, g, window: (*window.kernel, x[3] // window.groups, g[3]),
 )
 
-# Transposes. With the trilinear form <g, conv(x, w)>, fixing two of x, w, g gives the third.
+# Transposes: with the form <g, conv(x, w)>, fixing two of x, w, g gives the third.
 ad.defbilinear(
     forward_p,
     lambda g, x, w, *, window: input_grad_p.bind(g, w, window=window),
@@ -98,15 +87,24 @@ ad.defbilinear(
 )
 
 
-def _fold(array: jax.Array, source: int, axis: int) -> jax.Array:
-    """Move the vmapped axis `source` in front of `axis` and merge the two."""
-    array = jnp.moveaxis(array, source, axis)
-    return array.reshape(*array.shape[:axis], -1, *array.shape[axis + 2 :])
+def _fold(array: jax.Array, source: int, axis: int, groups: int) -> jax.Array:
+    """Merge the vmapped axis `source` into `axis`, within each group: (G, n) -> (G, size * n)."""
+    array = jnp.moveaxis(array, source, 0)
+    split = array.reshape(*array.shape[: axis + 1], groups, -1, *array.shape[axis + 2 :])
+    moved = jnp.moveaxis(split, 0, axis + 1)  # (..., G, size, n, ...)
+    return moved.reshape(*moved.shape[:axis], -1, *moved.shape[axis + 3 :])
 
 
-def _unfold(array: jax.Array, axis: int, size: int) -> jax.Array:
-    """Invert _fold on a result: (..., size * n, ...) -> (..., size, n, ...), vmapped axis at `axis`."""
-    return array.reshape(*array.shape[:axis], size, -1, *array.shape[axis + 1 :])
+def _unfold(array: jax.Array, axis: int, groups: int, size: int) -> jax.Array:
+    """Invert _fold on a result: (..., G * size * n, ...) -> (size, ..., G * n, ...)."""
+    split = array.reshape(*array.shape[:axis], groups, size, -1, *array.shape[axis + 1 :])
+    moved = jnp.moveaxis(split, axis + 1, 0)
+    return moved.reshape(*moved.shape[: axis + 1], -1, *moved.shape[axis + 3 :])
+
+
+def _groups_on(axis: int, window: Window) -> int:
+    """Number of groups that an axis holds: all of them on the last axis, of C or F, else one."""
+    return window.groups if axis == 3 else 1
 
 
 def _define_batching(
@@ -129,9 +127,11 @@ def _define_batching(
             if dims[1 - this] is None:
                 size = operands[this].shape[dims[this]]
                 folded = list(operands)
-                folded[this] = _fold(operands[this], dims[this], free_axes[this])
+                axis, out_axis = free_axes[this], out_axes[this]
+                groups = _groups_on(axis, window), _groups_on(out_axis, window)
+                folded[this] = _fold(operands[this], dims[this], axis, groups[0])
                 out = primitive.bind(*folded, window=window)
-                return _unfold(out, out_axes[this], size), out_axes[this]
+                return _unfold(out, out_axis, groups[1], size), 0
         a, b = (jnp.moveaxis(x, d, 0) for x, d in zip(operands, dims, strict=True))
         pairs = zip(a, b, strict=True)
         return jnp.stack([primitive.bind(x, y, window=window) for x, y in pairs]), 0
@@ -145,7 +145,7 @@ _define_batching(weight_grad_p, free_axes=(3, 3), out_axes=(2, 3))  # x (C), g (
 
 
 def _is_in_family(
-    lhs: jax.Array, rhs: jax.Array, dimension_numbers: Any, element_type: Any
+    lhs: jax.Array, rhs: jax.Array, dimension_numbers: Any, element_type: Any, groups: int
 ) -> bool:
     return (
         lhs.ndim == 4
@@ -153,7 +153,8 @@ def _is_in_family(
         and lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers) == _NHWC
         and lhs.dtype == rhs.dtype
         and element_type in (None, lhs.dtype)
-        and lhs.shape[3] == rhs.shape[2]
+        and lhs.shape[3] == rhs.shape[2] * groups
+        and rhs.shape[3] % groups == 0
         and not _is_explicitly_sharded(lhs, rhs)
     )
 
@@ -173,21 +174,19 @@ def conv_general_dilated(
 ) -> jax.Array:
     """Drop-in for ``lax.conv_general_dilated``, for ``nn.Conv(conv_general_dilated=...)``.
 
-    Two-dimensional NHWC/HWIO convolutions of any stride, padding and kernel dilation run in the closed
-    family. All others (layouts, groups, input dilation, one or three dimensions) are passed to lax.
+    Two-dimensional NHWC/HWIO convolutions of any stride, padding, dilation and number of feature groups run
+    in the closed family. All others (layouts, batch groups, one or three dimensions) are passed to lax.
 
     Args:
       lhs: images, ``(B, H, W, C)``.
-      rhs: kernel, ``(kh, kw, C, F)``, of the dtype of ``lhs``.
+      rhs: kernel, ``(kh, kw, C / groups, F)``, of the dtype of ``lhs``.
       window_strides: steps of the window in pixels, ``(sh, sw)``.
       padding: ``"SAME"``, ``"VALID"`` or ``((top, bottom), (left, right))`` in pixels.
-      lhs_dilation: as in lax.
+      lhs_dilation: distance of the pixels of ``lhs`` among zeros, ``(dh, dw)``: a transposed convolution.
       rhs_dilation: distance of the kernel's taps in pixels, ``(dh, dw)``.
       dimension_numbers: as in lax; the family needs ``("NHWC", "HWIO", "NHWC")``.
-      feature_group_count: as in lax.
-      batch_group_count: as in lax.
-      precision: as in lax.
-      preferred_element_type: as in lax.
+      feature_group_count: groups of channels that are convolved separately; C for a depthwise convolution.
+      batch_group_count, precision, preferred_element_type: as in lax.
 
     Returns:
       ``(B, H', W', F)``.
@@ -203,18 +202,30 @@ def conv_general_dilated(
     Array([[4., 6.],
            [6., 9.]], dtype=float32)
     """
-    plain = feature_group_count == batch_group_count == 1 and all(
-        d == 1 for d in lhs_dilation or ()
-    )
-    if not (plain and _is_in_family(lhs, rhs, dimension_numbers, preferred_element_type)):
+    is_transposed = any(d != 1 for d in lhs_dilation or ())
+    arguments = dimension_numbers, preferred_element_type, feature_group_count
+    if (
+        batch_group_count != 1
+        or (is_transposed and isinstance(padding, str))  # an error of lax
+        or not _is_in_family(lhs, rhs, *arguments)
+    ):
         return lax.conv_general_dilated(
             lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers,
             feature_group_count, batch_group_count, precision, preferred_element_type,
         )  # fmt: skip
-    window = conv_lowerings.make_window(
-        lhs.shape, rhs.shape, window_strides, padding, rhs_dilation, precision
-    )
-    return forward_p.bind(*_with_equal_varying_axes(lhs, rhs), window=window)
+    lhs, rhs = _with_equal_varying_axes(lhs, rhs)
+    rest = padding, rhs_dilation, feature_group_count, precision
+    if is_transposed:
+        return _transposed(lhs, rhs, window_strides, lhs_dilation or (), *rest)
+    window = conv_lowerings.make_window(lhs.shape, rhs.shape, window_strides, *rest)
+    return forward_p.bind(lhs, rhs, window=window)
+
+
+def _transposed(x, w, strides, spread, padding, *rest):
+    """Convolve x with zeros between its pixels: the input gradient of a convolution, at a stride."""
+    window = conv_lowerings.transposed_window(x.shape, w.shape, padding, spread, *rest)
+    y = input_grad_p.bind(x, conv_lowerings.mirrored_kernel(w, window.groups), window=window)
+    return y[:, :: strides[0], :: strides[1]]
 
 
 def _is_explicitly_sharded(*arrays: jax.Array) -> bool:

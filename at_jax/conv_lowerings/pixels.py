@@ -1,0 +1,65 @@
+"""Moving pixels: shifts of images, and slices of a batch that stay in the cache."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+__all__ = ["SLICE_BYTES", "images_per_slice", "place", "sum_over_slices"]
+
+# A slice of this size stays in the second-level cache of one core, next to its product. Slices of a quarter
+# MiB are 10 % slower and the whole batch 30 % (16 channels, 32x32 pixels, batch 64, one core of an EPYC).
+SLICE_BYTES = 2 * 2**20
+
+
+def place(
+    a: jax.Array, axis: int, low: int, size: int, *, spread: int = 1, step: int = 1
+) -> jax.Array:
+    """Dilate an image along an axis, shift it by `low`, crop or zero-pad it, take every step-th row.
+
+    Each shift is a separate pad: XLA:CPU then writes their concatenation four times as fast as slices of
+    one padded array.
+    """
+    moved = low + (a.shape[axis] - 1) * spread + 1
+    padding = [(0, 0, 0)] * a.ndim
+    padding[axis] = (low, (size - 1) * step + 1 - moved, spread - 1)
+    a = lax.pad(a, np.zeros((), a.dtype), padding)
+    return lax.slice_in_dim(a, 0, None, step, axis)
+
+
+def images_per_slice(batch: int, bytes_per_image: int) -> int:
+    """The largest divisor of the batch whose images take at most ``SLICE_BYTES``; 1 at least.
+
+    >>> images_per_slice(64, 196608), images_per_slice(64, 2**24), images_per_slice(6, 10)
+    (8, 1, 6)
+    """
+    most = max(SLICE_BYTES // max(bytes_per_image, 1), 1)
+    return max(n for n in range(1, batch + 1) if batch % n == 0 and n <= most)
+
+
+def sum_over_slices(
+    function: Callable[[jax.Array, jax.Array], jax.Array],
+    x: jax.Array,
+    g: jax.Array,
+    bytes_per_image: int,
+) -> jax.Array:
+    """Sum ``function`` of slices of the batch of x and g.
+
+    A scan over x with a leading axis of slices would have XLA:CPU compute the activation x again, in that
+    shape; slices taken by a loop read the one that is there.
+    """
+    batch = x.shape[0]
+    # A symbolic batch, as in an exported program, has no known divisor.
+    size = images_per_slice(batch, bytes_per_image) if isinstance(batch, int) and batch else batch
+    if size is batch or size == batch:
+        return function(x, g)
+
+    def body(index: jax.Array, total: jax.Array) -> jax.Array:
+        parts = (lax.dynamic_slice_in_dim(a, index * size, size) for a in (x, g))
+        return total + function(*parts)
+
+    part = jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype)
+    result = jax.eval_shape(function, part, jax.ShapeDtypeStruct((size, *g.shape[1:]), g.dtype))
+    return lax.fori_loop(0, batch // size, body, jnp.zeros(result.shape, result.dtype))

@@ -1,0 +1,151 @@
+"""The geometry of a convolution."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from at_jax.errors import UserError
+
+__all__ = [
+    "DIMENSIONS",
+    "Window",
+    "make_window",
+    "mirrored",
+    "mirrored_kernel",
+    "transposed_window",
+]
+
+DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """The geometry that the three operations of one convolution share.
+
+    Attributes:
+      image: height and width of the images, in pixels.
+      kernel: height and width of the kernel.
+      strides: vertical and horizontal step, in pixels.
+      padding: ``((top, bottom), (left, right))``, in pixels.
+      dilation: vertical and horizontal distance of the kernel's taps, in pixels.
+      groups: number of groups of channels that are convolved separately.
+      precision: as in ``lax.conv_general_dilated``.
+    """
+
+    image: tuple[int, int]
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    padding: tuple[tuple[int, int], tuple[int, int]]
+    dilation: tuple[int, int]
+    groups: int = 1
+    precision: lax.PrecisionLike = None
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Height and width of the dilated kernel, in pixels."""
+        (kh, kw), (dh, dw) = self.kernel, self.dilation
+        return (kh - 1) * dh + 1, (kw - 1) * dw + 1
+
+    @property
+    def output(self) -> tuple[int, int]:
+        """Height and width of the result of the forward convolution; 0 where the kernel does not fit."""
+        return self._output(0), self._output(1)
+
+    def _output(self, axis: int) -> int:
+        padded = self.image[axis] + sum(self.padding[axis])
+        return max((padded - self.extent[axis]) // self.strides[axis] + 1, 0)
+
+
+def make_window(
+    x: Sequence[int],
+    w: Sequence[int],
+    strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    dilation: Sequence[int] | None = None,
+    groups: int = 1,
+    precision: lax.PrecisionLike = None,
+) -> Window:
+    """Build the geometry of a convolution from the shapes x and w, and the arguments of lax.
+
+    Raises:
+      UserError: if the kernel is larger than the padded images.
+    """
+    image, kernel, dilation = _pair(x[1:3]), _pair(w[:2]), _pair(dilation or (1, 1))
+    if isinstance(padding, str):
+        extent = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True))
+        padding = lax.padtype_to_pads(image, extent, strides, padding)
+    (top, bottom), (left, right) = padding
+    window = Window(
+        image=image,
+        kernel=kernel,
+        strides=_pair(strides),
+        padding=((int(top), int(bottom)), (int(left), int(right))),
+        dilation=dilation,
+        groups=groups,
+        precision=precision,
+    )
+    if 0 in window.output:
+        raise UserError(
+            f"a {kernel[0]}x{kernel[1]} kernel needs padded images of at least its size, got "
+            f"{image[0]}x{image[1]} pixels padded by {window.padding}: use larger images or fewer strides"
+        )
+    return window
+
+
+def _pair(values: Sequence[int]) -> tuple[int, int]:
+    first, second = values
+    return first, second
+
+
+def mirrored(window: Window) -> Window:
+    """The geometry of the input gradient at stride 1: of a convolution of g with the mirrored kernel."""
+    padding = []
+    for axis in range(2):
+        low = window.extent[axis] - 1 - window.padding[axis][0]
+        high = window.image[axis] + window.extent[axis] - 1 - window.output[axis] - low
+        padding.append((low, high))
+    return dataclasses.replace(window, image=window.output, padding=(padding[0], padding[1]))
+
+
+def mirrored_kernel(w: jax.Array, groups: int = 1) -> jax.Array:
+    """(kh, kw, C / G, F) -> (kh, kw, F / G, C): the kernel of the input gradient."""
+    kh, kw, channels, features = w.shape
+    split = jnp.flip(w, (0, 1)).reshape(kh, kw, channels, groups, features // groups)
+    return split.transpose(0, 1, 4, 3, 2).reshape(kh, kw, features // groups, groups * channels)
+
+
+def transposed_window(
+    x: Sequence[int],
+    w: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    spread: Sequence[int],
+    dilation: Sequence[int] | None = None,
+    groups: int = 1,
+    precision: lax.PrecisionLike = None,
+) -> Window:
+    """The geometry of which a convolution over x with zeros between its pixels is the input gradient.
+
+    Args:
+      x: shape of the images ``(B, H, W, C)``.
+      w: shape of the kernel.
+      padding: of the images with zeros between their pixels.
+      spread: distance of their pixels.
+      dilation: of the kernel.
+      groups: as in :class:`Window`.
+      precision: as in :class:`Window`.
+
+    Raises:
+      UserError: if the kernel is larger than the padded images.
+    """
+    wide = tuple((n - 1) * s + 1 for n, s in zip(x[1:3], spread, strict=True))
+    direct = make_window((x[0], *wide, x[3]), w, (1, 1), padding, dilation, groups, precision)
+    inverse = [
+        (extent - 1 - low, extent - 1 - high)
+        for extent, (low, high) in zip(direct.extent, direct.padding, strict=True)
+    ]
+    return dataclasses.replace(
+        direct, image=direct.output, strides=_pair(spread), padding=(inverse[0], inverse[1])
+    )
