@@ -186,7 +186,9 @@ def conv_general_dilated(
       rhs_dilation: distance of the kernel's taps in pixels, ``(dh, dw)``.
       dimension_numbers: as in lax; the family needs ``("NHWC", "HWIO", "NHWC")``.
       feature_group_count: groups of channels that are convolved separately; C for a depthwise convolution.
-      batch_group_count, precision, preferred_element_type: as in lax.
+      batch_group_count: as in lax.
+      precision: as in lax.
+      preferred_element_type: as in lax.
 
     Returns:
       ``(B, H', W', F)``.
@@ -203,21 +205,18 @@ def conv_general_dilated(
            [6., 9.]], dtype=float32)
     """
     is_transposed = any(d != 1 for d in lhs_dilation or ())
-    arguments = dimension_numbers, preferred_element_type, feature_group_count
-    if (
-        batch_group_count != 1
-        or (is_transposed and isinstance(padding, str))  # an error of lax
-        or not _is_in_family(lhs, rhs, *arguments)
-    ):
+    has_error = is_transposed and isinstance(padding, str)  # of lax
+    rest = dimension_numbers, preferred_element_type, feature_group_count
+    if batch_group_count != 1 or has_error or not _is_in_family(lhs, rhs, *rest):
         return lax.conv_general_dilated(
             lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers,
             feature_group_count, batch_group_count, precision, preferred_element_type,
         )  # fmt: skip
     lhs, rhs = _with_equal_varying_axes(lhs, rhs)
-    rest = padding, rhs_dilation, feature_group_count, precision
+    geometry = padding, rhs_dilation, feature_group_count, precision
     if is_transposed:
-        return _transposed(lhs, rhs, window_strides, lhs_dilation or (), *rest)
-    window = conv_lowerings.make_window(lhs.shape, rhs.shape, window_strides, *rest)
+        return _transposed(lhs, rhs, window_strides, lhs_dilation or (), *geometry)
+    window = conv_lowerings.make_window(lhs.shape, rhs.shape, window_strides, *geometry)
     return forward_p.bind(lhs, rhs, window=window)
 
 

@@ -51,7 +51,18 @@ def operands(case, dtype="float32"):
     return tuple(jnp.asarray(rng.normal(size=shape), dtype) for shape in case[:2])
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def marked(quick):
+    """Cases by name; those that are not among the quick ones are slow tests."""
+    return [
+        pytest.param(case, id=name, marks=() if name in quick else pytest.mark.slow)
+        for name, case in CASES.items()
+    ]
+
+
+QUICK = ("depthwise, strided", "two features a channel", "groups, strided", "transposed, groups")
+
+
+@pytest.mark.parametrize("case", marked(QUICK))
 def test_conv_equals_lax_to_second_order(case):
     with jax.enable_x64(True):
         x, w = operands(case, "float64")
@@ -68,8 +79,12 @@ def test_conv_and_its_derivatives_contain_no_lax_convolution(case):
     assert "at_conv" in text and "conv_general_dilated" not in text
 
 
-@pytest.mark.parametrize("case", [DEPTHWISE, CASES["groups, strided"]], ids=["depthwise", "groups"])
-@pytest.mark.parametrize("axes", [(0, None), (None, 0), (3, None), (None, 4), (1, 2)])
+@pytest.mark.parametrize(
+    "case",
+    [CASES["groups, strided"], pytest.param(DEPTHWISE, marks=pytest.mark.slow)],
+    ids=["groups", "depthwise"],
+)
+@pytest.mark.parametrize("axes", [(0, None), (None, 4), (1, 2)])
 def test_conv_in_vmap_equals_a_loop(case, axes):
     stacks = []
     for array, axis in zip(operands(case), axes, strict=True):

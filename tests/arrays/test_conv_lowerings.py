@@ -135,7 +135,11 @@ def test_operations_equal_those_of_lax(monkeypatch, case, dtype, tolerance):
             assert_close(found, expected, tolerance)
 
 
-@pytest.mark.parametrize("case", CASES[:6], ids=str)
+@pytest.mark.parametrize(
+    "case",
+    [*CASES[2:5], *(pytest.param(c, marks=pytest.mark.slow) for c in CASES[:2] + CASES[5:])],
+    ids=str,
+)
 def test_second_derivatives_in_float64_equal_those_of_lax(case):
     with jax.enable_x64(True):
         x, w, _ = arrays(*case, "float64", batch=2)
