@@ -80,7 +80,7 @@ def test_attention_transfer_of_part_of_a_batch_is_part_of_the_losses(kind, conve
 )
 def test_attention_transfer_has_numerical_derivatives_of_order_two(kind, convention):
     a_t = activations(seed=1)
-    transfer = tiny.jit(
+    transfer = jax.jit(
         lambda s: losses.attention_transfer(s, a_t, kind=kind, convention=convention)
     )
     check_grads(transfer, (activations(),), order=2, modes=["rev"], atol=2e-2, rtol=2e-2)

@@ -105,7 +105,7 @@ def test_terms_on_input_gradients_have_numerical_derivatives():
         y = y - jnp.mean(y, axis=(0, 1, 2), keepdims=True)
         return jnp.sum(jnp.tanh(y) ** 2, axis=(1, 2, 3))
 
-    @tiny.jit
+    @jax.jit
     def terms(kernel):
         _, slope = gradients.value_and_input_gradient(functools.partial(loss, kernel), images)
         flipped = images[:, :, ::-1]

@@ -107,13 +107,13 @@ def test_normalize_does_not_depend_on_scale(scale):
 )
 def test_maps_have_numerical_derivatives_of_order_two(name, p):
     mapping = getattr(maps, name)
-    jitted = tiny.jit(lambda a: mapping(a, p))
+    jitted = jax.jit(lambda a: mapping(a, p))
     check_grads(jitted, (activations(),), order=2, atol=2e-2, rtol=2e-2)
 
 
 def test_norms_have_numerical_derivatives_of_order_two():
     for norm in (maps.normalize, maps.l2_norm):
-        check_grads(tiny.jit(norm), (activations((2, 6)),), order=2, atol=2e-2, rtol=2e-2)
+        check_grads(jax.jit(norm), (activations((2, 6)),), order=2, atol=2e-2, rtol=2e-2)
 
 
 @pytest.mark.parametrize("p", EXPONENTS)
