@@ -10,9 +10,22 @@ import numpy as np
 from jax import lax
 
 from at_jax.conv_lowerings import as_lax
-from at_jax.conv_lowerings.window import DIMENSIONS, Window, mirrored, mirrored_kernel
+from at_jax.conv_lowerings.window import (
+    DIMENSIONS,
+    Window,
+    inverse_padding,
+    mirrored,
+    mirrored_kernel,
+)
 
-__all__ = ["dilated_input_grad", "forward", "input_grad", "packed_pixels", "uses_cells"]
+__all__ = [
+    "dilated_input_grad",
+    "forward",
+    "input_grad",
+    "is_covered",
+    "packed_pixels",
+    "uses_cells",
+]
 
 
 def packed_pixels(channels: int, features: int, window: Window) -> int:
@@ -39,7 +52,7 @@ def forward(x: jax.Array, w: jax.Array, window: Window) -> jax.Array:
     """(B, H, W, C), (kh, kw, C, F) -> (B, H', W', F)."""
     channels, features = w.shape[2:]
     pixels = packed_pixels(channels, features, window)
-    if pixels == 1 or not _is_covered(x, w):
+    if pixels == 1 or not is_covered(x, w):
         return as_lax.forward(x, w, window)
     # The kernel of the neighbor a is the same, a strides further to the right.
     step, width = window.strides[1], window.kernel[1]
@@ -60,7 +73,7 @@ def forward(x: jax.Array, w: jax.Array, window: Window) -> jax.Array:
 
 def input_grad(g: jax.Array, w: jax.Array, window: Window) -> jax.Array:
     """(B, H', W', F), (kh, kw, C, F) -> (B, H, W, C): the mirrored kernel over the dilated g."""
-    if uses_cells(w.shape[2], window) and _is_covered(g, w):
+    if uses_cells(w.shape[2], window) and is_covered(g, w):
         return _cells(g, w, window)
     kernel = mirrored_kernel(w)
     if window.strides == (1, 1):
@@ -70,16 +83,11 @@ def input_grad(g: jax.Array, w: jax.Array, window: Window) -> jax.Array:
 
 def dilated_input_grad(g: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
     """The input gradient from the mirrored kernel, over g with zeros between its pixels."""
-    padding = []
-    for axis in range(2):
-        low = window.extent[axis] - 1 - window.padding[axis][0]
-        dilated = (window.output[axis] - 1) * window.strides[axis] + 1
-        padding.append((low, window.image[axis] + window.extent[axis] - 1 - dilated - low))
     return lax.conv_general_dilated(
         g,
         kernel,
         (1, 1),
-        padding,
+        inverse_padding(window),
         lhs_dilation=window.strides,
         rhs_dilation=window.dilation,
         dimension_numbers=DIMENSIONS,
@@ -153,6 +161,6 @@ def _cells(g: jax.Array, w: jax.Array, window: Window) -> jax.Array:
     return pixels.reshape(g.shape[0], rows * sh, columns * sw, channels)[:, :height, :width]
 
 
-def _is_covered(*operands: jax.Array) -> bool:
+def is_covered(*operands: jax.Array) -> bool:
     """Whether the forms for CPU cover operands: 32 bits or more, no empty dimension."""
     return all(a.dtype.itemsize >= 4 and 0 not in a.shape for a in operands)

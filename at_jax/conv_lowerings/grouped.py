@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from at_jax.conv_lowerings import as_lax
-from at_jax.conv_lowerings.dense import dilated_input_grad
+from at_jax.conv_lowerings.dense import dilated_input_grad, is_covered
 from at_jax.conv_lowerings.pixels import place, sum_over_slices
 from at_jax.conv_lowerings.window import Window, mirrored_kernel
 
@@ -22,7 +22,7 @@ __all__ = ["forward", "input_grad", "weight_grad"]
 
 def forward(x: jax.Array, w: jax.Array, window: Window) -> jax.Array:
     """(B, H, W, C), (kh, kw, C / G, F) -> (B, H', W', F)."""
-    if w.shape[2] != 1:
+    if w.shape[2] != 1 or not is_covered(x, w):
         return as_lax.forward(x, w, window)
     x = jnp.repeat(x, w.shape[3] // window.groups, axis=3)  # (B, H, W, F)
     products = (seen * w[i : i + 1, j : j + 1] for i, j, seen in _taps(x, window))
@@ -32,7 +32,7 @@ def forward(x: jax.Array, w: jax.Array, window: Window) -> jax.Array:
 def input_grad(g: jax.Array, w: jax.Array, window: Window) -> jax.Array:
     """(B, H', W', F), (kh, kw, C / G, F) -> (B, H, W, C)."""
     channels, features = w.shape[2], w.shape[3] // window.groups
-    if channels != 1:
+    if channels != 1 or not is_covered(g, w):
         return dilated_input_grad(g, mirrored_kernel(w, window.groups), window)
     (top, _), (left, _) = window.padding
     (height, width), (sh, sw), (dh, dw) = window.image, window.strides, window.dilation

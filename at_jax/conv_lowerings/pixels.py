@@ -62,4 +62,8 @@ def sum_over_slices(
 
     part = jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype)
     result = jax.eval_shape(function, part, jax.ShapeDtypeStruct((size, *g.shape[1:]), g.dtype))
-    return lax.fori_loop(0, batch // size, body, jnp.zeros(result.shape, result.dtype))
+    total = jnp.zeros(result.shape, result.dtype)
+    # Under shard_map the sum varies over the mesh axes of its operands.
+    if varying := jax.typeof(x).manual_axis_type.varying | jax.typeof(g).manual_axis_type.varying:
+        total = lax.pcast(total, tuple(sorted(varying)), to="varying")
+    return lax.fori_loop(0, batch // size, body, total)

@@ -12,6 +12,7 @@ from at_jax.errors import UserError
 __all__ = [
     "DIMENSIONS",
     "Window",
+    "inverse_padding",
     "make_window",
     "mirrored",
     "mirrored_kernel",
@@ -100,14 +101,19 @@ def _pair(values: Sequence[int]) -> tuple[int, int]:
     return first, second
 
 
-def mirrored(window: Window) -> Window:
-    """The geometry of the input gradient at stride 1: of a convolution of g with the mirrored kernel."""
+def inverse_padding(window: Window) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Padding of g, with zeros between its pixels, for the input gradient."""
     padding = []
     for axis in range(2):
         low = window.extent[axis] - 1 - window.padding[axis][0]
-        high = window.image[axis] + window.extent[axis] - 1 - window.output[axis] - low
-        padding.append((low, high))
-    return dataclasses.replace(window, image=window.output, padding=(padding[0], padding[1]))
+        dilated = (window.output[axis] - 1) * window.strides[axis] + 1
+        padding.append((low, window.image[axis] + window.extent[axis] - 1 - dilated - low))
+    return padding[0], padding[1]
+
+
+def mirrored(window: Window) -> Window:
+    """The geometry of the input gradient at stride 1: of a convolution of g with the mirrored kernel."""
+    return dataclasses.replace(window, image=window.output, padding=inverse_padding(window))
 
 
 def mirrored_kernel(w: jax.Array, groups: int = 1) -> jax.Array:

@@ -73,6 +73,18 @@ def test_conv_equals_lax_to_second_order(case):
         assert_close(*results, 1e-12)
 
 
+@pytest.mark.parametrize("name", ["depthwise", "two features a channel", "groups"])
+def test_conv_in_bfloat16_is_rounded_once(name):
+    case = CASES[name]
+    half = operands(case, jnp.bfloat16)
+    run = lambda x, w: jax.vjp(functools.partial(conv, case=case), x, w)  # noqa: E731
+    (y, pull), (exact, pull_exact) = run(*half), run(*(a.astype(jnp.float32) for a in half))
+    g = jnp.cos(y)
+    found = jax.tree.map(lambda a: a.astype(jnp.float32), (y, *pull(g)))
+    # bfloat16 has 8 bits: a result that is rounded once is within 2**-9 of its own value.
+    assert_close(found, (exact, *pull_exact(g.astype(jnp.float32))), 2**-8)
+
+
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_conv_and_its_derivatives_contain_no_lax_convolution(case):
     text = str(jax.make_jaxpr(derivatives(functools.partial(conv, case=case)))(*operands(case)))

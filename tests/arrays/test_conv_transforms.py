@@ -9,6 +9,8 @@ import tiny
 from convolutions import assert_close, closed_conv, derivatives, lax_conv, lax_derivatives, operands
 from jax import lax
 
+from at_jax.conv_lowerings import pixels
+
 
 def test_conv_in_scan_pmap_and_checkpoint_keeps_its_derivatives():
     x, w = operands()
@@ -36,14 +38,17 @@ def test_conv_in_scan_pmap_and_checkpoint_keeps_its_derivatives():
     assert_close(tiny.jit(outer)(x, w), expected)
 
 
-def test_conv_in_shard_map_sums_the_kernel_gradient_over_devices():
+@pytest.mark.parametrize("slice_bytes", [pixels.SLICE_BYTES, 1], ids=["whole", "slices"])
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2)], ids=str)
+def test_conv_in_shard_map_sums_the_kernel_gradient_over_devices(monkeypatch, strides, slice_bytes):
     """The images are split over devices, the kernel is replicated."""
-    x, w = operands(batch=4)
+    monkeypatch.setattr(pixels, "SLICE_BYTES", slice_bytes)
+    x, w = operands(batch=8)
     mesh = jax.make_mesh((4,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
     split, whole = jax.sharding.PartitionSpec("batch"), jax.sharding.PartitionSpec()
 
     def squares(conv, x, w):
-        gradient = jax.grad(lambda x: jnp.sum(jnp.sin(conv(x, w))))(x)
+        gradient = jax.grad(lambda x: jnp.sum(jnp.sin(conv(x, w, strides))))(x)
         return jnp.sum(gradient**2)
 
     def mapped(x, w):
