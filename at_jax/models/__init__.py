@@ -10,11 +10,12 @@ import jax.numpy as jnp
 
 from at_jax.errors import UserError
 from at_jax.models.adapter import Adapter
+from at_jax.models.mobilenet_v2 import MobileNetV2
 from at_jax.models.nin import NIN
 from at_jax.models.resnet import ResNet
 from at_jax.models.wide_resnet import WideResNet
 
-__all__ = ["NIN", "Adapter", "ResNet", "WideResNet", "build"]
+__all__ = ["NIN", "Adapter", "MobileNetV2", "ResNet", "WideResNet", "build"]
 
 _NUMBER = r"(\d+(?:\.\d+)?)"
 # Pattern of a name to constructor, which is called with the groups of the pattern and the common fields.
@@ -23,16 +24,18 @@ _NAMES: dict[str, Callable[..., nn.Module]] = {
     r"nin_(thin|wide)": lambda width, **f: NIN(width, **f),
     r"nin_(thin|wide)_bn": lambda width, **f: NIN(width, batch_norm=True, **f),
     r"resnet_(\d+)": lambda depth, **f: ResNet(int(depth), **f),
+    rf"mobilenet_v2_{_NUMBER}": lambda width, **f: MobileNetV2(float(width), **f),
 }
 KNOWN = (
     "wrn_DEPTH_WIDTH (wrn_16_1, wrn_40_2, ...), nin_thin, nin_wide, nin_thin_bn, nin_wide_bn, "
-    "resnet_18, resnet_34, resnet_50, resnet_101"
+    "resnet_18, resnet_34, resnet_50, resnet_101, mobilenet_v2_WIDTH (mobilenet_v2_0.5, ...)"
 )
 # Candidates for the nearest match; common members represent the wide ResNets.
 _EXAMPLES = [
     *("wrn_10_1", "wrn_16_1", "wrn_16_2", "wrn_28_10", "wrn_40_1", "wrn_40_2"),
     *("nin_thin", "nin_wide", "nin_thin_bn", "nin_wide_bn"),
     *("resnet_18", "resnet_34", "resnet_50", "resnet_101"),
+    *("mobilenet_v2_0.5", "mobilenet_v2_1"),
 ]
 
 
@@ -45,7 +48,8 @@ def build(
     """Build a network by its name.
 
     Args:
-      name: ``"wrn_16_1"`` (depth, width), ``"nin_thin"``, ``"nin_wide_bn"``, ``"resnet_18"`` ...
+      name: ``"wrn_16_1"`` (depth, width), ``"nin_thin"``, ``"nin_wide_bn"``, ``"resnet_18"``,
+        ``"mobilenet_v2_0.5"`` ...
       num_classes: K.
       dtype: of the computation, ``jnp.float32`` or ``jnp.bfloat16``.
       bn_axis_name: the pmapped axis over which batch statistics are averaged; None on one device.

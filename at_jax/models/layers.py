@@ -18,6 +18,7 @@ def conv(
     size: int,
     *,
     stride: int = 1,
+    groups: int = 1,
     use_bias: bool = False,
     init_mode: Literal["fan_in", "fan_out"] = "fan_in",
     dtype: Any = jnp.float32,
@@ -31,6 +32,7 @@ def conv(
       features: output channels.
       size: height and width of the kernel, in pixels, odd.
       stride: step of the window, in pixels.
+      groups: of channels that are convolved separately; the number of channels for a depthwise convolution.
       use_bias: add a bias.
       init_mode: He's normal initialization by fan-in or fan-out.
       dtype: of the computation; parameters are float32.
@@ -40,6 +42,7 @@ def conv(
         features,
         (size, size),
         strides=(stride, stride),
+        feature_group_count=groups,
         padding=[(size // 2, size // 2)] * 2,
         use_bias=use_bias,
         dtype=dtype,

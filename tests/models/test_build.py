@@ -8,13 +8,14 @@ import tiny
 
 from at_jax import models
 from at_jax.errors import UserError
-from at_jax.models import NIN, Adapter, ResNet, WideResNet
+from at_jax.models import NIN, Adapter, MobileNetV2, ResNet, WideResNet
 
 
 def test_build_returns_the_named_network():
     assert models.build("wrn_40_2", 100) == WideResNet(40, 2.0, num_classes=100)
     assert models.build("nin_wide_bn") == NIN("wide", batch_norm=True)
     assert models.build("resnet_18", 1000) == ResNet(18)
+    assert models.build("mobilenet_v2_0.5", 100) == MobileNetV2(0.5, num_classes=100)
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,7 @@ def test_build_returns_the_named_network():
         ("WRN_16_1", "wrn_16_1"),
         ("resnet_18_2", "resnet_18"),
         ("wrn16_2", "wrn_16_2"),
+        ("mobilenet_v2", "mobilenet_v2_1"),
     ],
 )
 def test_build_of_an_unknown_name_suggests_the_nearest(name, nearest):
@@ -35,7 +37,7 @@ def test_build_of_an_unknown_name_suggests_the_nearest(name, nearest):
 
 @pytest.mark.parametrize("name", ["", "xyz"])
 def test_build_of_a_name_like_no_other_suggests_none(name):
-    with pytest.raises(UserError, match=f"unknown network '{name}': .*, resnet_101$"):
+    with pytest.raises(UserError, match=f"unknown network '{name}': .*, mobilenet_v2_WIDTH.*$"):
         models.build(name)
 
 
@@ -45,6 +47,7 @@ def test_build_of_a_name_like_no_other_suggests_none(name):
         (lambda: models.build("wrn_15_1"), r"must be 6n\+4 \(10, 16, .*got 15"),
         (lambda: models.build("wrn_4_1"), r"must be 6n\+4 \(10, 16, .*got 4"),
         (lambda: models.build("wrn_10_0"), "at least one channel of 16, got 0"),
+        (lambda: models.build("mobilenet_v2_0.05"), "at least one channel of 16, got 0.05"),
         (lambda: models.build("resnet_20"), "must be one of 18, 34, 50, 101, got 20"),
         (lambda: NIN("thick"), "must be one of wide, thin, got 'thick'"),
     ],
@@ -55,7 +58,14 @@ def test_networks_of_unknown_size_raise_user_error(make, message):
 
 
 @pytest.mark.parametrize(
-    ("name", "least"), [("wrn_10_1", 4), ("nin_thin", 4), ("nin_wide_bn", 4), ("resnet_18", 32)]
+    ("name", "least"),
+    [
+        ("wrn_10_1", 4),
+        ("nin_thin", 4),
+        ("nin_wide_bn", 4),
+        ("resnet_18", 32),
+        ("mobilenet_v2_0.5", 16),
+    ],
 )
 def test_networks_of_bad_images_raise_user_error(name, least):
     module = models.build(name)

@@ -11,7 +11,14 @@ from at_jax import intermediates, models
 from at_jax.models import Adapter
 
 # One network per family, with an image size at which it runs fast.
-FAMILIES = [("wrn_10_1", 8), ("nin_thin_bn", 8), ("resnet_18", 32)]
+FAMILIES = [("wrn_10_1", 8), ("nin_thin_bn", 8), ("resnet_18", 32), ("mobilenet_v2_0.1", 16)]
+# Of each family: the first convolution, its stride, and the path of the norm after it.
+FIRST = {
+    "wrn": ("conv0", 1, ("group1_block0", "bn0")),
+    "nin": ("conv1_0", 1, ("bn1_0",)),
+    "resnet": ("conv1", 2, ("bn1",)),
+    "mobilenet": ("conv0", 2, ("bn0",)),
+}
 
 
 def abstract(module, size=32, channels=3):
@@ -78,6 +85,30 @@ def test_resnet_has_torchvision_s_parameters(depth, parameters):
     assert count(abstract(models.build(f"resnet_{depth}", num_classes=1000))) == parameters
 
 
+def mobilenet_parameters(width, classes):
+    """Count parameters layer by layer, from table 2 of the paper; each norm has scale and bias."""
+    channels = int(32 * width)
+    total = 27 * channels + 2 * channels
+    for expansion, base, blocks in ((1, 16, 1), (6, 24, 2), (6, 32, 3), (6, 64, 4), (6, 96, 3),
+                                    (6, 160, 3), (6, 320, 1)):  # fmt: skip
+        for _ in range(blocks):
+            hidden, features = expansion * channels, int(base * width)
+            total += (
+                channels * hidden + 9 * hidden + hidden * features
+            )  # expand, depthwise, project
+            total += 2 * (2 * hidden + features)
+            channels = features
+    last = int(1280 * max(width, 1))
+    return total + channels * last + 2 * last + last * classes + classes
+
+
+def test_mobilenet_has_the_parameters_of_repdistiller():
+    assert mobilenet_parameters(0.5, 100) == 812_836
+    for width, classes in ((0.5, 100), (0.5, 10), (1, 10), (1.5, 10)):
+        module = models.build(f"mobilenet_v2_{width}", num_classes=classes)
+        assert count(abstract(module)) == mobilenet_parameters(width, classes)
+
+
 def taps_of(module, size, channels=3):
     """Transfer points to shapes, for a batch of 2."""
     images = jax.ShapeDtypeStruct((2, size, size, channels), module.dtype)
@@ -108,6 +139,11 @@ def taps_of(module, size, channels=3):
             64,
             {"stage1": (16, 256), "stage2": (8, 512), "stage3": (4, 1024), "stage4": (2, 2048)},
         ),
+        (
+            "mobilenet_v2_0.5",
+            32,
+            {"stage1": (16, 12), "stage2": (8, 16), "stage3": (4, 48), "stage4": (2, 160)},
+        ),
     ],
 )
 def test_networks_tap_the_documented_points(name, size, expected):
@@ -122,7 +158,8 @@ def test_networks_tap_the_documented_points(name, size, expected):
 
 
 @pytest.mark.parametrize(
-    ("name", "size"), [*FAMILIES[:2], pytest.param(*FAMILIES[2], marks=pytest.mark.slow)]
+    ("name", "size"),
+    [*FAMILIES[:2], *(pytest.param(*family, marks=pytest.mark.slow) for family in FAMILIES[2:])],
 )
 def test_networks_update_statistics_in_training_and_run_in_bfloat16(name, size):
     module = models.build(name, num_classes=5)
@@ -148,12 +185,12 @@ def test_networks_update_statistics_in_training_and_run_in_bfloat16(name, size):
     chex.assert_trees_all_equal(unmoved["batch_stats"], variables["batch_stats"])
     assert not np.allclose(logits, still)
     # Updated once: 0.9 of the old mean, 0, and 0.1 of the batch's. The first norm of each family:
-    first = {"wrn_10_1": ("group1_block0", "bn0"), "nin_thin_bn": ("bn1_0",), "resnet_18": ("bn1",)}
+    conv, stride, path = FIRST[name.split("_")[0]]
     old, new = variables["batch_stats"], mutated["batch_stats"]
-    kernel = variables["params"]["conv1_0" if name.startswith("nin") else "conv" + "01"[size > 8]]
-    for part in first[name]:
+    for part in path:
         old, new = old[part], new[part]
-    stride, pad = 1 + (size > 8), kernel["kernel"].shape[0] // 2
+    kernel = variables["params"][conv]
+    pad = kernel["kernel"].shape[0] // 2
     x = jax.lax.conv_general_dilated(
         images,
         kernel["kernel"],
