@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from at_jax.conv import conv_general_dilated
 from at_jax.errors import UserError, check_rank
+from at_jax.models.batch_norm import BatchNorm
 from at_jax.precision import at_least_float32
 
 __all__ = ["batch_norm", "check_images", "classifier", "conv", "rematerialized"]
@@ -65,17 +66,9 @@ def batch_norm(
       axis_name: the pmapped axis over which batch statistics are averaged; None on one device.
       name: of the submodule.
     """
-    norm = nn.BatchNorm(
-        use_running_average=not train,
-        momentum=0.9,  # Flax keeps 0.9 of the old value, which PyTorch calls momentum 0.1.
-        epsilon=1e-5,
-        axis_name=axis_name,
-        # The fast variance E[x^2] - E[x]^2 cancels, and is clipped at 0: a kink in second order.
-        use_fast_variance=False,
-        name=name,
-    )
-    # Not BatchNorm(dtype=...): Flax mixes dtypes there, which strict dtype promotion forbids.
-    return norm(at_least_float32(x)).astype(dtype)
+    # Flax keeps 0.9 of the old value, which PyTorch calls momentum 0.1.
+    norm = BatchNorm(axis_name, momentum=0.9, epsilon=1e-5, name=name)
+    return norm(at_least_float32(x), train).astype(dtype)
 
 
 def classifier(features: jax.Array, num_classes: int, dtype: Any) -> jax.Array:
