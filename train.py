@@ -9,6 +9,8 @@ import traceback
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from at_jax.distributed import huge_pages
+
 HELP = """Train a student network from a teacher: attention transfer, distillation and related methods.
 
   python train.py                                            digits, 200 labels, attention transfer
@@ -17,7 +19,7 @@ HELP = """Train a student network from a teacher: attention transfer, distillati
   python train.py --config.seed=1 --config.at.beta=25        any key
 
 --config=FILE:PARTS   a file of configs/, and parts joined by commas, each optional:
-                        student=, teacher=  wrn_16_1, wrn_40_2, nin_thin, nin_wide, resnet_18, ...
+                        student=, teacher=  wrn_16_1, wrn_40_2, nin_thin, resnet_18, mobilenet_v2_0.5, ...
                         method=             none, or terms joined by + as in at+kd: kd, at, f_actt,
                                             gradient_at, flip_symmetry, min_l2, jacobian, sobolev,
                                             map_gradient
@@ -244,4 +246,5 @@ def _known_keys() -> list[str]:
 
 
 if __name__ == "__main__":
+    huge_pages.restart()
     app.run(main, flags_parser=parse)

@@ -77,7 +77,7 @@ def _programs(setting: Any, count: int) -> dict[str, list[Any]]:
     import jax
     import numpy as np
 
-    from at_jax.distributed import devices
+    from at_jax.distributed import compilation, devices
     from at_jax.training import optimizers, step
     from benchmarks.double_backprop import programs
 
@@ -108,7 +108,9 @@ def _programs(setting: Any, count: int) -> dict[str, list[Any]]:
         before = devices.replicate(before, setting.devices)
         mapped: Any = devices.map_train(function, setting.devices)
         began = time.perf_counter()
-        program = mapped.lower(before, *rest).compile()
+        program = mapped.lower(before, *rest).compile(
+            compiler_options=compilation.step_options(setting.devices[0].platform)
+        )
         print(f"{name}: compiled in {time.perf_counter() - began:.0f} s", flush=True)
         compiled[name] = [program, before, rest]
     return compiled

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from at_jax.distributed import processes
+from at_jax.distributed import compilation, processes
 from at_jax.errors import UserError, listed
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "local_count",
     "map_eval",
     "map_train",
-    "quick_compilation",
     "replicate",
     "select",
     "shard",
@@ -36,16 +35,6 @@ RUN_AHEAD = 2
 # At most 50 steps are queued: with more than about 100 queued collectives on virtual CPU devices the
 # process aborts (jax 0.10).
 MAX_STEPS_PER_DISPATCH = 50 // (RUN_AHEAD + 1)
-
-
-def quick_compilation() -> dict[str, int] | None:
-    """Compiler options for a program that runs once, such as the initialization of a network.
-
-    On CPU, LLVM optimizes the random numbers of an initialization for longer than a step takes to compile:
-    10 s instead of 2 for a WRN-10-1 on two cores (jax 0.12). At level 1 the results are the same bit for
-    bit, at level 0 they are not.
-    """
-    return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
 
 
 def select(count: int, batch_size: int, accumulation: int = 1) -> tuple[jax.Device, ...]:
@@ -206,16 +195,31 @@ def map_train(step: Callable[..., Any], devices: tuple[jax.Device, ...]) -> Call
       device along its first axis. Outputs are replicated and nothing is gathered. In a single process
       the buffers of the state are donated.
     """
-    return jax.pmap(
+    # With several processes, donating a replicated argument deletes it in the first call.
+    donated = (0,) if _process_count(devices) == 1 else ()
+    return _map(step, devices, (None, None, None, 0), donated)
+
+
+def _map(
+    step: Callable[..., Any],
+    devices: tuple[jax.Device, ...],
+    in_axes: tuple[int | None, ...],
+    donated: tuple[int, ...] = (),
+) -> Callable[..., Any]:
+    mapped = jax.pmap(
         step,
         axis_name=AXIS_NAME,
-        in_axes=(None, None, None, 0),
+        in_axes=in_axes,
         # Correct because the step reduces its outputs: the value of one device is the value of all.
         out_axes=None,
         devices=devices,
-        # With several processes, donating a replicated argument deletes it in the first call.
-        donate_argnums=(0,) if _process_count(devices) == 1 else (),
+        donate_argnums=donated,
     )
+    options = compilation.step_options(devices[0].platform)
+    # Only pmap itself assembles arguments of several processes.
+    if not options or _process_count(devices) > 1:
+        return mapped
+    return compilation.CompiledWithOptions(mapped, options)
 
 
 def map_eval(step: Callable[..., Any], devices: tuple[jax.Device, ...]) -> Callable[..., Any]:
@@ -230,6 +234,4 @@ def map_eval(step: Callable[..., Any], devices: tuple[jax.Device, ...]) -> Calla
       The mapped step. Both sets of variables are replicated (``None`` if there is no teacher); the batch
       has one shard per local device along its first axis. Metrics are replicated.
     """
-    return jax.pmap(
-        step, axis_name=AXIS_NAME, in_axes=(None, None, 0), out_axes=None, devices=devices
-    )
+    return _map(step, devices, (None, None, 0))

@@ -13,7 +13,7 @@ import numpy as np
 from flax.core import meta
 
 from at_jax import data, models, terms
-from at_jax.distributed import devices
+from at_jax.distributed import compilation
 from at_jax.errors import UserError
 from at_jax.figures import attention
 from at_jax.models import pretrained as weights
@@ -167,7 +167,7 @@ def before_training(student: Network, seed: int) -> Network:
 
     key_student, _ = jax.random.split(jax.random.key(seed))
     given = key_student, jnp.zeros((1, *student.image_shape))
-    variables = jax.jit(init, compiler_options=devices.quick_compilation())(*given)
+    variables = jax.jit(init, compiler_options=compilation.quick_options())(*given)
     return dataclasses.replace(student, title=UNTRAINED, variables=variables)
 
 

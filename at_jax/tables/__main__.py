@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from at_jax.distributed import huge_pages
 from at_jax.errors import UserError
 
 __all__ = ["main"]
@@ -108,4 +109,5 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    huge_pages.restart()
     sys.exit(main(sys.argv[1:]))

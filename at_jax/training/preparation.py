@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import ml_collections
 
-from at_jax.distributed import devices, processes
+from at_jax.distributed import devices, huge_pages, processes
 from at_jax.errors import UserError, listed
 from at_jax.training import modules, networks, run_files
 from at_jax.training.arguments import Arguments, chosen_terms
@@ -157,6 +157,8 @@ def _describe(run: Run, used: tuple[jax.Device, ...]) -> None:
     log(network_table(run.objective.student, dataset.image_shape))
     for s, t in run.objective.points:
         log(f"  transfer: student {s} {'x'.join(map(str, run.taps[s].shape[1:]))} <- teacher {t}")
+    if not settings.runtime.huge_pages and huge_pages.was_restarted():
+        log(f"  note: {huge_pages.KEY} is read from the command line only: huge pages are in use")
     optimizer = settings.optimizer
     late = [epoch for epoch in optimizer.drop_epochs if epoch >= settings.epochs]
     if late and optimizer.schedule == "steps":

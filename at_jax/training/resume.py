@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from flax import serialization
 
-from at_jax.distributed import devices, processes
+from at_jax.distributed import compilation, processes
 from at_jax.errors import UserError
 from at_jax.training import state
 from at_jax.training.checkpoints import Checkpoints
@@ -66,7 +66,7 @@ def initial_state(run: Run, key: jax.Array) -> state.TrainState:
       run: to train.
       key: of the initialization.
     """
-    return jax.jit(_create(run), compiler_options=devices.quick_compilation())(key)
+    return jax.jit(_create(run), compiler_options=compilation.quick_options())(key)
 
 
 def _create(run: Run) -> Callable[[jax.Array], state.TrainState]:

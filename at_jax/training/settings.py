@@ -171,6 +171,11 @@ class RuntimeSettings:
     compilation_cache: str = option(
         "~/.cache/at_jax", "Directory of compiled programs kept between runs; empty: none."
     )
+    huge_pages: bool = option(
+        True,
+        "Restart the process once with huge pages (Linux, CPU). Read from the command line, not from a "
+        "config file; GLIBC_TUNABLES, if set, takes precedence.",
+    )
     tensorboard: bool = option(True, "Write TensorBoard events.")
     figures: bool = option(
         True, "Draw attention.png, curves.png and report.html when the run ends."

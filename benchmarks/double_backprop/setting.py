@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from at_jax import models
-from at_jax.distributed import devices
+from at_jax.distributed import compilation, devices
 from at_jax.training import compatibility
 
 __all__ = ["CLASSES", "Setting"]
@@ -21,7 +21,7 @@ CLASSES = 10
 @functools.cache
 def _compiled_init(module: nn.Module) -> Any:
     """Initialization of a network, compiled once for all seeds."""
-    return jax.jit(module.init, compiler_options=devices.quick_compilation())
+    return jax.jit(module.init, compiler_options=compilation.quick_options())
 
 
 @dataclasses.dataclass(frozen=True)
