@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from at_jax.conv_lowerings import as_lax
+from at_jax.conv_lowerings import as_lax, winograd
 from at_jax.conv_lowerings.window import (
     DIMENSIONS,
     Window,
@@ -51,8 +51,12 @@ def _right(window: Window) -> int:
 def forward(x: jax.Array, w: jax.Array, window: Window) -> jax.Array:
     """(B, H, W, C), (kh, kw, C, F) -> (B, H', W', F)."""
     channels, features = w.shape[2:]
+    if not is_covered(x, w):
+        return as_lax.forward(x, w, window)
+    if winograd.is_chosen(x.shape[0], channels, features, window, x.dtype.itemsize):
+        return winograd.forward(x, w, window)
     pixels = packed_pixels(channels, features, window)
-    if pixels == 1 or not is_covered(x, w):
+    if pixels == 1:
         return as_lax.forward(x, w, window)
     # The kernel of the neighbor a is the same, a strides further to the right.
     step, width = window.strides[1], window.kernel[1]
@@ -162,5 +166,8 @@ def _cells(g: jax.Array, w: jax.Array, window: Window) -> jax.Array:
 
 
 def is_covered(*operands: jax.Array) -> bool:
-    """Whether the forms for CPU cover operands: 32 bits or more, no empty dimension."""
-    return all(a.dtype.itemsize >= 4 and 0 not in a.shape for a in operands)
+    """Whether the forms for CPU cover operands: floating point of 32 bits or more, no empty dimension."""
+    return all(
+        jnp.issubdtype(a.dtype, jnp.inexact) and a.dtype.itemsize >= 4 and 0 not in a.shape
+        for a in operands
+    )

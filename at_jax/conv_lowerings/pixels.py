@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-__all__ = ["SLICE_BYTES", "images_per_slice", "place", "sum_over_slices"]
+__all__ = ["SLICE_BYTES", "divisor", "images_per_slice", "map_slices", "place", "sum_over_slices"]
 
 # A slice of this size stays in the second-level cache of one core, next to its product. Slices of a quarter
 # MiB are 10 % slower and the whole batch 30 % (16 channels, 32x32 pixels, batch 64, one core of an EPYC).
@@ -29,14 +29,37 @@ def place(
     return lax.slice_in_dim(a, 0, None, step, axis)
 
 
+def divisor(batch: int, most: int) -> int:
+    """The largest divisor of the batch that is at most ``most``; 1 at least.
+
+    >>> divisor(64, 20), divisor(7, 3)
+    (16, 1)
+    """
+    return max(n for n in range(1, batch + 1) if batch % n == 0 and n <= max(most, 1))
+
+
 def images_per_slice(batch: int, bytes_per_image: int) -> int:
     """The largest divisor of the batch whose images take at most ``SLICE_BYTES``; 1 at least.
 
     >>> images_per_slice(64, 196608), images_per_slice(64, 2**24), images_per_slice(6, 10)
     (8, 1, 6)
     """
-    most = max(SLICE_BYTES // max(bytes_per_image, 1), 1)
-    return max(n for n in range(1, batch + 1) if batch % n == 0 and n <= most)
+    return divisor(batch, SLICE_BYTES // max(bytes_per_image, 1))
+
+
+def map_slices(function: Callable[[jax.Array], jax.Array], x: jax.Array, size: int) -> jax.Array:
+    """Concatenate ``function`` of slices of ``size`` images of x; ``size`` divides the batch."""
+    batch = x.shape[0]
+    if size == batch:
+        return function(x)
+    part = jax.eval_shape(function, jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype))
+    total = _varying_as(jnp.zeros((batch, *part.shape[1:]), part.dtype), x)
+
+    def body(index: jax.Array, total: jax.Array) -> jax.Array:
+        result = function(lax.dynamic_slice_in_dim(x, index * size, size))
+        return lax.dynamic_update_slice_in_dim(total, result, index * size, 0)
+
+    return lax.fori_loop(0, batch // size, body, total)
 
 
 def sum_over_slices(
@@ -62,8 +85,11 @@ def sum_over_slices(
 
     part = jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype)
     result = jax.eval_shape(function, part, jax.ShapeDtypeStruct((size, *g.shape[1:]), g.dtype))
-    total = jnp.zeros(result.shape, result.dtype)
-    # Under shard_map the sum varies over the mesh axes of its operands.
-    if varying := jax.typeof(x).manual_axis_type.varying | jax.typeof(g).manual_axis_type.varying:
-        total = lax.pcast(total, tuple(sorted(varying)), to="varying")
+    total = _varying_as(jnp.zeros(result.shape, result.dtype), x, g)
     return lax.fori_loop(0, batch // size, body, total)
+
+
+def _varying_as(total: jax.Array, *operands: jax.Array) -> jax.Array:
+    """Under shard_map, cast the carry of a loop to vary over the mesh axes of the operands."""
+    varying = frozenset().union(*(jax.typeof(a).manual_axis_type.varying for a in operands))
+    return lax.pcast(total, tuple(sorted(varying)), to="varying") if varying else total

@@ -16,8 +16,6 @@ the tap. A measured ratio can therefore be below the predicted one.
 
 import dataclasses
 import functools
-import math
-from collections.abc import Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -25,6 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from at_jax.terms import TERMS, Batch, View, needs_teacher, parts
+from benchmarks.compiled import multiply_adds
 
 __all__ = ["Passes", "count", "forward_cost"]
 
@@ -117,20 +116,5 @@ def forward_cost(module: nn.Module, image_size: int) -> tuple[int, int]:
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     variables = jax.eval_shape(module.init, jax.random.key(0), images)
     jaxpr = jax.make_jaxpr(module.apply)(variables, images)
-    layers = list(_multiply_adds(jaxpr.jaxpr))
+    layers = list(multiply_adds(jaxpr.jaxpr))
     return sum(layers), layers[0]
-
-
-def _multiply_adds(jaxpr: Any) -> Iterator[int]:
-    """Multiply-adds of each convolution and matrix product, in the order of the program."""
-    for equation in jaxpr.eqns:
-        shapes = [variable.aval.shape for variable in equation.invars]
-        result = equation.outvars[0].aval.shape
-        if equation.primitive.name in ("at_conv", "conv_general_dilated"):
-            yield math.prod(result) * math.prod(shapes[1][:-1])  # (kh, kw, C, F)
-        elif equation.primitive.name == "dot_general":
-            yield math.prod(result) * math.prod(shapes[1][:-1])  # (C, K)
-        for value in equation.params.values():
-            inner = getattr(value, "jaxpr", value)
-            if hasattr(inner, "eqns"):
-                yield from _multiply_adds(inner)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from at_jax.distributed import devices
+from at_jax.distributed import compilation, devices
 from at_jax.errors import UserError, listed
 from at_jax.objective import Objective
 from at_jax.terms import TERMS, needs_teacher, parts
@@ -152,11 +152,12 @@ class Program:
         )
         lowered = mapped.lower(self._state, *self._rest, batch)
         began = time.perf_counter()
-        self.compiled = lowered.compile()
+        options = compilation.step_options(setting.devices[0].platform)
+        self.compiled = lowered.compile(compiler_options=options)
         self.compile_seconds = time.perf_counter() - began
-        # On GPU convolutions are calls of cuDNN in the compiled program, which XLA does not count.
         self._on_cpu = setting.devices[0].platform == "cpu"
-        self._flops = compiled.flops(self.compiled if self._on_cpu else lowered)
+        traced = jax.make_jaxpr(mapped)(self._state, *self._rest, batch)
+        self._multiply_adds = sum(compiled.multiply_adds(traced.jaxpr))
         self._batch = jax.device_put(batch, self.compiled.input_shardings[0][-1])
         self._first_metrics = self._step()
 
@@ -184,7 +185,7 @@ class Program:
         count = len(self.setting.devices)
         _, slow = compiled.convolutions(self.compiled)
         return {
-            "flops": self._flops * count,
+            "flops": 2 * self._multiply_adds * count,
             "temporary_bytes": compiled.temporary_bytes(self.compiled) * count,
             "compile_seconds": self.compile_seconds,
             "slow_convolutions": len(slow) if self._on_cpu else None,

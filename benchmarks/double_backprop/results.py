@@ -27,7 +27,8 @@ _COLUMNS = (
     "predicted ratio", "temporary MB", "compile s", "slow convolutions",
 )  # fmt: skip
 _LEGEND = (
-    "Ratios are relative to the plain step (labels only). GFLOP: XLA's cost analysis of the whole step. "
+    "Ratios are relative to the plain step (labels only). GFLOP: two for each multiply-add of the "
+    "convolutions and matrix products of the traced step, in their textbook forms; Winograd's needs fewer. "
     "Passes: S is a forward pass of the student, s of its first layer, T of the teacher. Predicted ratio: "
     "the multiply-adds of these passes relative to those of 3S - s, for the library's mode of "
     "differentiation; elementwise work is not counted. Temporary MB: peak memory in addition to arguments "

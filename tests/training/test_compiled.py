@@ -21,7 +21,7 @@ from at_jax.conv import conv_general_dilated
 from at_jax.objective import Objective
 from at_jax.terms import TERMS, MinL2, needs_teacher, parts
 from at_jax.training import state, step
-from benchmarks.compiled import convolutions, flops
+from benchmarks.compiled import convolutions, flops, multiply_adds
 
 # Family: (network, pixels, channels, transfer points). Sizes at which maps stay larger than kernels:
 # a 3x3 kernel on a 2x2 map makes XLA swap the operands.
@@ -32,7 +32,7 @@ RESNET = ("resnet_18", 224, 3, ("stage1", "stage2", "stage3", "stage4"))
 
 
 def compiled_steps(network, method, steps, batch=4):
-    """`steps` training steps in one program, from shapes alone: nothing runs."""
+    """`steps` training steps in one program, traced and compiled from shapes alone: nothing runs."""
     name, size, channels, points = network
     build = functools.partial(models.build, name, num_classes=10)
     objective = Objective(
@@ -60,7 +60,8 @@ def compiled_steps(network, method, steps, batch=4):
         weights={name: lambda _: 1000.0 for name in objective.weighted_terms},
         prepare=lambda key, images, positions: images.astype(jnp.float32) / 255,
     )
-    return jax.jit(run).lower(abstract_state, teacher, key, batches).compile(tiny.QUICK)
+    traced = jax.jit(run).trace(abstract_state, teacher, key, batches)
+    return traced, traced.lower().compile(tiny.QUICK)
 
 
 METHODS = ("none", *(name for name in TERMS if name != "f_actt"), "at+kd")
@@ -90,15 +91,16 @@ QUICK_METHODS = ("none", "at+kd", "gradient_at", "map_gradient")
     ids=lambda value: f"{value[0]}_{value[1]}px" if isinstance(value, tuple) else str(value),
 )
 def test_training_steps_hold_no_slow_convolution(network, method, steps):
-    compiled = compiled_steps(network, method, steps, batch=2 if network is RESNET else 4)
-    found, slow = convolutions(compiled)
-    # Every layer has two in a step, forward and input gradient (weight gradients are matrix products),
-    # two more for J, as many again at the mirrored images; a teacher's layer has one, two for its J.
+    traced, compiled = compiled_steps(network, method, steps, 2 if network is RESNET else 4)
+    _, slow = convolutions(compiled)
+    # Every layer has two in a step besides its weight gradients, forward and input gradient, two more for
+    # J, as many again at the mirrored images; a teacher's layer has one, two for its J.
     with_j = ("gradient_at", "jacobian", "sobolev", "map_gradient")
     student = {"flip_symmetry": 8, "min_l2": 4, **dict.fromkeys(with_j, 4)}.get(method, 2)
     teacher = needs_teacher(method) + (method in with_j)
-    assert len(found) > 8 * (student + teacher) - 2
-    assert ("while(" in compiled.as_text()) == (steps > 1)
+    found = str(traced.jaxpr).count("at_conv[") + str(traced.jaxpr).count("at_conv_input_grad[")
+    assert found > 8 * (student + teacher) - 2
+    assert steps == 1 or "while(" in compiled.as_text()
     assert not slow, slow[:3]
 
 
@@ -160,8 +162,8 @@ def networks(name, size):
 
 
 @functools.cache
-def step_operations(name, size, terms=()):
-    """Operations of the loss and its gradient with respect to the parameters."""
+def step_program(name, size, terms=()):
+    """The loss and its gradient with respect to the parameters, and shapes of its arguments."""
     student, teacher, *shapes = networks(name, size)
     needs = any(term.needs_teacher for term in terms)
     objective = Objective(student, teacher if needs else None, terms)
@@ -173,7 +175,20 @@ def step_operations(name, size, terms=()):
         rest = collections, of_teacher if needs else None, images, labels, weights
         return jax.value_and_grad(objective, has_aux=True)(params, *rest)
 
+    return run, shapes
+
+
+@functools.cache
+def step_operations(name, size, terms=()):
+    """Operations of the compiled step, by XLA's count."""
+    run, shapes = step_program(name, size, terms)
     return operations(run, *shapes)
+
+
+def step_multiply_adds(name, size, terms=()):
+    """Multiply-adds of the traced step, each operation in its textbook form."""
+    run, shapes = step_program(name, size, terms)
+    return sum(multiply_adds(jax.make_jaxpr(run)(*shapes).jaxpr))
 
 
 @functools.cache
@@ -196,12 +211,27 @@ def teacher_operations(name, size):
         pytest.param("wrn_16_1", 32, marks=pytest.mark.slow),
         pytest.param("wrn_40_2", 32, marks=pytest.mark.slow),
         pytest.param("resnet_18", 224, marks=pytest.mark.slow),
+        pytest.param("mobilenet_v2_0.5", 32, marks=pytest.mark.slow),
     ],
 )
 def test_gradient_transfer_costs_the_student_two_plain_steps(name, size):
     whole = step_operations(name, size, (TERMS["gradient_at"](),))
     part = whole - teacher_operations(name, size)
     assert 1.95 < part / step_operations(name, size) <= 2.05
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "most"),
+    [
+        ("wrn_16_1", 32, 2.01),
+        ("wrn_40_2", 32, 2.01),
+        ("mobilenet_v2_0.5", 32, 2.01),
+        ("resnet_18", 224, 2.03),
+    ],
+)
+def test_an_input_gradient_doubles_the_multiply_adds_of_a_step(name, size, most):
+    ratio = step_multiply_adds(name, size, (MinL2(),)) / step_multiply_adds(name, size)
+    assert 2 < ratio <= most  # (6S - s) / (3S - s)
 
 
 @dataclasses.dataclass(frozen=True)
