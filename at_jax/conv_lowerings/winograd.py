@@ -17,7 +17,7 @@ __all__ = ["forward", "images_of_slice", "is_chosen"]
 # Products of fewer channels cost less than the transforms.
 _CHANNELS_FROM = 32
 # With larger slices than this the transforms leave the third-level cache, and the direct form is faster.
-_MOST_BYTES = 4 * SLICE_BYTES
+_MOST_BYTES = 8 * SLICE_BYTES
 
 
 def is_chosen(batch: int, channels: int, features: int, window: Window, itemsize: int = 4) -> bool:
@@ -45,7 +45,7 @@ def images_of_slice(
 
     >>> window = Window((8, 8), (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1))
     >>> images_of_slice(64, 128, 128, window), images_of_slice(64, 512, 512, window)
-    (8, 8)
+    (4, 8)
     """
     in_cache = images_per_slice(batch, _bytes(channels, features, window, itemsize))
     with_work = -(-features // (4 * _tiles(window)))
