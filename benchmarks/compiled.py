@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["convolutions", "flops", "multiply_adds", "temporary_bytes"]
+__all__ = ["convolutions", "flops", "multiply_adds", "peak_bytes", "temporary_bytes"]
 
 # The layout for which XLA:CPU has a fast kernel. A convolution in another layout, or one with a mirrored
 # operand, is computed by a loop nest.
@@ -34,6 +34,13 @@ def flops(compiled: Any) -> float:
 def temporary_bytes(compiled: Any) -> int:
     """Peak memory of one call on one device, in addition to its arguments and results."""
     return compiled.memory_analysis().temp_size_in_bytes
+
+
+def peak_bytes(compiled: Any) -> int:
+    """Peak memory of one call on one device: arguments, results and temporaries."""
+    memory = compiled.memory_analysis()
+    separate = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return memory.argument_size_in_bytes + separate + memory.temp_size_in_bytes
 
 
 def multiply_adds(jaxpr: Any) -> Iterator[int]:

@@ -187,6 +187,7 @@ def program(
     dtype: str = "float32",
     device: str = "cpu",
     compiled: bool = False,
+    matmul_precision: str = "high",
     **sgd: float,
 ) -> Program:
     """Build the training step of a row, and run its first step without the update.
@@ -204,6 +205,7 @@ def program(
       dtype: ``"float32"``, or ``"bfloat16"`` for autocast around the forward passes.
       device: ``"cpu"`` or ``"cuda"``.
       compiled: compile loss and gradient with ``torch.compile``; the update is not compiled.
+      matmul_precision: on a GPU: ``"high"`` is TF32, the default of XLA, ``"highest"`` float32.
       **sgd: ``lr``, ``momentum`` and ``weight_decay`` of ``torch.optim.SGD``.
 
     Returns:
@@ -217,9 +219,9 @@ def program(
         raise UserError(f"PyTorch rows are none or terms of {known} joined by '+', got {row!r}")
     parts = set(row.split("+")) - {"none"}
     if device == "cuda":
-        # The defaults of XLA: a search for the fastest algorithms, and TF32.
-        torch.backends.cudnn.benchmark = True
-        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True  # as XLA, search for the fastest algorithms
+        torch.set_float32_matmul_precision(matmul_precision)
+        torch.backends.cudnn.allow_tf32 = matmul_precision != "highest"
     options = {"layout": layout, "dtype": dtype, "device": device}
     net_s, net_t = _network(student, student_variables, True, **options), None
     if parts & _WITH_TEACHER:

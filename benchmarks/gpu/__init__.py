@@ -1,0 +1,1 @@
+"""Measurements of one GPU: ``python -m benchmarks.gpu``, or ``make gpu``."""

@@ -1,0 +1,138 @@
+"""A whole epoch against bare steps, and several students of one program against one at a time."""
+
+import functools
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from at_jax import data
+from at_jax.distributed import compilation, devices
+from at_jax.objective import Objective
+from at_jax.training import optimizers, step
+from benchmarks.double_backprop import programs
+from benchmarks.double_backprop.setting import Setting
+from benchmarks.gpu import timing
+
+__all__ = ["epoch", "together"]
+
+
+def epoch(student: str, examples: int, batch: int, size: int, per_dispatch: int) -> dict[str, Any]:
+    """Images per second of an epoch from images in host memory, and of its steps alone.
+
+    The epoch orders, stacks and transfers the images, augments them on the device and fetches metrics, as
+    the trainer does; it neither evaluates nor saves.
+
+    Args:
+      student: its name for :func:`at_jax.models.build`.
+      examples: number of images.
+      batch: images per step.
+      size: height and width, in pixels.
+      per_dispatch: steps of a program.
+    """
+    setting = Setting(student, student, size, batch, "float32", devices.select(1, batch))
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (examples, size, size, 3), np.uint8)
+    split = data.Split(images, rng.integers(0, 10, examples).astype(np.int32))
+    batches = data.TrainBatches(split, batch, seed=0)
+    objective = Objective(setting.module(student).clone(bn_axis_name=devices.AXIS_NAME))
+    optimizer = optimizers.sgd(**programs.OPTIMIZER)
+    variables = setting.variables(student, 0)
+    initial = programs.initial_state(objective, setting, variables, optimizer)
+    mapped = devices.map_train(
+        functools.partial(
+            step.train_steps,
+            objective=objective,
+            optimizer=optimizer,
+            weights={},
+            prepare=_prepare,
+            axis_name=devices.AXIS_NAME,
+        ),
+        setting.devices,
+    )
+    state, key = devices.replicate((initial, jax.random.key(1)), setting.devices)
+    steps = batches.steps_per_epoch // per_dispatch * per_dispatch
+
+    def shards(first: int) -> dict[str, np.ndarray]:
+        taken = [batches.batch(number) for number in range(first, first + per_dispatch)]
+        stacked = {name: np.stack([one[name] for one in taken]) for name in taken[0]}
+        return devices.shard(stacked, 1, axis=1)
+
+    fixed = shards(0)
+    state, _ = jax.block_until_ready(mapped(state, None, key, fixed))
+    began = time.perf_counter()
+    for _ in range(0, steps, per_dispatch):
+        state, _ = mapped(state, None, key, fixed)
+    jax.block_until_ready(state)
+    bare = time.perf_counter() - began
+    began, pending = time.perf_counter(), []
+    for first in range(0, steps, per_dispatch):
+        state, measured = mapped(state, None, key, shards(first))
+        pending.append(measured)
+        if len(pending) > devices.RUN_AHEAD:
+            jax.device_get(pending.pop(0))
+    jax.block_until_ready(state)
+    whole = time.perf_counter() - began
+    return {
+        "bare_images_per_second": steps * batch / bare,
+        "epoch_images_per_second": steps * batch / whole,
+        "ratio": whole / bare,
+    }
+
+
+def _prepare(key: jax.Array, images: jax.Array, positions: jax.Array) -> jax.Array:
+    augmented = data.augment(key, images, positions, pad=4, mirror=True)
+    return (augmented.astype(jnp.float32) - 127.5) / 64
+
+
+def together(student: str, teacher: str, size: int, batch: int, count: int, repeats: int) -> Any:
+    """Time a step of several students of one teacher in one program, and of one student times their number.
+
+    Args:
+      student: its name for :func:`at_jax.models.build`.
+      teacher: its name.
+      size: height and width of the images, in pixels.
+      batch: images per step.
+      count: number of students.
+      repeats: steps per round.
+    """
+    setting = Setting(student, teacher, size, batch, "float32", devices.select(1, batch))
+    objective = programs.objective_of("at+kd", setting)
+    optimizer = optimizers.sgd(**programs.OPTIMIZER)
+    each = step.StudentSpec(objective, optimizer, programs.schedules(objective))
+    frozen = setting.variables(teacher, 100)
+    rest = devices.replicate((frozen, jax.random.key(1)), setting.devices)
+    options = compilation.step_options(setting.devices[0].platform)
+    seconds = {}
+    for number in (1, count):
+        mapped: Any = devices.map_train(
+            functools.partial(
+                step.train_together,
+                students=(each,) * number,
+                prepare=programs.unchanged,
+                axis_name=devices.AXIS_NAME,
+            ),
+            setting.devices,
+        )
+        states = tuple(
+            programs.initial_state(objective, setting, setting.variables(student, seed), optimizer)
+            for seed in range(number)
+        )
+        states = devices.replicate(jax.device_get(states), setting.devices)
+        shards = setting.shards()
+        program = mapped.lower(states, *rest, shards).compile(compiler_options=options)
+        shards = jax.device_put(shards, program.input_shardings[0][-1])
+        current = [states]
+
+        def call(program=program, current=current, shards=shards) -> Any:
+            current[0], _ = program(current[0], *rest, shards)
+            return current[0]
+
+        seconds[number] = timing.best(call, repeats)
+    return {
+        "separate_ms": 1e3 * count * seconds[1],
+        "together_ms": 1e3 * seconds[count],
+        "ratio": seconds[count] / (count * seconds[1]),
+    }
