@@ -28,7 +28,8 @@ _COLUMNS = (
 )  # fmt: skip
 _LEGEND = (
     "Ratios are relative to the plain step (labels only). GFLOP: two for each multiply-add of the "
-    "convolutions and matrix products of the traced step, in their textbook forms; Winograd's needs fewer. "
+    "convolutions and matrix products of the traced step, in their textbook forms (Winograd's needs "
+    "fewer), before XLA removes those that other modes trace and do not use. "
     "Passes: S is a forward pass of the student, s of its first layer, T of the teacher. Predicted ratio: "
     "the multiply-adds of these passes relative to those of 3S - s, for the library's mode of "
     "differentiation; elementwise work is not counted. Temporary MB: peak memory in addition to arguments "
