@@ -8,6 +8,7 @@ interrupted, or out of time, is continued by the same command.
 """
 
 import datetime
+import os
 import pathlib
 import platform
 from typing import Any
@@ -23,6 +24,7 @@ _TINY = flags.DEFINE_bool("tiny", False, "Toy sizes, to test the program on any 
 
 def main() -> None:
     """Measure the rows that the record lacks, and write the table."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs memory, too
     from benchmarks.gpu import plan, record, report
 
     results = record.Record(pathlib.Path(_OUT.value), _conditions())
