@@ -101,7 +101,7 @@ def _draw(data: Mapping[str, Any], path: pathlib.Path) -> None:
     )
     axes.invert_yaxis()
     axes.set_xscale("log")
-    axes.margins(x=0.12)
+    axes.margins(x=0.12, y=0.01)
     axes.set_xlabel("training steps per second")
     axes.set_title(data["conditions"]["device"], fontsize=10)
     axes.legend(frameon=False, fontsize=8, loc="best")
