@@ -33,26 +33,8 @@ def epoch(student: str, examples: int, batch: int, size: int, per_dispatch: int)
       per_dispatch: steps of a program.
     """
     setting = Setting(student, student, size, batch, "float32", devices.select(1, batch))
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (examples, size, size, 3), np.uint8)
-    split = data.Split(images, rng.integers(0, 10, examples).astype(np.int32))
-    batches = data.TrainBatches(split, batch, seed=0)
-    objective = Objective(setting.module(student).clone(bn_axis_name=devices.AXIS_NAME))
-    optimizer = optimizers.sgd(**programs.OPTIMIZER)
-    variables = setting.variables(student, 0)
-    initial = programs.initial_state(objective, setting, variables, optimizer)
-    mapped = devices.map_train(
-        functools.partial(
-            step.train_steps,
-            objective=objective,
-            optimizer=optimizer,
-            weights={},
-            prepare=_prepare,
-            axis_name=devices.AXIS_NAME,
-        ),
-        setting.devices,
-    )
-    state, key = devices.replicate((initial, jax.random.key(1)), setting.devices)
+    batches = _batches(examples, batch, size)
+    mapped, state, key = _plain_steps(setting)
     steps = batches.steps_per_epoch // per_dispatch * per_dispatch
 
     def shards(first: int) -> dict[str, np.ndarray]:
@@ -80,6 +62,33 @@ def epoch(student: str, examples: int, batch: int, size: int, per_dispatch: int)
         "epoch_images_per_second": steps * batch / whole,
         "ratio": whole / bare,
     }
+
+
+def _batches(examples: int, batch: int, size: int) -> data.TrainBatches:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (examples, size, size, 3), np.uint8)
+    split = data.Split(images, rng.integers(0, 10, examples).astype(np.int32))
+    return data.TrainBatches(split, batch, seed=0)
+
+
+def _plain_steps(setting: Setting) -> tuple[Any, Any, Any]:
+    """Mapped function of several plain steps with augmentation, state and key."""
+    student = setting.module(setting.student).clone(bn_axis_name=devices.AXIS_NAME)
+    objective, optimizer = Objective(student), optimizers.sgd(**programs.OPTIMIZER)
+    variables = setting.variables(setting.student, 0)
+    initial = programs.initial_state(objective, setting, variables, optimizer)
+    mapped = devices.map_train(
+        functools.partial(
+            step.train_steps,
+            objective=objective,
+            optimizer=optimizer,
+            weights={},
+            prepare=_prepare,
+            axis_name=devices.AXIS_NAME,
+        ),
+        setting.devices,
+    )
+    return mapped, *devices.replicate((initial, jax.random.key(1)), setting.devices)
 
 
 def _prepare(key: jax.Array, images: jax.Array, positions: jax.Array) -> jax.Array:

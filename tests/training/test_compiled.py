@@ -66,21 +66,20 @@ def compiled_steps(network, method, steps, batch=4):
 
 METHODS = ("none", *(name for name in TERMS if name != "f_actt"), "at+kd")
 # One of each kind of pass; the others are slow tests.
-QUICK_METHODS = ("none", "at+kd", "gradient_at", "map_gradient")
+QUICK_METHODS = ("none", "at+kd", "gradient_at")
 
 
 @pytest.mark.parametrize(
     ("network", "method", "steps"),
     [
         *((WRN, method, 4) for method in QUICK_METHODS),
-        (WRN, "gradient_at", 1),
         (NIN, "gradient_at", 4),
         (DIGITS, "at", 1),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
             for case in (
                 *((WRN, method, 4) for method in METHODS if method not in QUICK_METHODS),
-                *((WRN, method, 1) for method in ("none", "at+kd", "flip_symmetry")),
+                *((WRN, method, 1) for method in ("none", "at+kd", "gradient_at", "flip_symmetry")),
                 *((DIGITS, method, 4) for method in ("none", "at+kd", "gradient_at")),
                 *((NIN, method, 4) for method in ("none", "at+kd", "flip_symmetry")),
                 (NIN, "gradient_at", 1),
