@@ -9,9 +9,9 @@ from jax import lax
 
 __all__ = ["SLICE_BYTES", "divisor", "images_per_slice", "map_slices", "place", "sum_over_slices"]
 
-# A slice of this size stays in the second-level cache of one core, next to its product. With slices of
-# 2 MiB weight gradients take 5 to 10 % longer on a core with 512 KiB of it and the same on one with 1 MiB;
-# with the whole batch 30 % longer or more (16 to 64 channels, batch 64).
+# A slice of about this size stays in the cache of one core, next to its product. With slices of 2 MiB
+# weight gradients take up to 10 % longer, with slices of 4 MiB 10 to 50 % (16 to 64 channels, batch 64, one
+# core of an EPYC with 512 KiB of second-level cache).
 SLICE_BYTES = 2**20
 
 

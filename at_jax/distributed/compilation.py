@@ -6,13 +6,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 __all__ = ["CompiledWithOptions", "quick_options", "step_options"]
 
 # Options of XLA for CPU; those that the installed jaxlib does not know are left out.
 _STEP_ON_CPU: dict[str, bool | int] = {
-    # The scheduler that runs independent operations at once keeps more arrays alive: the temporaries of a
-    # plain WRN-16-1 step take 320 MiB instead of 141 (batch 128, jax 0.10), and the step is no faster.
+    # The scheduler that runs independent operations at once may keep more arrays alive, and the library's
+    # steps are no faster with it (results/cpu_steps.md).
     "xla_cpu_enable_concurrency_optimized_scheduler": False,
 }
 _QUICK_ON_CPU: dict[str, bool | int] = {
@@ -82,7 +83,8 @@ class CompiledWithOptions:
         leaves, structure = jax.tree.flatten(arguments)
         if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
             return self._mapped(*arguments)  # part of another program, which has its own options
-        key = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+        kinds = ((np.shape(leaf), getattr(leaf, "dtype", type(leaf))) for leaf in leaves)
+        key = structure, tuple(kinds)
         if key not in self._programs:
             self._programs[key] = self.compile(*arguments)
         return self._programs[key](*arguments)

@@ -42,9 +42,12 @@ class BatchNorm(nn.Module):
         """Normalize.
 
         Args:
-          x: activations, channels last, float32 or float64.
+          x: activations ``(B, ..., C)``, float32 or float64.
           train: use the statistics of the batch and update the running statistics; otherwise use the
             running statistics.
+
+        Returns:
+          The normalized activations, of the shape and dtype of ``x``.
         """
         shape = x.shape[-1:]
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)

@@ -124,7 +124,7 @@ def _pytorch_rows(setting: Any) -> Any:
     try:
         import torch
 
-        from benchmarks.double_backprop import pytorch_rows
+        from benchmarks.double_backprop import pytorch_networks, pytorch_rows
     except ModuleNotFoundError as error:
         raise UserError(
             f"--torch needs PyTorch, got {error}: pip install torch, or leave the flag out"
@@ -134,6 +134,12 @@ def _pytorch_rows(setting: Any) -> Any:
             f"--torch needs a PyTorch that sees the GPU, got {torch.__version__}: install one for CUDA, "
             "or leave the flag out"
         )
+    for name in (setting.student, setting.teacher):
+        if name.split("_")[0] not in pytorch_networks.FAMILIES:
+            raise UserError(
+                f"--torch needs networks of the families {listed(pytorch_networks.FAMILIES)}, got {name}: "
+                "choose another pair, or leave the flag out"
+            )
     return pytorch_rows
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch.nn import functional
 
-__all__ = ["Network"]
+__all__ = ["FAMILIES", "Network"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Network:
 
     def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Compute logits (B, K) in float32, and the activations at the transfer points, in order."""
-        forward = {"wrn": _wide_resnet, "nin": _nin, "resnet": _resnet}[self.name.split("_")[0]]
+        forward = _FORWARD[self.name.split("_")[0]]
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bfloat16):
             logits, taps = forward(self, images)
         return logits.float(), taps
@@ -117,3 +117,7 @@ def _resnet(net: Network, images: torch.Tensor):
             x = functional.relu_(y + x)
         taps.append(x)
     return net.classify(x), taps
+
+
+_FORWARD = {"wrn": _wide_resnet, "nin": _nin, "resnet": _resnet}
+FAMILIES = tuple(_FORWARD)

@@ -11,7 +11,7 @@ __all__ = ["markdown", "write"]
 _UNITS = {
     "steps": "Steps per second of one device; peak memory by XLA's plan, or PyTorch's allocator.",
     "convolutions": (
-        "Milliseconds, first / second order, TF32. At_jax uses `family, lax forms` on a GPU; a faster "
+        "Milliseconds, first / second order, TF32. On a GPU at_jax uses `family, lax forms`; a faster "
         "column of the family is a reason to change that."
     ),
     "epoch": "Images per second of bare steps and of an epoch from host memory.",

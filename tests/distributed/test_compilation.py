@@ -85,6 +85,8 @@ def test_a_command_line_restarts_once_with_its_arguments_before_jax_is_imported(
         (["--config.runtime.huge_pages=False"], {}, "None"),
         (["--config.runtime.huge_pages", "false"], {}, "None"),
         (["--set", "runtime.huge_pages=0"], {}, "None"),
+        (["--config.runtime.huge_pages=f"], {}, "None"),
+        (["--noconfig.runtime.huge_pages"], {}, "None"),
         ([], {"GLIBC_TUNABLES": "glibc.malloc.perturb=0"}, "glibc.malloc.perturb=0"),
         ([], {"JAX_PLATFORMS": "cuda"}, "None"),
     ],

@@ -29,6 +29,7 @@ WRN = ("wrn_10_1", 32, 3, ("group1", "group2", "group3"))
 DIGITS = ("wrn_10_1", 16, 1, WRN[3])
 NIN = ("nin_thin", 32, 3, ("stage1", "stage2", "stage3"))
 RESNET = ("resnet_18", 224, 3, ("stage1", "stage2", "stage3", "stage4"))
+SIZES = (("wrn_16_1", 32), ("wrn_40_2", 32), ("mobilenet_v2_0.5", 32), ("resnet_18", 224))
 
 
 def compiled_steps(network, method, steps, batch=4):
@@ -205,13 +206,7 @@ def teacher_operations(name, size):
 
 @pytest.mark.parametrize(
     ("name", "size"),
-    [
-        ("wrn_10_1", 32),
-        pytest.param("wrn_16_1", 32, marks=pytest.mark.slow),
-        pytest.param("wrn_40_2", 32, marks=pytest.mark.slow),
-        pytest.param("resnet_18", 224, marks=pytest.mark.slow),
-        pytest.param("mobilenet_v2_0.5", 32, marks=pytest.mark.slow),
-    ],
+    [("wrn_10_1", 32), *(pytest.param(*case, marks=pytest.mark.slow) for case in SIZES)],
 )
 def test_gradient_transfer_costs_the_student_two_plain_steps(name, size):
     whole = step_operations(name, size, (TERMS["gradient_at"](),))
@@ -219,18 +214,10 @@ def test_gradient_transfer_costs_the_student_two_plain_steps(name, size):
     assert 1.95 < part / step_operations(name, size) <= 2.05
 
 
-@pytest.mark.parametrize(
-    ("name", "size", "most"),
-    [
-        ("wrn_16_1", 32, 2.01),
-        ("wrn_40_2", 32, 2.01),
-        ("mobilenet_v2_0.5", 32, 2.01),
-        ("resnet_18", 224, 2.03),
-    ],
-)
-def test_an_input_gradient_doubles_the_multiply_adds_of_a_step(name, size, most):
+@pytest.mark.parametrize(("name", "size"), SIZES)
+def test_an_input_gradient_doubles_the_multiply_adds_of_a_step(name, size):
     ratio = step_multiply_adds(name, size, (MinL2(),)) / step_multiply_adds(name, size)
-    assert 2 < ratio <= most  # (6S - s) / (3S - s)
+    assert 2 < ratio <= (2.03 if name == "resnet_18" else 2.01)  # (6S - s) / (3S - s)
 
 
 @dataclasses.dataclass(frozen=True)
