@@ -49,12 +49,15 @@ def main() -> None:
     setting = _setting()
     rows, pytorch_rows = _rows(setting), _pytorch_rows(setting)
     programs = _programs(setting, rows, pytorch_rows)
-    samples: dict[tuple[str, str], list[float]] = {key: [] for key in programs}
+    samples: dict[tuple[str, str], list[results.Sample]] = {key: [] for key in programs}
     for round_ in range(_ROUNDS.value):
         began = time.perf_counter()
         for key, program in programs.items():
             program(1)  # not timed: the previous program leaves caches and memory cold
-            samples[key].append(program(_STEPS.value) / _STEPS.value)
+            cpu_began = time.process_time()
+            seconds = program(_STEPS.value)
+            cpu_seconds = time.process_time() - cpu_began
+            samples[key].append(results.Sample(seconds / _STEPS.value, cpu_seconds / _STEPS.value))
         print(
             f"round {round_ + 1} of {_ROUNDS.value}: {time.perf_counter() - began:.0f} s",
             flush=True,

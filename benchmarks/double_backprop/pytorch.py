@@ -1,6 +1,6 @@
 """The same training step in idiomatic PyTorch, on the weights of Flax.
 
-The losses of :mod:`at_jax.objective` are implemented independently. Written for PyTorch 2.13.
+The losses of :mod:`at_jax.objective` are implemented independently. Runs under PyTorch 2.11 to 2.13.
 """
 
 import dataclasses
@@ -37,8 +37,6 @@ def has_row(row: str) -> bool:
 
 def _forward(net: Network, images: torch.Tensor, labels: torch.Tensor, with_j: bool, **options):
     """Compute logits, taps, the sum of the cross-entropies, and J or None in one forward pass."""
-    if with_j:
-        images = images.detach().requires_grad_()
     logits, taps = net(images)
     summed = functional.cross_entropy(logits, labels, reduction="sum")
     j = torch.autograd.grad(summed, images, **options)[0] if with_j else None
@@ -129,10 +127,10 @@ class Program:
             # support double backward. With it, and with the last backward pass in the compiled function,
             # both derivatives are traced into one graph and every row runs.
             torch._dynamo.config.trace_autograd_ops = True
-            # Programs share this code object, of which only 8 variants are kept: isolate them.
-            self._differentiate = torch.compile(
-                differentiate, fullgraph=True, isolate_recompiles=True
-            )
+            # torch.compile keeps at most 8 variants of a code object: give every program its own, as the
+            # option isolate_recompiles of later versions does.
+            differentiate.__code__ = differentiate.__code__.replace()
+            self._differentiate = torch.compile(differentiate, fullgraph=True)
         self.loss = self._differentiate().item()
 
     def __call__(self, steps: int) -> float:
@@ -227,7 +225,8 @@ def program(
     if parts & _WITH_TEACHER:
         net_t = _network(teacher, teacher_variables, False, **options)
     x = torch.tensor(images, device=device).permute(0, 3, 1, 2)
-    x = x.contiguous(memory_format=_FORMATS[layout])
+    # Set here because torch.compile of PyTorch 2.11 cannot trace it.
+    x = x.contiguous(memory_format=_FORMATS[layout]).requires_grad_(bool(parts & _ON_J))
     y = torch.tensor(labels, dtype=torch.int64, device=device)
     loss = functools.partial(_loss, parts, weights, net_s, net_t, x, y)
     parameters = {name: t for name, t in net_s.tensors.items() if t.requires_grad}

@@ -4,8 +4,7 @@ Tensors have their names in Flax, such as ``"group1_block0/conv0/kernel"``; imag
 """
 
 import dataclasses
-import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch.nn import functional
@@ -42,10 +41,12 @@ class Network:
         """Whether the network has a convolution of this name."""
         return f"{name}/kernel" in self.tensors
 
-    def blocks(self, prefix: str, conv: str) -> Iterator[str]:
+    def blocks(self, prefix: str, conv: str) -> list[str]:
         """Names of the blocks that have weights: ``"group1_block0"``, ``"group1_block1"`` ..."""
-        names = (f"{prefix}_block{block}" for block in itertools.count())
-        return itertools.takewhile(lambda name: self.has(f"{name}/{conv}"), names)
+        names: list[str] = []  # torch.compile of PyTorch 2.11 cannot trace itertools.takewhile
+        while self.has(f"{prefix}_block{len(names)}/{conv}"):
+            names.append(f"{prefix}_block{len(names)}")
+        return names
 
     def conv(self, x: torch.Tensor, name: str, stride: int = 1) -> torch.Tensor:
         """Apply a convolution, padded by half its kernel."""

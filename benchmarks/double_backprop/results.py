@@ -7,7 +7,7 @@ import pathlib
 import platform
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax
 import jax
@@ -18,7 +18,7 @@ from benchmarks.double_backprop import chart, passes
 from benchmarks.double_backprop.programs import split
 from benchmarks.double_backprop.setting import Setting
 
-__all__ = ["JAX", "markdown", "read", "record", "write"]
+__all__ = ["JAX", "Sample", "markdown", "read", "record", "write"]
 
 JAX = "JAX"
 _NAME = "double_backprop"
@@ -35,14 +35,23 @@ _LEGEND = (
     "differentiation; elementwise work is not counted. Temporary MB: peak memory in addition to arguments "
     "and results. Slow convolutions: those for which XLA:CPU has no fast kernel (counted on CPU only)."
 )
+# The comparison with PyTorch has a table of each.
+_TIMES = {"median": "median", "minimum": "minimum", "cpu_median": "CPU time of all threads, median"}
 # Keys of the rows in records of older versions.
 _OLD_KEYS = {"floor": "predicted_ratio", "unoptimised_convolutions": "slow_convolutions"}
+
+
+class Sample(NamedTuple):
+    """Seconds per step: wall-clock time, and CPU time of all threads of the process."""
+
+    wall: float
+    cpu: float
 
 
 def record(
     setting: Setting,
     programs: Mapping[tuple[str, str], Any],
-    samples: Mapping[tuple[str, str], Sequence[float]],
+    samples: Mapping[tuple[str, str], Sequence[Sample]],
     steps: int,
 ) -> dict[str, Any]:
     """Assemble the measurements and the conditions of the run.
@@ -50,7 +59,7 @@ def record(
     Args:
       setting: of the run.
       programs: (implementation, row) to program; those of JAX are analyzed too.
-      samples: (implementation, row) to seconds per step, one number for each round.
+      samples: (implementation, row) to the times of each round.
       steps: number of steps that a sample is the mean of.
     """
     student, first_layer = passes.forward_cost(setting.module(setting.student), setting.image_size)
@@ -113,7 +122,8 @@ def _versions(rows: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def _summary(seconds: Sequence[float], batch: int) -> dict[str, Any]:
+def _summary(samples: Sequence[Sample], batch: int) -> dict[str, Any]:
+    seconds = [sample.wall for sample in samples]
     median = statistics.median(seconds)
     low = high = median
     if len(seconds) > 1:
@@ -122,7 +132,9 @@ def _summary(seconds: Sequence[float], batch: int) -> dict[str, Any]:
         "median": median,
         "quartiles": [low, high],
         "images_per_second": batch / median,
-        "samples": list(seconds),
+        "minimum": min(seconds),
+        "cpu_median": statistics.median(sample.cpu for sample in samples),
+        "samples": seconds,
     }
 
 
@@ -164,23 +176,30 @@ def markdown(record: Mapping[str, Any]) -> str:
 
 
 def _comparison(rows: Mapping[str, Any], others: Sequence[str]) -> list[str]:
-    """Table of JAX and PyTorch: milliseconds per step, and JAX relative to the faster eager layout."""
+    """Tables of JAX and PyTorch: milliseconds per step, and JAX relative to the faster eager layout."""
     eager = [name for name in others if "eager" in name]
-    lines = [
-        "| row, ms per step | JAX | " + " | ".join(others) + " | JAX / faster eager layout |",
-        "|---" + "|---:" * (len(others) + 2) + "|",
-    ]
-    for row, measured in rows[JAX].items():
-        medians = {name: rows[name][row]["median"] for name in others if row in rows[name]}
-        if medians:
-            fastest = min(medians[name] for name in eager)
-            cells = [
-                f"{1e3 * measured['median']:.0f}",
-                *(f"{1e3 * medians[name]:.0f}" if name in medians else "-" for name in others),
-                f"**{measured['median'] / fastest:.2f}**",
-            ]
-            lines.append(f"| {chart.label(row)} | " + " | ".join(cells) + " |")
-    return lines
+    lines = []
+    for key, title in _TIMES.items():
+        if not all(key in measured for of_one in rows.values() for measured in of_one.values()):
+            continue  # a record of an older version
+        lines += [
+            f"| {title}, ms per step | JAX | "
+            + " | ".join(others)
+            + " | JAX / faster eager layout |",
+            "|---" + "|---:" * (len(others) + 2) + "|",
+        ]
+        for row, measured in rows[JAX].items():
+            times = {name: rows[name][row][key] for name in others if row in rows[name]}
+            if times:
+                fastest = min(times[name] for name in eager)
+                cells = [
+                    f"{1e3 * measured[key]:.0f}",
+                    *(f"{1e3 * times[name]:.0f}" if name in times else "-" for name in others),
+                    f"**{measured[key] / fastest:.2f}**",
+                ]
+                lines.append(f"| {chart.label(row)} | " + " | ".join(cells) + " |")
+        lines.append("")
+    return lines[:-1]
 
 
 def write(record: Mapping[str, Any], folder: pathlib.Path) -> str:

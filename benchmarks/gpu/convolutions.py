@@ -4,7 +4,6 @@ First order: y = conv(x, w), and the gradients of |y|^2 / 2. Second order: the g
 |d(|y|^2 / 2) / dx|^2 / 2, six convolutions.
 """
 
-import concurrent.futures
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from at_jax import models
 from at_jax.conv_lowerings import DIMENSIONS, Window, as_lax, cpu
 from benchmarks.gpu import timing
 
-__all__ = ["Layer", "first_order", "layers", "measure", "second_order"]
+__all__ = ["Layer", "first_order", "layers", "prepare", "second_order"]
 
 Pair = tuple[Any, Any]
 _SMALL = 1e-9  # of an update that makes each repetition depend on the previous one
@@ -103,32 +102,37 @@ def _implementations(order: int, window: Window) -> dict[str, Callable[..., Pair
     }
 
 
-def measure(layer: Layer, repeats: int) -> dict[str, Any]:
-    """Milliseconds of each implementation and order: ``{"lax": [first, second], ...}``.
+def prepare(layer: Layer, repeats: int) -> Callable[[], dict[str, Any]]:
+    """Compile both orders of each implementation.
 
     Args:
       layer: shapes.
       repeats: of the operations in one program.
+
+    Returns:
+      Function that returns milliseconds: ``{"lax": [first order, second], ...}``.
     """
     rng = np.random.default_rng(0)
     x = rng.standard_normal(layer.x).astype(np.float32)
     w = (rng.standard_normal(layer.w) / np.sqrt(np.prod(layer.w[:3]))).astype(np.float32)
-    tasks = [
-        (name, order, function)
+    programs = [
+        (name, _compiled(function, x, w, repeats))
         for order in _ORDERS
         for name, function in _implementations(order, layer.window).items()
     ]
-    # XLA compiles outside Python's lock.
-    with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        programs = list(pool.map(lambda task: _compiled(task[2], x, w, repeats), tasks))
-    on_device = jax.device_put((x, w))
-    result: dict[str, list[float]] = {}
-    for (name, _, _), program in zip(tasks, programs, strict=True):
-        seconds = timing.best(lambda program=program: program(*on_device), 1) / repeats
-        result.setdefault(name, []).append(1e3 * seconds)
-    if timing.has_torch():
-        result["PyTorch"] = [1e3 * _torch_seconds(layer, order, x, w, repeats) for order in _ORDERS]
-    return result
+
+    def measure() -> dict[str, Any]:
+        on_device = jax.device_put((x, w))
+        result: dict[str, list[float]] = {}
+        for name, program in programs:
+            seconds = timing.best(functools.partial(program, *on_device), 1) / repeats
+            result.setdefault(name, []).append(1e3 * seconds)
+        if timing.has_torch():
+            of_torch = [_torch_seconds(layer, order, x, w, repeats) for order in _ORDERS]
+            result["PyTorch"] = [1e3 * seconds for seconds in of_torch]
+        return result
+
+    return measure
 
 
 def _compiled(function: Callable[..., Pair], x: np.ndarray, w: np.ndarray, repeats: int) -> Any:

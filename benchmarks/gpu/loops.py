@@ -2,6 +2,7 @@
 
 import functools
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,11 +17,13 @@ from benchmarks.double_backprop import programs
 from benchmarks.double_backprop.setting import Setting
 from benchmarks.gpu import timing
 
-__all__ = ["epoch", "together"]
+__all__ = ["prepare_epoch", "prepare_together"]
 
 
-def epoch(student: str, examples: int, batch: int, size: int, per_dispatch: int) -> dict[str, Any]:
-    """Images per second of an epoch from images in host memory, and of its steps alone.
+def prepare_epoch(
+    student: str, examples: int, batch: int, size: int, per_dispatch: int
+) -> Callable[[], dict[str, Any]]:
+    """Compile the steps of an epoch from images in host memory.
 
     The epoch orders, stacks and transfers the images, augments them on the device and fetches metrics, as
     the trainer does; it neither evaluates nor saves.
@@ -31,10 +34,13 @@ def epoch(student: str, examples: int, batch: int, size: int, per_dispatch: int)
       batch: images per step.
       size: height and width, in pixels.
       per_dispatch: steps of a program.
+
+    Returns:
+      Function that returns images per second of the epoch, and of its steps alone.
     """
     setting = Setting(student, student, size, batch, "float32", devices.select(1, batch))
     batches = _batches(examples, batch, size)
-    mapped, state, key = _plain_steps(setting)
+    mapped, initial, key = _plain_steps(setting)
     steps = batches.steps_per_epoch // per_dispatch * per_dispatch
 
     def shards(first: int) -> dict[str, np.ndarray]:
@@ -43,25 +49,31 @@ def epoch(student: str, examples: int, batch: int, size: int, per_dispatch: int)
         return devices.shard(stacked, 1, axis=1)
 
     fixed = shards(0)
-    state, _ = jax.block_until_ready(mapped(state, None, key, fixed))
-    began = time.perf_counter()
-    for _ in range(0, steps, per_dispatch):
-        state, _ = mapped(state, None, key, fixed)
-    jax.block_until_ready(state)
-    bare = time.perf_counter() - began
-    began, pending = time.perf_counter(), []
-    for first in range(0, steps, per_dispatch):
-        state, measured = mapped(state, None, key, shards(first))
-        pending.append(measured)
-        if len(pending) > devices.RUN_AHEAD:
-            jax.device_get(pending.pop(0))
-    jax.block_until_ready(state)
-    whole = time.perf_counter() - began
-    return {
-        "bare_images_per_second": steps * batch / bare,
-        "epoch_images_per_second": steps * batch / whole,
-        "ratio": whole / bare,
-    }
+    options = compilation.step_options(setting.devices[0].platform)
+    program = mapped.lower(initial, None, key, fixed).compile(compiler_options=options)
+
+    def measure() -> dict[str, Any]:
+        state, _ = jax.block_until_ready(program(initial, None, key, fixed))
+        began = time.perf_counter()
+        for _ in range(0, steps, per_dispatch):
+            state, _ = program(state, None, key, fixed)
+        jax.block_until_ready(state)
+        bare = time.perf_counter() - began
+        began, pending = time.perf_counter(), []
+        for first in range(0, steps, per_dispatch):
+            state, measured = program(state, None, key, shards(first))
+            pending.append(measured)
+            if len(pending) > devices.RUN_AHEAD:
+                jax.device_get(pending.pop(0))
+        jax.block_until_ready(state)
+        whole = time.perf_counter() - began
+        return {
+            "bare_images_per_second": steps * batch / bare,
+            "epoch_images_per_second": steps * batch / whole,
+            "ratio": whole / bare,
+        }
+
+    return measure
 
 
 def _batches(examples: int, batch: int, size: int) -> data.TrainBatches:
@@ -96,8 +108,10 @@ def _prepare(key: jax.Array, images: jax.Array, positions: jax.Array) -> jax.Arr
     return (augmented.astype(jnp.float32) - 127.5) / 64
 
 
-def together(student: str, teacher: str, size: int, batch: int, count: int, repeats: int) -> Any:
-    """Time a step of several students of one teacher in one program, and of one student times their number.
+def prepare_together(
+    student: str, teacher: str, size: int, batch: int, count: int, repeats: int
+) -> Callable[[], dict[str, Any]]:
+    """Compile a step of several students of one teacher in one program, and of one student alone.
 
     Args:
       student: its name for :func:`at_jax.models.build`.
@@ -106,6 +120,9 @@ def together(student: str, teacher: str, size: int, batch: int, count: int, repe
       batch: images per step.
       count: number of students.
       repeats: steps per round.
+
+    Returns:
+      Function that returns the time of the program, and that of one student times their number.
     """
     setting = Setting(student, teacher, size, batch, "float32", devices.select(1, batch))
     objective = programs.objective_of("at+kd", setting)
@@ -113,9 +130,10 @@ def together(student: str, teacher: str, size: int, batch: int, count: int, repe
     each = step.StudentSpec(objective, optimizer, programs.schedules(objective))
     frozen = setting.variables(teacher, 100)
     rest = devices.replicate((frozen, jax.random.key(1)), setting.devices)
+    shards = setting.shards()
     options = compilation.step_options(setting.devices[0].platform)
-    seconds = {}
-    for number in (1, count):
+
+    def compiled(number: int) -> tuple[Any, Any]:
         mapped: Any = devices.map_train(
             functools.partial(
                 step.train_together,
@@ -130,18 +148,26 @@ def together(student: str, teacher: str, size: int, batch: int, count: int, repe
             for seed in range(number)
         )
         states = devices.replicate(jax.device_get(states), setting.devices)
-        shards = setting.shards()
-        program = mapped.lower(states, *rest, shards).compile(compiler_options=options)
-        shards = jax.device_put(shards, program.input_shardings[0][-1])
-        current = [states]
+        return mapped.lower(states, *rest, shards).compile(compiler_options=options), states
 
-        def call(program=program, current=current, shards=shards) -> Any:
-            current[0], _ = program(current[0], *rest, shards)
+    alone, all_of_them = compiled(1), compiled(count)
+
+    def seconds(program: Any, states: Any) -> float:
+        current = [states]
+        on_device = jax.device_put(shards, program.input_shardings[0][-1])
+
+        def call() -> Any:
+            current[0], _ = program(current[0], *rest, on_device)
             return current[0]
 
-        seconds[number] = timing.best(call, repeats)
-    return {
-        "separate_ms": 1e3 * count * seconds[1],
-        "together_ms": 1e3 * seconds[count],
-        "ratio": seconds[count] / (count * seconds[1]),
-    }
+        return timing.best(call, repeats)
+
+    def measure() -> dict[str, Any]:
+        separate, together = count * seconds(*alone), seconds(*all_of_them)
+        return {
+            "separate_ms": 1e3 * separate,
+            "together_ms": 1e3 * together,
+            "ratio": together / separate,
+        }
+
+    return measure

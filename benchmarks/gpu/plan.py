@@ -62,8 +62,8 @@ def rows(sizes: Sizes) -> list[Row]:
     for network in sizes.networks:
         layers |= dict.fromkeys(convolutions.layers(*network))
     for layer in layers:
-        measure = functools.partial(convolutions.measure, layer, sizes.repeats)
-        found.append(Row("convolutions", str(layer), measure))
+        prepare = functools.partial(convolutions.prepare, layer, sizes.repeats)
+        found.append(Row("convolutions", str(layer), prepare))
     found += _loops(sizes)
     for pair in sizes.pairs:
         found += _steps(pair, sizes, sizes.precisions[1:])
@@ -77,15 +77,15 @@ def _steps(pair: tuple[str, str, int, int], sizes: Sizes, precisions: tuple[str,
         for method in sizes.methods:
             case = steps.Case(*pair, method, precision)
             for count in sizes.per_dispatch:
-                measure = functools.partial(
-                    steps.measure, case, count, max(sizes.repeats // count, 1)
+                prepare = functools.partial(
+                    steps.prepare, case, count, max(sizes.repeats // count, 1)
                 )
                 name = f"{case}; at_jax, {count} step{'s' if count > 1 else ''} per dispatch"
-                found.append(Row("steps", name, measure))
+                found.append(Row("steps", name, prepare))
             if timing.has_torch():
                 for compiled, name in ((False, "PyTorch eager"), (True, "torch.compile")):
-                    measure = functools.partial(steps.measure_torch, case, compiled, sizes.repeats)
-                    found.append(Row("steps", f"{case}; {name}", measure))
+                    prepare = functools.partial(steps.prepare_torch, case, compiled, sizes.repeats)
+                    found.append(Row("steps", f"{case}; {name}", prepare))
     return found
 
 
@@ -95,6 +95,10 @@ def _loops(sizes: Sizes) -> list[Row]:
     student, teacher, _, batch, count = sizes.together
     several = f"{count} students {student} <- {teacher}, at+kd, batch {batch}"
     return [
-        Row("epoch", name, functools.partial(loops.epoch, *sizes.epoch)),
-        Row("together", several, functools.partial(loops.together, *sizes.together, sizes.repeats)),
+        Row("epoch", name, functools.partial(loops.prepare_epoch, *sizes.epoch)),
+        Row(
+            "together",
+            several,
+            functools.partial(loops.prepare_together, *sizes.together, sizes.repeats),
+        ),
     ]

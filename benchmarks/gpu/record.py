@@ -1,5 +1,6 @@
 """Rows of a benchmark and their results, in a JSON file that a later run completes."""
 
+import concurrent.futures
 import dataclasses
 import json
 import os
@@ -11,6 +12,11 @@ from typing import Any
 
 __all__ = ["Record", "Row", "run"]
 
+Measurement = Callable[[], dict[str, Any]]
+
+# Rows that are compiled at once. XLA compiles outside Python's lock.
+_AT_ONCE = 8
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:
@@ -19,12 +25,13 @@ class Row:
     Attributes:
       section: table in which it appears.
       name: unique in its section.
-      measure: returns its results, which JSON can hold.
+      prepare: compiles, in a thread beside other rows, and returns the function that measures: it returns
+        the results, which JSON can hold.
     """
 
     section: str
     name: str
-    measure: Callable[[], dict[str, Any]]
+    prepare: Callable[[], Measurement]
 
 
 class Record:
@@ -71,7 +78,8 @@ class Record:
 def run(record: Record, rows: Sequence[Row], seconds: float) -> list[Row]:
     """Measure the rows that the record lacks, in order, until the time is up.
 
-    A row that raises is stored with its error, and the next one is measured.
+    Several rows are compiled at once, then measured one after the other. A row that raises is stored with
+    its error, and the next one is measured.
 
     Args:
       record: receives the results.
@@ -81,17 +89,27 @@ def run(record: Record, rows: Sequence[Row], seconds: float) -> list[Row]:
     Returns:
       Rows that were not measured for lack of time.
     """
-    began = time.monotonic()
+    end = time.monotonic() + seconds
     left = [row for row in rows if not record.has(row)]
-    while left and time.monotonic() - began < seconds:
-        row = left.pop(0)
-        start = time.monotonic()
-        try:
-            result = row.measure()
-        except Exception as error:  # of a compiler, a driver, or for lack of memory
-            lines = (str(error).strip() or repr(error)).splitlines()
-            result = {"error": f"{type(error).__name__}: {lines[0][:200]}"}
-        record.add(row, result)
-        text = result.get("error", "done")
-        print(f"{row.section}: {row.name}: {text} ({time.monotonic() - start:.0f} s)", flush=True)
+    with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+        while left and time.monotonic() < end:
+            group = left[:_AT_ONCE]
+            prepared = [pool.submit(row.prepare) for row in group]
+            # Nothing may compile while a row is measured.
+            concurrent.futures.wait(prepared)
+            while prepared and time.monotonic() < end:
+                row = left.pop(0)
+                _measure(record, row, prepared.pop(0))
     return left
+
+
+def _measure(record: Record, row: Row, prepared: concurrent.futures.Future[Measurement]) -> None:
+    start = time.monotonic()
+    try:
+        result = prepared.result()()
+    except Exception as error:  # of a compiler, a driver, or for lack of memory
+        lines = (str(error).strip() or repr(error)).splitlines()
+        result = {"error": f"{type(error).__name__}: {lines[0][:200]}"}
+    record.add(row, result)
+    text = result.get("error", "done")
+    print(f"{row.section}: {row.name}: {text} ({time.monotonic() - start:.1f} s)", flush=True)

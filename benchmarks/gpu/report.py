@@ -30,6 +30,7 @@ def write(record: Record, left: Sequence[str]) -> pathlib.Path:
       The Markdown file.
     """
     path = record.path.with_suffix(".md")
+    path.parent.mkdir(parents=True, exist_ok=True)  # missing if no row was measured
     path.write_text(markdown(record.data, left))
     try:
         _draw(record.data, record.path.with_suffix(".png"))

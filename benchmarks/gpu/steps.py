@@ -1,10 +1,9 @@
 """Training steps of a pair of networks: methods, precisions, steps per dispatch; the same in PyTorch."""
 
-import contextlib
 import dataclasses
 import functools
-import time
-from collections.abc import Iterator
+import gc
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,7 +16,7 @@ from benchmarks.double_backprop import programs
 from benchmarks.double_backprop.setting import Setting
 from benchmarks.gpu import timing
 
-__all__ = ["PRECISIONS", "Case", "measure", "measure_torch"]
+__all__ = ["PRECISIONS", "Case", "prepare", "prepare_torch"]
 
 # Name to (dtype of the networks, precision of JAX's products, precision of PyTorch's).
 PRECISIONS = {
@@ -92,8 +91,8 @@ def _step(case: Case) -> tuple[Any, Any, tuple[Any, Any]]:
     return mapped, state, rest
 
 
-def measure(case: Case, steps: int, repeats: int) -> dict[str, Any]:
-    """Time ``steps`` steps in one program.
+def prepare(case: Case, steps: int, repeats: int) -> Callable[[], dict[str, Any]]:
+    """Compile ``steps`` steps in one program.
 
     Args:
       case: to measure.
@@ -101,46 +100,41 @@ def measure(case: Case, steps: int, repeats: int) -> dict[str, Any]:
       repeats: dispatches per round.
 
     Returns:
-      ``steps_per_second``, ``peak_mib`` (arguments, results and temporaries), ``compile_s``, and ``loss``
-      of the first step.
+      Function that returns ``steps_per_second``, ``peak_mib`` (arguments, results and temporaries), and
+      ``loss`` of the first step.
     """
     _, precision, _ = PRECISIONS[case.precision]
     setting = case.setting
     with jax.default_matmul_precision(precision):
         mapped, state, rest = _step(case)
         batch = {k: np.repeat(v[:, None], steps, axis=1) for k, v in setting.shards().items()}
-        with _stopwatch() as compile_time:
-            program = mapped.lower(state, *rest, batch).compile(
-                compiler_options=compilation.step_options(setting.devices[0].platform)
-            )
-    batch = jax.device_put(batch, program.input_shardings[0][-1])
-    current = [state]
-    losses = []
+        program = mapped.lower(state, *rest, batch).compile(
+            compiler_options=compilation.step_options(setting.devices[0].platform)
+        )
 
-    def call() -> Any:
-        current[0], measured = program(current[0], *rest, batch)
-        losses.append(measured["loss"])
-        return current[0]
+    def measure() -> dict[str, Any]:
+        shards = jax.device_put(batch, program.input_shardings[0][-1])
+        current = [state]
+        losses = []
 
-    seconds = timing.best(call, repeats) / steps
-    total, count = jax.device_get(losses[0])
-    return {
-        "steps_per_second": 1 / seconds,
-        "peak_mib": compiled.peak_bytes(program) / 2**20,
-        "compile_s": compile_time[0],
-        "loss": float(np.ravel(total)[0] / np.ravel(count)[0]),
-    }
+        def call() -> Any:
+            current[0], measured = program(current[0], *rest, shards)
+            losses.append(measured["loss"])
+            return current[0]
 
+        seconds = timing.best(call, repeats) / steps
+        total, count = jax.device_get(losses[0])
+        return {
+            "steps_per_second": 1 / seconds,
+            "peak_mib": compiled.peak_bytes(program) / 2**20,
+            "loss": float(np.ravel(total)[0] / np.ravel(count)[0]),
+        }
 
-@contextlib.contextmanager
-def _stopwatch() -> Iterator[list[float]]:
-    began, elapsed = time.perf_counter(), [0.0]
-    yield elapsed
-    elapsed[0] = time.perf_counter() - began
+    return measure
 
 
-def measure_torch(case: Case, compiled: bool, repeats: int) -> dict[str, Any]:
-    """Time the same step in PyTorch, channels last.
+def prepare_torch(case: Case, compiled: bool, repeats: int) -> Callable[[], dict[str, Any]]:
+    """The same step in PyTorch, channels last. It is compiled when it is measured.
 
     Args:
       case: to measure.
@@ -148,8 +142,12 @@ def measure_torch(case: Case, compiled: bool, repeats: int) -> dict[str, Any]:
       repeats: steps per round.
 
     Returns:
-      As :func:`measure`; ``compile_s`` includes the first step.
+      As :func:`prepare`.
     """
+    return functools.partial(_measure_torch, case, compiled, repeats)
+
+
+def _measure_torch(case: Case, compiled: bool, repeats: int) -> dict[str, Any]:
     import torch
 
     from benchmarks.double_backprop import pytorch
@@ -160,31 +158,30 @@ def measure_torch(case: Case, compiled: bool, repeats: int) -> dict[str, Any]:
     images, labels = setting.images()
     on_gpu = torch.cuda.is_available()
     if on_gpu:
+        gc.collect()
+        torch.cuda.empty_cache()  # JAX needs memory, too
         torch.cuda.reset_peak_memory_stats()
-    with _stopwatch() as compile_time:
-        program = pytorch.program(
-            row=case.method,
-            student=case.student,
-            teacher=case.teacher,
-            student_variables=variables["student"],
-            teacher_variables=variables["teacher"],
-            images=images,
-            labels=labels,
-            weights=programs.WEIGHTS,
-            layout="channels_last",
-            dtype=dtype,
-            device="cuda" if on_gpu else "cpu",
-            compiled=compiled,
-            matmul_precision=precision,
-            lr=programs.OPTIMIZER["learning_rate"],
-            momentum=programs.OPTIMIZER["momentum"],
-            weight_decay=programs.OPTIMIZER["weight_decay"],
-        )
-    program(1)
-    seconds = min(program(repeats) / repeats for _ in range(5))
+    program = pytorch.program(
+        row=case.method,
+        student=case.student,
+        teacher=case.teacher,
+        student_variables=variables["student"],
+        teacher_variables=variables["teacher"],
+        images=images,
+        labels=labels,
+        weights=programs.WEIGHTS,
+        layout="channels_last",
+        dtype=dtype,
+        device="cuda" if on_gpu else "cpu",
+        compiled=compiled,
+        matmul_precision=precision,
+        lr=programs.OPTIMIZER["learning_rate"],
+        momentum=programs.OPTIMIZER["momentum"],
+        weight_decay=programs.OPTIMIZER["weight_decay"],
+    )
+    seconds = timing.shortest(lambda: program(repeats)) / repeats
     return {
         "steps_per_second": 1 / seconds,
         "peak_mib": torch.cuda.max_memory_allocated() / 2**20 if on_gpu else None,
-        "compile_s": compile_time[0],
         "loss": program.loss,
     }

@@ -122,7 +122,8 @@ def test_initial_state_of_activation_transfer_has_the_parameters_of_its_adapter(
 
 def test_markdown_with_pytorch_compares_with_the_faster_eager_layout():
     def measured(median, **more):
-        return {"median": median, "quartiles": [median, median], "images_per_second": 1.0} | more
+        times = {"median": median, "minimum": median / 2, "cpu_median": 2 * median}
+        return {"quartiles": [median, median], "images_per_second": 1.0} | times | more
 
     analyzed = {
         "passes": "3S - s", "predicted_ratio": 1.0, "time_ratio": 1.0, "flops": 1e9, "flop_ratio": 1.0,
@@ -143,6 +144,11 @@ def test_markdown_with_pytorch_compares_with_the_faster_eager_layout():
     assert "| plain | 200 | 100 | 160 | 50 | **2.00** |" in table
     assert "| min_l2 | 300 | 600 | 500 | - | **0.60** |" in table
     assert "| 1.0 | - |" in table
+    assert (
+        "| minimum, ms per step |" in table and "| plain | 100 | 50 | 80 | 25 | **2.00** |" in table
+    )
+    assert "| CPU time of all threads, median, ms per step |" in table
+    assert "| min_l2 | 600 | 1200 | 1000 | - | **0.60** |" in table
 
 
 def test_read_of_an_older_record_gives_the_committed_table_and_a_chart(tmp_path):

@@ -25,10 +25,10 @@ def row(name, result=None):
             raise RuntimeError(f"{name} ran out of memory\nand more")
         return result
 
-    return record.Row("steps", name, measure)
+    return record.Row("steps", name, lambda: measure)
 
 
-STEP = {"steps_per_second": 2.0, "peak_mib": 300.0, "compile_s": 1.5, "loss": 2.3}
+STEP = {"steps_per_second": 2.0, "peak_mib": 300.0, "loss": 2.3}
 
 
 def test_a_failing_row_is_noted_and_tried_again(tmp_path):
@@ -37,17 +37,28 @@ def test_a_failing_row_is_noted_and_tried_again(tmp_path):
     assert record.run(results, [row("a; jax"), row("b; jax", STEP)], seconds=60) == []
     text = report.write(results, []).read_text()
     assert "- a; jax: RuntimeError: a; jax ran out of memory\n" in text
-    assert "| b; jax | 2 | 300 | 1.5 | 2.3 |" in text
+    assert "| b; jax | 2 | 300 | 2.3 |" in text
     assert (tmp_path / "nvidia_h100_80gb.png").exists()
     again = record.Record(tmp_path, CONDITIONS)
     assert [again.has(row(name)) for name in ("a; jax", "b; jax")] == [False, True]
 
 
+def test_a_row_that_cannot_be_compiled_is_noted(tmp_path):
+    def prepare():
+        raise ValueError("unknown operation")
+
+    results = record.Record(tmp_path, CONDITIONS)
+    rows = [record.Row("steps", "a; jax", prepare), row("b; jax", STEP)]
+    assert record.run(results, rows, seconds=60) == []
+    assert results.rows["steps"]["a; jax"] == {"error": "ValueError: unknown operation"}
+    assert results.has(rows[1])
+
+
 def test_rows_without_time_are_named_and_measured_by_the_next_run(tmp_path):
     rows = [row("a; jax", STEP), row("b; jax", STEP)]
-    results = record.Record(tmp_path, CONDITIONS)
+    results = record.Record(tmp_path / "new", CONDITIONS)
     assert record.run(results, rows, seconds=0) == rows
-    assert "- steps: a; jax" in report.markdown(results.data, ["steps: a; jax"])
+    assert "- steps: a; jax" in report.write(results, ["steps: a; jax"]).read_text()
     assert record.run(results, rows[:1], seconds=60) == []
     other_day = record.Record(tmp_path, {**CONDITIONS, "date": "2026-11-26"})
     assert record.run(other_day, rows, seconds=60) == [] and len(other_day.rows["steps"]) == 2
