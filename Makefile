@@ -8,7 +8,7 @@ PYTHON ?= $(shell for v in 3.13 3.12 3.11; do \
 		if "$$p" -c 'import venv, ensurepip' >/dev/null 2>&1; then echo "$$p"; exit; fi; done; done; echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
-REQUIREMENTS := requirements.txt $(wildcard requirements/*.txt)
+REQUIREMENTS := requirements.txt pyproject.toml $(wildcard requirements/*.txt)
 # Arguments of the program, for example: make train ARGS="--config=configs/cifar10.py:method=at"
 ARGS ?=
 # For `make data`: the TFDS name, its directory, and (optional) the directory of a downloaded archive.
@@ -29,7 +29,7 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 .DELETE_ON_ERROR:
 
 train: $(VENV)/.train
-	$(BIN)/python train.py $(ARGS)
+	$(BIN)/at-jax train $(ARGS)
 
 # While developing: under two minutes.
 check: lint
@@ -55,7 +55,7 @@ format: $(VENV)/.test
 
 # For example: make table ARGS="digits --seeds 3"
 table: $(VENV)/.train
-	$(BIN)/python -m at_jax.tables $(ARGS)
+	$(BIN)/at-jax tables $(ARGS)
 
 bench: $(VENV)/.train
 	$(BIN)/python -m benchmarks.double_backprop $(ARGS)
@@ -83,6 +83,7 @@ $(BIN)/python:
 
 $(VENV)/.train: $(BIN)/python $(REQUIREMENTS)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.train

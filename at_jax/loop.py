@@ -15,7 +15,7 @@ from at_jax.errors import UserError
 from at_jax.figures import run_figures
 from at_jax.objective import Objective
 from at_jax.terms import Term
-from at_jax.training import networks, result, run_files, tensorboard
+from at_jax.training import comparison, networks, result, resume, run_files, tensorboard
 from at_jax.training.arguments import Arguments, Callback
 from at_jax.training.config import check_together, settings_of
 from at_jax.training.console import log
@@ -79,25 +79,57 @@ def train_and_evaluate(
         student, teacher, dataset, optimizer, augment, terms, tuple(callbacks), module
     )
     prepared = prepare(config, workdir, arguments, train_teacher=_train_teacher)
-    runs = [(prepared.run, workdir)]
-    trainer = Trainer(runs, prepared.devices, profile=profile, callbacks=arguments.callbacks)
-    (progress,) = trainer.train()
-    teacher_error = result.teacher_error(prepared.run, prepared.devices)
-    finished = result.finish(prepared.run, workdir, progress, teacher_error)
+    others = comparison.prepare_runs(config, workdir, prepared, arguments)
+    finished = _train_compared([(prepared, workdir), *others], arguments.callbacks, profile)
     _close(prepared, workdir, finished, arguments.callbacks)
     return finished
+
+
+def _train_compared(
+    runs: Sequence[tuple[Prepared, pathlib.Path]], callbacks: Sequence[Callback], profile: bool
+) -> dict[str, Any]:
+    """Train a run, which is the first, and its comparison runs; return the result of the first."""
+    compares = len(runs) > 1
+    results: dict[int, dict[str, Any]] = {}
+    for part in resume.divide([folder for _, folder in runs]):
+        found = _train(
+            [runs[index] for index in part],
+            labels=[runs[index][0].run.method for index in part] if compares else (),
+            quiet=compares,
+            profile=profile and 0 in part,
+            callbacks=callbacks if 0 in part else (),
+        )
+        results |= zip(part, found, strict=True)
+    if compares:
+        log(comparison.table([results[index] for index in (*range(1, len(runs)), 0)]))
+    return results[0]
+
+
+def _train(
+    runs: Sequence[tuple[Prepared, pathlib.Path]],
+    *,
+    labels: Sequence[str] = (),
+    quiet: bool = False,
+    profile: bool = False,
+    callbacks: Sequence[Callback] = (),
+) -> list[dict[str, Any]]:
+    """Train runs in one program, and return the content of each result.json."""
+    used = runs[0][0].devices
+    trained = [(each.run, folder) for each, folder in runs]
+    ends = Trainer(trained, used, labels=labels, profile=profile, callbacks=callbacks).train()
+    with_teacher = next((run for run, _ in trained if run.teacher is not None), None)
+    teacher_error = result.teacher_error(with_teacher, used) if with_teacher else None
+    return [
+        result.finish(run, folder, progress, teacher_error if run.teacher else None, quiet=quiet)
+        for (run, folder), progress in zip(trained, ends, strict=True)
+    ]
 
 
 def _train_teacher(
     config: ml_collections.ConfigDict, workdir: pathlib.Path, arguments: Arguments
 ) -> None:
-    train_and_evaluate(
-        config,
-        workdir,
-        dataset=arguments.dataset,
-        optimizer=arguments.optimizer,
-        augment=arguments.augment,
-    )
+    shared = {name: getattr(arguments, name) for name in ("dataset", "optimizer", "augment")}
+    train_and_evaluate(config, workdir, **shared)
 
 
 def _close(
@@ -155,16 +187,10 @@ def train_together(
     prepared: list[Prepared] = []
     for (config, _), workdir in zip(runs, folders, strict=True):
         prepared.append(prepare(config, workdir, Arguments(), describe=not prepared))
-    used = prepared[0].devices
-    trained = [(each.run, folder) for each, folder in zip(prepared, folders, strict=True)]
-    ends = Trainer(trained, used).train()
-    with_teacher = next((run for run, _ in trained if run.teacher is not None), None)
-    teacher_error = result.teacher_error(with_teacher, used) if with_teacher else None
-    results = []
-    for each, workdir, progress in zip(prepared, folders, ends, strict=True):
-        error = teacher_error if each.run.teacher is not None else None
-        results.append(result.finish(each.run, workdir, progress, error))
-        _close(each, workdir, results[-1])
+    together = list(zip(prepared, folders, strict=True))
+    results = _train(together)
+    for (each, folder), finished in zip(together, results, strict=True):
+        _close(each, folder, finished)
     return results
 
 

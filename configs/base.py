@@ -1,4 +1,4 @@
-"""The defaults. ``python train.py --help-config`` prints every key with its meaning and rule."""
+"""The defaults. ``at-jax train --help-config`` prints every key with its meaning and rule."""
 
 from at_jax.training.config import default_config as get_config
 

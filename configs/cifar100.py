@@ -1,12 +1,12 @@
 """CIFAR-100 with the recipe of CIFAR-10.
 
 Prepare the data once: make data DATASET=cifar100
-Command: python train.py --config=configs/cifar100.py:student=wrn_16_2,teacher=wrn_40_2,method=at+kd
+Command: at-jax train --config=cifar100:student=wrn_16_2,teacher=wrn_40_2,method=at+kd
 Not measured yet.
 """
 
 from at_jax.training.config import default_config
-from configs.parts import apply_parts
+from at_jax.training.config_files import apply_parts
 
 
 def get_config(parts: str | None = None):

@@ -5,14 +5,14 @@ Test error of the paper in percent (not verified): none 13.5, min_l2 12.5, gradi
 flip_symmetry 11.8, at 11.2.
 
 Prepare the data once: make data DATASET=cifar10
-Command: python train.py --config=configs/cifar10_gradient.py:method=gradient_at
+Command: at-jax train --config=cifar10_gradient:method=gradient_at
 Hardware: a GPU or TPU for the 200 epochs. The paper states no weights for the three terms on input
 gradients. Those below were chosen on held-out training images; results/cifar10_gradient.md has the
 measurements on two CPU cores.
 """
 
 from at_jax.training.config import default_config
-from configs.parts import apply_parts
+from at_jax.training.config_files import apply_parts
 
 
 def get_config(parts: str | None = None):

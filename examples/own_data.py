@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from at_jax import data, loop
-from configs import digits
+from at_jax.training import config_files
 
 
 def stripes(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -35,7 +35,7 @@ def main(workdir: str = "runs/own_data", **changes) -> dict:
     dataset = data.from_arrays(
         *stripes(200, seed=0), *stripes(100, seed=1), class_names=("horizontal", "vertical")
     )
-    config = digits.get_config()
+    config = config_files.load("digits", "method=at")
     config.data.train_examples = 100  # labeled images of the student
     config.update_from_flattened_dict(changes)
     return loop.train_and_evaluate(config, workdir, dataset=dataset, augment=darken)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from at_jax import loop
-from configs import digits
+from at_jax.training import config_files
 
 
 class CsvLogger:
@@ -37,7 +37,7 @@ class CsvLogger:
 
 def main(workdir: str = "runs/own_logger", **changes) -> dict:
     """Train with the logger; ``changes`` are config keys."""
-    config = digits.get_config()
+    config = config_files.load("digits", "method=at")
     config.update_from_flattened_dict(changes)
     folder = pathlib.Path(workdir)
     folder.mkdir(parents=True, exist_ok=True)

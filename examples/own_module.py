@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from at_jax import checkpoint, loop
 from at_jax.conv import conv_general_dilated
-from configs import digits
+from at_jax.training import config_files
 
 
 class Body(nn.Module):
@@ -45,7 +45,7 @@ class SmallNet(nn.Module):
 
 def main(workdir: str = "runs/own_module", **changes) -> dict:
     """Train the module from a WRN teacher; ``changes`` are config keys."""
-    config = digits.get_config("teacher=wrn_10_1,method=at")
+    config = config_files.load("digits", "teacher=wrn_10_1,method=at")
     config.transfer.points = ("body<-group3",)
     config.optimizer.learning_rate = 0.02
     config.update_from_flattened_dict(changes)

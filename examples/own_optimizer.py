@@ -9,7 +9,7 @@ The learning-rate schedule comes from the config: here a warm-up and a cosine. W
 import optax
 
 from at_jax import loop
-from configs import digits
+from at_jax.training import config_files
 
 
 def adamw(learning_rate: optax.Schedule) -> optax.GradientTransformation:
@@ -22,7 +22,7 @@ def adamw(learning_rate: optax.Schedule) -> optax.GradientTransformation:
 
 def main(workdir: str = "runs/own_optimizer", **changes) -> dict:
     """Train teacher and student with AdamW; ``changes`` are config keys."""
-    config = digits.get_config()
+    config = config_files.load("digits", "method=at")
     config.optimizer.learning_rate = 0.003
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_epochs = 2.0

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from at_jax import loop, maps
 from at_jax.terms import AttentionTransfer, Term
-from configs import digits
+from at_jax.training import config_files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class SimilarityPreserving(Term):
 
 def main(workdir: str = "runs/own_term", **changes) -> dict:
     """Train with attention transfer and the new term; ``changes`` are config keys."""
-    config = digits.get_config()
+    config = config_files.load("digits", "method=at")
     config.update_from_flattened_dict(changes)
     # Weights: those of the config for library terms, the class attribute beta, or a mapping.
     terms = (AttentionTransfer(), SimilarityPreserving())

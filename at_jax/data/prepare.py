@@ -1,12 +1,14 @@
 """Prepare a TFDS data set for training: download it and write it as array_record.
 
-    python -m at_jax.data.prepare --dataset=cifar10 [--data_dir=DIR] [--manual_dir=DIR]
+    at-jax data --dataset=cifar10 [--data_dir=DIR] [--manual_dir=DIR]
 
 TFDS prepares its sets with TensorFlow; training reads them without it. ``make data DATASET=cifar10``
 therefore runs this file in a separate environment, and the file imports nothing from at_jax.
 """
 
+import argparse
 import difflib
+import logging
 import os
 import pathlib
 import socket
@@ -14,8 +16,8 @@ import sys
 import threading
 import urllib.parse
 import urllib.request
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn
 
 __all__ = [
     "DEFAULT_DATA_DIR", "FILE_FORMAT", "PrepareError", "archive_names", "closest", "file_formats",
@@ -201,27 +203,30 @@ def _download_and_prepare(builder: Any, manual_dir: str) -> None:
 
 
 def _next_step(name: str, data_dir: str) -> str:
-    config = f"--config=configs/{name if name in _CONFIGS else 'cifar10'}.py"
+    config = f"--config={name if name in _CONFIGS else 'cifar10'}"
     name_override = "" if name in _CONFIGS else f" --config.data.name={name}"
-    return f"train on it: train.py {config}{name_override} --config.data.data_dir={data_dir}"
+    return f"train on it: at-jax train {config}{name_override} --config.data.data_dir={data_dir}"
 
 
-def main(argv: list[str]) -> int:
-    """Run the command line `argv` (its first item is the program) and return the exit code."""
-    from absl import flags, logging
+class _Parser(argparse.ArgumentParser):
+    """Raises PrepareError instead of printing its usage."""
 
-    logging.set_verbosity(logging.ERROR)  # TFDS warns about the directory that does not exist yet
-    values = flags.FlagValues()  # separate: a test or a caller may have flags of the same name
-    flags.DEFINE_string("dataset", "", "Name of a TFDS image set.", flag_values=values)
-    flags.DEFINE_string("data_dir", "", f"Default: {DEFAULT_DATA_DIR}", flag_values=values)
-    flags.DEFINE_string("manual_dir", "", "Directory with archives.", flag_values=values)
+    def error(self, message: str) -> NoReturn:
+        raise PrepareError(f"{message} (see at-jax data --help)")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command line `argv`, without the program, and return the exit code."""
+    parser = _Parser(prog="at-jax data", description=f"Prepare a TFDS image set as {FILE_FORMAT}.")
+    parser.add_argument("--dataset", default="", help="name in TFDS, such as cifar10")
+    parser.add_argument("--data_dir", default="", help=f"default: {DEFAULT_DATA_DIR}")
+    parser.add_argument("--manual_dir", default="", help="directory with downloaded archives")
+    logging.getLogger("absl").setLevel(logging.ERROR)  # TFDS warns that the directory is missing
     try:
-        rest = values(argv)[1:]
-        if rest:
-            raise PrepareError(f"expected --dataset, --data_dir and --manual_dir only, got {rest}")
-        print(prepare(values.dataset, values.data_dir, values.manual_dir))
-    except (PrepareError, flags.Error) as error:
-        print(f"prepare: {error}", file=sys.stderr)
+        options = parser.parse_args(argv)
+        print(prepare(options.dataset, options.data_dir, options.manual_dir))
+    except PrepareError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
@@ -230,4 +235,4 @@ if __name__ == "__main__":
     # When run as a file, its directory is on the module path and hides modules of the same names.
     here = str(pathlib.Path(__file__).resolve().parent)
     sys.path[:] = [entry for entry in sys.path if entry != here]
-    sys.exit(main(sys.argv))
+    sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""Figures from the command line: ``python -m at_jax.figures maps|gradients|mappings|curves``."""
+"""Figures from the command line: ``at-jax figures maps|gradients|mappings|curves``."""
 
 import argparse
 import pathlib
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _EXAMPLES = """examples:
-  python -m at_jax.figures maps --workdir runs/digits --out maps.png
-  python -m at_jax.figures maps --workdir runs/digits --compare runs/digits-method=none --out maps.png
-  python -m at_jax.figures gradients --workdir runs/digits --images cat.jpg dog.jpg --out j.png
-  python -m at_jax.figures mappings --weights resnet18.safetensors --images cat.jpg --out four.png
-  python -m at_jax.figures curves runs/digits runs/digits-method=none --out curves.png
+  at-jax figures maps --workdir runs/digits --out maps.png
+  at-jax figures maps --workdir runs/digits --compare runs/digits-method=none --out maps.png
+  at-jax figures gradients --workdir runs/digits --images cat.jpg dog.jpg --out j.png
+  at-jax figures mappings --weights resnet18.safetensors --images cat.jpg --out four.png
+  at-jax figures curves runs/digits runs/digits-method=none --out curves.png
 """
 _COMMANDS = {
     "maps": "attention maps at every transfer point, one row an image",
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="python -m at_jax.figures",
+        prog="at-jax figures",
         description="Draw attention maps, input gradients and training curves, as PNG.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

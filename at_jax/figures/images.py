@@ -59,7 +59,11 @@ def from_split(split: data.Split, indices: np.ndarray) -> Images:
 
 
 def from_files(
-    paths: Sequence[str], image_shape: tuple[int, int, int], class_names: Sequence[str] = ()
+    paths: Sequence[str],
+    image_shape: tuple[int, int, int],
+    class_names: Sequence[str] = (),
+    *,
+    subject: str = "--images",
 ) -> Images:
     """Read photographs of any size: shorter side resized, then cropped at the center.
 
@@ -70,6 +74,7 @@ def from_files(
       paths: image files.
       image_shape: (H, W, C) of the network.
       class_names: K names; empty if unknown.
+      subject: of the error messages: the flag or argument that named the files.
 
     Raises:
       UserError: if a file is missing or is no image.
@@ -77,7 +82,7 @@ def from_files(
     height, width, channels = image_shape
     pixels, shown, labels = [], [], []
     for path in map(pathlib.Path, paths):
-        photograph = _open(path)
+        photograph = _open(path, subject)
         seen = _crop(photograph, height, width).convert("L" if channels == 1 else "RGB")
         pixels.append(decoding.as_array(seen))
         scale = max(1, _MIN_SIDE // max(height, width))
@@ -115,7 +120,7 @@ def choose(labels: np.ndarray, count: int, wrong: np.ndarray | None = None) -> n
     return np.array([*right, *mistakes])
 
 
-def _open(path: pathlib.Path) -> Any:
+def _open(path: pathlib.Path, subject: str) -> Any:
     """A PIL image, upright."""
     from PIL import Image, ImageOps
 
@@ -124,11 +129,11 @@ def _open(path: pathlib.Path) -> Any:
             return ImageOps.exif_transpose(file).convert("RGB")
     except FileNotFoundError as error:
         raise UserError(
-            f"--images: there is no file {str(path)!r}: give paths of image files"
+            f"{subject}: there is no file {str(path)!r}: give paths of image files"
         ) from error
     except (OSError, Image.DecompressionBombError) as error:
         raise UserError(
-            f"--images: {str(path)!r} cannot be read as an image ({error}): give JPEG or PNG files"
+            f"{subject}: {str(path)!r} cannot be read as an image ({error}): give JPEG or PNG files"
         ) from error
 
 

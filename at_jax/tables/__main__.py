@@ -1,9 +1,9 @@
 """Train the tables of the paper.
 
-  python -m at_jax.tables --list                          all tables, their rows, the paper's results
-  python -m at_jax.tables digits                          no download, some minutes on a CPU
-  python -m at_jax.tables cifar10_activation --rows 'wrn_16_1-none,wrn_16_1-wrn_16_2-*' --seeds 3
-  python -m at_jax.tables cifar10_activation --data DIR --epochs 10 --together
+  at-jax tables --list                          all tables, their rows, the paper's results
+  at-jax tables digits                          no download, some minutes on a CPU
+  at-jax tables cifar10_activation --rows 'wrn_16_1-none,wrn_16_1-wrn_16_2-*' --seeds 3
+  at-jax tables cifar10_activation --data DIR --epochs 10 --together
 
 Run the same command with the same --out to resume. Seeds and rows can be added to a trained table.
 On several machines: --shard 1/8 ... --shard 8/8 with one --out that all of them share, then --merge.
@@ -32,7 +32,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="python -m at_jax.tables",
+        prog="at-jax tables",
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -109,6 +109,7 @@ def common_config(
     """
     config = table.config()
     config.runtime.figures = False  # the table has its own figures
+    config.compare = ()  # and its own rows
     if source:
         is_folder = pathlib.Path(source).expanduser().is_dir()
         if not is_folder and ("/" in source.rstrip("/") and source.startswith(("/", ".", "~"))):
@@ -142,7 +143,7 @@ def apply_changes(config: ml_collections.ConfigDict, changes: Iterable[str]) -> 
             fix = (
                 f"did you mean {close[0]}=...?"
                 if close
-                else "train.py --help-config prints all keys"
+                else "at-jax train --help-config prints all keys"
             )
             raise UserError(f"--set must be KEY=VALUE with a config key, got {text!r}: {fix}")
         default = defaults[key]
@@ -244,5 +245,5 @@ def _check(config: ml_collections.ConfigDict) -> None:
     try:
         settings_of(config)
     except UserError as error:
-        # Its messages name the flags of train.py.
+        # Its messages name the flags of at-jax train.
         raise UserError(str(error).replace("--config.", "--set ")) from error

@@ -1,10 +1,10 @@
 """The tables and their rows. ``TABLES`` is the registry."""
 
-import contextlib
 import dataclasses
 import difflib
 import fnmatch
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -12,6 +12,7 @@ import ml_collections
 from at_jax import terms
 from at_jax.errors import UserError, listed
 from at_jax.tables.paper import ACTIVATION, GRADIENT, MAPPINGS, PaperResult
+from at_jax.training.config_files import load
 
 __all__ = ["TABLES", "Row", "Table", "choose_rows"]
 
@@ -67,8 +68,7 @@ class Table:
 
     Attributes:
       title: one line.
-      config: function that returns a new config, before the changes of a row. It raises UserError where
-        the folder ``configs/`` is missing.
+      config: function that returns a new config, before the changes of a row.
       rows: in the order of the table. Rows of the same name (a student trained on labels only, listed
         with two teachers) are one run.
       teachers: name of a teacher to its result in the paper.
@@ -109,38 +109,6 @@ def choose_rows(table: Table, patterns: Sequence[str]) -> tuple[Row, ...]:
     return tuple(row for row in chosen if row.pair in wanted or not pairs[row.name] & wanted)
 
 
-@contextlib.contextmanager
-def _configs_of_repository() -> Iterator[None]:
-    """Turn a failed import of ``configs`` into a UserError: an installed wheel lacks that folder."""
-    try:
-        yield
-    except ImportError as error:
-        if (error.name or "").partition(".")[0] != "configs":
-            raise
-        raise UserError(
-            "tables need the folder configs/ of the repository, which cannot be imported here "
-            f"({error}): run this in the top-level folder of the repository"
-        ) from error
-
-
-def _cifar10_config() -> ml_collections.ConfigDict:
-    with _configs_of_repository():
-        from configs import cifar10
-    return cifar10.get_config()
-
-
-def _cifar10_gradient_config() -> ml_collections.ConfigDict:
-    with _configs_of_repository():
-        from configs import cifar10_gradient
-    return cifar10_gradient.get_config()
-
-
-def _digits_config() -> ml_collections.ConfigDict:
-    with _configs_of_repository():
-        from configs import digits
-    return digits.get_config()
-
-
 def _activation() -> Table:
     rows = []
     for (student, teacher), results in ACTIVATION.items():
@@ -149,7 +117,7 @@ def _activation() -> Table:
             rows.append(Row(student, teacher, method, changes, label=method, paper=results[method]))
     return Table(
         "Activation-based attention transfer (table 1 of arXiv:1612.03928)",
-        _cifar10_config,
+        functools.partial(load, "cifar10"),
         tuple(rows),
         {teacher: results["teacher"] for (_, teacher), results in ACTIVATION.items()},
         paper_epochs=200,
@@ -166,7 +134,7 @@ def _mappings() -> Table:
         rows.append(Row(student, teacher, "at", changes, variant, label, result))
     return Table(
         "Mappings from activations to attention (table 2 of arXiv:1612.03928)",
-        _cifar10_config,
+        functools.partial(load, "cifar10"),
         tuple(rows),
         {teacher: results["teacher"]},
         paper_epochs=200,
@@ -176,7 +144,7 @@ def _mappings() -> Table:
 def _gradient() -> Table:
     return Table(
         "Gradient-based attention transfer (table 3 of arXiv:1612.03928)",
-        _cifar10_gradient_config,
+        functools.partial(load, "cifar10_gradient"),
         tuple(
             Row("nin_thin", "nin_wide", method, label=method, paper=result)
             for method, result in GRADIENT.items()
@@ -187,7 +155,7 @@ def _gradient() -> Table:
 def _digits() -> Table:
     return Table(
         "Handwritten digits, 200 labels",
-        _digits_config,
+        functools.partial(load, "digits"),
         tuple(
             Row("wrn_10_1", "wrn_16_2", method, label=method)
             for method in ("none", "at", "kd", "at+kd")

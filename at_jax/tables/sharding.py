@@ -1,12 +1,11 @@
 """Division of a table's runs: shards for several machines, groups for one program."""
 
 import itertools
-import pathlib
 from collections.abc import Sequence
 
 from at_jax.errors import UserError
 from at_jax.tables.plan import RunSpec
-from at_jax.training.checkpoints import FOLDER
+from at_jax.training import resume
 from at_jax.training.config import order_seed, settings_of
 
 __all__ = ["groups", "resumable_groups", "shard"]
@@ -73,24 +72,9 @@ def _split_evenly(specs: list[RunSpec], size: int) -> list[list[RunSpec]]:
 
 
 def resumable_groups(specs: Sequence[RunSpec], size: int) -> list[list[RunSpec]]:
-    """Divide runs as :func:`groups` does, and split groups whose runs have different progress.
-
-    Otherwise a run would repeat steps to start from the same checkpoint as the others of its group.
-    """
+    """Divide runs as :func:`groups` does, and split groups whose runs have different progress."""
     result = []
     for group in groups(specs, size):
-        steps = {spec.name: _checkpointed_steps(spec.workdir) or [0] for spec in group}
-        common = max(set.intersection(*map(set, steps.values())), default=-1)
-        # A kill can leave the runs of one program one checkpoint apart: the last common one is used.
-        if all(common in each[-2:] for each in steps.values()):
-            result.append(group)
-        else:
-            newest = sorted({each[-1] for each in steps.values()})
-            result += [[spec for spec in group if steps[spec.name][-1] == step] for step in newest]
+        divided = resume.divide([spec.workdir for spec in group])
+        result += [[group[index] for index in part] for part in divided]
     return result
-
-
-def _checkpointed_steps(workdir: pathlib.Path) -> list[int]:
-    """Steps of the checkpoints of a run, ascending."""
-    names = [path.name for path in (workdir / FOLDER).glob("*")]
-    return sorted(int(name) for name in names if name.isdecimal())

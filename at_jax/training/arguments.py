@@ -101,6 +101,11 @@ class Arguments:
         """Arguments that also apply to a teacher that is trained in the run."""
         return Arguments(dataset=self.dataset, optimizer=self.optimizer, augment=self.augment)
 
+    def for_comparison(self, needs_teacher: bool) -> "Arguments":
+        """Arguments that also apply to a run of the same student with another method."""
+        teacher = self.teacher if needs_teacher else None
+        return dataclasses.replace(self, teacher=teacher, terms=None, callbacks=())
+
     def record(self) -> dict[str, Any]:
         """Describe what was passed, for config.json."""
         described: dict[str, Any] = {}

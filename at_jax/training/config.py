@@ -79,7 +79,8 @@ def settings_of(config: ml_collections.ConfigDict) -> Settings:
     top = {key: value for key, value in values.items() if not isinstance(value, Mapping)}
     settings = Settings(**top, **sections)
     options.check(settings)
-    terms.parts(settings.method)
+    for method in (settings.method, *settings.compare):
+        terms.parts(method)
     for name in SECTIONS:
         options.check(getattr(settings, name), name)
     built = {
@@ -112,7 +113,7 @@ def _check_keys(values: Mapping[str, Any]) -> None:
         )
     if unknown := sorted(given - known):
         close = difflib.get_close_matches(unknown[0], known, n=1)
-        hint = f"did you mean {close[0]}?" if close else "see train.py --help-config"
+        hint = f"did you mean {close[0]}?" if close else "see at-jax train --help-config"
         raise UserError(f"the config has an unknown key {unknown[0]!r}: {hint}")
 
 
@@ -153,7 +154,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def teacher_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """Config of the run that trains the teacher of a config: its network, method none."""
     result = ml_collections.ConfigDict(config.to_dict())
-    result.student, result.method = config.teacher.model, "none"
+    result.student, result.method, result.compare = config.teacher.model, "none", ()
     result.data.train_examples = config.teacher.train_examples
     if config.teacher.epochs:
         result.epochs = config.teacher.epochs
@@ -198,6 +199,11 @@ def check_together(configs: Sequence[ml_collections.ConfigDict]) -> None:
                     f"{other.get(key)!r}: train them separately, or set the same value"
                 )
     settings = [settings_of(config) for config in configs]
+    if compare := next((each.compare for each in settings if each.compare), ()):
+        raise UserError(
+            f"students of one program have no comparison runs, got compare={tuple(compare)!r}: set "
+            "compare=(), and pass these runs too"
+        )
     if len(seeds := sorted({order_seed(each) for each in settings})) > 1:
         raise UserError(
             "students of one program must see the same order of images, got data.order_seed=-1 and the "

@@ -129,9 +129,6 @@ class ProgressReport:
             disable=None if processes.is_primary() else True,
             dynamic_ncols=True,
         )
-        if not (sys.stdout.isatty() and sys.stderr.isatty()):
-            # Otherwise a log file stays empty until the end of the first epoch.
-            log(f"{title}: compiling the training step; this may take minutes ...")
         self._events = None
         if tensorboard and importlib.util.find_spec("tensorboardX") is None:
             log("No TensorBoard events: pip install tensorboardX, or set runtime.tensorboard=False")

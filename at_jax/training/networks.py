@@ -92,7 +92,7 @@ def open_run(
 def _read(workdir: pathlib.Path, which: str) -> Restored:
     if not (workdir / FOLDER).is_dir():
         raise UserError(
-            f"{workdir} holds no checkpoints: give the workdir of a run of train.py "
+            f"{workdir} holds no checkpoints: give the workdir of a run "
             f"(a directory with {FOLDER}/ in it)"
         )
     with Checkpoints(workdir, create=False) as checkpoints:

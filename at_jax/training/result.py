@@ -36,7 +36,12 @@ def teacher_error(run: Run, used: tuple[jax.Device, ...]) -> float | None:
 
 
 def finish(
-    run: Run, workdir: pathlib.Path, progress: Progress, teacher_error: float | None
+    run: Run,
+    workdir: pathlib.Path,
+    progress: Progress,
+    teacher_error: float | None,
+    *,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Write result.json, and print the errors of teacher and student.
 
@@ -45,6 +50,7 @@ def finish(
       workdir: of the run.
       progress: of its training.
       teacher_error: of :func:`teacher_error`; the same for all students of a teacher.
+      quiet: print nothing.
 
     Returns:
       The content of result.json.
@@ -78,7 +84,8 @@ def finish(
         # Starting a finished run again changes nothing.
         result["finished"] = kept.get("finished", result["finished"])
     run_files.write_json(workdir / run_files.RESULT, result)
-    _log_errors(run, result)
+    if not quiet:
+        _log_errors(run, result)
     return result
 
 

@@ -1,7 +1,8 @@
 """Contents of a checkpoint, and resuming from one."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,10 +12,10 @@ from flax import serialization
 from at_jax.distributed import compilation, processes
 from at_jax.errors import UserError
 from at_jax.training import state
-from at_jax.training.checkpoints import Checkpoints
+from at_jax.training.checkpoints import FOLDER, Checkpoints
 from at_jax.training.setup import Run
 
-__all__ = ["Progress", "initial_state", "restore", "save"]
+__all__ = ["Progress", "divide", "initial_state", "restore", "save"]
 
 
 @dataclasses.dataclass
@@ -177,3 +178,31 @@ def save(
         },
         test_error,
     )
+
+
+def divide(workdirs: Sequence[pathlib.Path]) -> list[list[int]]:
+    """Divide the runs of a program into groups that can go on together.
+
+    Otherwise a run would repeat steps to start from the same checkpoint as the others.
+
+    Args:
+      workdirs: of the runs.
+
+    Returns:
+      Groups of indices into ``workdirs``.
+    """
+    steps = processes.broadcast_from_primary(
+        lambda: [_checkpointed_steps(workdir) or [0] for workdir in workdirs]
+    )
+    common = max(set.intersection(*map(set, steps)), default=-1)
+    # A kill can leave the runs of one program one checkpoint apart: the last common one is used.
+    if all(common in each[-2:] for each in steps):
+        return [list(range(len(steps)))]
+    newest = sorted({each[-1] for each in steps})
+    return [[i for i, each in enumerate(steps) if each[-1] == step] for step in newest]
+
+
+def _checkpointed_steps(workdir: pathlib.Path) -> list[int]:
+    """Steps of the checkpoints of a run, ascending."""
+    names = [path.name for path in (workdir / FOLDER).glob("*")]
+    return sorted(int(name) for name in names if name.isdecimal())

@@ -76,9 +76,7 @@ def read_method(workdir: pathlib.Path) -> str:
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
     if not path.is_file():
-        raise UserError(
-            f"{path.parent} holds no run (no {CONFIG}): give the workdir of a run of train.py"
-        )
+        raise UserError(f"{path.parent} holds no run (no {CONFIG}): give the workdir of a run")
     try:
         stored = json.loads(path.read_text())
         arguments = stored.get(_ARGUMENTS)
@@ -112,9 +110,9 @@ def check(
 ) -> None:
     """Check that a workdir is free, or holds a run of this config.
 
-    ``runtime.*`` may differ. ``epochs`` may grow unless something else depends on it: a weight with linear
-    or cosine decay, a learning rate with a cosine or one-cycle schedule, or a teacher that is trained here
-    for as many epochs as its student.
+    ``runtime.*`` and ``compare`` may differ. ``epochs`` may grow unless something else depends on it: a
+    weight with linear or cosine decay, a learning rate with a cosine or one-cycle schedule, or a teacher
+    that is trained here for as many epochs as its student.
 
     Args:
       workdir: of the run.
@@ -171,7 +169,7 @@ def claim(
 def _may_differ(
     key: str, before: Mapping[str, Any], now: Mapping[str, Any], workdir: pathlib.Path
 ) -> bool:
-    if key.startswith("runtime."):
+    if key.startswith("runtime.") or key == "compare":
         return True
     trains_teacher_as_long = (workdir / TEACHER).exists() and not now["teacher.epochs"]
     depends_on_length = (

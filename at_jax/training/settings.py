@@ -1,6 +1,6 @@
 """Every config key: its default, its meaning and its rule. Options of the terms are fields of the terms.
 
-Each section of a config is a frozen dataclass. ``python train.py --help-config`` prints them.
+Each section of a config is a frozen dataclass. ``at-jax train --help-config`` prints them.
 """
 
 import dataclasses
@@ -203,6 +203,14 @@ class Settings:
 
     student: str = option("wrn_16_1", "Network that is trained.")
     method: str = option("at", f"none, {', '.join(TERMS)}, or several joined by '+' as in at+kd.")
+    compare: tuple = option(
+        (),
+        "Methods that the same student is trained with in the same program, in <workdir>/<method>.",
+        items(
+            options.Rule(lambda method: isinstance(method, str), "a string"),
+            "methods, such as none",
+        ),
+    )
     seed: int = option(0, "Random seed (initialization, data order, augmentation).", _SEEDS)
     dtype: str = option(
         "float32",

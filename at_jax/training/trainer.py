@@ -38,8 +38,9 @@ class Trainer:
     Args:
       runs: with their workdirs: one, or several with the same teacher, images, order and length.
       used: devices to split a batch over.
+      labels: prefixes of the runs' lines on the console; empty for their workdirs, where there are several.
       profile: write a profiler trace of some steps to the first workdir.
-      callbacks: receive the metrics of every epoch.
+      callbacks: receive the metrics of every epoch of the first run.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Trainer:
         runs: Sequence[tuple[Run, pathlib.Path]],
         used: tuple[jax.Device, ...],
         *,
+        labels: Sequence[str] = (),
         profile: bool = False,
         callbacks: Sequence[Callback] = (),
     ):
@@ -66,15 +68,17 @@ class Trainer:
                 objective, self.run.prepare_eval, self.run.dataset.test, settings.batch_size, used
             )
 
+        if not labels:
+            labels = ["/".join(folder.parts[-2:]) if len(runs) > 1 else "" for _, folder in runs]
         self.logs = [
             RunLog(
                 run,
                 folder,
                 evaluate(_evaluated(run)),
-                label="/".join(folder.parts[-2:]) if len(runs) > 1 else "",
-                callbacks=callbacks,
+                label=label,
+                callbacks=() if index else callbacks,
             )
-            for run, folder in runs
+            for index, ((run, folder), label) in enumerate(zip(runs, labels, strict=True))
         ]
         self.train_steps = devices.map_train(
             functools.partial(
@@ -170,6 +174,8 @@ class Trainer:
             self._profiler.before(now, steps, states)
             if steps not in self._compiled:
                 jax.block_until_ready(states)  # queued work is not part of compiling
+            if not self._compiled:
+                log("Compiling the training step (this may take minutes) ...")
             began = time.monotonic()
             batches = devices.shard(self.batches(now, steps), self._local_devices, axis=1)
             states, measured = self.train_steps(states, frozen, key, batches)

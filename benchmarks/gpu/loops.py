@@ -125,35 +125,11 @@ def prepare_together(
       Function that returns the time of the program, and that of one student times their number.
     """
     setting = Setting(student, teacher, size, batch, "float32", devices.select(1, batch))
-    objective = programs.objective_of("at+kd", setting)
-    optimizer = optimizers.sgd(**programs.OPTIMIZER)
-    each = step.StudentSpec(objective, optimizer, programs.schedules(objective))
-    frozen = setting.variables(teacher, 100)
-    rest = devices.replicate((frozen, jax.random.key(1)), setting.devices)
     shards = setting.shards()
-    options = compilation.step_options(setting.devices[0].platform)
+    alone, all_of_them = _students(setting, 1), _students(setting, count)
 
-    def compiled(number: int) -> tuple[Any, Any]:
-        mapped: Any = devices.map_train(
-            functools.partial(
-                step.train_together,
-                students=(each,) * number,
-                prepare=programs.unchanged,
-                axis_name=devices.AXIS_NAME,
-            ),
-            setting.devices,
-        )
-        states = tuple(
-            programs.initial_state(objective, setting, setting.variables(student, seed), optimizer)
-            for seed in range(number)
-        )
-        states = devices.replicate(jax.device_get(states), setting.devices)
-        return mapped.lower(states, *rest, shards).compile(compiler_options=options), states
-
-    alone, all_of_them = compiled(1), compiled(count)
-
-    def seconds(program: Any, states: Any) -> float:
-        current = [states]
+    def seconds(program: Any, *arguments: Any) -> float:
+        current, rest = [arguments[0]], arguments[1:]
         on_device = jax.device_put(shards, program.input_shardings[0][-1])
 
         def call() -> Any:
@@ -171,3 +147,31 @@ def prepare_together(
         }
 
     return measure
+
+
+def _students(setting: Setting, count: int) -> tuple[Any, Any, Any, Any]:
+    """Program of a step of several students, their states, the teacher's variables, and a key."""
+    objective = programs.objective_of("at+kd", setting)
+    optimizer = optimizers.sgd(**programs.OPTIMIZER)
+    each = step.StudentSpec(objective, optimizer, programs.schedules(objective))
+    frozen = setting.variables(setting.teacher, 100)
+    mapped: Any = devices.map_train(
+        functools.partial(
+            step.train_together,
+            students=(each,) * count,
+            prepare=programs.unchanged,
+            axis_name=devices.AXIS_NAME,
+        ),
+        setting.devices,
+    )
+    states = tuple(
+        programs.initial_state(
+            objective, setting, setting.variables(setting.student, seed), optimizer
+        )
+        for seed in range(count)
+    )
+    arguments = jax.device_get(states), frozen, jax.random.key(1)
+    replicated = devices.replicate(arguments, setting.devices)
+    options = compilation.step_options(setting.devices[0].platform)
+    program = mapped.lower(*replicated, setting.shards()).compile(compiler_options=options)
+    return program, *replicated

@@ -73,8 +73,8 @@ def test_unreachable_hosts_are_those_that_refuse_a_connection(monkeypatch):
         ([], "--dataset: expected the name of a TFDS data set"),
         (["--dataset=cifar1O"], "TFDS knows no data set 'cifar1O': did you mean 'cifar10'"),
         (["--dataset=imagenette/tiny"], "TFDS cannot open 'imagenette/tiny'"),
-        (["--datset=cifar10"], "Unknown command line flag 'datset'"),
-        (["cifar10"], "expected --dataset, --data_dir and --manual_dir only, got ['cifar10']"),
+        (["--datset=cifar10"], "unrecognized arguments: --datset=cifar10"),
+        (["cifar10"], "unrecognized arguments: cifar10"),
         (["--dataset=cifar10", "--manual_dir=/no/such"], "expected a directory, got '/no/such'"),
         (
             ["--dataset=imagenet2012"],
@@ -90,7 +90,7 @@ def test_unreachable_hosts_are_those_that_refuse_a_connection(monkeypatch):
 def test_main_with_a_user_error_prints_one_line_and_returns_2(
     argv, message, tmp_path, capsys, offline
 ):
-    assert prepare.main(["prepare", f"--data_dir={tmp_path}", *argv]) == 2
+    assert prepare.main([f"--data_dir={tmp_path}", *argv]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert not list(tmp_path.iterdir())
@@ -101,7 +101,7 @@ def test_main_with_many_archives_names_five(tmp_path, capsys, offline, monkeypat
         {f"https://a.org/{i}": f"part{i}.tgz" for i in range(8)}, is_prepared=lambda: False
     )
     monkeypatch.setattr(prepare, "_builder", lambda name, data_dir: many)
-    assert prepare.main(["prepare", "--dataset=large", f"--data_dir={tmp_path}"]) == 2
+    assert prepare.main(["--dataset=large", f"--data_dir={tmp_path}"]) == 2
     assert "place part0.tgz, part1.tgz, part2.tgz, part3.tgz, part4.tgz and 3 more in" in (
         capsys.readouterr().err
     )
@@ -110,7 +110,7 @@ def test_main_with_many_archives_names_five(tmp_path, capsys, offline, monkeypat
 def test_main_without_tensorflow_downloads_nothing(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     monkeypatch.setattr(prepare, "unreachable_hosts", lambda urls: [])
-    assert prepare.main(["prepare", "--dataset=cifar10", f"--data_dir={tmp_path}"]) == 2
+    assert prepare.main(["--dataset=cifar10", f"--data_dir={tmp_path}"]) == 2
     assert "preparing needs TensorFlow" in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.gz*"))
 
@@ -124,12 +124,12 @@ def test_main_with_a_prepared_set_leaves_it_unchanged(tmp_path, capsys, monkeypa
         ),
     )
     monkeypatch.setattr(prepare, "_builder", lambda name, data_dir: prepared)
-    argv = ["prepare", "--dataset=svhn_cropped", f"--data_dir={tmp_path}"]
+    argv = ["--dataset=svhn_cropped", f"--data_dir={tmp_path}"]
     assert prepare.main(argv) == 0
     message, command = capsys.readouterr().out.splitlines()
     assert message == f"svhn_cropped is already prepared in {tmp_path}/svhn_cropped"
     assert command == (
-        "train on it: train.py --config=configs/cifar10.py --config.data.name=svhn_cropped "
+        "train on it: at-jax train --config=cifar10 --config.data.name=svhn_cropped "
         f"--config.data.data_dir={tmp_path}"
     )
     prepared.info.file_format.value = "tfrecord"
@@ -148,4 +148,4 @@ def test_prepare_runs_as_a_file_without_at_jax_and_jax(tmp_path):
     run = subprocess.run(
         [sys.executable, prepare.__file__, "--dataset="], capture_output=True, text=True
     )
-    assert run.returncode == 2 and run.stderr.startswith("prepare: --dataset: expected")
+    assert run.returncode == 2 and run.stderr.startswith("error: --dataset: expected")

@@ -1,4 +1,4 @@
-"""train.py from the command line: output, files and exit codes of a process of its own."""
+"""at-jax train from the command line: output, files and exit codes of a process of its own."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from at_jax.training import config
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 SMALL = [
-    "--config=configs/digits.py:student=wrn_10_0.25,teacher=wrn_10_0.25",
+    "--config=digits:student=wrn_10_0.25,teacher=wrn_10_0.25,method=at",
     "--config.batch_size=20",
     "--config.data.train_examples=40",
     "--config.teacher.train_examples=40",
@@ -158,10 +158,11 @@ def test_help_config_lists_every_key():
         (["--config.at.bata=3"], "error: --config.at.bata: there is no such key; did you mean .*at.beta"),
         (["--config.epochs=many"], "epochs.*many"),
         (["--config.data.mirror=perhaps"], "mirror.*perhaps"),
-        (["--config=configs/cifar.py"], "no file 'configs/cifar.py'; did you mean configs/cifar10.py?"),
+        (["--config=configs/cifar.py"], "or a file, got 'configs/cifar.py': did you mean cifar10?"),
         (["--config=configs/cifar10.py:methud=at"], "'methud=at' is not one of .* did you mean 'method'"),
         (["--config=configs/base.py:method=at"], "configs/base.py takes no parts after the colon"),
-        (["--config=configs/parts.py"], "configs/parts.py is no config"),
+        (["--config=diggits"], "got 'diggits': did you mean digits?"),
+        (["--config=configs/__init__.py"], "configs/__init__.py is no config"),
         (["--config=README.md"], "README.md is no config"),
         (["--config.epohcs", "3", "--config", "configs/cifar10.py"], "did you mean --config.epochs?"),
         (["--epochs=3"], "unknown flag --epochs: did you mean --config.epochs?"),
@@ -183,7 +184,7 @@ def test_bad_flag_prints_one_line_and_exits_with_2(arguments, message):
     [
         (["--config.method=bt"], "error: method must be none, one of kd, at"),
         (["--config=configs/folder.py:data=/nowhere"], "error: image folder /nowhere: expected"),
-        (["--evaluate", "--workdir=/nowhere"], "error: --evaluate: /nowhere holds no run"),
+        (["--evaluate", "--workdir=/nowhere"], "error: --workdir: /nowhere holds no run"),
     ],
 )
 def test_bad_value_prints_one_line_and_exits_with_2(tmp_path, arguments, message):

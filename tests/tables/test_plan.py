@@ -2,8 +2,6 @@
 
 import dataclasses
 import pathlib
-import sys
-import types
 
 import pytest
 
@@ -48,16 +46,6 @@ def test_rows_of_one_name_are_one_run():
             same = by_name.setdefault(row.name, row)
             alike = dataclasses.replace(row, teacher="", paper=None)
             assert alike == dataclasses.replace(same, teacher="", paper=None)
-
-
-@pytest.mark.parametrize("foreign", [None, types.ModuleType("configs")])
-def test_table_config_without_configs_folder_raises(foreign, monkeypatch):
-    # Not importable, as beside an installed wheel; or a package of another project.
-    table = registry.TABLES["digits"]()
-    monkeypatch.delitem(sys.modules, "configs.digits", raising=False)
-    monkeypatch.setitem(sys.modules, "configs", foreign)
-    with pytest.raises(UserError, match="run this in the top-level folder of the repository"):
-        table.config()
 
 
 def test_expand_activation_table_follows_the_recipe_of_the_paper():

@@ -1,0 +1,105 @@
+"""Parsing of the flag ``--config`` and its overrides, with errors of one line."""
+
+import difflib
+import pathlib
+import re
+
+from absl import flags
+
+from at_jax.errors import UserError
+from at_jax.training import config_files
+
+__all__ = ["explain", "value_of", "with_config_first"]
+
+_DEFAULT = "digits"
+
+
+def value_of(argv: list[str]) -> str:
+    """Value of the last ``--config=``, which is the one that counts.
+
+    >>> value_of(["--config=digits", "--config=cifar10:method=at"])
+    'cifar10:method=at'
+    """
+    return next(a for a in reversed(argv) if a.startswith("--config=")).removeprefix("--config=")
+
+
+def with_config_first(argv: list[str]) -> list[str]:
+    """Write every --config flag as --config...=VALUE, and --config itself, or its default, first.
+
+    The flag has no default of its own: overrides of a default file are parsed where errors escape. The
+    name of a config becomes the path of its file.
+
+    Raises:
+      UserError: if there is no such config.
+    """
+    program, *given = argv
+    config, others = f"--config={_DEFAULT}", []
+    while given:
+        flag = re.sub(r"^-(?=config\b)", "--", given.pop(0))  # absl accepts one dash, too
+        has_value = given and not given[0].startswith("-")
+        if re.fullmatch(r"--config(\.[\w.]+)?", flag) and has_value:
+            flag = f"{flag}={given.pop(0)}"
+        if flag.startswith("--config="):
+            config = flag
+        else:
+            others.append(flag)
+    name, colon, parts = config.removeprefix("--config=").partition(":")
+    return [program, f"--config={config_files.find(name)}{colon}{parts}", *others]
+
+
+def explain(error: Exception, argv: list[str], help_text: str) -> str:
+    """Describe a bad flag in one line: the flag, what is expected, and the nearest known name.
+
+    Args:
+      error: of the parsing.
+      argv: the command line.
+      help_text: of the command, which names its flags.
+    """
+    if isinstance(error, UserError):
+        return str(error)
+    message = " ".join(str(error).split())
+    # ml_collections passes on a whole traceback where a config file raises: keep the last message.
+    *_, message = re.split(r"Traceback \(most recent call last\).*?(?:\w+Error): ", message)
+    path, _, parts = value_of(argv).partition(":")
+    if message.startswith("flag --config."):
+        return message  # a value of the wrong type: the message names key and value
+    if "positional argument" in message:
+        return f"--config: {path} takes no parts after the colon, got {parts!r}: leave them out"
+    if "get_config" in message or "literal" in message or "syntax" in message:
+        return f"--config: {pathlib.Path(path)} is no config ({message}): use a name such as {_DEFAULT}"
+    if isinstance(error, flags.UnrecognizedFlagError):
+        return _unknown_flag(error.flagname, help_text)
+    if isinstance(error, AttributeError | KeyError):
+        return _unknown_key(argv) or message
+    return message
+
+
+def _unknown_key(argv: list[str]) -> str:
+    """Message about the first --config.KEY that does not exist; empty if all do."""
+    known = _known_keys()
+    for flag in (a.split("=")[0] for a in argv if a.startswith("--config.")):
+        key = flag.removeprefix("--config.")
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean --config.{close[0]}?" if close else "--help-config lists them"
+            return f"{flag}: there is no such key; {hint}"
+    return ""
+
+
+def _unknown_flag(name: str, help_text: str) -> str:
+    """Message about an unknown flag, which may be a key of the config, or its last part."""
+    known = _known_keys()
+    keys = [key for key in known if name in (key, key.split(".")[-1])]
+    options = [flag for flag in flags.FLAGS if f"--{flag}" in help_text]
+    close = [f"config.{key}" for key in keys] or [
+        *difflib.get_close_matches(name, options, n=1),
+        *(f"config.{key}" for key in difflib.get_close_matches(name, known, n=1)),
+    ]
+    hint = f"did you mean --{close[0]}?" if close else "see --help"
+    return f"unknown flag --{name}: {hint}"
+
+
+def _known_keys() -> list[str]:
+    from at_jax.training.config import default_config, flatten  # imports jax: not for --help
+
+    return list(flatten(default_config().to_dict()))

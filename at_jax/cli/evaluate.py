@@ -1,0 +1,88 @@
+"""``at-jax evaluate``: the test error of a run."""
+
+import argparse
+import json
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from at_jax.cli.parser import Parser
+from at_jax.errors import UserError
+from at_jax.training import run_files
+from at_jax.training.config import default_config
+from at_jax.training.console import log
+
+__all__ = ["main", "run"]
+
+_EXAMPLES = """examples:
+  at-jax evaluate --workdir runs/digits
+  at-jax evaluate --workdir RUN --data DIR --json      the run's images are in another place now
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; a UserError is printed as one line, with exit code 2."""
+    parser = Parser(
+        prog="at-jax evaluate",
+        description="Evaluate the latest and the best checkpoint of a run on its test set.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--workdir", required=True, metavar="RUN", help="directory of the run")
+    add("--data", default="", metavar="DIR", help="where its images are (default: as in the run)")
+    add("--module", metavar="PACKAGE:NAME", help="user-defined module that the run trained")
+    add("--json", action="store_true", help="print JSON")
+    options = parser.parse(argv)
+    try:
+        workdir = pathlib.Path(options.workdir)
+        errors = run(workdir, options.module, data_dir=options.data, quiet=options.json)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if options.json:
+        print(json.dumps(errors))
+    return 0
+
+
+def run(
+    workdir: pathlib.Path,
+    module: str | None = None,
+    *,
+    data_dir: str = "",
+    runtime: Mapping[str, Any] | None = None,
+    quiet: bool = False,
+) -> dict[str, float]:
+    """Evaluate a run with the config in its workdir.
+
+    Args:
+      workdir: of the run.
+      module: see :func:`at_jax.loop.evaluate`.
+      data_dir: replaces that of the run; empty keeps it.
+      runtime: the config section of this command; None for the defaults.
+      quiet: print nothing.
+
+    Returns:
+      ``test_error`` and ``best_test_error``, in percent.
+
+    Raises:
+      UserError: if the workdir holds no run, or as :func:`at_jax.loop.evaluate`.
+    """
+    from at_jax import loop
+
+    if not run_files.has_config(workdir):
+        raise UserError(f"--workdir: {workdir} holds no run: give the directory of one")
+    stored = run_files.read_config(workdir)
+    stored["runtime"] = dict(runtime or default_config().runtime.to_dict())
+    if data_dir:
+        stored["data"]["data_dir"] = data_dir
+    config = default_config()
+    config.update(stored)
+    errors = loop.evaluate(config, workdir, module=module)
+    if not quiet:
+        log(
+            f"{config.student} in {workdir}: test error {errors['test_error']:.2f} % "
+            f"(best checkpoint {errors['best_test_error']:.2f} %)"
+        )
+    return errors

@@ -1,0 +1,120 @@
+"""``at-jax predict``: classes and probabilities of image files."""
+
+import argparse
+import json
+import pathlib
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from at_jax import data
+from at_jax.cli.parser import Parser
+from at_jax.errors import UserError
+from at_jax.figures import images
+from at_jax.training import networks
+
+__all__ = ["main", "predict"]
+
+_BATCH = 64
+_EXAMPLES = """examples:
+  at-jax predict --workdir runs/folder photo.jpg
+  at-jax predict --workdir runs/folder --top 3 --json photos/*.jpg
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; a UserError is printed as one line, with exit code 2."""
+    parser = Parser(
+        prog="at-jax predict",
+        description="Classify image files of any size with the student of a run.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("files", nargs="+", metavar="FILE", help="JPEG, PNG or other image files")
+    add("--workdir", required=True, metavar="RUN", help="directory of the run")
+    add("--which", choices=("latest", "best"), default="latest", help="checkpoint (%(default)s)")
+    add("--module", metavar="PACKAGE:NAME", help="user-defined module that the run trained")
+    add("--top", type=int, default=1, metavar="K", help="number of classes (%(default)s)")
+    add("--json", action="store_true", help="print one JSON object a file")
+    options = parser.parse(argv)
+    if options.top < 1:
+        parser.error(f"--top must be at least 1, got {options.top}")
+    try:
+        found = predict(
+            options.workdir,
+            options.files,
+            top=options.top,
+            which=options.which,
+            module=options.module,
+        )
+        print("\n".join(_as_json(found) if options.json else _as_table(found)))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def predict(
+    workdir: str | pathlib.Path,
+    files: Sequence[str],
+    *,
+    top: int = 1,
+    which: str = "latest",
+    module: Any = None,
+) -> dict[str, list[tuple[str, float]]]:
+    """Classify image files. Shorter sides are resized to the network's, then cropped at the center.
+
+    Args:
+      workdir: of the run.
+      files: images of any size.
+      top: number of classes of each file.
+      which: ``"latest"`` or ``"best"`` checkpoint.
+      module: see :func:`at_jax.checkpoint.load`.
+
+    Returns:
+      File to pairs of class and probability, the most probable first.
+
+    Raises:
+      UserError: if there is no run, or a file is no image.
+    """
+    network, variables, described = networks.open_run(workdir, which=which, module=module)
+    networks.check_stands_alone(described, workdir)
+    height, width, channels = described["image_shape"]
+    pixels = images.from_files(files, (height, width, channels), subject="FILE").pixels
+
+    @jax.jit
+    def probabilities(batch: jax.Array) -> jax.Array:
+        normalized = data.normalize(batch, described["mean"], described["std"])
+        logits = network.apply(variables, normalized, train=False)
+        return jax.nn.softmax(jnp.asarray(logits, jnp.float32))
+
+    # Every batch has the same shape, so that one program serves all of them.
+    size = min(_BATCH, len(pixels))
+    padded = np.concatenate([pixels, np.repeat(pixels[-1:], -len(pixels) % size, axis=0)])
+    rows = np.concatenate([probabilities(part) for part in np.split(padded, len(padded) // size)])
+    names = described.get("class_names") or [f"class {k}" for k in range(described["num_classes"])]
+    return {
+        file: [(names[k], float(row[k])) for k in np.argsort(-row)[:top]]
+        for file, row in zip(files, rows, strict=False)
+    }
+
+
+def _as_json(found: dict[str, list[tuple[str, float]]]) -> Iterator[str]:
+    for file, classes in found.items():
+        predictions = [{"class": name, "probability": round(p, 6)} for name, p in classes]
+        yield json.dumps({"file": file, "predictions": predictions})
+
+
+def _as_table(found: dict[str, list[tuple[str, float]]]) -> Iterator[str]:
+    rows = [("file", "class", "probability")]
+    for file, classes in found.items():
+        for rank, (name, p) in enumerate(classes):
+            rows.append((file if rank == 0 else "", name, f"{p:.4f}"))
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    for file, name, probability in rows:
+        yield f"{file:<{widths[0]}}  {name:<{widths[1]}}  {probability}"

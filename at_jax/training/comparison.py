@@ -1,0 +1,105 @@
+"""Comparison runs: the same student with other methods, trained in the program of a run."""
+
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import ml_collections
+
+from at_jax import terms
+from at_jax.training import run_files
+from at_jax.training.arguments import Arguments
+from at_jax.training.console import log
+from at_jax.training.preparation import Prepared, prepare
+
+__all__ = ["prepare_runs", "table"]
+
+
+def prepare_runs(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    main: Prepared,
+    arguments: Arguments,
+) -> list[tuple[Prepared, pathlib.Path]]:
+    """Prepare a run for each method of ``compare``, in a subdirectory of the workdir with its name.
+
+    They are ordinary runs with the teacher of the main one. Their figures are those of the main run.
+
+    Args:
+      config: of the main run.
+      workdir: of the main run.
+      main: the main run, whose teacher is finished.
+      arguments: passed by the user.
+
+    Returns:
+      Runs and their workdirs, without the main one.
+
+    Raises:
+      UserError: as :func:`at_jax.training.preparation.prepare`.
+    """
+    prepared = []
+    for method in main.run.settings.compare:
+        if set(terms.parts(method)) == set(terms.parts(main.run.settings.method)):
+            continue
+        needs_teacher = terms.needs_teacher(method)
+        if needs_teacher and main.run.teacher is None:
+            log(f"compare: {method} is left out, because {main.run.method} has no teacher")
+            continue
+        changed = _config(config, method, _teacher(config, workdir, arguments, needs_teacher))
+        folder = workdir / method
+        prepared.append(
+            (
+                prepare(changed, folder, arguments.for_comparison(needs_teacher), describe=False),
+                folder,
+            )
+        )
+    return prepared
+
+
+def _config(
+    config: ml_collections.ConfigDict, method: str, teacher: str
+) -> ml_collections.ConfigDict:
+    result = ml_collections.ConfigDict(config.to_dict())
+    result.method, result.compare = method, ()
+    result.teacher.checkpoint = teacher
+    result.runtime.figures = False
+    return result
+
+
+def _teacher(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    arguments: Arguments,
+    needs_teacher: bool,
+) -> str:
+    if not needs_teacher or arguments.teacher is not None:
+        return ""
+    return config.teacher.checkpoint or str(workdir / run_files.TEACHER)
+
+
+def table(results: Iterable[Mapping[str, Any]]) -> str:
+    """Format the errors of a comparison, one method per line, and that of the teacher.
+
+    Args:
+      results: content of each result.json, in the order of the lines.
+
+    >>> alone = {"method": "none", "test_error": 6.76, "best_test_error": 6.5, "teacher_test_error": None,
+    ...          "evaluated_on": "test"}
+    >>> print(table([alone, alone | {"method": "at", "test_error": 4.23, "teacher_test_error": 0.56}]))
+                                               test error    best
+      labels only                                  6.76 %  6.50 %
+      attention transfer (at)                      4.23 %  6.50 %
+      teacher                                      0.56 %
+    """
+    results = list(results)
+    lines = [f"  {'':<40} {results[0]['evaluated_on'] + ' error':>11} {'best':>7}"]
+    for result in results:
+        method = result["method"]
+        name = terms.title(method) + ("" if method == "none" else f" ({method})")
+        lines.append(
+            f"  {name:<40} {result['test_error']:>9.2f} % {result['best_test_error']:>5.2f} %"
+        )
+    teacher = [r["teacher_test_error"] for r in results if r["teacher_test_error"] is not None]
+    if teacher:
+        lines.append(f"  {'teacher':<40} {teacher[0]:>9.2f} %")
+    return "\n".join(lines)

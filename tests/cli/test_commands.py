@@ -1,0 +1,156 @@
+"""The command at-jax: its subcommands, and one line for each mistake."""
+
+import json
+import re
+import sys
+
+import pytest
+from PIL import Image
+
+from at_jax import cli, extras, version
+from at_jax.cli import predict
+from at_jax.training import config_files
+
+
+def run(capsys, *arguments):
+    """Exit code, stdout and stderr of a command."""
+    try:
+        code = cli.main([str(argument) for argument in arguments])
+    except SystemExit as stopped:
+        code = stopped.code
+    return code, *capsys.readouterr()
+
+
+def test_help_lists_the_commands(capsys):
+    code, out, _ = run(capsys, "--help")
+    assert code == 0
+    for name in ("train", "evaluate", "predict", "figures", "tables", "data"):
+        assert re.search(rf"^  {name} ", out, re.MULTILINE)
+    assert run(capsys)[0] == 2
+    assert run(capsys, "--version") == (0, f"at_jax {version.__version__}\n", "")
+
+
+@pytest.mark.parametrize("name", ["evaluate", "predict", "figures", "tables", "data"])
+def test_help_of_a_command_names_it(capsys, name):
+    code, out, _ = run(capsys, name, "--help")
+    assert code == 0 and f"at-jax {name}" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "at-jax has no command 'trian': did you mean train?"),
+        (["quantize"], "no command 'quantize': use one of train, evaluate, predict"),
+        (["evaluate"], "required: --workdir"),
+        (["evaluate", "--wrokdir=x", "--workdir=y"], "'--wrokdir=x': did you mean --workdir"),
+        (["evaluate", "--workdir=/nowhere"], "--workdir: /nowhere holds no run"),
+        (["predict", "--workdir=/nowhere", "a.jpg"], "/nowhere holds no checkpoints"),
+        (["predict", "--workdir=/nowhere"], "required: FILE"),
+        (["predict", "--workdir=/nowhere", "--top=0", "a.jpg"], "--top must be at least 1, got 0"),
+        (["figures", "mpas"], "invalid choice: 'mpas'"),
+        (["figures", "maps", "--workdir=/nowhere", "--out=a.png"], "/nowhere holds no"),
+        (["tables", "digit"], "did you mean digits?"),
+        (["tables", "digits", "--sedes=3"], "unknown argument '--sedes=3'"),
+        (["data", "--datasets"], "unrecognized arguments|expected one argument|--dataset"),
+        (["data", "--dataset="], "--dataset: expected the name"),
+    ],
+)  # fmt: skip
+def test_mistake_prints_one_line_and_ends_with_2(capsys, arguments, message):
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ") and len(err.splitlines()) == 1, err
+    assert re.search(message, err), err
+
+
+@pytest.mark.parametrize(
+    ("package", "arguments", "extra"),
+    [
+        ("orbax.checkpoint", ["evaluate", "--workdir=x"], "train"),
+        ("PIL", ["predict", "--workdir=x", "a.jpg"], "train"),
+        ("matplotlib", ["figures", "curves", "x", "--out=a.png"], "figures"),
+        ("filelock", ["tables", "--list"], "train"),
+    ],
+)
+def test_missing_package_prints_the_extra_to_install(
+    capsys, monkeypatch, package, arguments, extra
+):
+    def load(name):
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+
+    monkeypatch.setattr(cli.importlib, "import_module", load)
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert err.endswith(f'is not installed: pip install "at_jax[{extra}]"\n')
+    assert len(err.splitlines()) == 1
+
+
+def test_missing_package_that_is_no_extra_raises(monkeypatch):
+    def load(name):
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr(cli.importlib, "import_module", load)
+    with pytest.raises(ModuleNotFoundError, match="torch"):
+        cli.main(["evaluate"])
+    assert extras.missing(ImportError("cannot import name"), "at-jax train") is None
+
+
+def test_evaluate_needs_only_the_workdir(finished, capsys):
+    workdir, result, _ = finished
+    code, out, err = run(capsys, "evaluate", "--workdir", workdir)
+    assert code == 0, err
+    assert f"test error {result['test_error']:.2f} % (best checkpoint" in out
+    code, out, _ = run(capsys, "evaluate", "--workdir", workdir, "--json")
+    assert json.loads(out)["test_error"] == result["test_error"]
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    paths = [tmp_path / "wide.jpg", tmp_path / "high.png"]
+    Image.new("RGB", (90, 30), "white").save(paths[0])
+    Image.new("L", (20, 70), 7).save(paths[1])
+    return [str(path) for path in paths]
+
+
+def test_predict_prints_classes_and_probabilities(finished, photographs, capsys):
+    code, out, err = run(capsys, "predict", "--workdir", finished[0], *photographs, "--top", 3)
+    assert code == 0, err
+    head, *lines = out.splitlines()
+    assert head.split() == ["file", "class", "probability"]
+    assert len(lines) == 6 and lines[0].startswith(photographs[0])
+    code, out, _ = run(capsys, "predict", "--workdir", finished[0], "--json", *photographs)
+    first, second = map(json.loads, out.splitlines())
+    assert [first["file"], second["file"]] == photographs
+    assert first["predictions"][0]["class"] == lines[0].split()[1]
+
+
+def test_predicted_probabilities_are_those_of_the_network(finished, photographs, monkeypatch):
+    # Three files in batches of two: the last one is padded.
+    monkeypatch.setattr(predict, "_BATCH", 2)
+    found = predict.predict(finished[0], [*photographs, photographs[0] + ""], top=10)
+    for classes in found.values():
+        probabilities = [p for _, p in classes]
+        assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+        assert probabilities == sorted(probabilities, reverse=True)
+    assert {name for name, _ in found[photographs[0]]} == set("0123456789")
+
+
+def test_predict_with_a_file_that_is_no_image_prints_one_line(finished, tmp_path, capsys):
+    (tmp_path / "a.jpg").write_text("no image")
+    for name, message in (("a.jpg", "cannot be read as an image"), ("b.jpg", "there is no file")):
+        code, _, err = run(capsys, "predict", "--workdir", finished[0], tmp_path / name)
+        assert code == 2 and err.startswith("error: FILE: ") and message in err
+
+
+def test_config_is_found_by_name_and_by_path(tmp_path):
+    assert config_files.find("digits") == config_files.folder() / "digits.py"
+    own = tmp_path / "mine.py"
+    own.write_text(config_files.find("digits").read_text().replace('"wrn_10_1"', '"wrn_10_2"'))
+    assert config_files.load(str(own)).student == "wrn_10_2"
+    assert config_files.load("digits").compare == ("none", "at")
+    assert config_files.load("digits", "method=at").compare == ()
+
+
+def test_python_m_at_jax_is_the_command():
+    source = (config_files.folder().parent / "at_jax" / "__main__.py").read_text()
+    assert "from at_jax.cli import main" in source and "sys.exit(main())" in source
+    assert "at_jax.cli" in sys.modules
