@@ -7,7 +7,9 @@ import importlib
 import inspect
 import pathlib
 import pkgutil
+import sys
 import types
+import typing
 from typing import Any
 
 from docutils import nodes
@@ -109,6 +111,12 @@ def write_pages(app: Sphinx) -> None:
             path.write_text(text)
 
 
+def _is_variable(target: str) -> bool:
+    """Whether a dotted name is that of a type variable, which has no entry of its own."""
+    module, _, name = target.rpartition(".")
+    return isinstance(getattr(sys.modules.get(module), name, None), typing.TypeVar)
+
+
 def resolve_own(
     app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.TextElement
 ) -> nodes.reference | None:
@@ -121,7 +129,7 @@ def resolve_own(
         known = ALIASES[target]
         document = node.get("refdoc", app.config.root_doc)
         return domain.resolve_xref(env, document, app.builder, "obj", known, node, content)
-    if not any(part.startswith("_") for part in target.split(".")):
+    if not any(part.startswith("_") for part in target.split(".")) and not _is_variable(target):
         _LOGGER.warning("the API reference has no %s", target, location=node)
     return None
 
