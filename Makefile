@@ -25,7 +25,7 @@ QUICK := tests/test_architecture.py tests/test_objective.py tests/arrays tests/t
 # fewer pieces (a WRN-16-1 step on 2 cores takes 0.28 s instead of 0.33 s). Other systems ignore it.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: train check test test-all lint format types table bench gpu host-overhead data clean
+.PHONY: train check test test-all lint format types docs table bench gpu host-overhead data clean
 .DELETE_ON_ERROR:
 
 train: $(VENV)/.train
@@ -38,8 +38,8 @@ check: lint
 test: lint
 	$(PYTEST)
 
-# With the checks that take minutes.
-test-all: lint
+# With the checks that take minutes; one of them builds the documentation.
+test-all: lint $(VENV)/.docs
 	$(PYTEST) -m "slow or not slow"
 
 lint: $(VENV)/.test types
@@ -52,6 +52,11 @@ types: $(VENV)/.test
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The site is docs/_build/html/index.html. Building and reading it need no network.
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo docs/_build/html/index.html
 
 # For example: make table ARGS="digits --seeds 3"
 table: $(VENV)/.train
@@ -74,7 +79,7 @@ data: .venv-prepare/.done
 	.venv-prepare/bin/python at_jax/data/prepare.py --dataset="$(DATASET)" --data_dir="$(DATA_DIR)" --manual_dir="$(MANUAL_DIR)"
 
 clean:
-	rm -rf $(VENV) .venv-prepare build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .venv-prepare docs/_build docs/api/generated build *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -88,6 +93,10 @@ $(VENV)/.train: $(BIN)/python $(REQUIREMENTS)
 
 $(VENV)/.test: $(VENV)/.train
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/test.txt
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.train
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/docs.txt
 	@touch $@
 
 .venv-prepare/.done: requirements/prepare.txt

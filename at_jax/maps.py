@@ -63,11 +63,11 @@ def absolute_power(a: jax.Array, p: float) -> jax.Array:
     if p == 2:
         return jnp.square(a)
     magnitude = jnp.abs(a)
+    is_zero = magnitude == 0
     if p == 1:
-        return magnitude
+        return jnp.where(is_zero, 0, magnitude)  # JAX's derivative of |a| is 1 at 0
     # Double where: for p < 2 the second derivative p (p-1) |a|^(p-2) is infinite at 0, and infinity
     # times the outer zero would be NaN in double backpropagation. ReLU makes exact zeros common.
-    is_zero = magnitude == 0
     return jnp.where(is_zero, 0, jnp.where(is_zero, 1, magnitude) ** p)
 
 

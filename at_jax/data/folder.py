@@ -1,4 +1,4 @@
-"""A folder of images as a data set: <dir>/{train,test}/<class>/*.{jpg,jpeg,png}."""
+"""A folder of images as a data set: ``<dir>/{train,test}/<class>/*.{jpg,jpeg,png}``."""
 
 import os
 import pathlib

@@ -70,7 +70,7 @@ def attention_figure(
 
 
 def gradient_figure(shown: Sequence[Network], images: Images, *, title: str) -> "Figure":
-    """Draw |J| summed over channels, where J is the input gradient of the cross-entropy.
+    """Draw ``|J|`` summed over channels, where J is the input gradient of the cross-entropy.
 
     Args:
       shown: the student first.

@@ -140,6 +140,14 @@ def test_maps_of_zero_activations_have_zero_derivatives(p):
         assert jnp.any(first[0] != 0)
 
 
+@pytest.mark.parametrize("p", EXPONENTS)
+def test_absolute_power_has_derivative_zero_at_zero(p):
+    # As in PyTorch. For p = 1 the derivative of jnp.abs at 0 is 1.
+    a = jnp.array([-2.0, 0.0, 3.0])
+    derivative = jax.grad(lambda a: jnp.sum(maps.absolute_power(a, p)))(a)
+    np.testing.assert_allclose(derivative, [-p * 2.0 ** (p - 1), 0, p * 3.0 ** (p - 1)], rtol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 def test_maps_of_half_precision_are_float32(dtype):
     # 300^2 = 90,000 is above float16's largest number, 65,504.

@@ -1,0 +1,128 @@
+"""Tables of numbers from the committed files of results/: a header and rows of text.
+
+The site shows them (directive ``results``), and the test suite compares the README's tables with them.
+"""
+
+import json
+import pathlib
+from typing import Any
+
+from at_jax import terms
+
+ROOT = pathlib.Path(__file__).parents[2]
+Table = tuple[list[str], list[list[str]]]
+
+
+def name_of(method: str) -> str:
+    """Name of a method in tables: its title and its key.
+
+    >>> name_of("at+kd"), name_of("none")
+    ('attention transfer + distillation (at+kd)', 'labels only (none)')
+    """
+    return f"{terms.title(method)} ({method})"
+
+
+def errors(path: pathlib.Path) -> Table:
+    """Errors of a study, in percent: results/<study>/table.json."""
+    study = json.loads(path.read_text())
+    header = ["method", "median", "mean", "lowest to highest", "seeds"]
+    rows = []
+    for row in study["rows"]:
+        number = {key: f"{row[key]:.2f}" for key in ("median", "mean", "lowest", "highest")}
+        span = f"{number['lowest']} to {number['highest']}"
+        seeds = str(len(row["seeds"]))
+        rows.append([name_of(row["method"]), number["median"], number["mean"], span, seeds])
+    for teacher in study["teachers"]:
+        error = f"{teacher['run']['test_error']:.2f}"
+        rows.append([f"teacher, {teacher['teacher']}", error, error, "", "1"])
+    return header, rows
+
+
+def caption(path: pathlib.Path) -> str:
+    """Setting of a study in one sentence."""
+    study = json.loads(path.read_text())
+    row = study["rows"][0]
+    run = row["seeds"][0]
+    versions = ", ".join(f"{name} {run['versions'][name]}" for name in ("at_jax", "jax", "flax"))
+    return (
+        f"{study['data']}, {row['pair'].replace('<-', 'from')}, {study['epochs']} epochs of batch "
+        f"{study['batch_size']}, error in percent on the {study['measured_on']} images; "
+        f"{run['device']}, {versions}, {run['finished'][:10]}."
+    )
+
+
+def cost_on_cpu(path: pathlib.Path) -> Table:
+    """Cost of a training step by method: results/double_backprop.json."""
+    measured = json.loads(path.read_text())["rows"]
+    eager = [rows for name, rows in measured.items() if "eager" in name]
+    header = ["method", "passes", "ms per step", "time to plain", "multiply-adds to plain",
+              "time to faster eager PyTorch"]  # fmt: skip
+    rows = []
+    for method, row in measured["JAX"].items():
+        fastest = min((other[method]["median"] for other in eager if method in other), default=None)
+        rows.append(
+            [
+                "plain (none)" if method == "none" else method,
+                row["passes"].replace("-", "−"),
+                f"{1000 * row['median']:.0f}",
+                f"{row['time_ratio']:.2f}",
+                f"{row['flop_ratio']:.2f}",
+                f"{row['median'] / fastest:.2f}" if fastest else "not measured",
+            ]
+        )
+    return header, rows
+
+
+def steps_on_gpu(path: pathlib.Path) -> Table:
+    """Training steps per second of one GPU: results/gpu/<device>.json."""
+    measured = json.loads(path.read_text())["rows"]["steps"]
+    # "wrn_16_1 <- wrn_16_2, 32 px, batch 128, plain, TF32; PyTorch eager": setting; how
+    settings: dict[str, dict[str, Any]] = {}
+    for name, row in measured.items():
+        setting, _, how = name.partition("; ")
+        settings.setdefault(setting, {})[how] = f"{row['steps_per_second']:.3g}"
+    columns = list(dict.fromkeys(how for found in settings.values() for how in found))
+    header = ["setting", *columns]
+    rows = [
+        [setting.replace("<-", "from"), *(found.get(how, "not measured") for how in columns)]
+        for setting, found in settings.items()
+    ]
+    return header, rows
+
+
+def convolutions_on_gpu(path: pathlib.Path) -> Table:
+    """Second order of the convolutions on one GPU, in ms: results/gpu/<device>.json."""
+    measured = json.loads(path.read_text())["rows"]["convolutions"]
+    columns = {"family, lax forms": "at_jax", "lax": "lax", "PyTorch": "PyTorch"}
+    header = ["convolution", *columns.values()]
+    rows = [
+        [name, *(f"{row[column][1]:.3g}" if column in row else "" for column in columns)]
+        for name, row in measured.items()
+    ]
+    return header, rows
+
+
+def conditions_on_gpu(path: pathlib.Path) -> str:
+    """Device, versions and date of a GPU measurement."""
+    conditions = json.loads(path.read_text())["conditions"]
+    versions = ", ".join(f"{name} {value}" for name, value in conditions["versions"].items())
+    return f"{conditions['device']}, {versions}, {conditions['date']}."
+
+
+def conditions_on_cpu(path: pathlib.Path) -> str:
+    """Setting of the double-backprop measurement."""
+    at = json.loads(path.read_text())
+    versions = ", ".join(f"{name} {value}" for name, value in at["versions"].items())
+    return (
+        f"{at['student']} from {at['teacher']}, batch {at['batch']}, {at['image_size']} pixels, "
+        f"{at['dtype']}; {at['device']} ({at['host']}), {versions}; medians of {at['rounds']} rounds, "
+        f"{at['date']}."
+    )
+
+
+KINDS = {
+    "errors": (errors, caption),
+    "cpu": (cost_on_cpu, conditions_on_cpu),
+    "gpu-steps": (steps_on_gpu, conditions_on_gpu),
+    "gpu-convolutions": (convolutions_on_gpu, conditions_on_gpu),
+}

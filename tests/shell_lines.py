@@ -1,0 +1,167 @@
+"""Checks that what a shell block names exists: targets, flags, keys, configs, extras, files."""
+
+import functools
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+
+from at_jax import models, terms
+from at_jax.errors import UserError
+from at_jax.training.config import default_config, flatten
+
+ROOT = pathlib.Path(__file__).parents[1]
+# Subcommands of at-jax that have no parser of their own to ask, and their flags.
+FLAGS = {
+    "evaluate": {"--workdir", "--module", "--data_dir"},
+    "predict": {"--workdir", "--module", "--top", "--json"},
+}
+NEW_KEYS = {"compare"}  # keys that are not in the settings
+KEYS = set(flatten(default_config().to_dict())) | NEW_KEYS
+CONFIG_PARTS = {"student", "teacher", "method", "data"}
+MODULES = {"at_jax.tables": "tables", "at_jax.figures": "figures", "at_jax": "at-jax"}
+
+
+@functools.cache
+def help_of(*command: str) -> str:
+    """Output of a program's --help."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    done = subprocess.run(
+        [sys.executable, *command, "--help"],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return done.stdout
+
+
+@functools.cache
+def flags_of(command: str) -> frozenset[str]:
+    """Flags of a subcommand of at-jax."""
+    if command in FLAGS:
+        return frozenset(FLAGS[command])
+    if command == "train":
+        text = help_of("train.py")
+    elif command == "data":
+        text = (ROOT / "at_jax/data/prepare.py").read_text()
+    elif command == "tables":
+        text = help_of("-m", "at_jax.tables")
+    else:
+        kinds = ("maps", "gradients", "mappings", "curves")
+        text = "".join(help_of("-m", "at_jax.figures", kind) for kind in kinds)
+    return frozenset(re.findall(r"--[a-z][\w-]*", text)) | {"--help"}
+
+
+def all_flags() -> set[str]:
+    """Flags of all subcommands of at-jax."""
+    return set().union(
+        *map(flags_of, ("train", "evaluate", "predict", "figures", "tables", "data"))
+    )
+
+
+def check_line(line: str, *, runs: bool) -> None:
+    """Check one command.
+
+    Args:
+      line: of a shell block, without its continuation marks.
+      runs: whether its block is not marked; then only programs of this repository may be in it.
+    """
+    words = shlex.split(line, comments=True)
+    while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):
+        words.pop(0)  # an environment variable
+    if words[:1] == ["srun"]:
+        words = words[1:]
+        while words and words[0].startswith("--"):
+            words.pop(0)
+    if not words:
+        return
+    for inner in (word for word in words if word.startswith("at-jax ")):
+        check_line(inner, runs=runs)  # a command in quotes
+    program, *rest = words
+    program = program.removeprefix(".venv/bin/")
+    if program == "make":
+        _check_make(rest)
+    elif program == "pip":
+        _check_pip(rest)
+    elif program == "at-jax":
+        _check_command(rest)
+    elif program == "python" and rest[:1] == ["train.py"]:
+        _check_command(["train", *rest[1:]])
+    elif program == "python" and rest[:1] == ["-m"]:
+        _check_module(rest[1], rest[2:])
+    else:
+        assert not runs, f"unknown program {program!r}: mark the block as not run"
+
+
+def _check_make(words: list[str]) -> None:
+    text = (ROOT / "Makefile").read_text()
+    for word in words:
+        name, equals, value = word.partition("=")
+        pattern = rf"^{name} \?= " if equals else rf"^{name}:"
+        assert re.search(pattern, text, re.M), f"the Makefile has no {name}"
+        if name == "ARGS" and words[0] == "table":
+            _check_command(["tables", *shlex.split(value)])
+        elif name == "ARGS" and words[0] == "train":
+            _check_command(["train", *shlex.split(value)])
+        elif name == "ARGS" and words[0] == "bench":
+            _check_module("benchmarks.double_backprop", shlex.split(value))
+
+
+def _check_pip(words: list[str]) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extras = project["tool"]["setuptools"]["dynamic"]["optional-dependencies"]
+    for word in words:
+        if match := re.match(r"(?:\.|at_jax)\[(.*)\]", word):
+            assert set(match[1].split(",")) <= set(extras), word
+
+
+def _check_module(name: str, words: list[str]) -> None:
+    if name in MODULES:
+        _check_command([MODULES[name], *words] if name != "at_jax" else words)
+        return
+    path = ROOT.joinpath(*name.split("."))
+    files = [*path.glob("*.py"), path.with_suffix(".py"), ROOT / "benchmarks" / "command.py"]
+    text = "".join(file.read_text() for file in files if file.exists())
+    assert path.is_dir() or path.with_suffix(".py").exists(), f"no module {name}"
+    for word in words:
+        flag = word.partition("=")[0]
+        assert not flag.startswith("--") or flag in text, f"{name} has no {flag}"
+
+
+def _check_command(words: list[str]) -> None:
+    command, *rest = words
+    assert command in {"train", "evaluate", "predict", "figures", "tables", "data"}, command
+    for index, word in enumerate(rest):
+        flag, _, value = word.partition("=")
+        if flag == "--config":
+            check_config(value)
+        elif flag == "--set":
+            assert rest[index + 1].partition("=")[0] in KEYS, rest[index + 1]
+        elif flag.startswith("--config."):
+            assert flag.removeprefix("--config.") in KEYS, f"there is no key {flag}"
+        elif flag.startswith("--"):
+            assert flag in flags_of(command), f"at-jax {command} has no {flag}"
+
+
+def check_config(value: str) -> None:
+    """Check NAME:PARTS of --config."""
+    name, _, parts = value.partition(":")
+    path = pathlib.Path(name)
+    assert (ROOT / "configs" / f"{path.stem}.py").exists() or path.name == "my_study.py", name
+    for part in filter(None, parts.split(",")):
+        key, _, chosen = part.partition("=")
+        assert key in CONFIG_PARTS, part
+        if key == "method":
+            terms.parts(chosen)
+        elif key != "data":
+            models.build(chosen)
+
+
+def check_error(value: str) -> bool:
+    """Whether a config is rejected, for the test of these checks."""
+    try:
+        check_config(value)
+    except (AssertionError, UserError):
+        return True
+    return False
