@@ -77,7 +77,9 @@ def _collect(mutated: Mapping[str, Any], captured: Iterable[str] = ()) -> dict[s
     flat = traverse_util.flatten_dict(dict(mutated.get(COLLECTION, {})), sep="/")
     captured = {path + _CALL for path in captured}
     taps = {}
-    for name, values in flat.items():
+    for name, boxed in flat.items():
+        # One by one: an operation on the whole tree would sort its keys.
+        values = meta.unbox(boxed)
         # A sown value is a tuple, one item a call; NNX modules behind nnx.bridge sow the value itself.
         values = values if isinstance(values, tuple) else (values,)
         if len(values) != 1:
@@ -115,7 +117,8 @@ def forward(
       **kwargs: for ``module.apply``: ``train``, ``rngs``, ...
 
     Returns:
-      Logits ``(B, K)``, transfer point to activation ``(B, H, W, C)``, and the changed collections.
+      Logits ``(B, K)``, transfer point to activation ``(B, H, W, C)`` in the order of the network, and
+      the changed collections.
 
     Raises:
       UserError: if a point is computed more than once.
@@ -135,10 +138,10 @@ def forward(
             capture_intermediates=is_wanted if wanted else False,
             **kwargs,
         )
-    mutated = meta.unbox(dict(mutated))
+    mutated = dict(mutated)
     taps = _collect(mutated, wanted)
     mutated.pop(COLLECTION, None)
-    return logits, taps, mutated
+    return logits, taps, meta.unbox(mutated)
 
 
 def initialize(module: nn.Module, key: jax.Array, images: jax.Array) -> dict[str, Any]:

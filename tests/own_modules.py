@@ -30,6 +30,18 @@ class Tapped(nn.Module):
         return nn.Dense(self.classes)(jnp.mean(x, axis=(1, 2)))
 
 
+class Unordered(nn.Module):
+    """A network whose transfer points are not in alphabetical order."""
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        x = nn.relu(nn.Conv(4, (3, 3), strides=(2, 2))(images))
+        intermediates.tap(self, "zebra", x)
+        x = nn.relu(nn.Conv(4, (3, 3), strides=(2, 2))(x))
+        intermediates.tap(self, "ant", x)
+        return nn.Dense(2)(jnp.mean(x, axis=(1, 2)))
+
+
 class Normalized(nn.Module):
     """A network that normalizes each device's part of a batch separately."""
 

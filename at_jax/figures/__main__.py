@@ -1,6 +1,7 @@
 """Figures from the command line: ``at-jax figures maps|gradients|mappings|curves``."""
 
 import argparse
+import dataclasses
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ import numpy as np
 
 from at_jax import terms
 from at_jax.errors import UserError
-from at_jax.figures import attention, curves, images, network_figures, networks, style
+from at_jax.figures import attention, curves, images, network_figures, networks, pairing, style
 from at_jax.figures.networks import Network
 from at_jax.training import run_files
 
@@ -22,6 +23,7 @@ _EXAMPLES = """examples:
   at-jax figures maps --workdir runs/digits --compare runs/digits-method=none --out maps.png
   at-jax figures gradients --workdir runs/digits --images cat.jpg dog.jpg --out j.png
   at-jax figures mappings --weights resnet18.safetensors --images cat.jpg --out four.png
+  at-jax figures maps --weights resnet18.safetensors --classes list.txt --images a.jpg --out a.png
   at-jax figures curves runs/digits runs/digits-method=none --out curves.png
 """
 _COMMANDS = {
@@ -86,7 +88,7 @@ def _add_options(command: argparse.ArgumentParser, name: str) -> None:
     add("--num_classes", type=int, default=1000, help="with --weights (%(default)s)")
     add("--image_size", type=int, default=224, help="with --weights: in pixels (%(default)s)")
     add("--images", nargs="+", metavar="FILE", help="photographs of any size; default: test images")
-    add("--classes", metavar="FILE", help="class names, one a line, if the run has none")
+    add("--classes", metavar="FILE", help="text file of class names, one per line")
     if name == "mappings":
         add("--index", type=int, default=0, help="index of the test image (%(default)s)")
     else:
@@ -115,14 +117,9 @@ def _network_figure(args: argparse.Namespace) -> "Figure":
         return network_figures.mapping_figure(shown, chosen, title=f"Four mappings of {what}")
     if args.command == "gradients":
         return network_figures.gradient_figure(shown, chosen, title=f"Input gradients of {what}")
-    return network_figures.attention_figure(
-        shown,
-        chosen,
-        points=points,
-        kind=args.kind,
-        p=args.p,
-        title=f"Attention maps of {what}",
-    )
+    title = f"Attention maps of {what}"
+    given = {"points": points, "kind": args.kind, "p": args.p, "title": title}
+    return network_figures.attention_grid(shown, chosen, **given).draw()
 
 
 def _networks(args: argparse.Namespace) -> list[Network]:
@@ -140,8 +137,14 @@ def _networks(args: argparse.Namespace) -> list[Network]:
     else:
         shown = _networks_of_run(args)
     if names:
+        wanted = shown[0].description["num_classes"]
+        if len(names) != wanted:
+            raise UserError(
+                f"--classes: {args.classes!r} must have {wanted} names, one per line, as "
+                f"{shown[0].model_name} has classes, got {len(names)}: choose another file"
+            )
         for network in shown:
-            if network.description["num_classes"] == shown[0].description["num_classes"]:
+            if network.description["num_classes"] == wanted:
                 network.description["class_names"] = names
     return shown
 
@@ -149,21 +152,28 @@ def _networks(args: argparse.Namespace) -> list[Network]:
 def _networks_of_run(args: argparse.Namespace) -> list[Network]:
     """Student, compared student and teacher, with the transfer points of the run."""
     config = run_files.read_config(pathlib.Path(args.workdir).expanduser())
-    pairs = network_figures.pairs(config["transfer"]["points"], (), ())
+    pairs = pairing.pairs(config["transfer"]["points"], (), ())
     of_student, of_teacher = ([pair[side] for pair in pairs] for side in (0, 1))
     load = {"which": args.which, "module": args.module}
+    teacher = networks.teacher_of(args.workdir, module=args.module)
     student = networks.of_run(args.workdir, title=networks.STUDENT, **load)
+    is_passed = "teacher" in run_files.read_arguments(pathlib.Path(args.workdir).expanduser())
+    if teacher is None and not is_passed:
+        # Without a teacher the network may itself be one: the word student would mislead.
+        student = dataclasses.replace(student, title=student.model_name)
     shown = [networks.with_points(student, of_student)]
     if args.compare:
-        shown.append(networks.with_points(networks.of_run(args.compare, **load), of_student))
-    teacher = networks.teacher_of(args.workdir, module=args.module)
+        other = networks.of_run(args.compare, **load)
+        if other.model_name != student.model_name:
+            other = dataclasses.replace(other, title=f"{other.model_name}, {other.title}")
+        shown.append(networks.with_points(other, of_student))
     if teacher is not None:
         shown.append(networks.with_points(teacher, of_teacher))
-    elif "teacher" in run_files.read_arguments(pathlib.Path(args.workdir).expanduser()):
+    elif is_passed:
         print(
             "The teacher was passed as an argument and is not stored: not drawn.", file=sys.stderr
         )
-    network_figures.check_images(shown)
+    pairing.check_images(shown)
     return shown
 
 
@@ -192,10 +202,10 @@ def _class_names(path: str | None) -> list[str]:
     if not path:
         return []
     try:
-        return pathlib.Path(path).read_text().splitlines()
+        return pathlib.Path(path).expanduser().read_text(encoding="utf-8-sig").strip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"--classes: {path!r} cannot be read ({error}): pass a text file, one name a line"
+            f"--classes: {path!r} cannot be read ({error}): pass a text file, one name per line"
         ) from error
 
 

@@ -1,5 +1,6 @@
 """Attention maps and input gradients of a network as NumPy arrays."""
 
+import collections
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -64,7 +65,8 @@ def attention_maps(
       paths: submodules, such as ``"encoder/layer3"``, whose output is added to the taps.
 
     Returns:
-      Transfer point to maps ``(B, h, w)`` in the resolution of that point, float32, not normalized.
+      Transfer point to maps ``(B, h, w)`` in the resolution of that point, float32, not normalized; in
+      the order of the network.
       See :func:`at_jax.maps.normalize` and :func:`at_jax.maps.resize`.
 
     Raises:
@@ -116,7 +118,10 @@ def logits_and_mappings(
     for kind, p in mappings:
         check_kind(kind, p)
     static = {"model": model, "mappings": mappings, "paths": tuple(paths)}
-    return jax.device_get(_forward(variables, jnp.asarray(images), dict(inputs or {}), **static))
+    logits, found = jax.device_get(
+        _forward(variables, jnp.asarray(images), dict(inputs or {}), **static)
+    )
+    return logits, tuple(map(dict, found))
 
 
 def check_taps(model: nn.Module, found: Mapping[str, Any]) -> None:
@@ -190,7 +195,11 @@ def _forward(variables, images, inputs, *, model, mappings, paths):
         model, variables, images, paths=paths, mutable=_mutable(variables), train=False, **inputs
     )
     taps = {name: a for name, a in taps.items() if a.ndim == 4}  # tokens have no positions to draw
-    found = tuple({name: KINDS[kind](a, p=p) for name, a in taps.items()} for kind, p in mappings)
+    # An OrderedDict keeps the order of the network; JAX sorts the keys of a dict.
+    found = tuple(
+        collections.OrderedDict((name, KINDS[kind](a, p=p)) for name, a in taps.items())
+        for kind, p in mappings
+    )
     return logits, found
 
 

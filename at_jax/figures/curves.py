@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["History", "draw", "read"]
+__all__ = ["History", "draw", "in_order", "read", "run_names"]
 
 _DASHES = ("-", "--", ":", "-.")
 _TITLES = {
@@ -27,8 +27,7 @@ _TITLES = {
     "train_error": "training error (%)",
     "loss": "loss (weighted sum)",
 }
-_TERM = "loss/"
-_LOG_FROM = 5  # a larger ratio of largest to smallest value gets a logarithmic axis
+_TERM, _HARD = "loss/", "loss/cross_entropy"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -86,22 +85,36 @@ def read(workdir: str | pathlib.Path) -> History:
     )
 
 
-def draw(runs: Sequence[History]) -> "Figure":
+def in_order(runs: Sequence[History]) -> list[History]:
+    """Sort runs by method: labels only first, then in the order of the terms."""
+    known = list(terms.TERMS)
+
+    def place(run: History) -> list[int]:
+        names = [] if run.method == "none" else run.method.split("+")
+        return sorted(known.index(name) if name in known else len(known) for name in names)
+
+    return sorted(runs, key=place)
+
+
+def draw(runs: Sequence[History], *, columns: int = 2) -> "Figure":
     """Draw the test error, the training error, and every term of the loss without its weight.
 
     Args:
       runs: one line each, in the color of its method; runs of one method differ by their dashes.
+      columns: of panels, at most; 1 makes a narrow figure.
 
     Returns:
       A figure for :func:`at_jax.figures.style.save`. Call this inside ``style.context()``.
     """
     keys = dict.fromkeys(key for run in runs for line in run.lines for key in line)
-    losses = [key for key in keys if key.startswith(_TERM)]
+    # metrics.jsonl has them in alphabetical order: the loss that all methods have comes first.
+    losses = sorted((key for key in keys if key.startswith(_TERM)), key=lambda key: key != _HARD)
     panels = ["test_error", "train_error", *(losses if len(losses) > 1 else ["loss"])]
-    columns = min(2, len(panels))
+    columns = min(columns, len(panels))
     rows = math.ceil(len(panels) / columns)
-    figure, axes = style.figure(7.6, 2.5 * rows + 0.5 + 0.2 * len(runs), rows, columns)
-    names, colors = _names(runs), [_color(run, runs) for run in runs]
+    width = 7.6 if columns > 1 else 4.2
+    figure, axes = style.figure(width, 2.5 * rows + 0.5 + 0.2 * len(runs), rows, columns)
+    names, colors = run_names(runs), _colors(runs)
     used: dict[str, Any] = collections.defaultdict(lambda: itertools.cycle(_DASHES))
     dashes = [next(used[color]) for color in colors]
     for panel, key in zip(axes.ravel(), panels, strict=False):
@@ -113,7 +126,9 @@ def draw(runs: Sequence[History]) -> "Figure":
     for panel in axes.ravel()[len(panels) :]:
         panel.set_visible(False)
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2 if len(labels) > 3 else 1)
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=columns if len(labels) > 3 else 1
+    )
     return figure
 
 
@@ -150,31 +165,22 @@ def _finish(panel: "Axes", key: str, runs: Sequence[History]) -> None:
     panel.set_xlim(min(epochs) - margin, max(epochs) + margin)
     panel.locator_params(axis="x", integer=True, min_n_ticks=1)
     panel.grid(alpha=0.25, linewidth=0.6)
-    drawn = np.concatenate([np.asarray(line.get_ydata(), float) for line in panel.lines])
-    values = drawn[np.isfinite(drawn)].tolist()
-    positive = [value for value in values if value > 0]
-    if positive and min(values) >= 0 and max(positive) > _LOG_FROM * min(positive):
-        _use_log_axis(panel, min(positive), max(positive), has_zeros=min(values) == 0)
+    drawn = [np.asarray(line.get_ydata(), float) for line in panel.lines]
+    style.use_readable_scale(panel, np.concatenate(drawn).tolist())
 
 
-def _use_log_axis(panel: "Axes", low: float, high: float, *, has_zeros: bool) -> None:
-    """Make the y axis logarithmic, so that the result is as readable as the start."""
-    if has_zeros:
-        panel.set_yscale("symlog", linthresh=low, linscale=0.5)
-        panel.set_ylim(bottom=0)
-    else:
-        panel.set_yscale("log")
-    steps = (1, 2, 5) if high / low < 1000 else (1,)
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    ticks = [step * 10.0**decade for decade in decades for step in steps]
-    ticks = [0] * bool(has_zeros) + [tick for tick in ticks if low <= tick <= high]
-    # Matplotlib's own labels are formulas.
-    panel.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
-    panel.minorticks_off()
-
-
-def _color(run: History, runs: Sequence[History]) -> str:
-    return style.TEACHER_COLOR if _is_teacher(run, runs) else terms.color(run.method)
+def _colors(runs: Sequence[History]) -> list[str]:
+    """Color of each run: that of its method. Different methods have different colors."""
+    found: dict[str, str] = {}
+    for run in runs:
+        used = {*found.values(), style.TEACHER_COLOR}
+        free = [terms.color(run.method), *style.VARIANT_COLORS]
+        color = next((color for color in free if color not in used), free[0])
+        found.setdefault(terms.title(run.method), color)
+    return [
+        style.TEACHER_COLOR if _is_teacher(run, runs) else found[terms.title(run.method)]
+        for run in runs
+    ]
 
 
 def _is_teacher(run: History, runs: Sequence[History]) -> bool:
@@ -184,7 +190,7 @@ def _is_teacher(run: History, runs: Sequence[History]) -> bool:
     )
 
 
-def _names(runs: Sequence[History]) -> list[str]:
+def run_names(runs: Sequence[History]) -> list[str]:
     """Name runs by their methods, and by what else distinguishes them."""
     names = ["teacher" if _is_teacher(run, runs) else terms.title(run.method) for run in runs]
     details: tuple[Callable[[History], str], ...] = (

@@ -18,7 +18,7 @@ __all__ = ["Column", "Line", "draw", "overlay", "scale_limit"]
 
 # In pixels. A small grid gets larger cells.
 _MIN_SIDE, _MAX_SIDE, _MAX_WIDTH, _MAX_HEIGHT, _GAP, _BAR_HEIGHT = 72, 160, 720, 900, 3, 6
-_LINE_HEIGHT, _MAX_LETTERS = 11.0, 34  # of a caption; height in points
+_LINE_HEIGHT, _MAX_LETTERS = 11.0, 44  # of a caption; height in points
 _QUANTILE = 0.995  # a few positions hold by far the largest values
 NOTE = "Maps are divided by their RMS (1 = uniform). Color scale clipped at the 99.5th percentile."
 
@@ -40,11 +40,12 @@ class Column:
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """One line of a row's caption."""
+    """One line of a row's caption; `marks_row` chooses between several lines with a color."""
 
     text: str
     color: str = "black"
     bold: bool = False
+    marks_row: bool = False
 
 
 def scale_limit(columns: Sequence[Column]) -> float:
@@ -89,8 +90,7 @@ def _enlarge(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resize an image; a small one keeps its square pixels."""
     from PIL import Image
 
-    is_small = size[0] >= len(image)
-    method = Image.Resampling.NEAREST if is_small else Image.Resampling.BILINEAR
+    method = Image.Resampling.NEAREST if size[0] >= len(image) else Image.Resampling.BILINEAR
     return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(size[::-1], method))
 
 
@@ -110,6 +110,7 @@ def draw(
     title: str,
     note: str,
     opacity: float = 0.7,
+    most_side: int = _MAX_SIDE,
 ) -> "Figure":
     """Draw captions, images, and the maps of every column over the images.
 
@@ -117,18 +118,18 @@ def draw(
       shown: uint8 ``(h, w, 3)``, one image a row, all of one shape.
       columns: those of one group share a color scale.
       captions: lines on the left of each row.
-      title: of the figure.
-      note: below the grid.
+      title: of the figure; may be empty.
+      note: below the grid; may be empty.
       opacity: of the maps, 0..1; the image is visible below them.
+      most_side: of a cell, in pixels; headings may widen it.
 
-    Returns:
-      A figure for :func:`at_jax.figures.style.save`. Call this inside ``style.context()``.
+    Call this inside ``style.context()``; :func:`at_jax.figures.style.save` writes the figure.
     """
     groups: dict[str, list[Column]] = {}
     for column in columns:
         groups.setdefault(column.group, []).append(column)
     limits = {group: scale_limit(members) for group, members in groups.items()}
-    height, width = cell = _cell_size(shown, len(columns))
+    height, width = cell = _cell_size(shown, len(columns), most_side)
     sheets = [_sheet([[_enlarge(image, cell)] for image in shown])]
     for group, members in groups.items():
         values = zip(shown, *(column.values for column in members), strict=True)
@@ -136,7 +137,7 @@ def draw(
         sheets.append(_sheet(cells))
     figure, axes = _axes(sheets)
     figure.suptitle(title, x=0.01, ha="left", wrap=True)
-    figure.supxlabel(f"{note} {NOTE}", x=0.01, ha="left", wrap=True)
+    figure.supxlabel(note and f"{note} {NOTE}", x=0.01, ha="left", wrap=True)
     for row, caption in enumerate(captions):
         _write(axes[0, :2], caption, row * (height + _GAP), height)
     for (upper, lower), (group, members) in zip(axes.T[2:], groups.items(), strict=True):
@@ -144,14 +145,14 @@ def draw(
         upper.set_xticks(centers, [_wrapped(column.head) for column in members])
         upper.set_title(_wrapped(group, len(members)), weight="bold")
         _color_bar(lower, limits[group], opacity)
-    caption_height = max(map(len, captions)) * _LINE_HEIGHT * figure.dpi / 72
-    _fit(figure, axes[0], width, max(1.0, caption_height / height))
+    high = max(map(len, captions)) * _LINE_HEIGHT * figure.dpi / 72  # the longest caption
+    _fit(figure, axes[0], width, max(1.0, high / height))
     return figure
 
 
-def _cell_size(shown: Sequence[np.ndarray], columns: int) -> tuple[int, int]:
+def _cell_size(shown: Sequence[np.ndarray], columns: int, most: int) -> tuple[int, int]:
     """Height and width of a cell in pixels, in the proportions of the images."""
-    most = min(_MAX_SIDE, _MAX_WIDTH // (columns + 1), _MAX_HEIGHT // len(shown))
+    most = min(most, _MAX_WIDTH // (columns + 1), _MAX_HEIGHT // len(shown))
     shape = np.array(shown[0].shape[:2])
     height, width = np.maximum(1, np.round(max(_MIN_SIDE, most) * shape / max(shape)).astype(int))
     return int(height), int(width)
@@ -161,7 +162,7 @@ def _axes(sheets: Sequence[np.ndarray]) -> tuple["Figure", np.ndarray]:
     """A figure with axes for captions and for each sheet, and axes for color bars below these."""
     rows, widths = sheets[0].shape[0], [1, *(sheet.shape[1] for sheet in sheets)]
     ratios: dict[str, Any] = {"width_ratios": widths, "height_ratios": [rows, _BAR_HEIGHT]}
-    size = (sum(widths) + 250) / 110, (rows + 150) / 110  # a guess, see `_fit`
+    size = (sum(widths) + 350) / 110, (rows + 150) / 110  # a guess, see `_fit`
     figure, axes = style.figure(*size, 2, len(widths), **ratios)
     for each in axes[:, :2].ravel():
         each.set_axis_off()
@@ -196,18 +197,18 @@ def _color_bar(axes: "Axes", limit: float, opacity: float) -> None:
 
 
 def _wrapped(text: str, columns: int = 1) -> str:
-    """Break a heading after words and slashes; a longer word widens the cells, see :func:`_fit`."""
-    lines = textwrap.fill(text.replace("/", "/ "), 14 * columns, break_long_words=False)
-    return lines.replace("/ ", "/")
+    """Break a heading after words and slashes; a longer word widens the cells."""
+    spaced = text.replace("/", "/ ")
+    return textwrap.fill(spaced, 10 * columns, break_long_words=False).replace("/ ", "/")
 
 
 def _write(axes: np.ndarray, caption: Sequence[Line], top: int, height: int) -> None:
-    """Write a caption next to its row, and draw a bar in the color of its first colored line."""
+    """Write a caption next to its row, and draw a bar in the color of the line that marks the row."""
     for index, line in enumerate(caption):
         shift = ((len(caption) - 1) / 2 - index) * _LINE_HEIGHT
-        is_long = len(line.text) > _MAX_LETTERS
+        end = "…" if len(line.text) > _MAX_LETTERS else ""
         axes[0].annotate(
-            line.text[: _MAX_LETTERS - 1] + "…" if is_long else line.text,
+            line.text[: _MAX_LETTERS - len(end)] + end,
             (0, top + height / 2),
             xytext=(0, shift),
             textcoords="offset points",
@@ -218,8 +219,9 @@ def _write(axes: np.ndarray, caption: Sequence[Line], top: int, height: int) -> 
             weight="bold" if line.bold else "normal",
         )
     x, y = (-_GAP, -_GAP), (top, top + height)
-    for color in [line.color for line in caption if line.color != "black"][:1]:
-        axes[1].plot(x, y, color=color, lw=4, clip_on=False, solid_capstyle="butt")
+    colors = {line.marks_row: line.color for line in caption if line.color != "black"}
+    if colors:
+        axes[1].plot(x, y, color=colors[max(colors)], lw=4, clip_on=False, solid_capstyle="butt")
 
 
 def _fit(figure: "Figure", axes: np.ndarray, width: int, scale: float) -> None:
@@ -237,14 +239,12 @@ def _fit(figure: "Figure", axes: np.ndarray, width: int, scale: float) -> None:
         for each in axes[2:]:
             texts = [(each.title, each.get_xlim()[1])]
             texts += [(label, width) for label in each.get_xticklabels()]
-            for text, available in texts:
-                scale = max(scale, text.get_window_extent(renderer).width / available)
+            scale = max(scale, *(t.get_window_extent(renderer).width / w for t, w in texts))
         wide = sum(scale * each.get_xlim()[1] - each.bbox.width for each in axes)
         high = scale * axes[1].get_ylim()[0] - axes[1].bbox.height
         if max(abs(wide), abs(high)) < 5:
             break
-        size = figure.get_size_inches() + np.array([wide, high]) / figure.dpi
-        figure.set_size_inches(size[0], size[1])
+        figure.set_size_inches(*(figure.get_size_inches() + np.array([wide, high]) / figure.dpi))
     else:
         layout.execute(figure)
     figure.set_layout_engine("none")

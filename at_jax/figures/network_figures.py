@@ -1,12 +1,12 @@
 """Figures of networks: attention maps, input gradients, and the four mappings of the paper."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from at_jax.errors import UserError, listed
-from at_jax.figures import grid, networks, style
+from at_jax.figures import grid, networks, pairing, style
 from at_jax.figures.attention import check_taps, rms_normalize
 from at_jax.figures.images import UNKNOWN, Images
 from at_jax.figures.networks import Network
@@ -15,15 +15,54 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
-    "attention_figure", "captions", "check_images", "formula", "gradient_figure", "mapping_figure",
-    "pairs",
+    "MapGrid", "attention_grid", "captions", "formula", "gradient_figure", "mapping_figure",
 ]  # fmt: skip
 
+_NARROW_SIDE = 72  # pixels of a cell: an image, three maps and a caption fit a phone
 # The mappings that the paper compares: kind and p.
 _MAPPINGS = (("sum", 1), ("sum", 2), ("sum", 4), ("max", 1))
 
 
-def attention_figure(
+@dataclasses.dataclass(frozen=True, eq=False)
+class MapGrid:
+    """Content of a figure of maps.
+
+    Attributes:
+      images: one row each.
+      columns: groups of maps.
+      captions: lines on the left of each row.
+      title: of the figure.
+      note: below the grid.
+    """
+
+    images: Images
+    columns: Sequence[grid.Column]
+    captions: Sequence[Sequence[grid.Line]]
+    title: str
+    note: str
+
+    def draw(self) -> "Figure":
+        """Draw all groups next to each other."""
+        given = self.images.shown, self.columns, self.captions
+        return grid.draw(*given, title=self.title, note=self.note)
+
+    def draw_narrow(self) -> list["Figure"]:
+        """Draw a figure for each group, to be placed below one another; the note is below the last."""
+        groups = list(dict.fromkeys(column.group for column in self.columns))
+        return [
+            grid.draw(
+                self.images.shown,
+                [column for column in self.columns if column.group == group],
+                self.captions,
+                title="",
+                note=self.note if group == groups[-1] else "",
+                most_side=_NARROW_SIDE,
+            )
+            for group in groups
+        ]
+
+
+def attention_grid(
     shown: Sequence[Network],
     images: Images,
     *,
@@ -32,11 +71,12 @@ def attention_figure(
     p: float = 2,
     title: str,
     batch: int = 0,
-) -> "Figure":
-    """Draw the maps of all networks at every transfer point.
+) -> MapGrid:
+    """Compute the maps of all networks at every transfer point.
 
     Args:
-      shown: the student first; a teacher is titled so.
+      shown: the student first; a teacher is titled so. Networks other than these two are drawn on the
+        left of the student.
       images: one row each.
       points: ``transfer.points`` of the config.
       kind: ``"sum"`` or ``"max"``.
@@ -54,19 +94,20 @@ def attention_figure(
     check_taps(shown[0].module, maps[0])
     student = tuple(maps[0])
     partners = [
-        _partners(points, student, tuple(each), network)
+        pairing.partners(points, student, tuple(each), network)
         for network, each in zip(shown, maps, strict=True)
     ]
     columns = []
     for point in [s for s in student if all(s in paired for paired in partners)]:
         size = "x".join(map(str, maps[0][point].shape[1:]))
-        for network, each, paired in zip(shown, maps, partners, strict=True):
-            other = paired[point]
-            head = network.title if other == point else f"{network.title} {other}"
-            columns.append(grid.Column(f"{point} ({size})", head, rms_normalize(each[other])))
-    logits = [each for each, _ in found]
+        for index in pairing.drawing_order(shown):
+            other, title_of = partners[index][point], shown[index].title
+            head = title_of if other == point else f"{title_of} {other}"
+            q = rms_normalize(maps[index][other])
+            columns.append(grid.Column(f"{point} ({size})", head, q))
+    lines = captions(shown, [logits for logits, _ in found], images)
     note = f"Attention maps {formula(kind, p)} over the image."
-    return grid.draw(images.shown, columns, captions(shown, logits, images), title=title, note=note)
+    return MapGrid(images, columns, lines, title, note)
 
 
 def gradient_figure(shown: Sequence[Network], images: Images, *, title: str) -> "Figure":
@@ -84,8 +125,8 @@ def gradient_figure(shown: Sequence[Network], images: Images, *, title: str) -> 
         labels = images.labels if network.has_classes_of(shown[0]) else None
         found.append(network.input_gradient(images.pixels, labels))
     columns = [
-        grid.Column("|J|, summed over channels", network.title, rms_normalize(j))
-        for network, (_, j) in zip(shown, found, strict=True)
+        grid.Column("|J|, summed over channels", shown[i].title, rms_normalize(found[i][1]))
+        for i in pairing.drawing_order(shown)
     ]
     return grid.draw(
         images.shown,
@@ -131,20 +172,28 @@ def mapping_figure(shown: Sequence[Network], images: Images, *, title: str) -> "
 def captions(
     shown: Sequence[Network], logits: Sequence[np.ndarray], images: Images
 ) -> list[list[grid.Line]]:
-    """Lines on the left of each row: the true class, and the prediction of each trained network."""
-    rows = []
+    """Write the lines on the left of each row: the true class, and each trained network's prediction.
+
+    Args:
+      shown: the student first; its prediction marks the row.
+      logits: of each network, ``(B, K)``.
+      images: one row each.
+    """
+    student, rows = shown[0], []
     for row, label in enumerate(images.labels):
         is_known = label != UNKNOWN
-        lines = [grid.Line(shown[0].class_name(label), bold=True)] if is_known else []
-        for network, each in zip(shown, logits, strict=True):
+        lines = [grid.Line(student.class_name(label), bold=True)] if is_known else []
+        for index in pairing.drawing_order(shown):
+            network = shown[index]
             if network.title == networks.UNTRAINED:
                 continue  # its prediction is random
-            predicted = int(each[row].argmax())
+            predicted = int(logits[index][row].argmax())
             text = f"{network.title}: {network.class_name(predicted)}"
-            if is_known and network.has_classes_of(shown[0]):
+            if is_known and network.has_classes_of(student):
                 is_right = predicted == label
                 color = style.RIGHT if is_right else style.WRONG
-                lines.append(grid.Line(f"{'✓' if is_right else '✗'} {text}", color))
+                mark = "✓" if is_right else "✗"
+                lines.append(grid.Line(f"{mark} {text}", color, marks_row=index == 0))
             else:
                 lines.append(grid.Line(text))
         rows.append(lines)
@@ -158,57 +207,3 @@ def formula(kind: str, p: float) -> str:
     ('F_sum^2', 'F_max')
     """
     return f"F_{kind}" if p == 1 else f"F_{kind}^{p:g}"
-
-
-def pairs(
-    texts: Sequence[str], points_s: Sequence[str], points_t: Sequence[str]
-) -> tuple[tuple[str, str], ...]:
-    """Pair the transfer points that are drawn next to each other.
-
-    Args:
-      texts: ``transfer.points`` of the run's config, such as ``"group3<-stage3"``; empty for none.
-      points_s: of the student.
-      points_t: of the teacher.
-
-    Returns:
-      Pairs (student, teacher): those that were compared in training, else all in order; empty if
-      their numbers differ.
-
-    >>> pairs((), ("group1", "group2"), ("stage1", "stage2"))
-    (('group1', 'stage1'), ('group2', 'stage2'))
-    >>> pairs(("group2 <- stage3",), ("group1", "group2"), ("stage3",))
-    (('group2', 'stage3'),)
-    """
-    if texts:
-        split = (text.partition("<-") for text in texts)
-        return tuple((s.strip(), t.strip()) for s, _, t in split)
-    return tuple(zip(points_s, points_t, strict=True)) if len(points_s) == len(points_t) else ()
-
-
-def check_images(shown: Sequence[Network]) -> None:
-    """Raise unless all networks take images of one size.
-
-    Raises:
-      UserError: naming the two that differ.
-    """
-    first, *others = shown
-    for network in others:
-        if network.image_shape != first.image_shape:
-            raise UserError(
-                f"{network.title} and {first.title} must take images of one size, got "
-                f"{network.image_shape} and {first.image_shape}: compare runs on one data set"
-            )
-
-
-def _partners(
-    texts: Sequence[str], student: tuple[str, ...], found: tuple[str, ...], network: Network
-) -> dict[str, str]:
-    """Transfer points of the student to those of another network."""
-    is_teacher = network.title == networks.TEACHER
-    partners = dict(pairs(texts if is_teacher else (), student, found))
-    if not partners or not set(partners.values()) <= set(found):
-        raise UserError(
-            f"{network.title} and student must have the same transfer points to be drawn next to each "
-            f"other, got {listed(found)} and {listed(student)}: compare networks of one family"
-        )
-    return partners

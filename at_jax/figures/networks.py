@@ -21,11 +21,13 @@ from at_jax.training import compatibility, run_files, state
 from at_jax.training.networks import open_run
 
 __all__ = [
-    "STUDENT", "TEACHER", "UNTRAINED", "Network", "before_training", "of_run", "pretrained",
-    "single_device", "teacher_of", "with_points",
+    "ALONE", "STUDENT", "TEACHER", "UNTRAINED", "WITH_TRANSFER", "Network", "before_training", "of_run",
+    "pretrained", "single_device", "teacher_of", "with_points",
 ]  # fmt: skip
 
 STUDENT, TEACHER, UNTRAINED = "student", "teacher", "untrained"
+# Titles of two students next to each other: without and with the terms of the run's method.
+ALONE, WITH_TRANSFER = "student alone", "student with transfer"
 
 # Normalization of torchvision and timm for ImageNet, in 0..255.
 _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)

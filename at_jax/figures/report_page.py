@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 
 from at_jax import terms
+from at_jax.figures import html_tables
 
-__all__ = ["Agreement", "page"]
-
-_MAX_CLASSES = 20  # with more, the most frequent mistakes are listed instead of all pairs
-_MAX_MISTAKES = 20
+__all__ = ["Agreement", "Picture", "page"]
 
 # No scripts and no external files; the policy makes the browser refuse them.
 _HEAD = """<!DOCTYPE html>
@@ -38,11 +36,21 @@ th, td {{ padding: .25rem .6rem; text-align: left; border-bottom: 1px solid #e4e
   vertical-align: top; }}
 .confusion td, .confusion th {{ text-align: center; border: 1px solid #fff; white-space: nowrap; }}
 img {{ display: block; max-width: 100%; height: auto; }}
+.narrow {{ display: none; }}
 .result {{ font-size: 1.25rem; font-weight: 600; }}
 .quiet {{ color: #595959; font-size: .9rem; }}
 .two {{ display: grid; gap: 0 2rem;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); }}
 summary {{ cursor: pointer; }}
+@media (max-width: 40rem) {{
+  .wide {{ display: none; }}
+  .narrow {{ display: block; }}
+  .confusion {{ font-size: .8rem; line-height: 1.3; }}
+  .confusion td, .confusion th {{ padding: .2rem; width: 1.1rem; vertical-align: middle; }}
+  .confusion th {{ white-space: normal; max-width: 6rem; }}
+  .confusion tr:first-child th:first-child {{ overflow-wrap: normal; }}
+  .tall tr:first-child th + th {{ writing-mode: vertical-rl; white-space: nowrap; max-width: none; }}
+}}
 </style>
 </head>
 <body>"""
@@ -63,11 +71,25 @@ class Agreement:
     correlation: dict[str, float]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Picture:
+    """A PNG file, and another one with the same content for windows as narrow as a phone.
+
+    Attributes:
+      wide: path of the file.
+      narrow: content of the other one.
+    """
+
+    wide: pathlib.Path
+    narrow: bytes
+
+
 def page(
     *,
     result: Mapping[str, Any],
     keys: Mapping[str, Any],
-    pictures: Mapping[str, pathlib.Path],
+    comparison: Sequence[tuple[str, str, str]] = (),
+    pictures: Mapping[str, Picture],
     class_names: Sequence[str],
     confusion: np.ndarray,
     agreement: Agreement | None,
@@ -78,7 +100,8 @@ def page(
     Args:
       result: content of result.json.
       keys: dotted keys of the config, and their values.
-      pictures: heading to PNG file, which is embedded.
+      comparison: rows (method, last error, best error); empty without comparison runs.
+      pictures: heading to picture, which is embedded.
       class_names: K names.
       confusion: counts ``(K, K)``, one row a true class.
       agreement: with the teacher; None without one.
@@ -96,21 +119,25 @@ def page(
         f"<h1>{html.escape(title)}</h1>",
         f'<p class="result">{on} error {result["test_error"]:.2f} %</p>',
         '<div class="two"><section><h2>Result</h2>',
-        _table(_result_rows(result, has_teacher=agreement is not None)),
+        html_tables.table(_result_rows(result, has_teacher=agreement is not None)),
         "</section><section><h2>Timing and versions</h2>",
-        _table([*_timing_rows(result), *versions.items()]),
+        html_tables.table([*_timing_rows(result), *versions.items()]),
         "</section></div>",
     ]
+    if comparison:
+        head = ("method", f"last {on} error", f"best {on} error")
+        parts += ["<h2>Comparison</h2>", html_tables.table(comparison, head)]
+        parts.append('<p class="quiet">One run of each method; other seeds give other errors.</p>')
     if agreement is not None:
         parts.append("<h2>Agreement of student and teacher</h2>")
         parts += _agreement(agreement, f"{images} {on} images")
-    for heading, path in pictures.items():
-        parts += [f"<h2>{html.escape(heading)}</h2>", _picture(path, heading)]
+    for heading, picture in pictures.items():
+        parts += [f"<h2>{html.escape(heading)}</h2>", _picture(picture, heading)]
     parts += [
         f"<h2>Confusion of classes, {images} {on} images</h2>",
-        _confusion(confusion, class_names),
+        html_tables.confusion(confusion, class_names),
         "<h2>Config</h2><details><summary>all keys</summary>",
-        _table([(key, _value(value)) for key, value in keys.items()]),
+        html_tables.table([(key, _value(value)) for key, value in keys.items()]),
         "</details></body></html>\n",
     ]
     return "\n".join(parts)
@@ -165,57 +192,18 @@ def _agreement(found: Agreement, images: str) -> list[str]:
         f"Means over {images}. Maps are F_sum^2; the correlation is Pearson's, over the positions of each "
         "image."
     )
-    return [_table(rows), f'<p class="quiet">{note}</p>']
+    return [html_tables.table(rows), f'<p class="quiet">{note}</p>']
 
 
-def _confusion(counts: np.ndarray, class_names: Sequence[str]) -> str:
-    """A table of all pairs of classes, or of the most frequent mistakes where classes are many."""
-    if len(class_names) > _MAX_CLASSES:
-        mistakes = counts - np.diag(np.diag(counts))
-        order = np.argsort(-mistakes, axis=None, kind="stable")[:_MAX_MISTAKES]
-        places = [np.unravel_index(i, counts.shape) for i in order if mistakes.flat[i]]
-        rows = [
-            (
-                f"{class_names[true]} predicted as {class_names[predicted]}",
-                f"{counts[true, predicted]:,}",
-            )
-            for true, predicted in places
-        ]
-        return _table(rows) if rows else "<p>No mistakes.</p>"
-    total = np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in class_names)
-    body = "".join(
-        f"<tr><th>{html.escape(name)}</th>"
-        + "".join(_cell(count, share) for count, share in zip(row, shares, strict=True))
-        + "</tr>"
-        for name, row, shares in zip(class_names, counts, counts / total, strict=True)
+def _picture(picture: Picture, alt: str) -> str:
+    wide, narrow = (
+        f"data:image/png;base64,{base64.b64encode(content).decode()}"
+        for content in (picture.wide.read_bytes(), picture.narrow)
     )
     return (
-        '<div class="scroll"><table class="confusion"><tr><th>true \\ predicted</th>'
-        f"{head}</tr>{body}</table></div>"
+        f'<picture><source media="(max-width: 40rem)" srcset="{narrow}">'
+        f'<img alt="{html.escape(alt)}" src="{wide}"></picture>'
     )
-
-
-def _cell(count: int, share: float) -> str:
-    """One hue from white to dark blue; digits in dark cells are white."""
-    if not count:
-        return "<td></td>"
-    red, green, blue = (round(255 + share**0.5 * (dark - 255)) for dark in (0, 72, 128))
-    ink = "#fff" if share > 0.3 else "#1a1a1a"
-    return f'<td style="background:rgb({red},{green},{blue});color:{ink}">{count}</td>'
-
-
-def _table(rows: Sequence[tuple[str, str]]) -> str:
-    body = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>"
-        for name, value in rows
-    )
-    return f'<div class="scroll"><table>{body}</table></div>'
-
-
-def _picture(path: pathlib.Path, alt: str) -> str:
-    inline = base64.b64encode(path.read_bytes()).decode()
-    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{inline}">'
 
 
 def _value(value: Any) -> str:

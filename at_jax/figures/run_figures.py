@@ -10,46 +10,37 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from at_jax import agreement, data, terms
-from at_jax.figures import curves, images, network_figures, networks, report_page, style
+from at_jax import terms
+from at_jax.figures import (
+    comparisons,
+    curves,
+    images,
+    network_figures,
+    networks,
+    report_page,
+    style,
+)
+from at_jax.figures.measurements import Measurements, measure
 from at_jax.figures.networks import Network
-from at_jax.figures.report_page import Agreement
+from at_jax.figures.report_page import Picture
 from at_jax.training import compatibility, run_files
 from at_jax.training.config import flatten
 from at_jax.training.console import log
 from at_jax.training.networks import open_run
 from at_jax.training.setup import Run
 
-__all__ = ["ATTENTION", "CURVES", "REPORT", "Measurements", "draw", "measure"]
+__all__ = ["ATTENTION", "CURVES", "REPORT", "comparison_rows", "draw"]
 
 ATTENTION, CURVES, REPORT = "attention.png", "curves.png", "report.html"
 _ROWS = 8
-_MAX_IMAGES = 10_000  # for confusion and agreement
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Measurements:
-    """Results of a student on the images that it is evaluated on.
-
-    Attributes:
-      split: the N images.
-      predictions: classes ``(N,)``.
-      confusion: counts ``(K, K)``, one row a true class.
-      agreement: None without a teacher.
-    """
-
-    split: data.Split
-    predictions: np.ndarray
-    confusion: np.ndarray
-    agreement: Agreement | None
 
 
 def draw(workdir: pathlib.Path, run: Run, result: Mapping[str, Any]) -> bool:
     """Draw a finished run. An error is logged in one line and does not fail the run.
 
-    Files that belong to this result are not drawn again; missing ones are.
+    Files that belong to this result, and to the comparison runs in subfolders, are not drawn again;
+    missing ones are.
 
     Args:
       workdir: of the run, with all its files.
@@ -60,7 +51,8 @@ def draw(workdir: pathlib.Path, run: Run, result: Mapping[str, Any]) -> bool:
       Whether the files exist.
     """
     try:
-        fingerprint = f"run {zlib.crc32(json.dumps(result, sort_keys=True).encode()):08x}"
+        stated = json.dumps([result, *comparisons.results(workdir)], sort_keys=True)
+        fingerprint = f"run {zlib.crc32(stated.encode()):08x}"
         if not _is_drawn(workdir, run, fingerprint):
             with style.context():
                 _draw(workdir, run, result, fingerprint)
@@ -87,26 +79,22 @@ def _draw(workdir: pathlib.Path, run: Run, result: Mapping[str, Any], fingerprin
     batch = run.batches.batch_size
     measured = measure(student, teacher, run.dataset.test, points=points, batch=batch)
     (workdir / REPORT).unlink(missing_ok=True)  # it may belong to an earlier result
-    style.save(curves.draw([curves.read(workdir)]), workdir / CURVES)
-    pictures = {"Curves": workdir / CURVES}
+    histories = comparisons.histories(workdir)
+    style.save(curves.draw(histories), workdir / CURVES)
+    narrow = style.stacked_png([curves.draw(histories, columns=1)])
+    pictures = {"Curves": Picture(workdir / CURVES, narrow)}
     if _has_maps(run):
-        untrained = networks.before_training(student, result["seed"])
-        wrong = measured.predictions != measured.split.labels
-        chosen = images.choose(measured.split.labels, _ROWS, wrong)
-        figure = network_figures.attention_figure(
-            [student, untrained, *([teacher] if teacher is not None else [])],
-            images.from_split(measured.split, chosen),
-            points=points,
-            title=f"Attention maps of {result['student']} ({terms.title(result['method'])})",
-            batch=batch,
-        )
-        style.save(figure, workdir / ATTENTION)
-        pictures["Attention maps (the last rows are mistakes, if any)"] = workdir / ATTENTION
+        maps = _maps(workdir, student, teacher, measured, points, result, batch)
+        style.save(maps.draw(), workdir / ATTENTION)
+        narrow = style.stacked_png(maps.draw_narrow())
+        heading = "Attention maps (the last rows are mistakes, if any)"
+        pictures[heading] = Picture(workdir / ATTENTION, narrow)
     passed = run_files.read_arguments(workdir)
     keys = run_files.read_config(workdir) | ({"arguments": passed} if passed else {})
     text = report_page.page(
         result=result,
         keys=flatten(keys),
+        comparison=comparison_rows(histories, workdir) if len(histories) > 1 else (),
         pictures=pictures,
         class_names=run.dataset.class_names,
         confusion=measured.confusion,
@@ -116,6 +104,46 @@ def _draw(workdir: pathlib.Path, run: Run, result: Mapping[str, Any], fingerprin
     run_files.write_text(workdir / REPORT, text)
 
 
+def _maps(
+    workdir: pathlib.Path,
+    student: Network,
+    teacher: Network | None,
+    measured: Measurements,
+    points: Sequence[str],
+    result: Mapping[str, Any],
+    batch: int,
+) -> network_figures.MapGrid:
+    """Maps of the student alone (or before its training), the student, and its teacher."""
+    other = None if result["method"] == "none" else comparisons.baseline(workdir, student)
+    if other is None:
+        other = networks.before_training(student, result["seed"])
+    elif teacher is not None:
+        student = dataclasses.replace(student, title=networks.WITH_TRANSFER)
+    wrong = measured.predictions != measured.split.labels
+    chosen = images.choose(measured.split.labels, _ROWS, wrong)
+    return network_figures.attention_grid(
+        [student, other, *([teacher] if teacher is not None else [])],
+        images.from_split(measured.split, chosen),
+        points=points,
+        title=f"Attention maps of {result['student']} ({terms.title(result['method'])})",
+        batch=batch,
+    )
+
+
+def comparison_rows(
+    runs: Sequence[curves.History], workdir: pathlib.Path
+) -> list[tuple[str, str, str]]:
+    """Rows (method, last error, best error) of the comparison runs, the run itself, and the teacher."""
+    rows = []
+    for name, run in zip(curves.run_names(runs), runs, strict=True):
+        errors = [line["test_error"] for line in run.lines]
+        if run.workdir == workdir.resolve():
+            name += " (this run)"
+        rows.append((name, f"{errors[-1]:.2f} %", f"{min(errors):.2f} %"))
+    of_teachers = {f"{run.teacher_error:.2f} %" for run in runs if run.teacher_error is not None}
+    return [*rows, *(("teacher", error, "") for error in sorted(of_teachers))]
+
+
 def _networks(
     workdir: pathlib.Path, run: Run, result: Mapping[str, Any]
 ) -> tuple[Network, Network | None]:
@@ -123,7 +151,8 @@ def _networks(
     objective = run.objective
     module = networks.single_device(objective.student)
     student = Network(
-        networks.STUDENT,
+        # Without a teacher the network may itself be one: the word student would mislead.
+        result["student"] if run.teacher is None else networks.STUDENT,
         *open_run(workdir, module=module),
         paths=objective.paths_s,
         inputs=_inputs(run),
@@ -165,67 +194,3 @@ def _inputs(run: Run) -> Callable[[jax.Array], Mapping[str, Any]] | None:
 
     variables = run.teacher.variables if run.teacher is not None else None
     return functools.partial(jax.jit(inputs), variables)
-
-
-def measure(
-    student: Network,
-    teacher: Network | None,
-    split: data.Split,
-    *,
-    points: Sequence[str] = (),
-    batch: int,
-    most: int = _MAX_IMAGES,
-) -> Measurements:
-    """Measure a student on a split, and its agreement with its teacher.
-
-    Args:
-      student: of the run.
-      teacher: None without one.
-      split: images that the run is evaluated on.
-      points: ``transfer.points`` of the config.
-      batch: number of images of a forward pass.
-      most: at most this number of images, evenly spaced.
-    """
-    if len(split) > most:
-        split = split.select(np.linspace(0, len(split) - 1, most).astype(np.int64))
-    predictions: list[np.ndarray] = []
-    found: dict[tuple[str, str], list[np.ndarray]] = {}
-    for part in data.eval_batches(split, batch):
-        real = part["weight"] > 0
-        logits, (maps,) = student.attention(part["image"])
-        predictions.append(logits.argmax(axis=-1)[real])
-        if teacher is not None:
-            values = _compare(student, teacher, logits, maps, part["image"], points)
-            for key, value in values.items():
-                found.setdefault(key, []).append(value[real])
-    predicted = np.concatenate(predictions)
-    confusion = agreement.confusion(split.labels, predicted, student.description["num_classes"])
-    means = {key: float(np.mean(np.concatenate(each))) for key, each in found.items()}
-    found_agreement = Agreement(
-        means.get(("classes", "top1")),
-        means.get(("classes", "divergence")),
-        {name: r for (kind, name), r in means.items() if kind == "maps"},
-    )
-    return Measurements(
-        split, predicted, confusion, found_agreement if teacher is not None else None
-    )
-
-
-def _compare(
-    student: Network,
-    teacher: Network,
-    logits_s: np.ndarray,
-    maps_s: Mapping[str, np.ndarray],
-    pixels: np.ndarray,
-    points: Sequence[str],
-) -> dict[tuple[str, str], np.ndarray]:
-    """Agreement of both networks on each image ``(B,)``: of their classes, and at every transfer point."""
-    logits_t, (maps_t,) = teacher.attention(pixels)
-    values = {}
-    if teacher.has_classes_of(student):
-        values["classes", "top1"] = agreement.top1(logits_s, logits_t)
-        values["classes", "divergence"] = agreement.divergence(logits_s, logits_t)
-    for s, t in network_figures.pairs(points, tuple(maps_s), tuple(maps_t)):
-        name = s if s == t else f"{s} and the teacher's {t}"
-        values["maps", name] = agreement.correlation(maps_s[s], maps_t[t])
-    return values

@@ -5,10 +5,12 @@ state. Matplotlib is imported when the first figure is made.
 """
 
 import contextlib
+import io
+import math
 import os
 import pathlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,12 +18,18 @@ import numpy as np
 from at_jax.errors import UserError
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["MAP_COLORS", "RIGHT", "TEACHER_COLOR", "WRONG", "context", "figure", "save"]
+__all__ = [
+    "MAP_COLORS", "RIGHT", "TEACHER_COLOR", "VARIANT_COLORS", "WRONG", "context", "figure", "save",
+    "stacked_png", "use_readable_scale",
+]  # fmt: skip
 
 # Of Okabe and Ito's colors, which color-blind readers can distinguish: blue and vermilion.
 RIGHT, WRONG = "#0072B2", "#D55E00"
+# For lines that would have the color of another line.
+VARIANT_COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#A89800")
 TEACHER_COLOR = "#000000"
 MAP_COLORS = "magma"  # perceptually uniform: equal steps of the value appear equal
 
@@ -42,6 +50,7 @@ _SETTINGS: dict[str, Any] = {
     "backend": "agg",
 }
 _MAX_PIXELS = 2400  # of the longer side of a PNG
+_LOG_FROM = 3  # a larger ratio of largest to smallest value gets a logarithmic axis
 
 
 @contextlib.contextmanager
@@ -87,6 +96,59 @@ def figure(
     return made, made.subplots(rows, columns, squeeze=False, **kwargs)
 
 
+def use_readable_scale(panel: "Axes", values: Sequence[float]) -> None:
+    """Make the y axis logarithmic if values differ much, so that the result is as readable as the start.
+
+    Args:
+      panel: axes with a y axis.
+      values: that are drawn in it; those that are not finite are ignored.
+    """
+    finite = [value for value in values if math.isfinite(value)]
+    positive = [value for value in finite if value > 0]
+    if not positive or min(finite) < 0 or max(positive) <= _LOG_FROM * min(positive):
+        return
+    low, high = min(positive), max(positive)
+    if has_zeros := min(finite) == 0:
+        panel.set_yscale("symlog", linthresh=low, linscale=0.5)
+        panel.set_ylim(bottom=0)
+    else:
+        panel.set_yscale("log")
+    bottom, top = panel.get_ylim()
+    ratio = high / low
+    steps = (1, 1.5, 2, 3, 4, 5, 7) if ratio < 10 else (1, 2, 5) if ratio < 1000 else (1,)
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [step * 10.0**decade for decade in decades for step in steps]
+    ticks = [0.0] * has_zeros + [tick for tick in ticks if bottom <= tick <= top]
+    # Matplotlib's own labels are formulas.
+    panel.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    panel.minorticks_off()
+
+
+def _pixels(figure: "Figure") -> np.ndarray:
+    """Render a figure, uint8 ``(height, width, 3)``."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure.set_dpi(min(figure.get_dpi(), _MAX_PIXELS / max(figure.get_size_inches())))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def stacked_png(figures: Sequence["Figure"]) -> bytes:
+    """Render figures below one another, as the content of one PNG file."""
+    from PIL import Image
+
+    drawn = [_pixels(figure) for figure in figures]
+    width = max(pixels.shape[1] for pixels in drawn)
+    padded = [
+        np.pad(pixels, ((0, 0), (0, width - pixels.shape[1]), (0, 0)), constant_values=255)
+        for pixels in drawn
+    ]
+    file = io.BytesIO()
+    Image.fromarray(np.concatenate(padded)).save(file, format="PNG")
+    return file.getvalue()
+
+
 def save(figure: "Figure", path: str | pathlib.Path) -> None:
     """Write a figure as a PNG file, atomically: a reader sees the old file or the new one.
 
@@ -97,7 +159,6 @@ def save(figure: "Figure", path: str | pathlib.Path) -> None:
     Raises:
       UserError: if the name has another ending, or the file cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
     path = pathlib.Path(path).expanduser()
@@ -106,10 +167,7 @@ def save(figure: "Figure", path: str | pathlib.Path) -> None:
             f"figures are PNG files, got {str(path)!r}: choose a name that ends in .png"
         )
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
-    figure.set_dpi(min(figure.get_dpi(), _MAX_PIXELS / max(figure.get_size_inches())))
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    drawn = Image.fromarray(_pixels(figure))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         drawn.save(temporary, format="PNG")

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["draw"]
 
-# Colors for rows of the same method, which differ in their maps, for example.
-_VARIANT_COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#A89800")
 # A row of numbers in table.json.
 _Row = Mapping[str, Any]
 
@@ -49,9 +47,12 @@ def draw(summary: Mapping[str, Any], out: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _colors(rows: Sequence[_Row]) -> list[str]:
-    """Color of each row of a pair: that of its method, unless several rows have the same method."""
+    """Color of each row of a pair: that of its method, unless several rows have the same method.
+
+    Those differ in their maps, for example.
+    """
     methods = [row["method"] for row in rows]
-    variants = iter(_VARIANT_COLORS)
+    variants = iter(style.VARIANT_COLORS)
     return [
         terms.color(method) if methods.count(method) == 1 else next(variants) for method in methods
     ]
@@ -134,6 +135,9 @@ def _draw_curves(summary: Mapping[str, Any], rows: Sequence[_Row], path: pathlib
             panel.plot(epochs, np.median(errors, axis=0), color=color, lw=1.6, label=label,
                        marker="o" if len(epochs) < 15 else "", markersize=3)  # fmt: skip
             panel.fill_between(epochs, errors.min(0), errors.max(0), color=color, alpha=0.18, lw=0)
+        style.use_readable_scale(
+            panel, [e for row in members for s in row["seeds"] for e in s["errors"]]
+        )
         panel.set_title(f"{pair}, {_setting(summary)}", loc="left", fontsize=9)
         panel.set_xlabel("epoch (line: median, band: lowest to highest seed)")
         panel.set_ylabel(f"{summary['measured_on']} error, percent")

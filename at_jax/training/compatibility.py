@@ -1,5 +1,6 @@
 """Student and teacher: their shapes, their transfer points, and what they must agree on."""
 
+import collections
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
@@ -50,7 +51,7 @@ class Shapes:
     Attributes:
       variables: all collections, without sown values.
       logits: (1, K).
-      taps: transfer point to activation.
+      taps: transfer point to activation, in the order of the network.
     """
 
     variables: dict[str, Any]
@@ -82,7 +83,7 @@ def shapes(
     with modules.translated_errors(module, whose):
         initialize = functools.partial(intermediates.initialize, module)
         variables = jax.eval_shape(initialize, jax.random.key(0), images)
-        apply = functools.partial(
+        forward = functools.partial(
             intermediates.forward,
             module,
             paths=tuple(paths),
@@ -90,9 +91,14 @@ def shapes(
             train=False,
             **kwargs,
         )
-        logits, taps, _ = jax.eval_shape(apply, variables, images)
+
+        def apply(variables, images):
+            logits, taps, _ = forward(variables, images)
+            return logits, collections.OrderedDict(taps)  # JAX sorts the keys of a dict
+
+        logits, taps = jax.eval_shape(apply, variables, images)
     modules.check_logits(logits, module, whose)
-    return Shapes(variables, logits, taps)
+    return Shapes(variables, logits, dict(taps))
 
 
 def pair_points(

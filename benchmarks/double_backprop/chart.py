@@ -12,7 +12,7 @@ __all__ = ["draw", "label"]
 _BARS = (
     ("time_ratio", "time", "#0072B2"),
     ("flop_ratio", "FLOPs", "#E69F00"),
-    ("predicted_ratio", "predicted from passes", "#999999"),
+    ("predicted_ratio", "pass count", "#999999"),
 )
 
 
@@ -22,7 +22,7 @@ def label(row: str) -> str:
 
 
 def draw(record: Mapping[str, Any], rows: Mapping[str, Any], path: pathlib.Path) -> None:
-    """Draw time ratio, FLOP ratio and predicted ratio of each row.
+    """Draw time ratio, FLOP ratio and pass-count ratio of each row.
 
     Args:
       record: of the run.

@@ -24,21 +24,20 @@ JAX = "JAX"
 _NAME = "double_backprop"
 _COLUMNS = (
     "row", "passes", "ms per step", "(quartiles)", "images/s", "time ratio", "GFLOP", "FLOP ratio",
-    "predicted ratio", "temporary MB", "compile s", "slow convolutions",
+    "pass-count ratio", "temporary MB", "compile s", "slow convolutions",
 )  # fmt: skip
 _LEGEND = (
     "Ratios are relative to the plain step (labels only). GFLOP: two for each multiply-add of the "
     "convolutions and matrix products of the traced step, in their textbook forms (Winograd's needs "
     "fewer), before XLA removes those that other modes trace and do not use. "
-    "Passes: S is a forward pass of the student, s of its first layer, T of the teacher. Predicted ratio: "
+    "Passes: S is a forward pass of the student, s of its first layer, T of the teacher. Pass-count ratio: "
     "the multiply-adds of these passes relative to those of 3S - s, for the library's mode of "
-    "differentiation; elementwise work is not counted. Temporary MB: peak memory in addition to arguments "
-    "and results. Slow convolutions: those for which XLA:CPU has no fast kernel (counted on CPU only)."
+    "differentiation; elementwise work is not counted, and a measured ratio can be lower. Temporary MB: "
+    "peak memory in addition to arguments and results. Slow convolutions: those for which XLA:CPU has no "
+    "fast kernel (counted on CPU only)."
 )
 # The comparison with PyTorch has a table of each.
 _TIMES = {"median": "median", "minimum": "minimum", "cpu_median": "CPU time of all threads, median"}
-# Keys of the rows in records of older versions.
-_OLD_KEYS = {"floor": "predicted_ratio", "unoptimised_convolutions": "slow_convolutions"}
 
 
 class Sample(NamedTuple):
@@ -213,9 +212,5 @@ def write(record: Mapping[str, Any], folder: pathlib.Path) -> str:
 
 
 def read(path: pathlib.Path) -> dict[str, Any]:
-    """Read the JSON record of a run, by this version or an older one."""
-    stored = json.loads(path.read_text())
-    for rows in stored["rows"].values():
-        for row, measured in rows.items():
-            rows[row] = {_OLD_KEYS.get(key, key): value for key, value in measured.items()}
-    return stored
+    """Read the JSON record of a run."""
+    return json.loads(path.read_text())

@@ -70,6 +70,11 @@ def test_collect_returns_taps_in_the_order_of_the_network():
     assert (result == taps["ant"]).all()
 
 
+def test_forward_returns_taps_in_the_order_of_the_network():
+    _, taps, _ = intermediates.forward(Net(), {}, IMAGES)
+    assert list(taps) == ["zebra", "block/inner", "ant"]
+
+
 def test_tap_without_mutable_collection_stores_nothing():
     assert isinstance(Net().apply({}, IMAGES), jax.Array)
     assert intermediates.COLLECTION not in Net().init(jax.random.key(0), IMAGES)

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-from own_modules import Counting, Tapped, Tokens, Untapped
+from own_modules import Counting, Tapped, Tokens, Unordered, Untapped
 
 from at_jax import figures, intermediates, losses, maps
 from at_jax.errors import UserError
 from at_jax.figures import attention
+from at_jax.training import compatibility
 
 IMAGES = np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype(np.float32)
 
@@ -35,6 +36,16 @@ def test_attention_maps_of_both_kinds_are_those_of_the_losses(network):
         assert list(found) == ["only"]
         assert isinstance(found["only"], np.ndarray)
         np.testing.assert_allclose(found["only"], function(a, p=4), rtol=1e-5)
+
+
+def test_attention_maps_are_in_the_order_of_the_network():
+    module, variables = initialized(Unordered())
+    assert list(figures.attention_maps(module, variables, IMAGES)) == ["zebra", "ant"]
+    shapes = compatibility.shapes(module, (8, 8, 1), "student")
+    assert list(shapes.taps) == ["zebra", "ant"]
+    # The trainer pairs the points of two networks in this order.
+    pairs = compatibility.pair_points((), shapes.taps, {"group1": None, "group2": None})
+    assert pairs == (("zebra", "group1"), ("ant", "group2"))
 
 
 def test_attention_maps_of_a_submodule_path_are_those_of_its_output():

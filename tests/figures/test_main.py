@@ -77,6 +77,36 @@ def test_maps_of_pretrained_weights(tmp_path, monkeypatch):
     assert given["class_names"] == ["cat", "dog"]
 
 
+def test_class_names_of_another_number_are_one_line(finished, tmp_path, capsys):
+    (tmp_path / "names.txt").write_text("cat\ndog\n\n")
+    arguments = [f"--workdir={finished[0]}", f"--classes={tmp_path / 'names.txt'}"]
+    assert command.main(["maps", *arguments, f"--out={tmp_path / 'a.png'}"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "must have 10 names, one per line" in error
+    assert "got 2" in error
+
+
+def test_the_title_of_each_network_is_true(finished, monkeypatch):
+    titles = []
+
+    def record(shown, *_, **__):
+        titles.append([network.title for network in shown])
+        raise command.UserError("enough")
+
+    monkeypatch.setattr(command.network_figures, "attention_grid", record)
+    monkeypatch.setattr(command, "_images", lambda *_: None)
+    teacher = str(finished[0] / "teacher")
+    for arguments in (
+        [f"--workdir={finished[0]}"], [f"--workdir={teacher}"],
+        [f"--workdir={finished[0]}", f"--compare={teacher}"],
+    ):  # fmt: skip
+        assert command.main(["maps", *arguments, "--out=a.png"]) == 2
+    assert titles == [
+        ["student", "untrained", "teacher"], ["wrn_10_0.5", "untrained"],
+        ["student", "wrn_10_0.5, labels only", "teacher"],
+    ]  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def own(tmp_path_factory, compiled_once):
     """A run of a user-defined module with a teacher of 7 classes; both were passed as arguments."""

@@ -7,10 +7,10 @@ import jax
 import numpy as np
 import pytest
 import tiny
-from own_modules import Tapped, Untapped
+from own_modules import Tapped, Unordered, Untapped
 
 from at_jax.errors import UserError
-from at_jax.figures import images, network_figures, networks, style
+from at_jax.figures import images, network_figures, networks, pairing, style
 from at_jax.figures.networks import Network
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 1), np.uint8)
@@ -37,13 +37,14 @@ def headings(figure):
     return [axes.get_title() for axes in groups], heads
 
 
-def test_attention_figure_has_a_group_a_point_and_a_column_a_network():
+def test_attention_grid_has_a_group_a_point_and_a_column_a_network():
     shown = [network("student"), network("untrained"), network("teacher")]
     with style.context():
-        figure = network_figures.attention_figure(shown, IMAGES, title="Maps", kind="max", p=1)
+        maps = network_figures.attention_grid(shown, IMAGES, title="Maps", kind="max", p=1)
+        figure = maps.draw()
     titles, heads = headings(figure)
     assert titles == ["only (2x2)"]
-    assert heads == ["student", "untrained", "teacher"]
+    assert heads == ["untrained", "student", "teacher"]  # the order of progress
     assert figure.get_suptitle() == "Maps"
     assert figure.get_supxlabel() == (
         "Attention maps F_max over the image. Maps are divided by their RMS (1 = uniform). Color scale "
@@ -51,23 +52,32 @@ def test_attention_figure_has_a_group_a_point_and_a_column_a_network():
     )
 
 
-def test_attention_figure_draws_the_points_compared_in_training_by_path():
+def test_attention_grid_draws_the_points_compared_in_training_by_path():
     student = dataclasses.replace(network("student", Untapped()), paths=("layer",))
     untrained = dataclasses.replace(student, title="untrained")
     teacher = network("teacher", num_classes=10)
     with style.context():
-        figure = network_figures.attention_figure(
+        figure = network_figures.attention_grid(
             [student, untrained, teacher], IMAGES, points=("layer<-only",), title="Maps"
-        )
+        ).draw()
     titles, heads = headings(figure)
     assert titles == ["layer (2x2)"]
-    assert heads == ["student", "untrained", "teacher only"]
+    assert heads == ["untrained", "student", "teacher only"]
 
 
-def test_attention_figure_of_points_that_cannot_be_paired_raises():
+def test_attention_grid_has_transfer_points_in_the_order_of_the_network():
+    maps = network_figures.attention_grid([network("student", Unordered())], IMAGES, title="Maps")
+    with style.context():
+        assert headings(maps.draw())[0] == ["zebra (4x4)", "ant (2x2)"]
+        narrow = maps.draw_narrow()
+    assert [headings(figure)[0] for figure in narrow] == [["zebra (4x4)"], ["ant (2x2)"]]
+    assert [bool(figure.get_supxlabel()) for figure in narrow] == [False, True]
+
+
+def test_attention_grid_of_points_that_cannot_be_paired_raises():
     other = dataclasses.replace(network("other", Untapped()), paths=("layer", "stem"))
     with pytest.raises(UserError, match="other and student must have the same transfer points"):
-        network_figures.attention_figure([network("student"), other], IMAGES, title="")
+        network_figures.attention_grid([network("student"), other], IMAGES, title="")
 
 
 def test_mapping_figure_has_a_row_a_point_and_a_column_a_mapping():
@@ -100,20 +110,25 @@ def test_captions_mark_predictions_unless_classes_differ():
     assert [line.text for line in first] == ["dog", "✓ student: dog", "teacher: bus"]
     assert [line.text for line in second] == ["cat", "✗ student: dog", "teacher: bus"]
     assert [line.color for line in second] == ["black", style.WRONG, "black"]
+    # The line of the student marks the row, although another network is drawn on its left.
+    alone = network("student alone")
+    _, lines = network_figures.captions([shown[0], alone], [logits, 1 - logits], IMAGES)
+    assert [line.text for line in lines] == ["cat", "✓ student alone: cat", "✗ student: dog"]
+    assert [line.marks_row for line in lines] == [False, False, True]
     unknown = dataclasses.replace(IMAGES, labels=np.array([images.UNKNOWN] * 2))
     (lines, _) = network_figures.captions(shown[:1], [logits], unknown)
     assert [(line.text, line.color) for line in lines] == [("student: dog", "black")]
 
 
 def test_pairs_are_those_of_the_config_or_all_in_order():
-    assert network_figures.pairs((), ("a", "b"), ("c", "d")) == (("a", "c"), ("b", "d"))
-    assert network_figures.pairs((), ("a", "b"), ("c",)) == ()
-    assert network_figures.pairs(["b<-c"], ("a", "b"), ("c",)) == (("b", "c"),)
+    assert pairing.pairs((), ("a", "b"), ("c", "d")) == (("a", "c"), ("b", "d"))
+    assert pairing.pairs((), ("a", "b"), ("c",)) == ()
+    assert pairing.pairs(["b<-c"], ("a", "b"), ("c",)) == (("b", "c"),)
 
 
 def test_check_images_of_other_sizes_raises_and_of_other_classes_does_not():
     student = network("student")
-    network_figures.check_images([student, network("teacher", num_classes=5)])
+    pairing.check_images([student, network("teacher", num_classes=5)])
     other = networks.Network("other", None, None, {**DESCRIPTION, "image_shape": [8, 8, 3]})
     with pytest.raises(UserError, match="other and student must take images of one size"):
-        network_figures.check_images([student, other])
+        pairing.check_images([student, other])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from at_jax.figures import report_page, style
-from at_jax.figures.report_page import Agreement
+from at_jax.figures.report_page import Agreement, Picture
 
 RESULT = {
     "student": "wrn_10_1", "method": "at", "test_error": 4.25, "best_test_error": 4.0,
@@ -25,7 +25,7 @@ def page(tmp_path, **changes):
     given = {
         "result": RESULT,
         "keys": {"at.beta": 50.0, "transfer.points": ["a<-b"], "data.data_dir": "https://x.org"},
-        "pictures": {"Curves": tmp_path / "a.png"},
+        "pictures": {"Curves": Picture(tmp_path / "a.png", style.stacked_png([figure]))},
         "class_names": ["cat", "<script>", "dog"],
         "confusion": np.array([[5, 0, 1], [0, 4, 0], [2, 0, 3]]),
         "agreement": Agreement(0.875, 0.0625, {"group1": 0.5, "group2": -0.25}),
@@ -37,7 +37,7 @@ def page(tmp_path, **changes):
 class Reader(html.parser.HTMLParser):
     """Collects tags and attributes, and checks that every tag is closed."""
 
-    VOID = ("meta", "link", "img")
+    VOID = ("meta", "link", "img", "source")
 
     def __init__(self, text):
         super().__init__()
@@ -78,6 +78,23 @@ def test_images_shrink_to_narrow_windows_and_tables_scroll(tmp_path):
     assert not re.search(r'class="scroll">\s*<img', text)
 
 
+def test_narrow_windows_have_a_picture_of_their_own(tmp_path):
+    text = page(tmp_path)
+    found = re.findall(r'<source media="\(max-width: 40rem\)" srcset="data:image/png;base64,', text)
+    assert len(found) == text.count("<img ") == 1
+    assert "@media (max-width: 40rem)" in text
+
+
+def test_a_comparison_is_a_table(tmp_path):
+    rows = [("labels only", "6.76 %", "5.92 %"), ("<at> (this run)", "4.25 %", "4.00 %"),
+            ("teacher", "0.50 %", "")]  # fmt: skip
+    text = page(tmp_path, comparison=rows)
+    assert "<th>method</th><th>last test error</th><th>best test error</th>" in text
+    assert "<td>labels only</td><td>6.76 %</td><td>5.92 %</td>" in text
+    assert "<td>&lt;at&gt; (this run)</td>" in text
+    assert "Comparison" not in page(tmp_path)
+
+
 def test_the_page_states_results_agreement_config_and_versions(tmp_path):
     text = page(tmp_path)
     for words in (
@@ -113,6 +130,15 @@ def test_many_classes_give_their_most_frequent_mistakes(tmp_path):
     first, second = "c5 predicted as c1</td><td>6", "c4 predicted as c9</td><td>3"
     assert text.index(first) < text.index(second)
     assert "predicted as c0" not in text
+
+
+def test_a_confusion_that_is_too_wide_for_a_phone_is_a_list_there(tmp_path):
+    counts = np.diag(np.full(15, 7))
+    counts[4, 9] = 3
+    text = page(tmp_path, class_names=[f"c{i}" for i in range(15)], confusion=counts)
+    assert re.search(r'<div class="wide">.*true \\ predicted', text)
+    assert re.search(r'<div class="narrow">.*c4 predicted as c9</td><td>3', text)
+    assert 'class="narrow"' not in page(tmp_path)  # 3 classes fit
 
 
 def test_digits_in_dark_cells_are_white(tmp_path):

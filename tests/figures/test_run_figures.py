@@ -33,7 +33,7 @@ def test_a_finished_run_has_figures_of_sane_size(finished):
                 assert picture.format == "PNG" and picture.width > width
             assert 10_000 < (workdir / name).stat().st_size < 500_000
         text = (workdir / "report.html").read_text()
-        assert text.count("data:image/png;base64,") == 2
+        assert text.count("data:image/png;base64,") == 4  # each for wide and for narrow windows
         assert ("Agreement" in text) == (workdir == finished[0])
         assert not list(workdir.glob(".*tmp"))
 
@@ -114,7 +114,7 @@ def test_a_network_without_feature_maps_has_a_page_without_maps(
     tmp_path, compiled_once, logged, module
 ):
     _small(tmp_path, student=module, runtime__figures=True)
-    assert not logged and (tmp_path / "report.html").read_text().count("base64,") == 1
+    assert not logged and (tmp_path / "report.html").read_text().count("base64,") == 2
     assert not (tmp_path / "attention.png").exists()
 
 
@@ -171,35 +171,3 @@ def test_inputs_from_the_teacher_reach_the_student_that_is_drawn(tmp_path, compi
     counts = [[int(x or 0) for x in re.findall(r"<td[^>]*>(\d*)</td>", row)] for row in rows]
     error = 100 * (1 - np.trace(np.array(counts)) / np.sum(counts))
     assert error == pytest.approx(result["test_error"])
-
-
-class Answers:
-    """A network that reads its prediction from the first pixel of an image."""
-
-    def __init__(self, shift, same_classes=True):
-        self.shift, self.description, self.same = shift, {"num_classes": 3}, same_classes
-
-    def has_classes_of(self, other):
-        return self.same
-
-    def attention(self, pixels):
-        predicted = (pixels[:, 0, 0, 0] + self.shift) % 3
-        return np.eye(3)[predicted], ({"only": pixels[..., 0].astype(float)},)
-
-
-def test_measure_counts_every_image_once_and_limits_their_number():
-    pixels = np.zeros((7, 2, 2, 1), np.uint8)
-    pixels[:, 0, 0, 0] = [0, 1, 2, 0, 1, 2, 0]
-    pixels[:, 1, 1, 0] = 9
-    split = data.Split(pixels, np.array([0, 1, 2, 0, 1, 2, 1], np.int32))
-    found = run_figures.measure(Answers(0), Answers(0), split, batch=3)
-    # The last one, of class 1, is predicted as class 0.
-    np.testing.assert_array_equal(found.confusion, [[2, 0, 0], [1, 2, 0], [0, 0, 2]])
-    assert found.agreement.top1 == 1 and found.agreement.divergence == 0
-    assert found.agreement.correlation == {"only": pytest.approx(1)}
-    other = run_figures.measure(Answers(0), Answers(1), split, batch=3)
-    assert other.agreement.top1 == 0
-    unlike = run_figures.measure(Answers(0), Answers(1, same_classes=False), split, batch=3)
-    assert (unlike.agreement.top1, unlike.agreement.divergence) == (None, None)
-    alone = run_figures.measure(Answers(0), None, split, batch=2, most=4)
-    assert len(alone.predictions) == 4 and alone.agreement is None

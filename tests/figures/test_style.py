@@ -1,5 +1,6 @@
 """Settings of matplotlib, colors, and PNG files."""
 
+import io
 import itertools
 import os
 import subprocess
@@ -52,6 +53,15 @@ def test_save_reduces_the_resolution_of_large_figures(tmp_path):
         figure, _ = style.figure(48, 2)
         style.save(figure, tmp_path / "a.png")
     assert _size(tmp_path / "a.png") == (2400, 100)
+
+
+def test_stacked_png_has_figures_below_one_another():
+    with style.context():
+        wide, _ = style.figure(3, 1)
+        high, _ = style.figure(2, 2)
+        content = style.stacked_png([wide, high])
+    with Image.open(io.BytesIO(content)) as image:
+        assert (image.format, image.size) == ("PNG", (330, 330))
 
 
 def test_save_to_an_invalid_path_raises(tmp_path):

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from at_jax.figures import style
 from at_jax.tables import __main__ as program
 from at_jax.tables import markdown, plan, plots, registry, summary
 from at_jax.tables.paper import PaperResult
@@ -79,6 +80,15 @@ def test_draw_writes_two_figures(numbers, tmp_path):
     assert [path.name for path in paths] == ["errors.png", "curves.png"]
     for path in paths:
         assert 3_000 < path.stat().st_size < 300_000
+
+
+def test_draw_makes_results_readable_on_the_axis_of_errors(numbers, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(style, "save", lambda figure, path: drawn.append(figure))
+    plots.draw(numbers, tmp_path)
+    panel = drawn[1].axes[0]
+    assert panel.get_yscale() == "log"  # 90 to 10 percent
+    assert panel.get_yticklabels()[0].get_text() == "10"
 
 
 def test_draw_of_the_first_version_s_table(tmp_path):
