@@ -7,9 +7,11 @@ import sys
 DOCS = pathlib.Path(__file__).parent
 ROOT = DOCS.parent
 sys.path[:0] = [str(ROOT), str(DOCS / "extensions")]
-# The notebook runs in a process of its own, which inherits both.
+# The notebook runs in a process of its own, which inherits these.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# The notebook's programs run for seconds: most of its time would be LLVM's.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 
 from at_jax.version import __version__  # noqa: E402
 
