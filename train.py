@@ -26,7 +26,7 @@ HELP = """Train a student network from a teacher: attention transfer, distillati
                         data=DIR            configs/folder.py only: DIR/{train,test}/<class>/*.jpg
 --config.KEY=VALUE    set one key
 --help-config         print every key with its type, default, rule and meaning
---workdir=DIR         directory of the run (default: runs/<config>); run again to resume
+--workdir=DIR         directory of the run, or gs://... (default: runs/<config>); run again to resume
 --evaluate            evaluate the run in --workdir on its test set
 --module=PACKAGE:NAME a user-defined module, for a run (or a teacher.checkpoint) that trained it;
                       several, separated by commas, if the run and its teacher each have one
@@ -79,17 +79,17 @@ def main(argv: list[str]) -> int:
 
 def _run(argv: list[str]) -> int:
     """From flags to one call of the library; return the exit code."""
-    from at_jax import loop
+    from at_jax import loop, paths
     from at_jax.distributed import processes
     from at_jax.errors import UserError
     from at_jax.training.console import log
 
-    workdir = pathlib.Path(_WORKDIR.value or default_workdir(argv))
     config, module = _CONFIG.value, _MODULE.value or None
+    workdir = _WORKDIR.value or default_workdir(argv)
     try:
         processes.check_same({"--evaluate": _EVALUATE.value})
         if _EVALUATE.value:
-            config = _config_of_run(workdir, config, argv)
+            config = _config_of_run(paths.parse(workdir), config, argv)
             errors = loop.evaluate(config, workdir, module=module)
             log(
                 f"{config.student} in {workdir}: test error {errors['test_error']:.2f} % "

@@ -1,14 +1,13 @@
 """Figures from the command line: ``python -m at_jax.figures maps|gradients|mappings|curves``."""
 
 import argparse
-import pathlib
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
-from at_jax import terms
+from at_jax import paths, terms
 from at_jax.errors import UserError
 from at_jax.figures import attention, curves, images, network_figures, networks, style
 from at_jax.figures.networks import Network
@@ -105,7 +104,7 @@ def _network_figure(args: argparse.Namespace) -> "Figure":
     chosen = _images(args, shown)
     what, points = shown[0].model_name, ()
     if args.workdir:
-        workdir = pathlib.Path(args.workdir).expanduser()
+        workdir = paths.parse(args.workdir)
         what += f" ({terms.title(run_files.read_method(workdir))})"
         config = run_files.read_config(workdir)
         points = tuple(config["transfer"]["points"])
@@ -148,7 +147,7 @@ def _networks(args: argparse.Namespace) -> list[Network]:
 
 def _networks_of_run(args: argparse.Namespace) -> list[Network]:
     """Student, compared student and teacher, with the transfer points of the run."""
-    config = run_files.read_config(pathlib.Path(args.workdir).expanduser())
+    config = run_files.read_config(paths.parse(args.workdir))
     pairs = network_figures.pairs(config["transfer"]["points"], (), ())
     of_student, of_teacher = ([pair[side] for pair in pairs] for side in (0, 1))
     load = {"which": args.which, "module": args.module}
@@ -159,7 +158,7 @@ def _networks_of_run(args: argparse.Namespace) -> list[Network]:
     teacher = networks.teacher_of(args.workdir, module=args.module)
     if teacher is not None:
         shown.append(networks.with_points(teacher, of_teacher))
-    elif "teacher" in run_files.read_arguments(pathlib.Path(args.workdir).expanduser()):
+    elif "teacher" in run_files.read_arguments(paths.parse(args.workdir)):
         print(
             "The teacher was passed as an argument and is not stored: not drawn.", file=sys.stderr
         )
@@ -192,7 +191,7 @@ def _class_names(path: str | None) -> list[str]:
     if not path:
         return []
     try:
-        return pathlib.Path(path).read_text().splitlines()
+        return paths.parse(path).read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"--classes: {path!r} cannot be read ({error}): pass a text file, one name a line"
@@ -203,6 +202,7 @@ def _check_out(path: str) -> None:
     """Raise before the computation for a file name that cannot be written."""
     if not path.lower().endswith(".png"):
         raise UserError(f"--out must end in .png, got {path!r}: choose another name")
+    paths.reachable(path)
 
 
 if __name__ == "__main__":

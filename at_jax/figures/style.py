@@ -5,7 +5,7 @@ state. Matplotlib is imported when the first figure is made.
 """
 
 import contextlib
-import os
+import io
 import pathlib
 import warnings
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from at_jax import paths
 from at_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -100,24 +101,19 @@ def save(figure: "Figure", path: str | pathlib.Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
-    path = pathlib.Path(path).expanduser()
+    path = paths.parse(path)
     if path.suffix.lower() != ".png":
         raise UserError(
             f"figures are PNG files, got {str(path)!r}: choose a name that ends in .png"
         )
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
     figure.set_dpi(min(figure.get_dpi(), _MAX_PIXELS / max(figure.get_size_inches())))
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    encoded = io.BytesIO()
+    Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").save(encoded, format="PNG")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        drawn.save(temporary, format="PNG")
-        os.replace(temporary, path)
+        paths.write_bytes(path, encoded.getvalue())
     except OSError as error:
         raise UserError(
             f"{path} cannot be written ({error.strerror}): choose another --out"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
