@@ -16,7 +16,8 @@ def load(
     """Load a trained model.
 
     Args:
-      workdir: of a run of ``at-jax train`` or :func:`at_jax.loop.train_and_evaluate`.
+      workdir: of a run of ``at-jax train`` or :func:`at_jax.loop.train_and_evaluate`; a local path,
+        ``gs://`` or ``s3://``.
       which: ``"latest"``, as the paper reports, or ``"best"`` on the evaluated split.
       module: for a run that trained a user-defined module: an instance, or ``"package:name"``.
 

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import ml_collections
 
-from at_jax import data
+from at_jax import data, paths
 from at_jax.distributed import devices, processes
 from at_jax.errors import UserError
 from at_jax.figures import run_figures
@@ -24,6 +24,7 @@ from at_jax.training.evaluation import evaluator
 from at_jax.training.interrupt import Interrupted
 from at_jax.training.optimizers import OptimizerFactory
 from at_jax.training.preparation import Prepared, prepare, use_compilation_cache
+from at_jax.training.profiling import check_can_trace
 from at_jax.training.setup import Run
 from at_jax.training.trainer import NonFinite, Trainer
 
@@ -52,7 +53,7 @@ def train_and_evaluate(
 
     Args:
       config: every key of :func:`at_jax.training.config.default_config`.
-      workdir: directory of the run.
+      workdir: directory of the run; a local path, or ``gs://BUCKET/PATH``.
       student: a module whose ``__call__`` takes ``(images, train=...)``, ``(B, H, W, C)``, and returns
         logits ``(B, K)``.
       teacher: a module and its variables.
@@ -74,7 +75,8 @@ def train_and_evaluate(
       Interrupted: after Ctrl-C, once everything is saved.
       NonFinite: naming the step and the term; the last good checkpoint stays.
     """
-    workdir = pathlib.Path(workdir).expanduser().absolute()
+    workdir = paths.absolute(workdir)
+    check_can_trace(workdir, profile)
     arguments = Arguments(
         student, teacher, dataset, optimizer, augment, terms, tuple(callbacks), module
     )
@@ -181,7 +183,7 @@ def train_together(
       NonFinite: naming the step and the term; its ``workdir`` is that of the run.
     """
     check_together([config for config, _ in runs])
-    folders = [pathlib.Path(folder).expanduser().absolute() for _, folder in runs]
+    folders = [paths.absolute(folder) for _, folder in runs]
     if len(set(folders)) < len(folders):
         raise UserError("students of one program must have different workdirs: pass one for each")
     prepared: list[Prepared] = []
@@ -220,7 +222,7 @@ def evaluate(
       UserError: if there is no checkpoint, or something must be passed.
     """
     settings = settings_of(config)
-    workdir = pathlib.Path(workdir).expanduser().absolute()
+    workdir = paths.absolute(workdir)
     arguments = Arguments(student=student, dataset=dataset, module=module)
     if run_files.has_config(workdir):
         _check_evaluable(workdir, arguments)

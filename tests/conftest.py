@@ -53,6 +53,26 @@ def finished(session_folder, compiled_once):
     return workdir, *json.loads(log.read_text())
 
 
+@pytest.fixture
+def in_memory(monkeypatch):
+    """gs:// and s3:// in memory, whether or not gcsfs and s3fs are installed."""
+    from etils.epath import backend
+    from fsspec.registry import _registry
+    from storage import InMemory
+
+    from at_jax import paths
+
+    monkeypatch.setattr(paths, "_is_installed", lambda package: True)
+    for name in InMemory.protocol:
+        monkeypatch.setitem(_registry, name, InMemory)
+    InMemory.store.clear()
+    InMemory.pseudo_dirs[:] = [""]
+    cached = backend.fsspec_backend._get_filesystem
+    cached.cache_clear()
+    yield InMemory
+    cached.cache_clear()
+
+
 def _train(workdir):
     import small_run
 

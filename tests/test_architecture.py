@@ -18,15 +18,16 @@ PACKAGE = ROOT / "at_jax"
 
 LEAVES = {"errors", "version", "extras"}
 ARRAYS = LEAVES | {"arrays", "models"}
-TRAINING = ARRAYS | {"options", "terms", "objective", "data", "distributed"}
+TRAINING = ARRAYS | {"options", "paths", "terms", "objective", "data", "distributed"}
 MAY_IMPORT = {
     "errors": set(),
     "version": set(),
     "extras": set(),
     "options": {"errors"},
+    "paths": {"errors"},
     "arrays": {"errors"},
     "models": {"errors", "arrays"},
-    "data": {"errors"},
+    "data": {"errors", "paths"},
     "distributed": {"errors"},
     "terms": ARRAYS | {"options"},
     "objective": ARRAYS | {"terms"},
@@ -47,7 +48,7 @@ GROUPS = {
 }  # fmt: skip
 # Packages that a row does not import, beyond what `import at_jax` needs.
 HEAVY = {"ml_collections", "orbax", "tensorflow_datasets", "sklearn", "PIL", "tqdm", "matplotlib"}
-LIGHT_ROWS = {"errors", "options", "arrays", "models", "distributed", "terms", "objective"}
+LIGHT_ROWS = {"errors", "options", "paths", "arrays", "models", "distributed", "terms", "objective"}
 # Dotted names that only these files may use, imported or written in an expression.
 ONLY_IN = {
     "jax.interpreters": {"conv"},

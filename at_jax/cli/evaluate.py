@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from at_jax import paths
 from at_jax.cli.parser import Parser
 from at_jax.errors import UserError
 from at_jax.training import run_files
@@ -36,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     add("--json", action="store_true", help="print JSON")
     options = parser.parse(argv)
     try:
-        workdir = pathlib.Path(options.workdir)
+        workdir = paths.parse(options.workdir)
         errors = run(workdir, options.module, data_dir=options.data, quiet=options.json)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -28,7 +28,7 @@ HELP = """Train a student network from a teacher: attention transfer, distillati
                         data=DIR            folder only: DIR/{train,test}/<class>/*.jpg
 --config.KEY=VALUE    set one key
 --help-config         print every key with its type, default, rule and meaning
---workdir=DIR         directory of the run (default: runs/<config>); run again to resume
+--workdir=DIR         directory of the run, or gs://... (default: runs/<config>); run again to resume
 --evaluate            evaluate the run in --workdir on its test set, as at-jax evaluate does
 --module=PACKAGE:NAME a user-defined module, for a run (or a teacher.checkpoint) that trained it;
                       several, separated by commas, if the run and its teacher each have one
@@ -91,19 +91,21 @@ def _main(argv: list[str]) -> int:
 
 def _run(argv: list[str]) -> int:
     """From flags to one call of the library; return the exit code."""
-    from at_jax import loop
+    from at_jax import loop, paths
     from at_jax.cli import evaluate
     from at_jax.distributed import processes
     from at_jax.errors import UserError
     from at_jax.training.console import log
 
-    workdir = pathlib.Path(_WORKDIR.value or default_workdir(argv))
+    workdir = _WORKDIR.value or default_workdir(argv)
     config, module = _CONFIG.value, _MODULE.value or None
     try:
         processes.check_same({"--evaluate": _EVALUATE.value})
         if _EVALUATE.value:
             data_dir = config.data.data_dir if _names_data(argv) else ""
-            evaluate.run(workdir, module, data_dir=data_dir, runtime=config.runtime.to_dict())
+            evaluate.run(
+                paths.parse(workdir), module, data_dir=data_dir, runtime=config.runtime.to_dict()
+            )
         else:
             loop.train_and_evaluate(config, workdir, module=module, profile=_PROFILE.value)
     except UserError as error:

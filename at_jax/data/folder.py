@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from at_jax import paths
 from at_jax.data.dataset import Dataset
 from at_jax.data.decoding import Examples, as_array, assemble, to_square
 from at_jax.errors import UserError, listed
@@ -44,7 +45,7 @@ def load_folder(
             f"data source 'folder': expected a directory laid out as {_LAYOUT}, got none: set "
             "--config.data.data_dir=DIR, or data=DIR after the colon of --config=configs/folder.py:data=DIR"
         )
-    root = pathlib.Path(data_dir).expanduser()
+    root = paths.reachable(data_dir)
     classes = {split: _class_names(root / split) for split in ("train", "test")}
     if classes["train"] != classes["test"]:
         only = {
@@ -58,7 +59,9 @@ def load_folder(
     train, test = (
         _examples(root / split, classes["train"], image_size) for split in ("train", "test")
     )
-    return assemble(name or root.resolve().name, train, test, classes["train"], memory_limit_mb)
+    return assemble(
+        name or paths.resolve(root).name, train, test, classes["train"], memory_limit_mb
+    )
 
 
 def _class_names(split_dir: pathlib.Path) -> list[str]:
@@ -67,8 +70,8 @@ def _class_names(split_dir: pathlib.Path) -> list[str]:
             f"image folder {split_dir.parent}: expected {_LAYOUT}, got no directory {split_dir}: "
             "create it, or set --config.data.data_dir=DIR to the directory that contains train and test"
         )
-    with os.scandir(split_dir) as entries:
-        names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+    names = [name for name in paths.names(split_dir) if not name.startswith(".")]
+    names = [name for name in names if (split_dir / name).is_dir()]
     if len(names) < 2:
         raise UserError(
             f"image folder {split_dir}: expected at least two class directories ({_LAYOUT}), got "
@@ -78,12 +81,11 @@ def _class_names(split_dir: pathlib.Path) -> list[str]:
 
 
 def _image_names(class_dir: pathlib.Path) -> list[str]:
-    with os.scandir(class_dir) as entries:
-        names = sorted(
-            e.name
-            for e in entries
-            if e.name.lower().endswith(_SUFFIXES) and not e.name.startswith(".")
-        )
+    names = [
+        name
+        for name in paths.names(class_dir)
+        if name.lower().endswith(_SUFFIXES) and not name.startswith(".")
+    ]
     if not names:
         raise UserError(
             f"image folder {class_dir}: expected images ({', '.join(_SUFFIXES)}), got none: add "
@@ -93,24 +95,24 @@ def _image_names(class_dir: pathlib.Path) -> list[str]:
 
 
 def _examples(split_dir: pathlib.Path, class_names: list[str], image_size: int) -> Examples:
-    paths: list[str] = []
+    files: list[str] = []
     labels: list[int] = []
     for label, class_name in enumerate(class_names):
         names = _image_names(split_dir / class_name)
-        paths += [os.path.join(split_dir, class_name, name) for name in names]
+        files += [os.path.join(split_dir, class_name, name) for name in names]
         labels += [label] * len(names)
 
     def read(indices: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
-        return ((_read_image(paths[i], image_size), labels[i]) for i in indices)
+        return ((_read_image(files[i], image_size), labels[i]) for i in indices)
 
-    return Examples(len(paths), read, lambda: np.array(labels), lambda index: paths[index])
+    return Examples(len(files), read, lambda: np.array(labels), lambda index: files[index])
 
 
 def _read_image(path: str, image_size: int) -> np.ndarray:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with paths.parse(path).open("rb") as file, Image.open(file) as image:
             image.load()
             return as_array(to_square(_to_rgb(image), image_size))
     # PIL raises many types for a bad file: OSError, SyntaxError (PNG), ValueError, struct.error ...

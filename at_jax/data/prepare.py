@@ -164,6 +164,9 @@ def prepare(name: str, data_dir: str = "", manual_dir: str = "") -> str:
     """
     if not name:
         raise PrepareError("--dataset: expected the name of a TFDS data set, such as cifar10")
+    for flag, value in (("data_dir", data_dir), ("manual_dir", manual_dir)):
+        if "://" in value:
+            raise PrepareError(f"--{flag}: expected a local directory, got {value!r}: choose one")
     data_dir = os.path.abspath(os.path.expanduser(data_dir or DEFAULT_DATA_DIR))
     manual_dir = manual_dir and os.path.abspath(os.path.expanduser(manual_dir))
     builder = _builder(name, data_dir)

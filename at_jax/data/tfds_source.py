@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from at_jax import paths
 from at_jax.data.dataset import Dataset
 from at_jax.data.decoding import Examples, as_array, assemble, to_square
 from at_jax.data.prepare import DEFAULT_DATA_DIR, FILE_FORMAT, archive_names, closest, file_formats
@@ -44,7 +45,13 @@ def load_tfds(
             "data source 'tfds': expected the name of a set, got none: set --config.data.name, for "
             "example to cifar10"
         )
-    data_dir = os.path.abspath(os.path.expanduser(data_dir or DEFAULT_DATA_DIR))
+    path = paths.absolute(data_dir or DEFAULT_DATA_DIR)
+    if paths.scheme(path):
+        raise UserError(
+            f"data set {name!r}: expected a local data.data_dir, which array_record can read, got {path}: "
+            "copy the directory to this machine"
+        )
+    data_dir = os.path.abspath(path)
     with _quiet():
         builder = _open(name, data_dir)
         _check_prepared(builder, name, data_dir)

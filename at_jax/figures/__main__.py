@@ -2,14 +2,13 @@
 
 import argparse
 import dataclasses
-import pathlib
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
-from at_jax import terms
+from at_jax import paths, terms
 from at_jax.errors import UserError
 from at_jax.figures import attention, curves, images, network_figures, networks, pairing, style
 from at_jax.figures.networks import Network
@@ -107,7 +106,7 @@ def _network_figure(args: argparse.Namespace) -> "Figure":
     chosen = _images(args, shown)
     what, points = shown[0].model_name, ()
     if args.workdir:
-        workdir = pathlib.Path(args.workdir).expanduser()
+        workdir = paths.parse(args.workdir)
         what += f" ({terms.title(run_files.read_method(workdir))})"
         config = run_files.read_config(workdir)
         points = tuple(config["transfer"]["points"])
@@ -151,13 +150,13 @@ def _networks(args: argparse.Namespace) -> list[Network]:
 
 def _networks_of_run(args: argparse.Namespace) -> list[Network]:
     """Student, compared student and teacher, with the transfer points of the run."""
-    config = run_files.read_config(pathlib.Path(args.workdir).expanduser())
+    config = run_files.read_config(paths.parse(args.workdir))
     pairs = pairing.pairs(config["transfer"]["points"], (), ())
     of_student, of_teacher = ([pair[side] for pair in pairs] for side in (0, 1))
     load = {"which": args.which, "module": args.module}
     teacher = networks.teacher_of(args.workdir, module=args.module)
     student = networks.of_run(args.workdir, title=networks.STUDENT, **load)
-    is_passed = "teacher" in run_files.read_arguments(pathlib.Path(args.workdir).expanduser())
+    is_passed = "teacher" in run_files.read_arguments(paths.parse(args.workdir))
     if teacher is None and not is_passed:
         # Without a teacher the network may itself be one: the word student would mislead.
         student = dataclasses.replace(student, title=student.model_name)
@@ -202,7 +201,7 @@ def _class_names(path: str | None) -> list[str]:
     if not path:
         return []
     try:
-        return pathlib.Path(path).expanduser().read_text(encoding="utf-8-sig").strip().splitlines()
+        return paths.parse(path).read_text(encoding="utf-8-sig").strip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"--classes: {path!r} cannot be read ({error}): pass a text file, one name per line"
@@ -213,6 +212,7 @@ def _check_out(path: str) -> None:
     """Raise before the computation for a file name that cannot be written."""
     if not path.lower().endswith(".png"):
         raise UserError(f"--out must end in .png, got {path!r}: choose another name")
+    paths.reachable(path)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from at_jax import terms
+from at_jax import paths, terms
 from at_jax.errors import UserError
 from at_jax.figures import style
 from at_jax.training import run_files
@@ -63,7 +63,7 @@ def read(workdir: str | pathlib.Path) -> History:
     Raises:
       UserError: if there is no run, or it has not finished an epoch.
     """
-    workdir = pathlib.Path(workdir).expanduser()
+    workdir = paths.parse(workdir)
     config, lines = run_files.read_config(workdir), run_files.read_metrics(workdir)
     if not lines:
         raise UserError(f"{workdir} has no finished epoch yet: draw it later, or leave it out")
@@ -71,17 +71,17 @@ def read(workdir: str | pathlib.Path) -> History:
     passed = run_files.read_arguments(workdir).get("student")
     network = passed["class"].partition(":")[2] if passed else config["student"]
     held_out = config["data"]["validation_examples"]
-    teacher = pathlib.Path(config["teacher"]["checkpoint"] or workdir / "teacher").expanduser()
+    teacher = config["teacher"]["checkpoint"] or workdir / "teacher"
     return History(
-        name=workdir.resolve().name,
+        name=paths.resolve(workdir).name,
         method=run_files.read_method(workdir),
         network=result.get("student", network),
         seed=config["seed"],
         lines=lines,
         teacher_error=result.get("teacher_test_error"),
         evaluated_on=result.get("evaluated_on", "validation" if held_out else "test"),
-        workdir=workdir.resolve(),
-        teacher=teacher.resolve(),
+        workdir=paths.resolve(workdir),
+        teacher=paths.resolve(teacher),
     )
 
 

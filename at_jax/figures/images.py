@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from at_jax import data
+from at_jax import data, paths
 from at_jax.data import decoding
 from at_jax.errors import UserError
 from at_jax.training import datasets, run_files
@@ -40,7 +40,7 @@ def dataset_of(workdir: str | pathlib.Path) -> data.Dataset:
     Raises:
       UserError: if it cannot be loaded, or was passed as an argument.
     """
-    workdir = pathlib.Path(workdir).expanduser()
+    workdir = paths.parse(workdir)
     if "dataset" in run_files.read_arguments(workdir):
         raise UserError(
             f"the run in {workdir} was trained on a data set passed as an argument: pass --images"
@@ -59,7 +59,7 @@ def from_split(split: data.Split, indices: np.ndarray) -> Images:
 
 
 def from_files(
-    paths: Sequence[str],
+    files: Sequence[str],
     image_shape: tuple[int, int, int],
     class_names: Sequence[str] = (),
     *,
@@ -71,7 +71,7 @@ def from_files(
     name of a class, as in ``test/cat/1.jpg``.
 
     Args:
-      paths: image files.
+      files: image files.
       image_shape: (H, W, C) of the network.
       class_names: K names; empty if unknown.
       subject: of the error messages: the flag or argument that named the files.
@@ -81,13 +81,13 @@ def from_files(
     """
     height, width, channels = image_shape
     pixels, shown, labels = [], [], []
-    for path in map(pathlib.Path, paths):
+    for path in map(paths.parse, files):
         photograph = _open(path, subject)
         seen = _crop(photograph, height, width).convert("L" if channels == 1 else "RGB")
         pixels.append(decoding.as_array(seen))
         scale = max(1, _MIN_SIDE // max(height, width))
         shown.append(_rgb(decoding.as_array(_crop(photograph, height * scale, width * scale))))
-        directory = path.resolve().parent.name
+        directory = paths.resolve(path).parent.name
         labels.append(list(class_names).index(directory) if directory in class_names else UNKNOWN)
     return Images(np.stack(pixels), tuple(shown), np.array(labels))
 
@@ -125,8 +125,8 @@ def _open(path: pathlib.Path, subject: str) -> Any:
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as file:
-            return ImageOps.exif_transpose(file).convert("RGB")
+        with path.open("rb") as file, Image.open(file) as photograph:
+            return ImageOps.exif_transpose(photograph).convert("RGB")
     except FileNotFoundError as error:
         raise UserError(
             f"{subject}: there is no file {str(path)!r}: give paths of image files"

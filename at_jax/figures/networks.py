@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.core import meta
 
-from at_jax import data, models, terms
+from at_jax import data, models, paths, terms
 from at_jax.distributed import compilation
 from at_jax.errors import UserError
 from at_jax.figures import attention
@@ -146,7 +146,7 @@ def of_run(
     Raises:
       UserError: if there is no run, or the module must be passed.
     """
-    title = title or terms.title(run_files.read_method(pathlib.Path(workdir).expanduser()))
+    title = title or terms.title(run_files.read_method(paths.parse(workdir)))
     return Network(title, *open_run(workdir, which=which, module=module))
 
 
@@ -184,7 +184,7 @@ def teacher_of(
     Raises:
       UserError: if the teacher cannot be loaded.
     """
-    workdir = pathlib.Path(workdir).expanduser()
+    workdir = paths.parse(workdir)
     trained = workdir / run_files.TEACHER
     given = run_files.read_config(workdir)["teacher"]["checkpoint"]
     known = [terms.TERMS.get(name) for name in run_files.read_method(workdir).split("+")]

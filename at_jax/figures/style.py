@@ -7,7 +7,6 @@ state. Matplotlib is imported when the first figure is made.
 import contextlib
 import io
 import math
-import os
 import pathlib
 import warnings
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from at_jax import paths
 from at_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -161,21 +161,16 @@ def save(figure: "Figure", path: str | pathlib.Path) -> None:
     """
     from PIL import Image
 
-    path = pathlib.Path(path).expanduser()
+    path = paths.parse(path)
     if path.suffix.lower() != ".png":
         raise UserError(
             f"figures are PNG files, got {str(path)!r}: choose a name that ends in .png"
         )
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
-    drawn = Image.fromarray(_pixels(figure))
+    encoded = io.BytesIO()
+    Image.fromarray(_pixels(figure)).save(encoded, format="PNG")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        drawn.save(temporary, format="PNG")
-        os.replace(temporary, path)
+        paths.write_bytes(path, encoded.getvalue())
     except OSError as error:
         raise UserError(
             f"{path} cannot be written ({error.strerror}): choose another --out"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()

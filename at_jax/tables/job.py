@@ -11,13 +11,14 @@ from typing import Any
 
 import ml_collections
 
-from at_jax import loop
+from at_jax import loop, paths
 from at_jax.errors import UserError
 from at_jax.tables import markdown, plan, plots, sharding, summary
 from at_jax.tables.plan import RunSpec
 from at_jax.tables.registry import TABLES, Row, Table, choose_rows
 from at_jax.tables.runner import failure_of, train_all
 from at_jax.training import datasets, run_files
+from at_jax.training.checkpoints import check_can_save
 from at_jax.training.config import settings_of
 from at_jax.training.console import log
 
@@ -82,7 +83,8 @@ def from_options(options: argparse.Namespace) -> Job:
     """
     _check_options(options)
     table = TABLES[options.name]()
-    out = pathlib.Path(options.out or f"runs/tables/{options.name}").expanduser()
+    out = paths.reachable(options.out or f"runs/tables/{options.name}")
+    _check_out(options, out)
     planned = _plan(options, out / _PLAN)
     changes = tuple(planned["changes"])
     patterns = [row for row in options.rows.split(",") if row]
@@ -133,6 +135,16 @@ def _check_options(options: argparse.Namespace) -> None:
     if options.epochs < 0:
         raise UserError(
             f"--epochs must be at least 1, got {options.epochs}: leave it out for the table's own"
+        )
+
+
+def _check_out(options: argparse.Namespace, out: pathlib.Path) -> None:
+    if not options.merge:
+        check_can_save(out)
+    if paths.scheme(out) and options.shard != "1/1":
+        raise UserError(
+            f"--shard {options.shard}: shards need file locks, which cloud storage lacks, got --out {out}: "
+            "choose a shared local --out, or leave --shard out"
         )
 
 

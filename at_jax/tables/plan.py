@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import ml_collections
 
-from at_jax import terms
+from at_jax import paths, terms
 from at_jax.errors import UserError
 from at_jax.tables.registry import Row, Table
 from at_jax.training.config import default_config, flatten, settings_of, teacher_config
@@ -50,7 +50,7 @@ class RunSpec:
     def teacher_workdir(self) -> pathlib.Path | None:
         """Workdir of the teacher, which must be finished first; None without a teacher."""
         checkpoint = self.config.teacher.checkpoint
-        return pathlib.Path(checkpoint) if checkpoint else None
+        return paths.parse(checkpoint) if checkpoint else None
 
 
 def scale_schedule(config: ml_collections.ConfigDict, epochs: int) -> ml_collections.ConfigDict:
@@ -111,8 +111,9 @@ def common_config(
     config.runtime.figures = False  # the table has its own figures
     config.compare = ()  # and its own rows
     if source:
-        is_folder = pathlib.Path(source).expanduser().is_dir()
-        if not is_folder and ("/" in source.rstrip("/") and source.startswith(("/", ".", "~"))):
+        is_folder = paths.reachable(source).is_dir()
+        is_path = paths.scheme(source) or source.startswith(("/", ".", "~"))
+        if not is_folder and is_path and "/" in source.rstrip("/"):
             raise UserError(
                 f"--data: the folder {source!r} does not exist: give an existing one, or a TFDS name"
             )

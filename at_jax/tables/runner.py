@@ -10,7 +10,7 @@ from typing import Any
 
 import filelock
 
-from at_jax import loop
+from at_jax import loop, paths
 from at_jax.tables.plan import RunSpec
 from at_jax.training import run_files
 from at_jax.training.console import duration, log
@@ -83,6 +83,8 @@ def train_all(
     Raises:
       loop.Interrupted: after Ctrl-C, once the state is saved.
     """
+    if specs and paths.scheme(specs[0].workdir):
+        log("No file locks in cloud storage: run one command at a time in this --out")
     progress = Progress(specs)
     log(progress.line())
     teachers = {spec.teacher_workdir for spec in specs}
@@ -113,6 +115,9 @@ def _locked(group: Sequence[RunSpec], *, wait: bool) -> Iterator[list[RunSpec]]:
 
     With `wait`, block until the other process is done, and yield all of them.
     """
+    if paths.scheme(group[0].workdir):  # no locks there: from_options refuses shards
+        yield list(group)
+        return
     with contextlib.ExitStack() as stack:
         locked = []
         for spec in group:
@@ -149,7 +154,7 @@ def _train_group(group: list[RunSpec], failures: set[str]) -> None:
         raise
     except Exception as error:  # any error of one run must not stop the others
         # Errors of one run of a program name its workdir; others, such as out of memory, do not.
-        failed = [s for s in group if s.workdir.absolute() == getattr(error, "workdir", None)]
+        failed = [s for s in group if paths.absolute(s.workdir) == getattr(error, "workdir", None)]
         if len(group) == 1:
             failed = group
         for spec in failed:

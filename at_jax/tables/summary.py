@@ -53,7 +53,7 @@ def summarize(
     teachers = {spec.teacher_workdir for spec in specs}
     return {
         "title": table.title,
-        "data": label or data.name or pathlib.Path(data.data_dir).name or data.source,
+        "data": label or data.name or pathlib.PurePosixPath(data.data_dir).name or data.source,
         "measured_on": "validation" if data.validation_examples else "test",
         "epochs": common.epochs,
         "drop_epochs": list(common.optimizer.drop_epochs),

@@ -5,9 +5,10 @@ array is stored with it. A checkpoint that fails the check is skipped for the on
 processes only process 0 writes and reads.
 """
 
+import contextlib
 import json
 import pathlib
-import shutil
+import tempfile
 import warnings
 import zlib
 from typing import Any, NamedTuple
@@ -18,12 +19,14 @@ import orbax.checkpoint as ocp
 from flax import serialization, traverse_util
 from orbax.checkpoint import checkpoint_managers
 
+from at_jax import paths
 from at_jax.distributed import processes
 from at_jax.errors import UserError, listed
 
-__all__ = ["FOLDER", "Checkpoints", "Restored"]
+__all__ = ["FOLDER", "Checkpoints", "Restored", "check_can_save"]
 
 FOLDER = "checkpoints"
+_ORBAX_SCHEMES = ("", "gs")  # Orbax 0.12 raises for all other paths that are not absolute
 _KEPT = 2  # latest checkpoints, so that there is one to fall back to
 
 
@@ -50,16 +53,40 @@ def _checksum_of_json(value: dict[str, Any]) -> int:
     return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
+def check_can_save(workdir: pathlib.Path) -> None:
+    """Raise unless Orbax can save checkpoints in a workdir.
+
+    Raises:
+      UserError: for storage that the installed version writes nothing to.
+    """
+    if paths.scheme(workdir) not in _ORBAX_SCHEMES:
+        raise UserError(
+            f"{workdir}: the installed Orbax ({ocp.__version__}) cannot save checkpoints there: choose a "
+            "local --workdir or one under gs://, and copy the run when it is finished"
+        )
+
+
 class Checkpoints:
-    """Checkpoints of one run, under ``<workdir>/checkpoints``. A context manager."""
+    """Checkpoints of one run, under ``<workdir>/checkpoints``. A context manager.
+
+    Args:
+      workdir: of the run.
+      create: create the directory; False to read.
+    """
 
     def __init__(self, workdir: str | pathlib.Path, *, create: bool = True):
         self._manager: Any = None  # only in process 0
+        self._exit = contextlib.ExitStack()
         if not processes.is_primary():
             return
-        directory = pathlib.Path(workdir).absolute() / FOLDER
+        directory = paths.absolute(workdir) / FOLDER
         if create:
+            check_can_save(directory)
             directory.mkdir(parents=True, exist_ok=True)
+        elif paths.scheme(directory) not in _ORBAX_SCHEMES:
+            copy = self._exit.enter_context(tempfile.TemporaryDirectory(prefix="at_jax-"))
+            paths.download(directory, pathlib.Path(copy))
+            directory = pathlib.Path(copy)
         policy = checkpoint_managers
         self._manager = ocp.CheckpointManager(
             directory,
@@ -81,8 +108,9 @@ class Checkpoints:
         return self
 
     def __exit__(self, *_):
-        if self._manager is not None:
-            self._manager.close()
+        with self._exit:
+            if self._manager is not None:
+                self._manager.close()
 
     @property
     def steps(self) -> list[int]:
@@ -129,10 +157,10 @@ class Checkpoints:
 
         Their steps will be saved again.
         """
-        folder = pathlib.Path(str(self._manager.directory))
+        folder = paths.parse(self._manager.directory)
         for newer in [s for s in self.steps if s > step]:
             aside = folder / f"{reason}-{newer}"
-            shutil.rmtree(aside, ignore_errors=True)
+            paths.remove(aside)
             (folder / str(newer)).rename(aside)
         self._manager.reload()
 

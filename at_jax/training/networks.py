@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from at_jax import data, models
+from at_jax import data, models, paths
 from at_jax.distributed import processes
 from at_jax.errors import UserError
 from at_jax.terms import Term, changes_forward_pass
@@ -72,7 +72,7 @@ def open_run(
     """
     if which not in ("latest", "best"):
         raise UserError(f"which must be 'latest' or 'best', got {which!r}: choose one of these")
-    workdir = pathlib.Path(workdir).expanduser()
+    workdir = paths.parse(workdir)
     restored = processes.broadcast_from_primary(lambda: _read(workdir, which))
     description = restored.meta["model"]
     trees = dict(restored.trees)
@@ -90,7 +90,7 @@ def open_run(
 
 
 def _read(workdir: pathlib.Path, which: str) -> Restored:
-    if not (workdir / FOLDER).is_dir():
+    if not (paths.reachable(workdir) / FOLDER).is_dir():
         raise UserError(
             f"{workdir} holds no checkpoints: give the workdir of a run "
             f"(a directory with {FOLDER}/ in it)"
@@ -129,7 +129,7 @@ def load_teacher(workdir: str, dtype: str, module: nn.Module | str | None = None
     """
     network, variables, description = open_run(workdir, module=module)
     check_stands_alone(description, workdir)
-    if not run_files.has_result(pathlib.Path(workdir).expanduser()):
+    if not run_files.has_result(paths.parse(workdir)):
         raise UserError(
             f"the teacher's run in {workdir} is not finished: run its command again, or choose "
             "another teacher.checkpoint"

@@ -8,10 +8,12 @@ import flax.linen as nn
 import jax
 import ml_collections
 
+from at_jax import paths
 from at_jax.distributed import devices, huge_pages, processes
 from at_jax.errors import UserError, listed
 from at_jax.training import modules, networks, run_files
 from at_jax.training.arguments import Arguments, chosen_terms
+from at_jax.training.checkpoints import check_can_save
 from at_jax.training.compatibility import Teacher
 from at_jax.training.config import Settings, flatten, settings_of, teacher_config
 from at_jax.training.console import log, network_table
@@ -56,6 +58,8 @@ def prepare(
     values = flatten(config.to_dict())
     processes.check_same({k: v for k, v in values.items() if k not in _LOCAL_KEYS})
     used = devices.select(settings.runtime.devices, settings.batch_size, settings.accumulation)
+    check_can_save(workdir)
+    processes.broadcast_from_primary(lambda: paths.reachable(workdir).name)
     arguments = _with_recorded_student(workdir, arguments)
     record = arguments.record()
     run_files.check(workdir, config.to_dict(), record)
@@ -90,8 +94,11 @@ def prepare(
 
 def use_compilation_cache(folder: str) -> None:
     """Keep compiled programs between runs, small ones too: a start waits for hundreds of them."""
+    path = paths.parse(folder)
     if folder and not jax.config.jax_compilation_cache_dir:
-        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(folder).expanduser()))
+        jax.config.update("jax_compilation_cache_dir", str(path))
+        if paths.scheme(path):  # XLA's own caches need a local directory
+            jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 

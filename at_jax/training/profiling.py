@@ -5,13 +5,28 @@ from typing import Any
 
 import jax
 
+from at_jax import paths
 from at_jax.distributed import processes
+from at_jax.errors import UserError
 from at_jax.training.console import log
 
-__all__ = ["Profiler"]
+__all__ = ["Profiler", "check_can_trace"]
 
 # Skip compilation and warm-up; keep the trace small enough to read.
 _SKIPPED_STEPS, _TRACED_STEPS = 10, 10
+
+
+def check_can_trace(workdir: pathlib.Path, wanted: bool) -> None:
+    """Raise if a trace is wanted in cloud storage: JAX's profiler writes to local directories only.
+
+    Raises:
+      UserError: naming the workdir.
+    """
+    if wanted and paths.scheme(workdir):
+        raise UserError(
+            f"--profile: JAX writes traces to local directories only, got {workdir}: leave --profile out, "
+            "or choose a local --workdir"
+        )
 
 
 class Profiler:

@@ -6,12 +6,11 @@ these functions; only process 0 opens the files.
 
 import json
 import math
-import os
 import pathlib
-import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from at_jax import paths
 from at_jax.distributed import processes
 from at_jax.errors import UserError, listed
 from at_jax.training.arguments import check_recorded
@@ -30,16 +29,8 @@ _ARGUMENTS = "arguments"  # key of the record of passed components
 
 def write_text(path: pathlib.Path, text: str) -> None:
     """Write a file atomically: a reader sees the old file or the new one."""
-    if not processes.is_primary():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Unique: machines that share the directory may have equal process numbers.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    if processes.is_primary():
+        paths.write_bytes(path, text.encode())
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
@@ -75,7 +66,7 @@ def read_method(workdir: pathlib.Path) -> str:
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
-    if not path.is_file():
+    if not paths.reachable(path).is_file():
         raise UserError(f"{path.parent} holds no run (no {CONFIG}): give the workdir of a run")
     try:
         stored = json.loads(path.read_text())
@@ -213,13 +204,17 @@ def append_metrics(workdir: pathlib.Path, line: Mapping[str, Any]) -> None:
     finite = {
         k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in line.items()
     }
-    with open(workdir / METRICS, "a") as file:
-        file.write(json.dumps(finite) + "\n")
+    path, text = workdir / METRICS, json.dumps(finite) + "\n"
+    if paths.scheme(workdir):  # objects cannot grow
+        write_text(path, (path.read_text() if path.exists() else "") + text)
+        return
+    with open(path, "a") as file:
+        file.write(text)
 
 
 def has_config(workdir: pathlib.Path) -> bool:
     """True if the directory holds a run."""
-    return processes.broadcast_from_primary((workdir / CONFIG).exists)
+    return processes.broadcast_from_primary(lambda: (paths.reachable(workdir) / CONFIG).exists())
 
 
 def read_result(workdir: pathlib.Path) -> dict[str, Any] | None:

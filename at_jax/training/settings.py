@@ -59,7 +59,8 @@ class DataSettings:
     name: str = option("", "TFDS name, such as cifar10 or imagenette/160px-v2.")
     data_dir: str = option(
         "",
-        "Directory of prepared TFDS sets (empty: ~/tensorflow_datasets_array_record), or image folder.",
+        "Directory of prepared TFDS sets (empty: ~/tensorflow_datasets_array_record), or image folder, "
+        "which may be at gs:// or s3://.",
     )
     image_size: int = option(
         0, "Height and width to resize to, in pixels; 0: no resizing.", at_least(0)

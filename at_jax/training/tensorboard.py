@@ -89,5 +89,5 @@ def _pixels(path: pathlib.Path) -> np.ndarray:
     """Decode an image file to (H, W, 3) uint8."""
     from PIL import Image
 
-    with Image.open(path) as file:
-        return np.asarray(file.convert("RGB"))
+    with path.open("rb") as file, Image.open(file) as image:
+        return np.asarray(image.convert("RGB"))

@@ -185,6 +185,7 @@ def test_bad_flag_prints_one_line_and_exits_with_2(arguments, message):
         (["--config.method=bt"], "error: method must be none, one of kd, at"),
         (["--config=configs/folder.py:data=/nowhere"], "error: image folder /nowhere: expected"),
         (["--evaluate", "--workdir=/nowhere"], "error: --workdir: /nowhere holds no run"),
+        (["--workdir=gs:/run"], "error: cannot use the path 'gs:/run': .* begin with gs://"),
     ],
 )
 def test_bad_value_prints_one_line_and_exits_with_2(tmp_path, arguments, message):
@@ -192,7 +193,7 @@ def test_bad_value_prints_one_line_and_exits_with_2(tmp_path, arguments, message
     assert code == 2
     assert len(err.strip().splitlines()) == 1, err
     assert re.search(message, err), err
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run").exists() and not (REPOSITORY / "gs:").exists()
 
 
 @pytest.mark.parametrize(

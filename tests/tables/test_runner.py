@@ -8,7 +8,7 @@ import time
 import filelock
 import pytest
 
-from at_jax import loop
+from at_jax import loop, paths
 from at_jax.tables import __main__ as program
 from at_jax.tables import plan, plots, runner
 from at_jax.training import run_files
@@ -209,3 +209,14 @@ def test_progress_estimates_by_kind(tiny_table, tmp_path):
             run_files.write_json(spec.workdir / run_files.RESULT, result)
     # 3 of 5 seeds of both rows and the teacher are finished: 2 x 10 s + 2 x 40 s are left.
     assert runner.Progress(specs).line() == "7 of 11 runs done, 4 left, about 1:40"
+
+
+def test_run_in_cloud_storage_has_no_locks_and_says_so(fake_training, in_memory, capsys):
+    out = paths.parse("gs://bucket/table")
+    assert run(out, "--seeds", "1") == 0
+    assert "No file locks in cloud storage: run one command at a time" in capsys.readouterr().out
+    assert fake_training.calls == [[TEACHER], [f"{NONE}/seed0"], [f"{AT}/seed0"]]
+    rows = json.loads((out / "table.json").read_text())["rows"]
+    assert [row["median"] for row in rows] == [20, 10]
+    assert run(out, "--merge") == 0 and len(fake_training.calls) == 3
+    assert not any(name.endswith(".lock") for name in in_memory.store)

@@ -1,0 +1,179 @@
+"""Paths of runs and data: local paths, and paths in cloud storage through ``etils.epath``.
+
+Strings become paths here only. A path in cloud storage has the methods of pathlib.Path that at_jax uses,
+except ``absolute`` and ``resolve``: those of epath prepend the current directory, which would make
+``gs://bucket/run`` a local directory.
+"""
+
+import errno
+import importlib.util
+import os
+import pathlib
+import re
+import shutil
+import uuid
+from typing import Any, cast
+
+from at_jax.errors import UserError
+
+__all__ = [
+    "absolute", "download", "names", "parse", "reachable", "remove", "resolve", "scheme",
+    "write_bytes",
+]  # fmt: skip
+
+# Scheme to the package that fsspec needs for it, and the command that installs it.
+_PACKAGES = {"gs": ("gcsfs", 'pip install "at_jax[gcs]"'), "s3": ("s3fs", "pip install s3fs")}
+_FORMS = "a local path, gs://BUCKET/PATH or s3://BUCKET/PATH"
+_BUCKET = re.compile(r"[a-z0-9][\w.-]*[a-z0-9]")
+# A URL, or what pathlib leaves of one: pathlib.Path("gs://bucket") is gs:/bucket.
+_LIKE_URL = re.compile(r"([A-Za-z][\w+.-]+:/)|((gs|s3):)|.*(://|/(gs|s3):(/|$))", re.DOTALL)
+
+
+def parse(given: str | os.PathLike[str]) -> pathlib.Path:
+    """Convert a string to a path; ``~`` is expanded.
+
+    Args:
+      given: a local path, ``gs://BUCKET/PATH`` or ``s3://BUCKET/PATH``.
+
+    Returns:
+      A pathlib.Path, or an epath.Path, which has its methods.
+
+    Raises:
+      UserError: for another scheme, a misspelled URL, or a package that is not installed.
+
+    >>> parse("runs/digits").name
+    'digits'
+    """
+    text = os.fspath(given)
+    if not _LIKE_URL.match(text):
+        return pathlib.Path(text).expanduser()
+    found, _, rest = text.partition("://")
+    if found not in _PACKAGES or not _BUCKET.fullmatch(rest.split("/")[0]):
+        raise UserError(f"cannot use the path {text!r}: expected {_FORMS}: {_fix(text)}")
+    package, command = _PACKAGES[found]
+    if not _is_installed(package):
+        raise UserError(f"{text} needs {package}, which is not installed: {command}")
+    return cast(pathlib.Path, _epath(text))
+
+
+def _fix(text: str) -> str:
+    named = re.search(r"(^|/)(gs|s3):", text.lower())
+    if named is None:
+        return "copy it to one of these"
+    if not text.startswith(f"{named[2]}://"):
+        return f"begin with {named[2]}://, and pass a string (pathlib.Path drops a slash)"
+    return f"write the name of the bucket after {named[2]}://"
+
+
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def _epath(text: str) -> Any:
+    """A path that always uses fsspec, and sees what Orbax and other machines write."""
+    # Otherwise epath imports TensorFlow where it is installed.
+    os.environ.setdefault("EPATH_USE_TF", "false")
+    import fsspec
+    from etils import epath
+
+    for name in ("gs", "gcs", "s3"):
+        fsspec.config.conf.setdefault(name, {}).setdefault("use_listings_cache", False)
+    return epath.Path(text)
+
+
+def scheme(path: str | os.PathLike[str]) -> str:
+    """``"gs"``, ``"s3"``, or ``""`` for a local path."""
+    found, is_url, _ = os.fspath(path).partition("://")
+    return found if is_url else ""
+
+
+def absolute(given: str | os.PathLike[str]) -> pathlib.Path:
+    """Convert to an absolute path.
+
+    Raises:
+      UserError: as :func:`parse`.
+    """
+    path = parse(given)
+    return path if scheme(path) else path.absolute()
+
+
+def resolve(given: str | os.PathLike[str]) -> pathlib.Path:
+    """Convert to an absolute path without symbolic links.
+
+    Raises:
+      UserError: as :func:`parse`.
+    """
+    path = parse(given)
+    return path if scheme(path) else path.resolve()
+
+
+def reachable(given: str | os.PathLike[str]) -> pathlib.Path:
+    """Convert as :func:`parse`, and access cloud storage once; nothing has to exist there.
+
+    Raises:
+      UserError: as :func:`parse`, or with the reason why the storage cannot be accessed.
+    """
+    path = parse(given)
+    try:
+        if scheme(path):
+            path.exists()
+    except Exception as error:  # the libraries behind fsspec have errors of their own
+        raise UserError(
+            f"{path} cannot be read ({_reason(error)}): check the bucket and your credentials"
+        ) from error
+    return path
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def write_bytes(path: pathlib.Path, content: bytes) -> None:
+    """Write a file atomically: a reader sees the old file or the new one.
+
+    A missing directory is created.
+
+    Raises:
+      OSError: if it cannot be written.
+    """
+    if scheme(path):
+        try:
+            path.write_bytes(content)  # an object appears when it is complete
+        except Exception as error:  # as in reachable
+            raise OSError(errno.EIO, _reason(error), str(path)) from error
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Unique: machines that share the directory may have equal process numbers.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def names(directory: pathlib.Path) -> list[str]:
+    """Names of the files and directories in a directory, sorted."""
+    if not scheme(directory):
+        return sorted(os.listdir(directory))
+    # An object named like the directory stands for an empty one, and may be listed in it.
+    return sorted({path.name for path in directory.iterdir() if path != directory})
+
+
+def remove(directory: pathlib.Path) -> None:
+    """Delete a directory and everything in it, if it exists."""
+    if scheme(directory):
+        cast(Any, directory).rmtree(missing_ok=True)
+    else:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def download(directory: pathlib.Path, into: pathlib.Path) -> None:
+    """Copy a directory from cloud storage to a local one."""
+    into.mkdir(parents=True, exist_ok=True)
+    for name in names(directory):
+        path = directory / name
+        if path.is_dir():
+            download(path, into / name)
+        else:
+            (into / name).write_bytes(path.read_bytes())
