@@ -25,7 +25,6 @@ from at_jax.training.interrupt import Interrupted
 from at_jax.training.optimizers import OptimizerFactory
 from at_jax.training.preparation import Prepared, prepare, use_compilation_cache
 from at_jax.training.profiling import check_can_trace
-from at_jax.training.setup import Run
 from at_jax.training.trainer import NonFinite, Trainer
 
 __all__ = ["Interrupted", "NonFinite", "evaluate", "train_and_evaluate", "train_together"]
@@ -150,16 +149,17 @@ def _close(
             log(
                 "No figures with several processes: run the same command in one process to draw them"
             )
-        elif run_figures.draw(workdir, run, finished) and is_new and _has_events(run, attention):
+        elif (
+            run_figures.draw(workdir, run, finished)
+            and is_new
+            and run.settings.runtime.tensorboard
+            and attention.exists()
+        ):
             tensorboard.write_image(workdir, "eval/attention", attention, run.steps)
     if processes.is_primary():
         for callback in callbacks:
             callback.on_end(finished)
     log(f"Results written to {workdir}")
-
-
-def _has_events(run: Run, attention: pathlib.Path) -> bool:
-    return run.settings.runtime.tensorboard and attention.exists()
 
 
 def train_together(
@@ -179,8 +179,7 @@ def train_together(
 
     Raises:
       UserError: if the configs cannot share a program, or as :func:`train_and_evaluate`.
-      Interrupted: after Ctrl-C, once everything is saved.
-      NonFinite: naming the step and the term; its ``workdir`` is that of the run.
+      Interrupted, NonFinite: likewise; ``workdir`` of the latter is that of the run.
     """
     check_together([config for config, _ in runs])
     folders = [paths.absolute(folder) for _, folder in runs]

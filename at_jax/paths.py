@@ -7,6 +7,7 @@ except ``absolute`` and ``resolve``: those of epath prepend the current director
 
 import errno
 import importlib.util
+import logging
 import os
 import pathlib
 import re
@@ -76,6 +77,8 @@ def _epath(text: str) -> Any:
     import fsspec
     from etils import epath
 
+    # It logs the traceback of every error that it raises.
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
     for name in ("gs", "gcs", "s3"):
         fsspec.config.conf.setdefault(name, {}).setdefault("use_listings_cache", False)
     return epath.Path(text)

@@ -11,6 +11,7 @@ import difflib
 import logging
 import os
 import pathlib
+import re
 import socket
 import sys
 import threading
@@ -165,7 +166,7 @@ def prepare(name: str, data_dir: str = "", manual_dir: str = "") -> str:
     if not name:
         raise PrepareError("--dataset: expected the name of a TFDS data set, such as cifar10")
     for flag, value in (("data_dir", data_dir), ("manual_dir", manual_dir)):
-        if "://" in value:
+        if re.match(r"\w\w+:", value):  # gs://bucket, or gs:/typo: not a directory named "gs:"
             raise PrepareError(f"--{flag}: expected a local directory, got {value!r}: choose one")
     data_dir = os.path.abspath(os.path.expanduser(data_dir or DEFAULT_DATA_DIR))
     manual_dir = manual_dir and os.path.abspath(os.path.expanduser(manual_dir))

@@ -149,3 +149,13 @@ def test_prepare_runs_as_a_file_without_at_jax_and_jax(tmp_path):
         [sys.executable, prepare.__file__, "--dataset="], capture_output=True, text=True
     )
     assert run.returncode == 2 and run.stderr.startswith("error: --dataset: expected")
+
+
+@pytest.mark.parametrize("flag", ["data_dir", "manual_dir"])
+@pytest.mark.parametrize("value", ["gs://bucket/data", "gs:/typo"])
+def test_main_url_in_place_of_a_directory_is_one_line(flag, value, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert prepare.main(["--dataset=cifar10", f"--{flag}={value}"]) == 2
+    printed = capsys.readouterr().err
+    assert printed == f"error: --{flag}: expected a local directory, got {value!r}: choose one\n"
+    assert not list(tmp_path.iterdir())
