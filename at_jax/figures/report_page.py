@@ -45,10 +45,10 @@ summary {{ cursor: pointer; }}
 @media (max-width: 40rem) {{
   .wide {{ display: none; }}
   .narrow {{ display: block; }}
-  .confusion {{ font-size: .8rem; line-height: 1.3; }}
-  .confusion td, .confusion th {{ padding: .2rem; width: 1.1rem; vertical-align: middle; }}
+  .confusion {{ font-size: .7rem; line-height: 1.4; }}
+  .confusion td, .confusion th {{ padding: .15rem; width: 1.2rem; vertical-align: middle; }}
   .confusion th {{ white-space: normal; max-width: 6rem; }}
-  .confusion tr:first-child th:first-child {{ overflow-wrap: normal; }}
+  .confusion th:first-child {{ overflow-wrap: normal; }}
   .tall tr:first-child th + th {{ writing-mode: vertical-rl; white-space: nowrap; max-width: none; }}
 }}
 </style>

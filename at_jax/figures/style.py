@@ -114,6 +114,7 @@ def use_readable_scale(panel: "Axes", values: Sequence[float]) -> None:
     else:
         panel.set_yscale("log")
     bottom, top = panel.get_ylim()
+    bottom = low if has_zeros else bottom  # below it, labels would overlap that of zero
     ratio = high / low
     steps = (1, 1.5, 2, 3, 4, 5, 7) if ratio < 10 else (1, 2, 5) if ratio < 1000 else (1,)
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)

@@ -151,6 +151,11 @@ def test_errors_of_zero_are_at_the_bottom_of_a_logarithmic_axis():
     assert panel.get_yscale() == "symlog" and panel.get_ylim()[0] == 0
     labels = [label.get_text() for label in panel.get_yticklabels()]
     assert labels == ["0", "5", "10", "20", "50"]
+    zero.lines[-2]["train_error"] = 0.07
+    _, (_, panel, *_) = drawn(zero)
+    boxes = [label.get_window_extent() for label in panel.get_yticklabels()]
+    assert len(boxes) > 3
+    assert not any(a.overlaps(b) for a, b in itertools.pairwise(boxes))
 
 
 def test_text_of_curves_is_not_cut():
