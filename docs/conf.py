@@ -37,6 +37,7 @@ myst_update_mathjax = False
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
+nb_merge_streams = True
 nb_output_stderr = "remove"
 nb_ipywidgets_js: dict[str, dict[str, str]] = {}  # its default loads scripts from other hosts
 
@@ -51,6 +52,8 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False
+
+smartquotes = False  # defaults of keys are Python
 
 html_theme = "furo"
 html_title = f"at_jax {release}"

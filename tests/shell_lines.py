@@ -1,56 +1,32 @@
 """Checks that what a shell block names exists: targets, flags, keys, configs, extras, files."""
 
+import contextlib
 import functools
-import os
+import io
 import pathlib
 import re
 import shlex
-import subprocess
-import sys
 import tomllib
 
-from at_jax import models, terms
+from at_jax import cli, models, terms
 from at_jax.errors import UserError
 from at_jax.training.config import default_config, flatten
 
 ROOT = pathlib.Path(__file__).parents[1]
-# Subcommands of at-jax that have no parser of their own to ask, and their flags.
-FLAGS = {
-    "evaluate": {"--workdir", "--module", "--data_dir"},
-    "predict": {"--workdir", "--module", "--top", "--json"},
-}
-NEW_KEYS = {"compare"}  # keys that are not in the settings
-KEYS = set(flatten(default_config().to_dict())) | NEW_KEYS
+KEYS = set(flatten(default_config().to_dict()))
 CONFIG_PARTS = {"student", "teacher", "method", "data"}
 MODULES = {"at_jax.tables": "tables", "at_jax.figures": "figures", "at_jax": "at-jax"}
 
 
 @functools.cache
-def help_of(*command: str) -> str:
-    """Output of a program's --help."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
-    done = subprocess.run(
-        [sys.executable, *command, "--help"],
-        cwd=ROOT, env=environment, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    return done.stdout
-
-
-@functools.cache
 def flags_of(command: str) -> frozenset[str]:
-    """Flags of a subcommand of at-jax."""
-    if command in FLAGS:
-        return frozenset(FLAGS[command])
-    if command == "train":
-        text = help_of("train.py")
-    elif command == "data":
-        text = (ROOT / "at_jax/data/prepare.py").read_text()
-    elif command == "tables":
-        text = help_of("-m", "at_jax.tables")
-    else:
-        kinds = ("maps", "gradients", "mappings", "curves")
-        text = "".join(help_of("-m", "at_jax.figures", kind) for kind in kinds)
-    return frozenset(re.findall(r"--[a-z][\w-]*", text)) | {"--help"}
+    """Flags of a subcommand of at-jax, from its help."""
+    text = io.StringIO()
+    kinds = ("maps", "gradients", "mappings", "curves") if command == "figures" else ("",)
+    for kind in kinds:
+        with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+            cli.main([command, *filter(None, [kind]), "--help"])
+    return frozenset(re.findall(r"--[a-z][\w-]*", text.getvalue())) | {"--help"}
 
 
 def all_flags() -> set[str]:

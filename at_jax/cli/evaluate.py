@@ -18,7 +18,7 @@ __all__ = ["main", "run"]
 
 _EXAMPLES = """examples:
   at-jax evaluate --workdir runs/digits
-  at-jax evaluate --workdir RUN --data DIR --json      the run's images are in another place now
+  at-jax evaluate --workdir RUN --data_dir DIR --json      the run's images are in another place now
 """
 
 
@@ -32,13 +32,18 @@ def main(argv: Sequence[str]) -> int:
     )
     add = parser.add_argument
     add("--workdir", required=True, metavar="RUN", help="directory of the run")
-    add("--data", default="", metavar="DIR", help="where its images are (default: as in the run)")
+    add(
+        "--data_dir",
+        default="",
+        metavar="DIR",
+        help="where its images are (default: as in the run)",
+    )
     add("--module", metavar="PACKAGE:NAME", help="user-defined module that the run trained")
     add("--json", action="store_true", help="print JSON")
     options = parser.parse(argv)
     try:
         workdir = paths.parse(options.workdir)
-        errors = run(workdir, options.module, data_dir=options.data, quiet=options.json)
+        errors = run(workdir, options.module, data_dir=options.data_dir, quiet=options.json)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

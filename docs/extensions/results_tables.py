@@ -18,13 +18,16 @@ class Results(SphinxDirective):
         self.env.note_dependency(str(path))
         make, describe = KINDS[kind]
         header, rows = make(path)
-        table = nodes.table("", nodes.title("", describe(path)))
+        table = nodes.table()
         group = nodes.tgroup(cols=len(header))
         table += group
         group += [nodes.colspec(colwidth=1) for _ in header]
         group += nodes.thead("", _row(header))
         group += nodes.tbody("", *map(_row, rows))
-        return [table]
+        return [
+            nodes.paragraph("", describe(path)),
+            table,
+        ]  # a caption would be as wide as the table
 
 
 def _row(cells: list[str]) -> nodes.row:

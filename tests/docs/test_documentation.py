@@ -156,7 +156,9 @@ def result_files():
         yield from (("gpu-steps", path), ("gpu-convolutions", path))
 
 
-@pytest.mark.parametrize(("kind", "path"), [*result_files()], ids=lambda v: getattr(v, "stem", v))
+@pytest.mark.parametrize(
+    ("kind", "path"), list(result_files()), ids=lambda v: getattr(v, "stem", v)
+)
 def test_table_of_the_site_has_the_numbers_of_the_report(kind, path):
     # The Markdown next to the JSON was written by the program that measured.
     report = path.with_suffix(".md").read_text()
