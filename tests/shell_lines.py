@@ -105,7 +105,7 @@ def _check_make(words: list[str]) -> None:
     text = (ROOT / "Makefile").read_text()
     for word in words:
         name, equals, value = word.partition("=")
-        pattern = rf"^{name} \?= " if equals else rf"^{name}:"
+        pattern = rf"^{name} \?=" if equals else rf"^{name}:"
         assert re.search(pattern, text, re.M), f"the Makefile has no {name}"
         if name == "ARGS" and words[0] == "table":
             _check_command(["tables", *shlex.split(value)])
