@@ -133,7 +133,8 @@ def _check_module(name: str, words: list[str]) -> None:
     assert path.is_dir() or path.with_suffix(".py").exists(), f"no module {name}"
     for word in words:
         flag = word.partition("=")[0]
-        assert not flag.startswith("--") or flag in text, f"{name} has no {flag}"
+        defined = rf'(?:DEFINE_\w+\(\s*"|add_argument\("--){re.escape(flag[2:])}"'
+        assert not flag.startswith("--") or re.search(defined, text), f"{name} has no {flag}"
 
 
 def _check_command(words: list[str]) -> None:
