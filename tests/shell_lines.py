@@ -74,7 +74,7 @@ def _check_make(words: list[str]) -> None:
     text = (ROOT / "Makefile").read_text()
     for word in words:
         name, equals, value = word.partition("=")
-        pattern = rf"^{name} \?= " if equals else rf"^{name}:"
+        pattern = rf"^{name} \?=" if equals else rf"^{name}:"
         assert re.search(pattern, text, re.M), f"the Makefile has no {name}"
         if name == "ARGS" and words[0] == "table":
             _check_command(["tables", *shlex.split(value)])
@@ -102,7 +102,8 @@ def _check_module(name: str, words: list[str]) -> None:
     assert path.is_dir() or path.with_suffix(".py").exists(), f"no module {name}"
     for word in words:
         flag = word.partition("=")[0]
-        assert not flag.startswith("--") or flag in text, f"{name} has no {flag}"
+        defined = rf'(?:DEFINE_\w+\(\s*"|add_argument\("--){re.escape(flag[2:])}"'
+        assert not flag.startswith("--") or re.search(defined, text), f"{name} has no {flag}"
 
 
 def _check_command(words: list[str]) -> None:

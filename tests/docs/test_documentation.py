@@ -24,7 +24,7 @@ PAGES = [page for page in PAGES if "_build" not in page.parts]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 # An optional comment above a block, the language, and the text.
 BLOCK = re.compile(
-    r"(?:^<!-- not run: (?P<reason>.+) -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$",
+    r"(?:^<!-- not run: (?P<reason>[^\n]+) -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$",
     re.M | re.S,
 )
 # Overrides with which the slow test trains.
