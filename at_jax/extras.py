@@ -16,12 +16,13 @@ _EXTRAS = {
 }  # fmt: skip
 
 
-def missing(error: ImportError, what: str) -> str | None:
+def missing(error: ImportError, what: str, extra: str = "") -> str | None:
     """Describe a failed import in one line with the command that mends it.
 
     Args:
       error: of the import.
       what: needs the package, such as ``"at-jax train"``.
+      extra: that contains everything it needs; empty for the extra of the package.
 
     Returns:
       The line; None if the package is not one of the extras.
@@ -32,6 +33,5 @@ def missing(error: ImportError, what: str) -> str | None:
     package = (error.name or "").partition(".")[0]
     if package not in _EXTRAS:
         return None
-    return (
-        f'{what} needs {package}, which is not installed: pip install "at_jax[{_EXTRAS[package]}]"'
-    )
+    extra = extra or _EXTRAS[package]
+    return f'{what} needs {package}, which is not installed: pip install "at_jax[{extra}]"'

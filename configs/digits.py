@@ -29,7 +29,7 @@ def get_config(parts: str | None = None):
     config.teacher.drop_epochs = (6, 9)
     # Chosen on held-out training images (results/digits_validation.md). The teacher has fitted its images,
     # so its input gradient vanishes at temperature 1.
-    config.method = "gradient_at"
+    config.method = "gradient_at+kd"
     config.gradient_at.temperature = 8.0
     config.gradient_at.beta = 10.0
     config.jacobian.beta = 10.0

@@ -17,6 +17,7 @@ class _Command(NamedTuple):
     module: str
     summary: str
     trains: bool = False  # large arrays: see huge_pages
+    extra: str = ""  # that it needs, where it is not that of the missing package
 
 
 _COMMANDS = {
@@ -29,7 +30,7 @@ _COMMANDS = {
         "at_jax.figures.__main__", "draw attention maps, input gradients and curves"
     ),
     "tables": _Command("at_jax.tables.__main__", "train the paper's tables", True),
-    "data": _Command("at_jax.data.prepare", "download and prepare a data set (needs TensorFlow)"),
+    "data": _Command("at_jax.data.prepare", "download and prepare a data set", extra="data"),
 }
 _HELP = """usage: at-jax COMMAND ...
 
@@ -72,11 +73,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, rest: list[str]) -> int:
+    command = _COMMANDS[name]
     try:
-        module = importlib.import_module(_COMMANDS[name].module)
+        module = importlib.import_module(command.module)
         return module.main(rest)
     except ImportError as error:
-        line = extras.missing(error, f"at-jax {name}")
+        line = extras.missing(error, f"at-jax {name}", command.extra)
         if line is None:
             raise
         print(f"error: {line}", file=sys.stderr)

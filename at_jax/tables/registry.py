@@ -158,7 +158,7 @@ def _digits() -> Table:
         functools.partial(load, "digits"),
         tuple(
             Row("wrn_10_1", "wrn_16_2", method, label=method)
-            for method in ("none", "at", "kd", "at+kd", "gradient_at")
+            for method in ("none", "at", "kd", "at+kd", "gradient_at", "gradient_at+kd")
         ),
     )
 

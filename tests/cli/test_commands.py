@@ -69,6 +69,7 @@ def test_mistake_prints_one_line_and_ends_with_2(capsys, arguments, message):
         ("PIL", ["predict", "--workdir=x", "a.jpg"], "train"),
         ("matplotlib", ["figures", "curves", "x", "--out=a.png"], "figures"),
         ("filelock", ["tables", "--list"], "train"),
+        ("tensorflow_datasets", ["data", "--dataset=cifar10"], "data"),
     ],
 )
 def test_missing_package_prints_the_extra_to_install(
