@@ -12,6 +12,9 @@ import filelock
 import jax
 import pytest
 
+# A program of a slow test; it imports a package that may be missing.
+collect_ignore = ["storage_emulator.py"]
+
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
