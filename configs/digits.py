@@ -2,9 +2,9 @@
 
 The teacher is trained on all 1,442 training images, the student on 200 labeled ones.
 
-Command: at-jax train --config=digits:method=at
-Measured: test error 3.72 % with method=at against 4.79 % with method=none, means of seeds 0 to 4; teacher
-0.56 % (results/digits). Half a minute each for teacher and student, one device of a 2-core CPU, 2026-11-22.
+Command: at-jax train --config=digits
+Measured on a 2-core CPU, 2026-11-26: test error 1.13 % with method=gradient_at+kd, 3.66 % with at, 5.45 %
+with none, means of seeds 0 to 2; teacher 0.85 % (results/digits).
 """
 
 from at_jax.training.config import default_config

@@ -86,20 +86,23 @@ def table(results: Iterable[Mapping[str, Any]]) -> str:
     >>> alone = {"method": "none", "test_error": 6.76, "best_test_error": 6.5, "teacher_test_error": None,
     ...          "evaluated_on": "test"}
     >>> print(table([alone, alone | {"method": "at", "test_error": 4.23, "teacher_test_error": 0.56}]))
-                                               test error    best
-      labels only                                  6.76 %  6.50 %
-      attention transfer (at)                      4.23 %  6.50 %
-      teacher                                      0.56 %
+                                test error     best
+      labels only                   6.76 %   6.50 %
+      attention transfer (at)       4.23 %   6.50 %
+      teacher                       0.56 %
     """
     results = list(results)
-    lines = [f"  {'':<40} {results[0]['evaluated_on'] + ' error':>11} {'best':>7}"]
-    for result in results:
-        method = result["method"]
-        name = terms.title(method) + ("" if method == "none" else f" ({method})")
-        lines.append(
-            f"  {name:<40} {result['test_error']:>9.2f} % {result['best_test_error']:>5.2f} %"
-        )
+    titles = {"none": terms.title("none")}
+    names = [
+        titles.get(each["method"], f"{terms.title(each['method'])} ({each['method']})")
+        for each in results
+    ]
+    width = max(map(len, names))
+    lines = [f"  {'':<{width}}  {results[0]['evaluated_on'] + ' error':>11}     best"]
+    for name, result in zip(names, results, strict=True):
+        errors = f"{result['test_error']:>9.2f} %  {result['best_test_error']:>5.2f} %"
+        lines.append(f"  {name:<{width}}  {errors}")
     teacher = [r["teacher_test_error"] for r in results if r["teacher_test_error"] is not None]
     if teacher:
-        lines.append(f"  {'teacher':<40} {teacher[0]:>9.2f} %")
+        lines.append(f"  {'teacher':<{width}}  {teacher[0]:>9.2f} %")
     return "\n".join(lines)

@@ -182,8 +182,13 @@ def test_shard_divides_students_and_repeats_the_teacher():
     assert all(part[0] is teacher for part in parts)
 
 
+def four_rows(specs):
+    """Runs of four methods, without the teacher."""
+    return [spec for spec in specs[1:] if "gradient" not in spec.name]
+
+
 def test_groups_share_one_order_of_images():
-    students = specs_of("digits", seeds=2)[1:]
+    students = four_rows(specs_of("digits", seeds=2))
     by_seed = sharding.groups(students, 4)
     assert [{spec.seed for spec in group} for group in by_seed] == [{0}, {1}]
     assert [len(group) for group in sharding.groups(students, 3)] == [2, 2, 2, 2]
@@ -194,7 +199,7 @@ def test_groups_share_one_order_of_images():
 
 
 def test_resumable_groups_of_different_progress_are_split(tmp_path):
-    students = specs_of("digits", out=tmp_path)[1:]
+    students = four_rows(specs_of("digits", out=tmp_path))
     none, at, kd, at_kd = students
     for spec, steps in ((none, (4, 8)), (at, (4, 8, 12)), (kd, ()), (at_kd, ())):
         for step in steps:
