@@ -13,6 +13,7 @@ from typing import Any
 from at_jax import paths
 from at_jax.distributed import processes
 from at_jax.errors import UserError, listed
+from at_jax.terms import TERMS, parts
 from at_jax.training.arguments import check_recorded
 from at_jax.training.config import default_config, flatten
 
@@ -101,9 +102,9 @@ def check(
 ) -> None:
     """Check that a workdir is free, or holds a run of this config.
 
-    ``runtime.*`` and ``compare`` may differ. ``epochs`` may grow unless something else depends on it: a
-    weight with linear or cosine decay, a learning rate with a cosine or one-cycle schedule, or a teacher
-    that is trained here for as many epochs as its student.
+    ``runtime.*``, ``compare`` and the sections of terms that the loss lacks may differ. ``epochs`` may grow
+    unless something else depends on it: a weight with linear or cosine decay, a learning rate with a cosine
+    or one-cycle schedule, or a teacher that is trained here for as many epochs as its student.
 
     Args:
       workdir: of the run.
@@ -122,10 +123,14 @@ def _check(workdir: pathlib.Path, config: Mapping[str, Any], arguments: Mapping[
     stored = _read(workdir / CONFIG)
     before_arguments = stored.pop(_ARGUMENTS, None)
     before, now = flatten(stored), flatten(config)
+    # Terms that are passed may read the sections of others.
+    unused = set() if arguments.get("terms") else TERMS.keys() - set(parts(config["method"]))
     differing = [
         f"{key}: {before[key]!r} there, {now[key]!r} now"
         for key in sorted(now)
-        if before[key] != now[key] and not _may_differ(key, before, now, workdir)
+        if before[key] != now[key]
+        and key.split(".")[0] not in unused
+        and not _may_differ(key, before, now, workdir)
     ]
     if differing:
         raise UserError(

@@ -207,4 +207,4 @@ def test_help_has_examples():
         [sys.executable, "-m", "at_jax.figures", "--help"],
         capture_output=True, text=True, env=os.environ | {"JAX_PLATFORMS": "cpu"},
     )  # fmt: skip
-    assert done.returncode == 0 and "python -m at_jax.figures maps --workdir" in done.stdout
+    assert done.returncode == 0 and "at-jax figures maps --workdir" in done.stdout

@@ -32,9 +32,13 @@ def network(title, module=None, **changes):
 
 
 def headings(figure):
+    """Titles and column heads; where a line breaks depends on the fonts."""
     groups = [axes for axes in figure.axes if axes.get_title()]
     heads = [label.get_text() for axes in groups for label in axes.get_xticklabels()]
-    return [axes.get_title() for axes in groups], heads
+    return tuple(
+        [" ".join(text.split()) for text in texts]
+        for texts in ([axes.get_title() for axes in groups], heads)
+    )
 
 
 def test_attention_grid_has_a_group_a_point_and_a_column_a_network():

@@ -35,6 +35,7 @@ EPOCHS = (((), (1,), (1, 2, 9)), ((0, 2), (3, 2), (2, 2), (1.5,)))
 
 # Key -> (values at the edge that are accepted, values beyond it that are not).
 BOUNDARIES = {
+    "compare": (((), ("none", "at+kd")), ((1,), (None,))),
     "seed": ((0, SEED), (-1, SEED + 1)),
     "dtype": (("float32", "bfloat16"), ("float16", "")),
     "epochs": FROM_ONE,

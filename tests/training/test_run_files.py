@@ -101,3 +101,11 @@ def test_claim_with_other_arguments_raises(tmp_path):
 def test_claim_with_other_callbacks_is_allowed(tmp_path):
     run_files.claim(tmp_path, **with_arguments(callbacks=["a:Logger"]))
     run_files.claim(tmp_path, **with_arguments())
+
+
+def test_sections_of_terms_that_the_method_lacks_may_differ(tmp_path):
+    before = small_run.config(method="at").to_dict()
+    run_files.claim(tmp_path, before)
+    run_files.check(tmp_path, small_run.config(method="at", jacobian__beta=7.0).to_dict())
+    with pytest.raises(UserError, match="at.beta: 50.0 there, 7.0 now"):
+        run_files.check(tmp_path, small_run.config(method="at", at__beta=7.0).to_dict())
