@@ -179,7 +179,7 @@ def train_together(
 
     Raises:
       UserError: if the configs cannot share a program, or as :func:`train_and_evaluate`.
-      Interrupted, NonFinite: likewise; ``workdir`` of the latter is that of the run.
+      Interrupted, NonFinite: as :func:`train_and_evaluate`; NonFinite has the ``workdir`` of its run.
     """
     check_together([config for config, _ in runs])
     folders = [paths.absolute(folder) for _, folder in runs]

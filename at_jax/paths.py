@@ -159,7 +159,7 @@ def names(directory: pathlib.Path) -> list[str]:
     """Names of the files and directories in a directory, sorted."""
     if not scheme(directory):
         return sorted(os.listdir(directory))
-    # An object named like the directory stands for an empty one, and may be listed in it.
+    # An empty directory is an object with the directory's own name, which may be listed in it.
     return sorted({path.name for path in directory.iterdir() if path != directory})
 
 

@@ -1,6 +1,5 @@
 """``at-jax evaluate``: the test error of a run."""
 
-import argparse
 import json
 import pathlib
 import sys
@@ -24,22 +23,15 @@ _EXAMPLES = """examples:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; a UserError is printed as one line, with exit code 2."""
-    parser = Parser(
-        prog="at-jax evaluate",
-        description="Evaluate the latest and the best checkpoint of a run on its test set.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    description = "Evaluate the latest and the best checkpoint of a run on its test set."
+    parser = Parser("evaluate", description, _EXAMPLES)
     add = parser.add_argument
-    add("--workdir", required=True, metavar="RUN", help="directory of the run")
     add(
         "--data_dir",
         default="",
         metavar="DIR",
         help="where its images are (default: as in the run)",
     )
-    add("--module", metavar="PACKAGE:NAME", help="user-defined module that the run trained")
-    add("--json", action="store_true", help="print JSON")
     options = parser.parse(argv)
     try:
         workdir = paths.parse(options.workdir)

@@ -10,7 +10,25 @@ __all__ = ["Parser"]
 
 
 class Parser(argparse.ArgumentParser):
-    """An ``ArgumentParser`` that names the nearest flag, and ends with exit code 2."""
+    """Parser of a command on a run. It names the nearest flag, and ends with exit code 2.
+
+    Args:
+      command: name of the subcommand.
+      description: of the command, one sentence.
+      examples: lines of the help.
+    """
+
+    def __init__(self, command: str, description: str, examples: str):
+        super().__init__(
+            prog=f"at-jax {command}",
+            description=description,
+            epilog=examples,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        add = self.add_argument
+        add("--workdir", required=True, metavar="RUN", help="directory of the run")
+        add("--module", metavar="PACKAGE:NAME", help="user-defined module that the run trained")
+        add("--json", action="store_true", help="print JSON")
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parse the arguments after the name of the command; an unknown one is an error."""

@@ -1,6 +1,5 @@
 """``at-jax predict``: classes and probabilities of image files."""
 
-import argparse
 import json
 import pathlib
 import sys
@@ -28,19 +27,12 @@ _EXAMPLES = """examples:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; a UserError is printed as one line, with exit code 2."""
-    parser = Parser(
-        prog="at-jax predict",
-        description="Classify image files of any size with the student of a run.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    description = "Classify image files of any size with the student of a run."
+    parser = Parser("predict", description, _EXAMPLES)
     add = parser.add_argument
     add("files", nargs="+", metavar="FILE", help="JPEG, PNG or other image files")
-    add("--workdir", required=True, metavar="RUN", help="directory of the run")
     add("--which", choices=("latest", "best"), default="latest", help="checkpoint (%(default)s)")
-    add("--module", metavar="PACKAGE:NAME", help="user-defined module that the run trained")
     add("--top", type=int, default=1, metavar="K", help="number of classes (%(default)s)")
-    add("--json", action="store_true", help="print one JSON object a file")
     options = parser.parse(argv)
     if options.top < 1:
         parser.error(f"--top must be at least 1, got {options.top}")

@@ -16,7 +16,7 @@ _TAGS = {"train_error": "train/error", "test_error": "eval/error"}
 class EventFile:
     """Event file in the directory of a run.
 
-    Every method does nothing if tensorboardX is not installed, and in all processes but process 0.
+    The methods do nothing if tensorboardX is not installed, and in processes other than process 0.
 
     Args:
       workdir: directory of the file.
