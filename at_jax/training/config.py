@@ -119,6 +119,11 @@ def _check_keys(values: Mapping[str, Any]) -> None:
 
 def _check_combinations(settings: Settings) -> None:
     """Check values that depend on one another."""
+    compared = [set(terms.parts(method)) for method in settings.compare]
+    if any(compared.count(each) > 1 for each in compared):
+        raise UserError(
+            f"compare must name each method once, got {settings.compare}: leave one out"
+        )
     data, transfer, optimizer = settings.data, settings.transfer, settings.optimizer
     if len(data.mean) != len(data.std):
         raise UserError(

@@ -83,7 +83,12 @@ def test_compare_may_change_and_another_config_may_not(compared):
 
 @pytest.mark.parametrize(
     ("compare", "message"),
-    [(("bt",), "replace 'bt'"), ((1,), "compare must be methods"), ("none", "compare must be")],
+    [
+        (("bt",), "replace 'bt'"),
+        (("at+kd", "kd+at"), "compare must name each method once"),
+        ((1,), "compare must be methods"),
+        ("none", "compare must be"),
+    ],
 )
 def test_invalid_compare_raises(tmp_path, compare, message):
     changed = small_run.config()
