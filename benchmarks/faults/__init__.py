@@ -1,0 +1,1 @@
+"""Injected faults: kills, damaged files, random configurations, extreme numbers, hostile images."""
