@@ -7,7 +7,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import ml_collections
 
 from at_jax import data, paths
 from at_jax.distributed import devices, processes
@@ -17,7 +16,7 @@ from at_jax.objective import Objective
 from at_jax.terms import Term
 from at_jax.training import comparison, networks, result, resume, run_files, tensorboard
 from at_jax.training.arguments import Arguments, Callback
-from at_jax.training.config import check_together, settings_of
+from at_jax.training.config import ConfigDict, check_together, settings_of
 from at_jax.training.console import log
 from at_jax.training.datasets import load_dataset
 from at_jax.training.evaluation import evaluator
@@ -31,7 +30,7 @@ __all__ = ["Interrupted", "NonFinite", "evaluate", "train_and_evaluate", "train_
 
 
 def train_and_evaluate(
-    config: ml_collections.ConfigDict,
+    config: ConfigDict,
     workdir: str | pathlib.Path,
     *,
     student: nn.Module | None = None,
@@ -126,9 +125,7 @@ def _train(
     ]
 
 
-def _train_teacher(
-    config: ml_collections.ConfigDict, workdir: pathlib.Path, arguments: Arguments
-) -> None:
+def _train_teacher(config: ConfigDict, workdir: pathlib.Path, arguments: Arguments) -> None:
     shared = {name: getattr(arguments, name) for name in ("dataset", "optimizer", "augment")}
     train_and_evaluate(config, workdir, **shared)
 
@@ -163,7 +160,7 @@ def _close(
 
 
 def train_together(
-    runs: Sequence[tuple[ml_collections.ConfigDict, str | pathlib.Path]],
+    runs: Sequence[tuple[ConfigDict, str | pathlib.Path]],
 ) -> list[dict[str, Any]]:
     """Train several students in one program: they share the images and the teacher's forward pass.
 
@@ -196,7 +193,7 @@ def train_together(
 
 
 def evaluate(
-    config: ml_collections.ConfigDict,
+    config: ConfigDict,
     workdir: str | pathlib.Path,
     *,
     student: nn.Module | None = None,

@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import ml_collections
+from ml_collections import ConfigDict
 
 from at_jax import options, terms
 from at_jax.errors import UserError, listed
@@ -27,24 +27,13 @@ from at_jax.training.settings import (
 )
 
 __all__ = [
-    "DataSettings",
-    "OptimizerSettings",
-    "RuntimeSettings",
-    "Settings",
-    "TeacherSettings",
-    "TermSettings",
-    "TransferSettings",
-    "check_together",
-    "default_config",
-    "flatten",
-    "help_text",
-    "order_seed",
-    "settings_of",
-    "teacher_config",
-]
+    "ConfigDict", "DataSettings", "OptimizerSettings", "RuntimeSettings", "Settings", "TeacherSettings",
+    "TermSettings", "TransferSettings", "check_together", "default_config", "flatten", "help_text",
+    "order_seed", "settings_of", "teacher_config",
+]  # fmt: skip
 
 
-def default_config() -> ml_collections.ConfigDict:
+def default_config() -> ConfigDict:
     """Every key with its default: the recipe of the paper on CIFAR-10.
 
     >>> default_config().optimizer.drop_epochs
@@ -58,10 +47,10 @@ def default_config() -> ml_collections.ConfigDict:
     sections = {name: dataclasses.asdict(section()) for name, section in SECTIONS.items()}
     for name, term in TERMS.items():
         sections[name] = {key: field.default for key, field in term_options(term).items()}
-    return ml_collections.ConfigDict({**top, **sections})
+    return ConfigDict({**top, **sections})
 
 
-def settings_of(config: ml_collections.ConfigDict) -> Settings:
+def settings_of(config: ConfigDict) -> Settings:
     """Convert a config into settings, and check every value that can be checked alone.
 
     Args:
@@ -79,8 +68,9 @@ def settings_of(config: ml_collections.ConfigDict) -> Settings:
     top = {key: value for key, value in values.items() if not isinstance(value, Mapping)}
     settings = Settings(**top, **sections)
     options.check(settings)
-    for method in (settings.method, *settings.compare):
-        terms.parts(method)
+    terms.parts(settings.method)
+    for method in settings.compare:
+        terms.parts(method, "each method of compare")
     for name in SECTIONS:
         options.check(getattr(settings, name), name)
     built = {
@@ -156,9 +146,9 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def teacher_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+def teacher_config(config: ConfigDict) -> ConfigDict:
     """Config of the run that trains the teacher of a config: its network, method none."""
-    result = ml_collections.ConfigDict(config.to_dict())
+    result = ConfigDict(config.to_dict())
     result.student, result.method, result.compare = config.teacher.model, "none", ()
     result.data.train_examples = config.teacher.train_examples
     if config.teacher.epochs:
@@ -180,7 +170,7 @@ def order_seed(settings: Settings) -> int:
 _MAY_DIFFER = {"student", "seed", "method", "optimizer", "transfer", "teacher"}
 
 
-def check_together(configs: Sequence[ml_collections.ConfigDict]) -> None:
+def check_together(configs: Sequence[ConfigDict]) -> None:
     """Raise unless the students of several configs can be trained in one program.
 
     Args:

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import ml_collections
 
-from at_jax import paths
+from at_jax import data, paths, terms
 from at_jax.distributed import devices, huge_pages, processes
 from at_jax.errors import UserError, listed
 from at_jax.training import modules, networks, run_files
@@ -77,6 +77,7 @@ def prepare(
         # On shapes: no teacher is trained for a student that cannot learn from it.
         known = Teacher(networks.build(settings.teacher.model, dataset.num_classes, settings.dtype))
         _check_teacher_run(teacher_config(config), known.module, arguments)
+        _check_compared(config, dataset, student, name, known, arguments)
     run = assemble(settings, dataset, student, name, known, arguments)
     _check_statistics(run, used)
     run_files.claim(workdir, config.to_dict(), record)
@@ -147,6 +148,28 @@ def _check_teacher_run(
     settings = settings_of(config)
     dataset = load_dataset(settings.data, given=arguments.dataset)
     assemble(settings, dataset, module, settings.student, None, arguments.for_teacher())
+
+
+def _check_compared(
+    config: ml_collections.ConfigDict,
+    dataset: data.Dataset,
+    student: nn.Module,
+    name: str,
+    teacher: Teacher,
+    arguments: Arguments,
+) -> None:
+    """Find errors of the comparison runs, which are prepared only when the teacher is trained."""
+    for method in config.compare:
+        changed = ml_collections.ConfigDict(config.to_dict())
+        changed.method, changed.compare = method, ()
+        uses_teacher = terms.needs_teacher(method)
+        own = arguments.for_comparison(uses_teacher)
+        try:
+            assemble(
+                settings_of(changed), dataset, student, name, teacher if uses_teacher else None, own
+            )
+        except UserError as error:
+            raise UserError(f"compare: {method}: {error}") from error
 
 
 def _check_statistics(run: Run, used: tuple[jax.Device, ...]) -> None:
