@@ -14,7 +14,7 @@ from at_jax.errors import UserError
 from at_jax.figures import run_figures
 from at_jax.objective import Objective
 from at_jax.terms import Term
-from at_jax.training import comparison, networks, result, resume, run_files, tensorboard
+from at_jax.training import comparison, identity, networks, result, resume, run_files, tensorboard
 from at_jax.training.arguments import Arguments, Callback
 from at_jax.training.config import ConfigDict, check_together, settings_of
 from at_jax.training.console import log
@@ -229,11 +229,13 @@ def evaluate(
         for key, which in (("test_error", "latest"), ("best_test_error", "best"))
     }
     networks.check_stands_alone(opened["test_error"][2], workdir)
-    split = load_dataset(settings.data, hold_out=False, given=dataset).test
+    loaded = load_dataset(settings.data, hold_out=False, given=dataset)
+    identity.check_classes(workdir, opened["test_error"][2], loaded)
+    identity.note_other_images(workdir, loaded)
     errors = {}
     for key, (network, variables, described) in opened.items():
         normalize = functools.partial(data.normalize, mean=described["mean"], std=described["std"])
-        measure = evaluator(Objective(network), normalize, split, settings.batch_size, used)
+        measure = evaluator(Objective(network), normalize, loaded.test, settings.batch_size, used)
         errors[key] = measure(devices.replicate(variables, used))
     return errors
 

@@ -114,10 +114,7 @@ class Arguments:
         if self.teacher is not None:
             described["teacher"] = modules.record(self.teacher[0])
         if self.dataset is not None:
-            described["dataset"] = {
-                "name": self.dataset.name,
-                "fingerprint": self.dataset.fingerprint(),
-            }
+            described["dataset"] = {"name": self.dataset.name}
         for name in ("optimizer", "augment"):
             if (value := getattr(self, name)) is not None:
                 described[name] = modules.qualified_name(value)
@@ -185,7 +182,8 @@ def _passed_term(settings: Settings, term: Term, weight: float | None) -> TermSe
 def check_recorded(stored: Mapping[str, Any], now: Mapping[str, Any], workdir: Any) -> None:
     """Raise unless a run is resumed with the components that it was started with.
 
-    Callbacks may change: they do not affect the training.
+    Callbacks may change: they do not affect the training. The data are compared by
+    :mod:`at_jax.training.identity`.
 
     Args:
       stored: record in config.json.
@@ -209,7 +207,7 @@ def check_recorded(stored: Mapping[str, Any], now: Mapping[str, Any], workdir: A
             "choose another --workdir"
         )
     for name, value in before.items():
-        if _comparable(value) != _comparable(after[name]):
+        if name != "dataset" and _comparable(value) != _comparable(after[name]):
             raise UserError(
                 f"the run in {workdir} was started with another {name}: {_short(value)} there, "
                 f"{_short(after[name])} now: pass the same one, or choose another --workdir"

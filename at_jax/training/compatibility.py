@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from at_jax import data, intermediates
+from at_jax.data.identity import class_difference
 from at_jax.errors import UserError, listed
 from at_jax.terms import Term
 from at_jax.training import modules
@@ -18,9 +19,11 @@ from at_jax.training import modules
 __all__ = [
     "Shapes",
     "Teacher",
+    "check_classes",
     "check_images",
     "check_points",
     "check_variables",
+    "other_classes",
     "pair_points",
     "shapes",
 ]
@@ -178,18 +181,40 @@ def check_images(dataset: data.Dataset, description: dict[str, Any]) -> None:
             )
 
 
-def check_classes(terms: Sequence[Term], classes_s: int, classes_t: int) -> None:
-    """Raise if a term compares logits of networks with different numbers of classes.
+def check_classes(terms: Sequence[Term], dataset: data.Dataset, teacher: Teacher, k: int) -> None:
+    """Raise if a term compares logits of networks with different classes.
+
+    Args:
+      terms: of the loss.
+      dataset: with the student's classes.
+      teacher: whose classes may be unknown.
+      k: number of the teacher's logits.
 
     Raises:
-      UserError: naming the terms.
+      UserError: naming the terms, and the first class that differs.
     """
     needing = [term.name for term in terms if term.needs_equal_classes]
-    if needing and classes_s != classes_t:
+    if needing and (difference := other_classes(dataset, teacher, k)):
         raise UserError(
-            f"{listed(needing)} needs student and teacher with the same classes: the student has "
-            f"{classes_s}, the teacher {classes_t}: choose another teacher, or a method such as at"
+            f"{listed(needing)} needs student and teacher with the same classes in the same order, got "
+            f"{difference}: choose another teacher, or a method such as at"
         )
+
+
+def other_classes(dataset: data.Dataset, teacher: Teacher, k: int) -> str | None:
+    """Describe the first class of a teacher that is not that of the data; None if there is none.
+
+    Args:
+      dataset: of the run.
+      teacher: only its number of classes is known if it was passed by the user.
+      k: number of its logits.
+    """
+    if teacher.description is not None:
+        names = teacher.description["class_names"]
+        return class_difference(names, dataset.class_names, ("in the teacher", "in the data"))
+    if k != dataset.num_classes:
+        return f"{k} classes in the teacher and {dataset.num_classes} in the data"
+    return None
 
 
 def check_variables(

@@ -71,6 +71,7 @@ def _chosen(source: str, choice: tuple[int, int, int], **options: Any) -> data.D
 
 def _choose(dataset: data.Dataset, choice: tuple[int, int, int]) -> data.Dataset:
     held_out, examples, split_seed = choice
+    dataset = dataclasses.replace(dataset, origin=dataset.identity)  # of all images
     if held_out:
         dataset = data.hold_out(dataset, held_out, split_seed)
     return data.few_labels(dataset, examples, split_seed)

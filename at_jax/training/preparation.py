@@ -11,7 +11,7 @@ import ml_collections
 from at_jax import data, paths, terms
 from at_jax.distributed import devices, huge_pages, processes
 from at_jax.errors import UserError, listed
-from at_jax.training import modules, networks, run_files
+from at_jax.training import identity, modules, networks, run_files
 from at_jax.training.arguments import Arguments, chosen_terms
 from at_jax.training.checkpoints import check_can_save
 from at_jax.training.compatibility import Teacher
@@ -70,6 +70,7 @@ def prepare(
     _check_names(settings, arguments, needs_teacher and known is None)
 
     dataset = load_dataset(settings.data, given=arguments.dataset)
+    identified = identity.check_data(workdir, dataset, allow_changes=settings.data.allow_changes)
     name = "" if arguments.student else settings.student
     student = arguments.student or networks.build(name, dataset.num_classes, settings.dtype)
     trains_teacher = needs_teacher and known is None
@@ -80,7 +81,7 @@ def prepare(
         _check_compared(config, dataset, student, name, known, arguments)
     run = assemble(settings, dataset, student, name, known, arguments)
     _check_statistics(run, used)
-    run_files.claim(workdir, config.to_dict(), record)
+    run_files.claim(workdir, config.to_dict(), record, identified)
     if describe:
         _describe(run, used)
     if trains_teacher:
@@ -90,6 +91,8 @@ def prepare(
         known = networks.load_teacher(str(workdir / run_files.TEACHER), settings.dtype)
         log(f"Training the student: {run.name}, method {run.method}.")
         run = assemble(settings, dataset, student, name, known, arguments)
+    if run.teacher is not None:
+        identity.check_teacher(workdir, run.teacher.variables)
     return Prepared(run, used)
 
 
@@ -187,6 +190,10 @@ def _describe(run: Run, used: tuple[jax.Device, ...]) -> None:
     log(network_table(run.objective.student, dataset.image_shape))
     for s, t in run.objective.points:
         log(f"  transfer: student {s} {'x'.join(map(str, run.taps[s].shape[1:]))} <- teacher {t}")
+    if run.other_classes:
+        log(
+            f"  note: the teacher has different classes ({run.other_classes}), so its error is not defined"
+        )
     if not settings.runtime.huge_pages and huge_pages.was_restarted():
         log(f"  note: {huge_pages.KEY} is read from the command line only: huge pages are in use")
     optimizer = settings.optimizer

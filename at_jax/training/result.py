@@ -9,7 +9,7 @@ import jax
 from at_jax.distributed import devices
 from at_jax.errors import UserError
 from at_jax.objective import Objective
-from at_jax.training import compatibility, provenance, run_files
+from at_jax.training import provenance, run_files
 from at_jax.training.console import duration, log
 from at_jax.training.evaluation import evaluator
 from at_jax.training.resume import Progress
@@ -23,10 +23,7 @@ def teacher_error(run: Run, used: tuple[jax.Device, ...]) -> float | None:
 
     None without a teacher, and for a teacher whose classes are not those of the data.
     """
-    if run.teacher is None:
-        return None
-    of_teacher = compatibility.shapes(run.teacher.module, run.dataset.image_shape, "teacher")
-    if of_teacher.logits.shape[-1] != run.dataset.num_classes:
+    if run.teacher is None or run.other_classes:
         return None
     objective = Objective(run.teacher.module)
     evaluate = evaluator(

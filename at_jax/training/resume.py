@@ -11,7 +11,7 @@ from flax import serialization
 
 from at_jax.distributed import compilation, processes
 from at_jax.errors import UserError
-from at_jax.training import state
+from at_jax.training import identity, state
 from at_jax.training.checkpoints import FOLDER, Checkpoints
 from at_jax.training.setup import Run
 
@@ -38,7 +38,11 @@ class Progress:
 
 
 def restore(
-    checkpoints: Checkpoints, run: Run, key: jax.Array, limit: int | None = None
+    checkpoints: Checkpoints,
+    run: Run,
+    key: jax.Array,
+    run_id: str,
+    limit: int | None = None,
 ) -> tuple[state.TrainState, Progress]:
     """Restore the state of the latest valid checkpoint, or initialize it.
 
@@ -48,6 +52,7 @@ def restore(
       checkpoints: of the run.
       run: to train.
       key: of the initialization.
+      run_id: of :mod:`at_jax.training.identity`.
       limit: latest step to restore; newer checkpoints are renamed.
 
     Returns:
@@ -56,7 +61,7 @@ def restore(
     Raises:
       UserError: if the checkpoint is of another network.
     """
-    restored = processes.broadcast_from_primary(lambda: _read(checkpoints, run, key, limit))
+    restored = processes.broadcast_from_primary(lambda: _read(checkpoints, run, key, run_id, limit))
     return (initial_state(run, key), Progress()) if restored is None else restored
 
 
@@ -80,6 +85,7 @@ def _read(
     checkpoints: Checkpoints,
     run: Run,
     key: jax.Array,
+    run_id: str,
     limit: int | None,
 ) -> tuple[state.TrainState, Progress] | None:
     # Renamed before reading: latest() would warn of damage.
@@ -88,6 +94,7 @@ def _read(
     restored = checkpoints.latest(("params", "batch_stats", "collections", "training"))
     if restored is None:
         return None
+    identity.check_checkpoint(run_id, restored.meta)
     if restored.meta["student"] != run.name:
         raise UserError(
             f"this workdir holds a run of {restored.meta['student']}, got {run.name} to train: choose "
@@ -149,6 +156,7 @@ def save(
     host: state.TrainState,
     progress: Progress,
     test_error: float | None,
+    run_id: str,
 ) -> None:
     """Write a checkpoint that :func:`restore` reads. The network is separate from what training needs.
 
@@ -158,6 +166,7 @@ def save(
       host: the state, as NumPy arrays.
       progress: counters.
       test_error: in percent; None in the middle of an epoch.
+      run_id: of :mod:`at_jax.training.identity`.
     """
     collections = dict(host.collections)
     checkpoints.save(
@@ -174,6 +183,7 @@ def save(
         {
             "model": run.description,
             "student": run.name,
+            "run_id": run_id,
             "progress": dataclasses.asdict(progress),
         },
         test_error,

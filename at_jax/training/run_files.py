@@ -19,13 +19,16 @@ from at_jax.training.config import default_config, flatten
 
 __all__ = [
     "CONFIG", "METRICS", "RESULT", "TEACHER", "append_metrics", "check", "claim", "drop_result",
-    "has_config", "has_result", "keep_metrics", "read_arguments", "read_config", "read_method",
-    "read_metrics", "read_result", "write_json", "write_text",
+    "has_config", "has_result", "keep_metrics", "read_arguments", "read_config", "read_identity",
+    "read_method", "read_metrics", "read_result", "record_identity", "write_json", "write_text",
 ]  # fmt: skip
 
 CONFIG, METRICS, RESULT = "config.json", "metrics.jsonl", "result.json"
 TEACHER = "teacher"  # subdirectory: the run of a teacher that was trained first
-_ARGUMENTS = "arguments"  # key of the record of passed components
+# Keys of config.json that are not settings: the record of passed components, and at_jax.training.identity.
+_ARGUMENTS, _IDENTITY = "arguments", "identity"
+# Where something is stored. It may be moved, if the identity of the run tells whether it is the same.
+_PLACES = ("data.data_dir", "teacher.checkpoint")
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
@@ -45,9 +48,7 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
     Raises:
       UserError: if there is no run, the file is damaged, or a newer version wrote it.
     """
-    stored = dict(processes.broadcast_from_primary(lambda: _read(workdir / CONFIG)))
-    stored.pop(_ARGUMENTS, None)
-    return stored
+    return _settings(processes.broadcast_from_primary(lambda: _read(workdir / CONFIG)))
 
 
 def read_arguments(workdir: pathlib.Path) -> dict[str, Any]:
@@ -59,6 +60,26 @@ def read_arguments(workdir: pathlib.Path) -> dict[str, Any]:
     return processes.broadcast_from_primary(lambda: _read(workdir / CONFIG)).get(_ARGUMENTS) or {}
 
 
+def read_identity(workdir: pathlib.Path) -> dict[str, Any]:
+    """Read the identity of a run; empty for a run of an older version.
+
+    Raises:
+      UserError: as :func:`read_config`.
+    """
+    return processes.broadcast_from_primary(lambda: _read(workdir / CONFIG)).get(_IDENTITY) or {}
+
+
+def record_identity(workdir: pathlib.Path, identity: Mapping[str, Any]) -> None:
+    """Replace the identity of a run in config.json."""
+
+    def write():
+        stored = _read(workdir / CONFIG)
+        if stored.get(_IDENTITY) != identity:
+            write_json(workdir / CONFIG, {**stored, _IDENTITY: identity})
+
+    processes.broadcast_from_primary(write)
+
+
 def read_method(workdir: pathlib.Path) -> str:
     """Read the method of a run, with the names of terms that were passed as an argument."""
     if (passed := read_arguments(workdir).get("terms")) is not None:
@@ -66,13 +87,17 @@ def read_method(workdir: pathlib.Path) -> str:
     return read_config(workdir)["method"]
 
 
+def _settings(stored: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in stored.items() if key not in (_ARGUMENTS, _IDENTITY)}
+
+
 def _read(path: pathlib.Path) -> dict[str, Any]:
     if not paths.reachable(path).is_file():
         raise UserError(f"{path.parent} holds no run (no {CONFIG}): give the workdir of a run")
     try:
         stored = json.loads(path.read_text())
-        arguments = stored.get(_ARGUMENTS)
-        given = {key: value for key, value in stored.items() if key != _ARGUMENTS}
+        recorded = {key: stored[key] for key in (_ARGUMENTS, _IDENTITY) if key in stored}
+        given = _settings(stored)
         unknown = sorted(flatten(given).keys() - flatten(default_config().to_dict()).keys())
     except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
         raise UserError(
@@ -85,7 +110,7 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
             "version that trained it, or choose another --workdir"
         )
     config = _with_defaults(given, json.loads(json.dumps(default_config().to_dict())))
-    return config if arguments is None else {**config, _ARGUMENTS: arguments}
+    return {**config, **recorded}
 
 
 def _with_defaults(given: Any, defaults: Any) -> Any:
@@ -102,7 +127,8 @@ def check(
 ) -> None:
     """Check that a workdir is free, or holds a run of this config.
 
-    ``runtime.*``, ``compare`` and the sections of terms that the loss lacks may differ. ``epochs`` may grow
+    ``runtime.*``, ``compare`` and the sections of terms that the loss lacks may differ, and so may the
+    places of data and teacher: :mod:`at_jax.training.identity` compares what is there. ``epochs`` may grow
     unless something else depends on it: a weight with linear or cosine decay, a learning rate with a cosine
     or one-cycle schedule, or a teacher that is trained here for as many epochs as its student.
 
@@ -121,14 +147,17 @@ def _check(workdir: pathlib.Path, config: Mapping[str, Any], arguments: Mapping[
     if not (workdir / CONFIG).exists():
         return
     stored = _read(workdir / CONFIG)
-    before_arguments = stored.pop(_ARGUMENTS, None)
-    before, now = flatten(stored), flatten(config)
+    before_arguments = stored.get(_ARGUMENTS)
+    before, now = flatten(_settings(stored)), flatten(config)
+    places = _PLACES if _IDENTITY in stored else ()
     # Terms that are passed may read the sections of others.
     unused = set() if arguments.get("terms") else TERMS.keys() - set(parts(config["method"]))
     differing = [
         f"{key}: {before[key]!r} there, {now[key]!r} now"
         for key in sorted(now)
         if before[key] != now[key]
+        # Without a place a new teacher would be trained.
+        and not (key in places and (now[key] or not before[key]))
         and key.split(".")[0] not in unused
         and not _may_differ(key, before, now, workdir)
     ]
@@ -142,7 +171,10 @@ def _check(workdir: pathlib.Path, config: Mapping[str, Any], arguments: Mapping[
 
 
 def claim(
-    workdir: pathlib.Path, config: Mapping[str, Any], arguments: Mapping[str, Any] | None = None
+    workdir: pathlib.Path,
+    config: Mapping[str, Any],
+    arguments: Mapping[str, Any] | None = None,
+    identity: Mapping[str, Any] | None = None,
 ) -> None:
     """Check a workdir as :func:`check` does, and write config.json.
 
@@ -153,7 +185,8 @@ def claim(
     def write():
         _check(workdir, config, arguments or {})
         try:
-            write_json(workdir / CONFIG, {**config, _ARGUMENTS: arguments or {}})
+            recorded = {_ARGUMENTS: arguments or {}} | ({_IDENTITY: identity} if identity else {})
+            write_json(workdir / CONFIG, {**config, **recorded})
         except OSError as error:
             raise UserError(
                 f"workdir {workdir} cannot be written ({error.strerror}): choose another --workdir"
@@ -165,7 +198,7 @@ def claim(
 def _may_differ(
     key: str, before: Mapping[str, Any], now: Mapping[str, Any], workdir: pathlib.Path
 ) -> bool:
-    if key.startswith("runtime.") or key == "compare":
+    if key.startswith("runtime.") or key in ("compare", "data.allow_changes"):
         return True
     trains_teacher_as_long = (workdir / TEACHER).exists() and not now["teacher.epochs"]
     depends_on_length = (

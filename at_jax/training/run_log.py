@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from at_jax.distributed import processes
-from at_jax.training import metrics, resume, run_files, state
+from at_jax.training import identity, metrics, resume, run_files, state
 from at_jax.training.arguments import Callback
 from at_jax.training.checkpoints import Checkpoints
 from at_jax.training.console import ProgressReport
@@ -62,6 +62,7 @@ class RunLog:
         self._exit = contextlib.ExitStack()
 
     def __enter__(self) -> "RunLog":
+        self._run_id = identity.run_id(self.workdir)
         self.checkpoints = self._exit.enter_context(Checkpoints(self.workdir))
         return self
 
@@ -74,7 +75,9 @@ class RunLog:
             # First of all: with a result the run would be taken for a finished one.
             run_files.drop_result(self.workdir)
         key = jax.random.key(self.run.settings.seed)
-        restored, self.progress = resume.restore(self.checkpoints, self.run, key, limit)
+        restored, self.progress = resume.restore(
+            self.checkpoints, self.run, key, self._run_id, limit
+        )
         return restored
 
     def open(self, first: int, origin: Mapping[str, Any]) -> None:
@@ -173,7 +176,7 @@ class RunLog:
                 raise self._non_finite(int(host.step), f"state{name}")
         self.progress.wall_seconds += time.monotonic() - self._since
         self._since = time.monotonic()
-        resume.save(self.checkpoints, self.run, host, self.progress, test_error)
+        resume.save(self.checkpoints, self.run, host, self.progress, test_error, self._run_id)
 
     def save_unless_saved(self, train_state: state.TrainState) -> None:
         """Save before a stop, within an epoch or at its end, and wait until it is on disk."""

@@ -78,6 +78,9 @@ class DataSettings:
         "Training images held out and evaluated on instead of the test set; 0: none.",
         at_least(0),
     )
+    allow_changes: bool = option(
+        False, "Resume a run although images were added, removed or renamed since its last start."
+    )
     split_seed: int = option(0, "Seed of the two choices above; not the run's seed.", at_least(0))
     order_seed: int = option(
         -1, "Seed of data order and augmentation; -1: the run's seed.", between(-1, 2**32 - 1)

@@ -40,6 +40,7 @@ class Run:
       objective: student, teacher, terms.
       modules: trainable modules of the terms, by term name.
       teacher: None without one.
+      other_classes: the first class in which teacher and data differ; None if their classes are the same.
       optimizer: with its schedule.
       learning_rate: step -> rate.
       weights: term -> (step -> weight).
@@ -63,6 +64,7 @@ class Run:
     objective: Objective
     modules: dict[str, nn.Module]
     teacher: Teacher | None
+    other_classes: str | None
     optimizer: optax.GradientTransformation
     learning_rate: optax.Schedule
     weights: dict[str, optax.Schedule]
@@ -138,7 +140,10 @@ def assemble(
         dataset=dataset,
         objective=objective,
         modules=term_modules,
-        teacher=teacher if objective.teacher is not None else None,
+        teacher=teacher if of_teacher else None,
+        other_classes=compatibility.other_classes(dataset, teacher, of_teacher.logits.shape[-1])
+        if teacher and of_teacher
+        else None,
         optimizer=optimizer,
         learning_rate=learning_rate,
         weights=optimizers.term_weights(settings, batches.steps_per_epoch, chosen),
@@ -174,10 +179,9 @@ def _objective(
         return Objective(student, terms=terms), of_student, None
     stochastic: dict[str, Any] = {"deterministic": True} if settings.teacher.stochastic else {}
     of_teacher = compatibility.shapes(teacher.module, image_shape, "teacher", **stochastic)
-    compatibility.check_classes(terms, dataset.num_classes, of_teacher.logits.shape[-1])
+    compatibility.check_classes(terms, dataset, teacher, of_teacher.logits.shape[-1])
     if teacher.description is not None:
         compatibility.check_images(dataset, teacher.description)
-        compatibility.check_classes(terms, dataset.num_classes, teacher.description["num_classes"])
     if teacher.variables is not None:
         compatibility.check_variables(
             teacher.module,
