@@ -19,14 +19,18 @@ from at_jax.training.arguments import Arguments, Callback
 from at_jax.training.config import ConfigDict, check_together, settings_of
 from at_jax.training.console import log
 from at_jax.training.datasets import load_dataset
-from at_jax.training.evaluation import evaluator
+from at_jax.training.evaluation import check_evaluable, evaluator
 from at_jax.training.interrupt import Interrupted
 from at_jax.training.optimizers import OptimizerFactory
 from at_jax.training.preparation import Prepared, prepare, use_compilation_cache
 from at_jax.training.profiling import check_can_trace
+from at_jax.training.storage import StorageError
 from at_jax.training.trainer import NonFinite, Trainer
+from at_jax.training.workdir import working_in
 
-__all__ = ["Interrupted", "NonFinite", "evaluate", "train_and_evaluate", "train_together"]
+__all__ = [
+    "Interrupted", "NonFinite", "StorageError", "evaluate", "train_and_evaluate", "train_together",
+]  # fmt: skip
 
 
 def train_and_evaluate(
@@ -69,7 +73,8 @@ def train_and_evaluate(
       The content of result.json.
 
     Raises:
-      UserError: for input that cannot work, before anything compiles.
+      UserError: for input that cannot work, before anything compiles, and if a run is alive in the workdir.
+      StorageError: if the workdir cannot be written any more, such as on a full disk.
       Interrupted: after Ctrl-C, once everything is saved.
       NonFinite: naming the step and the term; the last good checkpoint stays.
     """
@@ -78,10 +83,11 @@ def train_and_evaluate(
     arguments = Arguments(
         student, teacher, dataset, optimizer, augment, terms, tuple(callbacks), module
     )
-    prepared = prepare(config, workdir, arguments, train_teacher=_train_teacher)
-    others = comparison.prepare_runs(config, workdir, prepared, arguments)
-    finished = _train_compared([(prepared, workdir), *others], arguments.callbacks, profile)
-    _close(prepared, workdir, finished, arguments.callbacks)
+    with working_in(workdir) as lock:
+        prepared = prepare(config, workdir, arguments, train_teacher=_train_teacher)
+        others = comparison.prepare_runs(config, workdir, prepared, arguments, lock)
+        finished = _train_compared([(prepared, workdir), *others], arguments.callbacks, profile)
+        _close(prepared, workdir, finished, arguments.callbacks)
     return finished
 
 
@@ -182,13 +188,14 @@ def train_together(
     folders = [paths.absolute(folder) for _, folder in runs]
     if len(set(folders)) < len(folders):
         raise UserError("students of one program must have different workdirs: pass one for each")
-    prepared: list[Prepared] = []
-    for (config, _), workdir in zip(runs, folders, strict=True):
-        prepared.append(prepare(config, workdir, Arguments(), describe=not prepared))
-    together = list(zip(prepared, folders, strict=True))
-    results = _train(together)
-    for (each, folder), finished in zip(together, results, strict=True):
-        _close(each, folder, finished)
+    with working_in(*folders):
+        prepared: list[Prepared] = []
+        for (config, _), workdir in zip(runs, folders, strict=True):
+            prepared.append(prepare(config, workdir, Arguments(), describe=not prepared))
+        together = list(zip(prepared, folders, strict=True))
+        results = _train(together)
+        for (each, folder), finished in zip(together, results, strict=True):
+            _close(each, folder, finished)
     return results
 
 
@@ -221,7 +228,7 @@ def evaluate(
     workdir = paths.absolute(workdir)
     arguments = Arguments(student=student, dataset=dataset, module=module)
     if run_files.has_config(workdir):
-        _check_evaluable(workdir, arguments)
+        check_evaluable(workdir, arguments)
     used = devices.select(settings.runtime.devices, settings.batch_size)
     use_compilation_cache(settings.runtime.compilation_cache)
     opened = {
@@ -238,12 +245,3 @@ def evaluate(
         measure = evaluator(Objective(network), normalize, loaded.test, settings.batch_size, used)
         errors[key] = measure(devices.replicate(variables, used))
     return errors
-
-
-def _check_evaluable(workdir: pathlib.Path, arguments: Arguments) -> None:
-    recorded = run_files.read_arguments(workdir)
-    if "dataset" in recorded and arguments.dataset is None:
-        raise UserError(
-            f"the run in {workdir} was trained on a data set passed as an argument "
-            f"({recorded['dataset']['name']}): pass it, evaluate(..., dataset=...) in Python"
-        )

@@ -5,6 +5,7 @@ except ``absolute`` and ``resolve``: those of epath prepend the current director
 ``gs://bucket/run`` a local directory.
 """
 
+import contextlib
 import errno
 import importlib.util
 import logging
@@ -132,7 +133,7 @@ def _reason(error: Exception) -> str:
 
 
 def write_bytes(path: pathlib.Path, content: bytes) -> None:
-    """Write a file atomically: a reader sees the old file or the new one.
+    """Write a file atomically: a reader sees the old file or the new one, after a power failure too.
 
     A missing directory is created.
 
@@ -149,10 +150,24 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
     # Unique: machines that share the directory may have equal process numbers.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        temporary.write_bytes(content)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
+        _sync_directory(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync_directory(directory: pathlib.Path) -> None:
+    """Make a new name in a directory durable, where the system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def names(directory: pathlib.Path) -> list[str]:

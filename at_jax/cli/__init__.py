@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -74,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(name: str, rest: list[str]) -> int:
     command = _COMMANDS[name]
+    original = warnings.formatwarning
+    warnings.formatwarning = _one_line
     try:
         module = importlib.import_module(command.module)
         return module.main(rest)
@@ -83,3 +86,18 @@ def _run(name: str, rest: list[str]) -> int:
             raise
         print(f"error: {line}", file=sys.stderr)
         return 2
+    finally:
+        warnings.formatwarning = original
+
+
+def _one_line(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """Format a warning of the library for people; others keep their place in the code."""
+    if category is UserWarning:
+        return f"warning: {message}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"

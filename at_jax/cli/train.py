@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from at_jax.cli import config_flag
+from at_jax.cli import config_flag, early_lock
 
 __all__ = ["HELP", "default_workdir", "main", "parse"]
 
@@ -61,7 +61,8 @@ def main(argv: Sequence[str]) -> int:
     """
     # config_flags reads the overrides of the config from sys.argv.
     sys.argv[:] = ["at-jax train", *argv]
-    app.run(_main, argv=sys.argv, flags_parser=parse)
+    with early_lock.held(sys.argv, default_workdir):
+        app.run(_main, argv=sys.argv, flags_parser=parse)
     raise AssertionError("app.run ends the process")
 
 
@@ -111,7 +112,7 @@ def _run(argv: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except loop.NonFinite as error:
+    except (loop.NonFinite, loop.StorageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except loop.Interrupted as message:

@@ -105,7 +105,11 @@ def main(argv: Sequence[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return job.run(planned)
+    try:
+        return job.run(planned)
+    except job.loop.StorageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import difflib
-import json
 import logging
 import pathlib
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from at_jax.tables import markdown, plan, plots, sharding, summary
 from at_jax.tables.plan import RunSpec
 from at_jax.tables.registry import TABLES, Row, Table, choose_rows
 from at_jax.tables.runner import failure_of, train_all
-from at_jax.training import datasets, run_files
+from at_jax.training import datasets, json_files, run_files, storage
 from at_jax.training.checkpoints import check_can_save
 from at_jax.training.config import settings_of
 from at_jax.training.console import log
@@ -181,14 +180,17 @@ def _plan(options: argparse.Namespace, path: pathlib.Path) -> dict[str, Any]:
 
 
 def _read_plan(path: pathlib.Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        plan = json_files.read(path)
+        if not {"table", "epochs", "data", "changes"} <= plan.keys():
+            raise json_files.Damaged("it lacks keys")
+    except FileNotFoundError:
+        return None
+    except json_files.Damaged as damaged:
         raise UserError(
-            f"{path} is not readable as JSON ({error}): choose another --out, or delete the file"
-        ) from error
+            f"{path} is not readable as JSON ({damaged}): choose another --out, or delete the file"
+        ) from damaged
+    return {key: value for key, value in plan.items() if key != json_files.CHECKSUM}
 
 
 def _check_changes(rows: Sequence[Row], changes: Sequence[str]) -> None:
@@ -207,7 +209,15 @@ def run(job: Job) -> int:
 
     Returns:
       Exit code: 0; 1 if a run failed; 130 after Ctrl-C.
+
+    Raises:
+      StorageError: as :func:`at_jax.tables.runner.train_all`.
     """
+    with storage.reported(job.out):
+        return _run(job)
+
+
+def _run(job: Job) -> int:
     logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax logs every file that it renames
     code = 0
     if job.train:
@@ -234,7 +244,7 @@ def write(job: Job, *, draw: bool) -> None:
     numbers = summary.summarize(
         job.table, job.rows, job.specs, job.common, changes=job.changes, label=job.label
     )
-    run_files.write_json(job.out / "table.json", numbers)
+    run_files.write_json(job.out / "table.json", numbers, checked=False)
     run_files.write_text(job.out / "table.md", markdown.render(numbers))
     if draw:
         written = plots.draw(numbers, job.out)

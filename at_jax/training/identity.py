@@ -16,7 +16,7 @@ import numpy as np
 from at_jax import data
 from at_jax.data.identity import Identity, class_difference
 from at_jax.errors import UserError
-from at_jax.training import run_files
+from at_jax.training import config_record, run_files
 from at_jax.training.console import log
 
 __all__ = [
@@ -181,7 +181,7 @@ def check_checkpoint(expected: str, meta: Mapping[str, Any]) -> None:
     Raises:
       UserError: naming both runs.
     """
-    found = meta.get("run_id", expected)
+    found = meta.get("config", {}).get(config_record.IDENTITY, {}).get("run", expected)
     if expected and found != expected:
         raise UserError(
             f"the checkpoints of this workdir are those of another run ({found[:8]}, config.json is of "

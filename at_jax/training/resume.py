@@ -11,7 +11,7 @@ from flax import serialization
 
 from at_jax.distributed import compilation, processes
 from at_jax.errors import UserError
-from at_jax.training import identity, state
+from at_jax.training import checkpoint_meta, identity, state
 from at_jax.training.checkpoints import FOLDER, Checkpoints
 from at_jax.training.setup import Run
 
@@ -28,6 +28,7 @@ class Progress:
       seconds: duration of training on these images.
       wall_seconds: duration of training so far, over all starts.
       origin: device, versions, commit and number of students of the last start, for result.json.
+      lines: of metrics.jsonl, for the finished epochs; they replace damaged ones.
     """
 
     totals: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
@@ -35,6 +36,7 @@ class Progress:
     seconds: float = 0.0
     wall_seconds: float = 0.0
     origin: dict[str, Any] = dataclasses.field(default_factory=dict)
+    lines: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
 
 def restore(
@@ -93,6 +95,7 @@ def _read(
         checkpoints.set_aside_after(limit, "ahead")
     restored = checkpoints.latest(("params", "batch_stats", "collections", "training"))
     if restored is None:
+        checkpoints.clean()
         return None
     identity.check_checkpoint(run_id, restored.meta)
     if restored.meta["student"] != run.name:
@@ -110,6 +113,7 @@ def _read(
                 f"{leaf.shape} there, {shape.shape} now: choose another --workdir"
             )
     checkpoints.set_aside_after(restored.step, "damaged")
+    checkpoints.clean()
     return whole, Progress(**restored.meta["progress"])
 
 
@@ -156,7 +160,7 @@ def save(
     host: state.TrainState,
     progress: Progress,
     test_error: float | None,
-    run_id: str,
+    config: Mapping[str, Any],
 ) -> None:
     """Write a checkpoint that :func:`restore` reads. The network is separate from what training needs.
 
@@ -166,7 +170,7 @@ def save(
       host: the state, as NumPy arrays.
       progress: counters.
       test_error: in percent; None in the middle of an epoch.
-      run_id: of :mod:`at_jax.training.identity`.
+      config: content of config.json, which replaces a damaged one.
     """
     collections = dict(host.collections)
     checkpoints.save(
@@ -183,8 +187,8 @@ def save(
         {
             "model": run.description,
             "student": run.name,
-            "run_id": run_id,
             "progress": dataclasses.asdict(progress),
+            "config": dict(config),
         },
         test_error,
     )
@@ -202,7 +206,7 @@ def divide(workdirs: Sequence[pathlib.Path]) -> list[list[int]]:
       Groups of indices into ``workdirs``.
     """
     steps = processes.broadcast_from_primary(
-        lambda: [_checkpointed_steps(workdir) or [0] for workdir in workdirs]
+        lambda: [checkpoint_meta.steps(folder / FOLDER) or [0] for folder in workdirs]
     )
     common = max(set.intersection(*map(set, steps)), default=-1)
     # A kill can leave the runs of one program one checkpoint apart: the last common one is used.
@@ -210,9 +214,3 @@ def divide(workdirs: Sequence[pathlib.Path]) -> list[list[int]]:
         return [list(range(len(steps)))]
     newest = sorted({each[-1] for each in steps})
     return [[i for i, each in enumerate(steps) if each[-1] == step] for step in newest]
-
-
-def _checkpointed_steps(workdir: pathlib.Path) -> list[int]:
-    """Steps of the checkpoints of a run, ascending."""
-    names = [path.name for path in (workdir / FOLDER).glob("*")]
-    return sorted(int(name) for name in names if name.isdecimal())

@@ -66,9 +66,7 @@ class DataSettings:
         0, "Height and width to resize to, in pixels; 0: no resizing.", at_least(0)
     )
     memory_limit_mb: int = option(
-        4096,
-        "MiB of decoded images held in memory; larger sets are read while training.",
-        at_least(0),
+        4096, "MiB of decoded images in memory; larger sets are read while training.", at_least(0)
     )
     train_examples: int = option(
         0, "Labeled images for the student, the same number of each class; 0: all.", at_least(0)
@@ -78,9 +76,7 @@ class DataSettings:
         "Training images held out and evaluated on instead of the test set; 0: none.",
         at_least(0),
     )
-    allow_changes: bool = option(
-        False, "Resume a run although images were added, removed or renamed since its last start."
-    )
+    allow_changes: bool = option(False, "Resume although images were added, removed or renamed.")
     split_seed: int = option(0, "Seed of the two choices above; not the run's seed.", at_least(0))
     order_seed: int = option(
         -1, "Seed of data order and augmentation; -1: the run's seed.", between(-1, 2**32 - 1)
