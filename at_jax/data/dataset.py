@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import zlib
 from typing import Protocol
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from at_jax.errors import UserError
 
-__all__ = ["Dataset", "Images", "Split", "channel_statistics"]
+__all__ = ["Dataset", "Images", "Split", "channel_statistics", "examples_at_once"]
 
 # Number of images that the statistics of a lazy split are computed from. Decoding a million images for
 # two numbers per channel would take longer than an epoch, and 10,000 give the mean to about a
@@ -105,6 +106,9 @@ class Dataset:
       mean: C numbers in 0..255 units, over the whole training split as loaded.
       std: C numbers in 0..255 units, over the same.
       evaluated_on: "test", or "validation" after :func:`at_jax.data.hold_out`.
+      bit_depth: bits of the values in its 16-bit image files, 8 to 16; see
+        :func:`at_jax.data.reading.read_image`.
+      notes: lines to print: files that were skipped, and the like.
     """
 
     name: str
@@ -114,6 +118,8 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     evaluated_on: str = "test"
+    bit_depth: int = 16
+    notes: tuple[str, ...] = ()
 
     def summary(self) -> dict[str, object]:
         """Return sizes, labels and statistics: equal on two machines that have the same data."""
@@ -150,6 +156,11 @@ class Dataset:
         return height, width, channels
 
 
+def examples_at_once(image_shape: tuple[int, ...]) -> int:
+    """Number of images, at most 1024, whose widened copies take a bounded amount of memory."""
+    return max(1, min(1024, 2**28 // max(1, math.prod(image_shape))))
+
+
 def channel_statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Compute mean and standard deviation per channel, in 0..255 units.
 
@@ -170,8 +181,9 @@ def channel_statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ..
         examples = min(examples, _STATISTICS_EXAMPLES)
     indices = np.linspace(0, len(split) - 1, examples).astype(np.int64)
     count, total, squares = 0, np.zeros(channels, np.int64), np.zeros(channels, np.int64)
-    for start in range(0, examples, 1024):  # bounds the memory of the widened copies
-        pixels = split.take(indices[start : start + 1024])[0].reshape(-1, channels)
+    step = examples_at_once(split.images.shape[1:])
+    for start in range(0, examples, step):
+        pixels = split.take(indices[start : start + step])[0].reshape(-1, channels)
         count += len(pixels)
         total += pixels.sum(axis=0, dtype=np.int64)
         # 255^2 fits uint16, so the sums are exact integers.
