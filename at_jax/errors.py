@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["UserError", "check_rank", "listed"]
+__all__ = ["UserError", "check_rank", "listed", "printable"]
 
 _MOST_NAMES = 5
 
@@ -50,3 +50,12 @@ def check_rank(function: str, rank: int, **arrays: Any) -> None:
                 f"{function}: {name} must have rank {rank}, got shape {tuple(shape)}: "
                 "reshape it, or index the batch with [None] if it is a single example"
             )
+
+
+def printable(text: str) -> str:
+    r"""Return a text that stays on its line: with its quotes and escapes if it has control characters.
+
+    >>> print(printable("cat.png"), printable("two\nlines.png"))
+    cat.png 'two\nlines.png'
+    """
+    return text if text.isprintable() else repr(text)

@@ -19,7 +19,7 @@ from typing import Any, cast
 from at_jax.errors import UserError
 
 __all__ = [
-    "absolute", "download", "names", "parse", "reachable", "remove", "resolve", "scheme",
+    "absolute", "download", "files_below", "names", "parse", "reachable", "remove", "resolve", "scheme",
     "write_bytes",
 ]  # fmt: skip
 
@@ -176,6 +176,18 @@ def names(directory: pathlib.Path) -> list[str]:
         return sorted(os.listdir(directory))
     # An empty directory is an object with the directory's own name, which may be listed in it.
     return sorted({path.name for path in directory.iterdir() if path != directory})
+
+
+def files_below(directory: pathlib.Path) -> list[str]:
+    """Names of all files below a directory in cloud storage, with slashes, by one listing."""
+    import fsspec
+
+    filesystem, root = fsspec.core.url_to_fs(str(directory))
+    found = filesystem.find(root, detail=True)
+    # An empty directory is an object whose name ends in a slash.
+    names = (name for name, info in found.items() if info["type"] == "file")
+    below = [name.split(root.strip("/") + "/", 1)[-1] for name in names]
+    return sorted(name for name in below if name and not name.endswith("/"))
 
 
 def remove(directory: pathlib.Path) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 
 from at_jax import data
 from at_jax.cli.parser import Parser
-from at_jax.errors import UserError
+from at_jax.data import reading
+from at_jax.errors import UserError, printable
 from at_jax.figures import images
 from at_jax.training import networks
 
@@ -30,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
     description = "Classify image files of any size with the student of a run."
     parser = Parser("predict", description, _EXAMPLES)
     add = parser.add_argument
-    add("files", nargs="+", metavar="FILE", help="JPEG, PNG or other image files")
+    add("files", nargs="+", metavar="FILE", help="JPEG, PNG, WebP, BMP or GIF")
     add("--which", choices=("latest", "best"), default="latest", help="checkpoint (%(default)s)")
     add("--top", type=int, default=1, metavar="K", help="number of classes (%(default)s)")
     options = parser.parse(argv)
@@ -77,7 +78,9 @@ def predict(
     network, variables, described = networks.open_run(workdir, which=which, module=module)
     networks.check_stands_alone(described, workdir)
     height, width, channels = described["image_shape"]
-    pixels = images.from_files(files, (height, width, channels), subject="FILE").pixels
+    depth = described.get("bit_depth", reading.MAX_DEPTH)
+    shape = (height, width, channels)
+    pixels = images.from_files(files, shape, subject="FILE", bit_depth=depth).pixels
 
     @jax.jit
     def probabilities(batch: jax.Array) -> jax.Array:
@@ -106,7 +109,7 @@ def _as_table(found: dict[str, list[tuple[str, float]]]) -> Iterator[str]:
     rows = [("file", "class", "probability")]
     for file, classes in found.items():
         for rank, (name, p) in enumerate(classes):
-            rows.append((file if rank == 0 else "", name, f"{p:.4f}"))
+            rows.append((printable(file) if rank == 0 else "", printable(name), f"{p:.4f}"))
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     for file, name, probability in rows:
         yield f"{file:<{widths[0]}}  {name:<{widths[1]}}  {probability}"

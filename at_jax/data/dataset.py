@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import zlib
 from typing import Protocol
 
@@ -10,7 +11,7 @@ import numpy as np
 from at_jax.data.identity import Identity, identify
 from at_jax.errors import UserError
 
-__all__ = ["Dataset", "Images", "Split", "channel_statistics"]
+__all__ = ["Dataset", "Images", "Split", "channel_statistics", "examples_at_once"]
 
 # Number of images that the statistics of a lazy split are computed from. Decoding a million images for
 # two numbers per channel would take longer than an epoch, and 10,000 give the mean to about a
@@ -106,6 +107,9 @@ class Dataset:
       std: C numbers in 0..255 units, over the same.
       evaluated_on: "test", or "validation" after :func:`at_jax.data.hold_out`.
       origin: identity of the images as loaded; None computes it from ``train`` and ``test``.
+      bit_depth: bits of the values in its 16-bit image files, 8 to 16; see
+        :func:`at_jax.data.reading.read_image`.
+      notes: lines to print: files that were skipped, and the like.
     """
 
     name: str
@@ -116,6 +120,8 @@ class Dataset:
     std: tuple[float, ...]
     evaluated_on: str = "test"
     origin: Identity | None = None
+    bit_depth: int = 16
+    notes: tuple[str, ...] = ()
 
     @functools.cached_property
     def identity(self) -> Identity:
@@ -153,6 +159,11 @@ class Dataset:
         return height, width, channels
 
 
+def examples_at_once(image_shape: tuple[int, ...]) -> int:
+    """Number of images, at most 1024, whose widened copies take a bounded amount of memory."""
+    return max(1, min(1024, 2**28 // max(1, math.prod(image_shape))))
+
+
 def channel_statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Compute mean and standard deviation per channel, in 0..255 units.
 
@@ -173,8 +184,9 @@ def channel_statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ..
         examples = min(examples, _STATISTICS_EXAMPLES)
     indices = _evenly_spaced(len(split), examples)
     count, total, squares = 0, np.zeros(channels, np.int64), np.zeros(channels, np.int64)
-    for start in range(0, examples, 1024):  # bounds the memory of the widened copies
-        pixels = split.take(indices[start : start + 1024])[0].reshape(-1, channels)
+    step = examples_at_once(split.images.shape[1:])
+    for start in range(0, examples, step):
+        pixels = split.take(indices[start : start + step])[0].reshape(-1, channels)
         count += len(pixels)
         total += pixels.sum(axis=0, dtype=np.int64)
         # 255^2 fits uint16, so the sums are exact integers.

@@ -1,20 +1,23 @@
 """Decoding: the encoded examples of a source become the splits of a data set, in memory or lazy."""
 
-import concurrent.futures
 import dataclasses
 import functools
-import os
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
-from at_jax.data.dataset import Dataset, Split, channel_statistics
+from at_jax.data.dataset import Dataset, Split, channel_statistics, examples_at_once
+from at_jax.data.identity import Identity, identify
+from at_jax.data.memory import check_fits
+from at_jax.data.threads import WORKERS, in_threads
 from at_jax.errors import UserError
 
-__all__ = ["Examples", "LazyImages", "as_array", "assemble", "to_square"]
+__all__ = [
+    "Examples", "LazyImages", "as_array", "assemble", "check_sizes", "is_held", "to_square",
+]  # fmt: skip
 
-_WORKERS = min(32, os.cpu_count() or 1)
 _MAX_CHUNK = 64  # examples that a thread decodes at a time: enough for its overhead to vanish
 _RESIZE = "resize all images with image_size=N pixels (--config.data.image_size=N)"
 
@@ -31,6 +34,8 @@ class Examples:
         the images.
       describe: name of the example at an index in messages, such as the path of the file.
       resize: fix that messages give for images of different sizes.
+      names: returns the names of the images in the data set, for its identity: nothing if the labels
+        identify it; None if the images do.
     """
 
     count: int
@@ -38,6 +43,7 @@ class Examples:
     labels: Callable[[], np.ndarray] | None
     describe: Callable[[int], str]
     resize: str = _RESIZE
+    names: Callable[[], Iterable[str]] | None = None
 
     @functools.cached_property
     def image_shape(self) -> tuple[int, ...]:
@@ -50,28 +56,49 @@ class Examples:
         images = np.empty((len(indices), *self.image_shape), np.uint8)
         labels = np.empty(len(indices), np.int32)
         # Several chunks per thread, so that none waits long for the last one of a small batch.
-        step = max(1, min(_MAX_CHUNK, len(indices) // (4 * _WORKERS)))
+        step = max(1, min(_MAX_CHUNK, len(indices) // (4 * WORKERS)))
 
         def fill(start: int) -> None:
             chunk = indices[start : start + step]
             for place, (image, label) in enumerate(self.read(chunk), start):
-                if image.shape != self.image_shape:
-                    raise UserError(
-                        f"{self.describe(int(indices[place]))}: expected {_size(self.image_shape)} as "
-                        f"in {self.describe(0)}, got {_size(image.shape)}: {self.resize}"
-                    )
+                self.check_shape(int(indices[place]), image.shape)
                 images[place], labels[place] = image, label
 
-        # The first error ends the loop, and with it the chunks that have not begun.
-        for _ in _threads().map(fill, range(0, len(indices), step)):
+        for _ in in_threads(fill, range(0, len(indices), step)):
             pass
         return images, labels
+
+    def check_shape(self, index: int, shape: tuple[int, ...]) -> None:
+        """Raise unless the image at an index has the shape of all."""
+        if shape != self.image_shape:
+            raise UserError(
+                f"{self.describe(index)}: expected {_size(self.image_shape)} as in {self.describe(0)}, "
+                f"got {_size(shape)}: {self.resize}"
+            )
+
+    def select(self, indices: np.ndarray) -> "Examples":
+        """Return the examples at `indices` ``(n,)``, in that order."""
+        labels, names = self.labels, self.names
+
+        def selected() -> list[str]:
+            found = list(names()) if names is not None else []
+            return [found[index] for index in indices.tolist()] if found else []
+
+        return Examples(
+            len(indices),
+            lambda places: self.read(indices[places]),
+            None if labels is None else lambda: labels()[indices],
+            lambda place: self.describe(int(indices[place])),
+            self.resize,
+            None if names is None else selected,
+        )
 
     def read_labels(self) -> np.ndarray:
         """Return the labels, int32 ``(N,)``, without keeping the images."""
         if self.labels is not None:
             return self.labels().astype(np.int32)
-        chunks = np.array_split(np.arange(self.count), -(-self.count // 1024))
+        step = examples_at_once(self.image_shape)
+        chunks = np.array_split(np.arange(self.count), -(-self.count // step))
         return np.concatenate([self.decode(chunk)[1] for chunk in chunks])
 
 
@@ -113,7 +140,7 @@ def assemble(
       The data set.
 
     Raises:
-      UserError: if images differ in size, or a label is not in 0..K-1.
+      UserError: if images differ in size, do not fit into memory, or a label is not in 0..K-1.
     """
     if train.image_shape != test.image_shape:
         raise UserError(
@@ -121,14 +148,27 @@ def assemble(
             f"{_size(train.image_shape)} ({train.describe(0)}) and {_size(test.image_shape)} "
             f"({test.describe(0)}): {train.resize}"
         )
-    size = (train.count + test.count) * int(np.prod(train.image_shape))
-    in_memory = size <= memory_limit_mb * 2**20
+    count = train.count + test.count
+    in_memory = is_held(count, train.image_shape, memory_limit_mb)
+    if in_memory:
+        check_fits(
+            f"data set {name!r}: memory for {count:,} images of {_size(train.image_shape)}",
+            count * math.prod(train.image_shape),
+            "choose a smaller image_size, or a smaller memory_limit_mb to read them while training",
+        )
     class_names = tuple(class_names)
     train_split, test_split = (
         _split(name, examples, len(class_names), in_memory) for examples in (train, test)
     )
     mean, std = channel_statistics(train_split)
-    return Dataset(name, train_split, test_split, class_names, mean, std)
+    origin = None
+    if train.names is not None and test.names is not None:
+        origin = Identity(
+            class_names,
+            identify(train_split.labels, train.names()),
+            identify(test_split.labels, test.names()),
+        )
+    return Dataset(name, train_split, test_split, class_names, mean, std, origin=origin)
 
 
 def _split(name: str, examples: Examples, num_classes: int, in_memory: bool) -> Split:
@@ -145,8 +185,25 @@ def _split(name: str, examples: Examples, num_classes: int, in_memory: bool) -> 
     return split
 
 
+def is_held(count: int, image_shape: tuple[int, ...], memory_limit_mb: int) -> bool:
+    """Whether `count` images are held in memory."""
+    return count * math.prod(image_shape) <= memory_limit_mb * 2**20
+
+
+def check_sizes(image_size: int, *, count: int = 1, channels: int = 3) -> None:
+    """Raise if images of `image_size` pixels do not fit into memory, before any is read."""
+    check_fits(
+        f"image_size {image_size}: memory for {count:,} image{'' if count == 1 else 's'}",
+        count * channels * image_size**2,
+        "choose a smaller data.image_size",
+    )
+
+
 def to_square(image: Any, size: int) -> Any:
-    """Resize a PIL image so that its shorter side is `size` pixels, and crop the center square.
+    """Resize the center square of a PIL image to `size` x `size` pixels.
+
+    Pixels outside of the square are not computed: a picture of 65000x1 pixels would become one of 65000
+    squares.
 
     Args:
       image: PIL image.
@@ -159,11 +216,15 @@ def to_square(image: Any, size: int) -> Any:
 
     if size == 0 or image.size == (size, size):
         return image
-    scale = size / min(image.size)
-    width, height = (max(size, round(side * scale)) for side in image.size)
-    image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = (width - size) // 2, (height - size) // 2
-    return image.crop((left, top, left + size, top + size))
+    short = min(image.size)
+    box = [0.0, 0.0, *map(float, image.size)]
+    for axis, side in enumerate(image.size):
+        # As if the whole image were resized, to whole pixels, and then cropped at whole pixels.
+        resized = max(size, round(side * size / short))
+        start = (resized - size) // 2
+        box[axis] = start * side / resized
+        box[axis + 2] = min(float(side), (start + size) * side / resized)
+    return image.resize((size, size), Image.Resampling.BILINEAR, box=tuple(box))
 
 
 def as_array(image: Any) -> np.ndarray:
@@ -174,9 +235,3 @@ def as_array(image: Any) -> np.ndarray:
 
 def _size(shape: tuple[int, ...]) -> str:
     return "x".join(str(side) for side in shape) + " (height x width x channels)"
-
-
-@functools.cache
-def _threads() -> concurrent.futures.ThreadPoolExecutor:
-    # One pool per process: a lazy split takes a batch every few milliseconds.
-    return concurrent.futures.ThreadPoolExecutor(_WORKERS, thread_name_prefix="at_jax_decode")

@@ -6,17 +6,22 @@ import pathlib
 import numpy as np
 
 from at_jax.data.dataset import Dataset, Split, channel_statistics
-from at_jax.data.decoding import as_array, to_square
+from at_jax.data.decoding import as_array, check_sizes, to_square
 from at_jax.errors import UserError
 
 __all__ = ["load_digits"]
 
 _DEFAULT_SIZE = 16  # pixels; smaller images do not survive the strides of the networks
 _TEST_EVERY = 5
+_COUNT = 1797
 
 
 def load_digits(
-    name: str = "", data_dir: str = "", image_size: int = 0, memory_limit_mb: int = 0
+    name: str = "",
+    data_dir: str = "",
+    image_size: int = 0,
+    memory_limit_mb: int = 0,
+    skip_corrupt: bool = False,
 ) -> Dataset:
     """Load the gray digits, without importing scikit-learn (which takes two seconds).
 
@@ -28,19 +33,22 @@ def load_digits(
       data_dir: unused; the images come with scikit-learn.
       image_size: the 8x8 images are resized to this many pixels (bilinear); 0 means 16.
       memory_limit_mb: unused; the set is held in memory.
+      skip_corrupt: unused.
 
     Returns:
       The data set, with images uint8 ``(N, image_size, image_size, 1)``.
 
     Raises:
-      UserError: if scikit-learn is not installed, or ``name`` is the name of another set.
+      UserError: if scikit-learn is not installed, ``name`` is the name of another set, or the images do
+        not fit into memory.
     """
-    del data_dir, memory_limit_mb
+    del data_dir, memory_limit_mb, skip_corrupt
     if name not in ("", "digits"):
         raise UserError(
             f"data source 'digits': expected no name, got {name!r}: leave data.name empty, or use "
             "data.source=tfds for a TFDS set"
         )
+    check_sizes(image_size, channels=1, count=_COUNT)
     table = np.loadtxt(_table_path(), delimiter=",", dtype=np.uint8)  # (N, 65): 64 pixels, label
     pixels, labels = table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(np.int32)
     images = _resize(np.round(pixels * (255 / 16)).astype(np.uint8), image_size)

@@ -1,133 +1,162 @@
-"""A folder of images as a data set: ``<dir>/{train,test}/<class>/*.{jpg,jpeg,png}``."""
+"""A folder of images as a data set: ``<dir>/{train,test}/<class>/``, with images at any depth."""
 
+import dataclasses
 import os
-import pathlib
-from collections.abc import Iterator
-from typing import Any
+import sys
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from at_jax import paths
+from at_jax.data.class_files import LAYOUT, ClassFiles, list_classes
 from at_jax.data.dataset import Dataset
-from at_jax.data.decoding import Examples, as_array, assemble, to_square
-from at_jax.errors import UserError, listed
+from at_jax.data.decoding import Examples, as_array, assemble, check_sizes, is_held, to_square
+from at_jax.data.inspection import Inspection, bit_depth, check_shapes, inspect, may_be_image
+from at_jax.data.listing import skipped_line
+from at_jax.data.reading import FIX_OF_FOLDER, MAX_DEPTH, read_image
+from at_jax.data.verified import Verified
+from at_jax.errors import UserError, printable
 
 __all__ = ["load_folder"]
 
-_SUFFIXES = (".jpg", ".jpeg", ".png")
-_LAYOUT = "<dir>/{train,test}/<class>/*.{jpg,jpeg,png}"
-
 
 def load_folder(
-    name: str = "", data_dir: str = "", image_size: int = 0, memory_limit_mb: int = 4096
+    name: str = "",
+    data_dir: str = "",
+    image_size: int = 0,
+    memory_limit_mb: int = 4096,
+    skip_corrupt: bool = False,
 ) -> Dataset:
-    """Load ``<data_dir>/{train,test}/<class>/*.{jpg,jpeg,png}``.
+    """Load ``<data_dir>/{train,test}/<class>/``, with JPEG, PNG, WebP, BMP and GIF files at any depth.
 
-    Classes are the sorted names of the directories. Suffixes may have any case. Other files and hidden
-    directories are ignored. All images are converted to RGB: gray is repeated, alpha is dropped.
+    Classes are the sorted names of the directories. Files are recognized by content. Others are skipped,
+    and counted in the notes of the data set; hidden ones are ignored. Every image is read before
+    training. The images are upright RGB: EXIF orientation is applied, gray is repeated, transparency
+    becomes white, and 16-bit values are scaled by the range of the training images.
 
     Args:
       name: name of the data set; empty takes that of the directory.
       data_dir: directory that contains train and test.
-      image_size: 0 keeps the size of the images, which must all be the same. Otherwise the shorter
-        side is resized to this many pixels (bilinear) and the center square is cropped.
+      image_size: 0 keeps the size of the images, which must all be the same. Otherwise the center square
+        is resized to this many pixels (bilinear).
       memory_limit_mb: largest size of the decoded images in memory, in MiB.
+      skip_corrupt: leave out images that cannot be read, and count them in the notes.
 
     Returns:
       The data set, with images uint8 ``(N, H, W, 3)``.
 
     Raises:
       UserError: if the layout is different, the classes of the splits differ, an image cannot be read,
-        or images differ in size.
+        images differ in size, or do not fit into memory.
     """
     if not data_dir:
         raise UserError(
-            f"data source 'folder': expected a directory laid out as {_LAYOUT}, got none: set "
+            f"data source 'folder': expected a directory laid out as {LAYOUT}, got none: set "
             "--config.data.data_dir=DIR, or data=DIR after the colon of --config=configs/folder.py:data=DIR"
         )
+    check_sizes(image_size)
     root = paths.reachable(data_dir)
-    classes = {split: _class_names(root / split) for split in ("train", "test")}
-    if classes["train"] != classes["test"]:
-        only = {
-            split: listed(sorted(set(classes[split]) - set(classes[other])))
-            for split, other in (("train", "test"), ("test", "train"))
-        }
-        raise UserError(
-            f"image folder {root}: expected the same classes in train and test, got only in train: "
-            f"{only['train']}, only in test: {only['test']}: rename or add these directories"
+    name = name or paths.resolve(root).name
+    splits = list_classes(root)
+    decode = _decodes(splits, image_size, memory_limit_mb, skip_corrupt)
+    entries, notes = [], []
+    for split in splits:
+        found = inspect(split.files, Verified(split.directory), decode=decode, name=name)
+        kept, lines = _leave_out(split, found, skip_corrupt)
+        entries.append(found.entries[kept])
+        notes += lines
+    # Without 16-bit images to train on, those that are evaluated give the range.
+    depth = bit_depth(entries[0]["largest"]) or bit_depth(entries[1]["largest"])
+    if depth is not None:
+        notes.append(f"the values of 16-bit images have {depth} bits")
+    depth = depth or MAX_DEPTH
+    train, test = (_examples(each, image_size, depth, skip_corrupt) for each in splits)
+    if not image_size:
+        check_shapes(train, entries[0])
+        check_shapes(test, entries[1])
+    dataset = assemble(name, train, test, splits[0].class_names, memory_limit_mb)
+    return dataclasses.replace(dataset, bit_depth=depth, notes=tuple(notes))
+
+
+def _decodes(
+    splits: Sequence[ClassFiles], image_size: int, memory_limit_mb: int, skip_corrupt: bool
+) -> bool:
+    """Whether images are decoded when they are inspected. Images in memory are decoded only once, later."""
+    if skip_corrupt:
+        return True
+    shape = (image_size, image_size, 3)
+    if not image_size:
+        first = next(filter(may_be_image, splits[0].files), None)
+        if first is None:
+            return False
+        shape = as_array(read_image(first.path, fix=FIX_OF_FOLDER)).shape
+    return not is_held(sum(len(split.files) for split in splits), shape, memory_limit_mb)
+
+
+def _leave_out(
+    split: ClassFiles, found: Inspection, skip_corrupt: bool
+) -> tuple[np.ndarray, list[str]]:
+    """Leave out files that are no images, and those that cannot be read, or raise for these.
+
+    Returns:
+      The indices that are kept, and notes.
+    """
+    images = len(split.files) - len(found.others)
+    errors = [found.errors[index] for index in sorted(found.errors)]
+    if errors and not skip_corrupt:
+        if len(errors) == 1:
+            raise errors[0]
+        raise UserError(f"{len(errors):,} of {images:,} images in {split.directory}: {errors[0]}")
+    split.skipped.update(found.others.values())
+    part, notes = split.directory.name, []
+    if line := skipped_line(split.skipped):
+        notes.append(f"{part}: {line}")
+    if errors:
+        split.skipped["unreadable"] += len(errors)
+        notes.append(
+            f"{part}: skipped {len(errors):,} of {images:,} images, which cannot be read "
+            f"(data.skip_corrupt); the first: {errors[0]}"
         )
-    train, test = (
-        _examples(root / split, classes["train"], image_size) for split in ("train", "test")
-    )
-    return assemble(
-        name or paths.resolve(root).name, train, test, classes["train"], memory_limit_mb
-    )
+    kept = np.delete(np.arange(len(split.files)), [*found.others, *found.errors])
+    split.keep(kept)
+    return kept, notes
 
 
-def _class_names(split_dir: pathlib.Path) -> list[str]:
-    if not split_dir.is_dir():
-        raise UserError(
-            f"image folder {split_dir.parent}: expected {_LAYOUT}, got no directory {split_dir}: "
-            "create it, or set --config.data.data_dir=DIR to the directory that contains train and test"
-        )
-    names = [name for name in paths.names(split_dir) if not name.startswith(".")]
-    names = [name for name in names if (split_dir / name).is_dir()]
-    if len(names) < 2:
-        raise UserError(
-            f"image folder {split_dir}: expected at least two class directories ({_LAYOUT}), got "
-            f"{listed(names)}: put the images of each class into a directory with its name"
-        )
-    return names
+def _examples(split: ClassFiles, image_size: int, depth: int, skip_corrupt: bool) -> Examples:
+    files, labels = [file.path for file in split.files], split.labels
+    replaced: set[int] = set()
 
-
-def _image_names(class_dir: pathlib.Path) -> list[str]:
-    names = [
-        name
-        for name in paths.names(class_dir)
-        if name.lower().endswith(_SUFFIXES) and not name.startswith(".")
-    ]
-    if not names:
-        raise UserError(
-            f"image folder {class_dir}: expected images ({', '.join(_SUFFIXES)}), got none: add "
-            "some or remove the directory"
-        )
-    return names
-
-
-def _examples(split_dir: pathlib.Path, class_names: list[str], image_size: int) -> Examples:
-    files: list[str] = []
-    labels: list[int] = []
-    for label, class_name in enumerate(class_names):
-        names = _image_names(split_dir / class_name)
-        files += [os.path.join(split_dir, class_name, name) for name in names]
-        labels += [label] * len(names)
+    def array(index: int) -> np.ndarray:
+        return as_array(to_square(read_image(files[index], depth, fix=FIX_OF_FOLDER), image_size))
 
     def read(indices: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
-        return ((_read_image(files[i], image_size), labels[i]) for i in indices)
+        for index in indices.tolist():
+            try:
+                yield array(index), labels[index]
+            except UserError as error:
+                if not skip_corrupt:
+                    raise
+                other, image = replacement(index, error)
+                if index not in replaced:
+                    replaced.add(index)
+                    print(f"note: {error}; {files[other]} takes its place", file=sys.stderr)
+                yield image, labels[index]
 
-    return Examples(len(files), read, lambda: np.array(labels), lambda index: files[index])
+    def replacement(index: int, error: UserError) -> tuple[int, np.ndarray]:
+        """The next image of the class that can be read: the same one in every epoch and process."""
+        same = np.flatnonzero(labels == labels[index])
+        for other in np.roll(same, -1 - int(np.searchsorted(same, index))).tolist()[:-1]:
+            try:
+                return other, array(other)
+            except UserError:
+                continue
+        raise error
 
-
-def _read_image(path: str, image_size: int) -> np.ndarray:
-    from PIL import Image
-
-    try:
-        with paths.parse(path).open("rb") as file, Image.open(file) as image:
-            image.load()
-            return as_array(to_square(_to_rgb(image), image_size))
-    # PIL raises many types for a bad file: OSError, SyntaxError (PNG), ValueError, struct.error ...
-    except Exception as error:
-        raise UserError(
-            f"image {path}: expected a readable JPEG or PNG, got {type(error).__name__} ({error}): "
-            "replace or remove the file"
-        ) from error
-
-
-def _to_rgb(image: Any) -> Any:
-    from PIL import Image
-
-    if image.mode.startswith("I"):  # 16-bit gray, which convert() would clip to white
-        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-    elif image.mode == "P":  # a palette may have transparency, for which PIL asks for RGBA
-        image = image.convert("RGBA")
-    return image.convert("RGB")
+    start = len(os.path.join(split.directory, ""))
+    return Examples(
+        len(files),
+        read,
+        lambda: labels,
+        lambda index: printable(files[index]),
+        names=lambda: (file[start:] for file in files),
+    )

@@ -20,6 +20,7 @@ def load(
     data_dir: str = "",
     image_size: int = 0,
     memory_limit_mb: int = 4096,
+    skip_corrupt: bool = False,
 ) -> Dataset:
     """Load a data set.
 
@@ -32,6 +33,7 @@ def load(
         this many pixels (bilinear) and the center square is cropped.
       memory_limit_mb: largest size of the decoded images in memory, in MiB. Larger data sets are
         decoded whenever a batch is taken.
+      skip_corrupt: for "folder": leave out images that cannot be read; otherwise they are an error.
 
     Returns:
       The data set.
@@ -56,7 +58,7 @@ def load(
             f"memory_limit_mb: expected 0 or more MiB, got {memory_limit_mb}: use 0 to decode images "
             "whenever they are taken"
         )
-    return SOURCES[source](name, data_dir, image_size, memory_limit_mb)
+    return SOURCES[source](name, data_dir, image_size, memory_limit_mb, skip_corrupt)
 
 
 def _hint(source: str) -> str:

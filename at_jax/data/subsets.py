@@ -9,7 +9,7 @@ import dataclasses
 import numpy as np
 
 from at_jax.data.dataset import Dataset
-from at_jax.errors import UserError
+from at_jax.errors import UserError, listed, printable
 
 __all__ = ["few_labels", "hold_out"]
 
@@ -23,9 +23,12 @@ def hold_out(dataset: Dataset, examples: int, seed: int) -> Dataset:
     The test split is not used, so hyperparameters may be tuned on the result. Mean and standard
     deviation stay those of the whole training split: they use no labels.
 
+    Every class keeps at least one image to train on. A class that has only one is therefore not in the
+    validation split, which the data set's notes say.
+
     Args:
       dataset: data set with N training images of K classes.
-      examples: number of images to hold out, K <= examples < N.
+      examples: number of images to hold out, K <= examples <= N - K.
       seed: at least 0; the choice depends on it alone.
 
     Returns:
@@ -34,18 +37,18 @@ def hold_out(dataset: Dataset, examples: int, seed: int) -> Dataset:
     Raises:
       UserError: if ``examples`` or ``seed`` is out of range.
     """
-    if examples == len(dataset.train):
-        raise UserError(
-            f"hold-out from {dataset.name!r}: expected fewer than its {len(dataset.train)} training "
-            f"images, got {examples}: choose fewer (nothing would be left to train on)"
-        )
     held = _balanced(dataset, examples, seed, _HOLD_OUT, "hold-out from")
     kept = np.setdiff1d(np.arange(len(dataset.train)), held)
+    counts = np.bincount(dataset.train.labels, minlength=dataset.num_classes)
+    notes = dataset.notes
+    if single := [printable(dataset.class_names[k]) for k in np.flatnonzero(counts == 1)]:
+        notes += (f"not in the validation images: {listed(single)} (only one image, to train on)",)
     return dataclasses.replace(
         dataset,
         train=dataset.train.select(kept),
         test=dataset.train.select(held),
         evaluated_on="validation",
+        notes=notes,
     )
 
 
@@ -76,10 +79,16 @@ def few_labels(dataset: Dataset, examples: int, seed: int) -> Dataset:
 def _balanced(dataset: Dataset, examples: int, seed: int, purpose: int, what: str) -> np.ndarray:
     """Return the ascending indices (examples,) of a class-balanced choice of training images."""
     labels, available = dataset.train.labels, len(dataset.train)
-    if not dataset.num_classes <= examples <= available:
+    counts = np.bincount(labels, minlength=dataset.num_classes)
+    # Of every class, one image stays to train on.
+    kept = int(np.count_nonzero(counts)) if purpose == _HOLD_OUT else 0
+    if not dataset.num_classes <= examples <= available - kept:
+        most = "all training images"
+        if kept:
+            most = f"of its {available} training images, one of each class stays to train on"
         raise UserError(
             f"{what} {dataset.name!r}: expected from {dataset.num_classes} (one image per class) to "
-            f"{available} (all training images), got {examples}: choose a number in that range"
+            f"{available - kept} ({most}), got {examples}: choose a number in that range"
         )
     if seed < 0:
         raise UserError(f"{what} {dataset.name!r}: expected a seed of 0 or more, got {seed}: use 0")
@@ -91,5 +100,7 @@ def _balanced(dataset: Dataset, examples: int, seed: int, purpose: int, what: st
     for label in range(dataset.num_classes):
         members = order[labels[order] == label]
         rank[members] = np.arange(len(members))
+    if kept:
+        rank[rank == counts[labels] - 1] = available  # the last of each class: never chosen
     place = rng.permutation(dataset.num_classes)
     return np.sort(np.lexsort((place[labels], rank))[:examples])

@@ -1,6 +1,7 @@
 """TFDS image-classification sets, read from a prepared array_record directory without TensorFlow."""
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 from collections.abc import Iterator
@@ -10,15 +11,21 @@ import numpy as np
 
 from at_jax import paths
 from at_jax.data.dataset import Dataset
-from at_jax.data.decoding import Examples, as_array, assemble, to_square
+from at_jax.data.decoding import assemble, check_sizes
 from at_jax.data.prepare import DEFAULT_DATA_DIR, FILE_FORMAT, archive_names, closest, file_formats
+from at_jax.data.tfds_examples import checked, examples_of, first_label
+from at_jax.data.tfds_safety import check_metadata
 from at_jax.errors import UserError, listed
 
 __all__ = ["load_tfds"]
 
 
 def load_tfds(
-    name: str, data_dir: str = "", image_size: int = 0, memory_limit_mb: int = 4096
+    name: str,
+    data_dir: str = "",
+    image_size: int = 0,
+    memory_limit_mb: int = 4096,
+    skip_corrupt: bool = False,
 ) -> Dataset:
     """Load a TFDS set by name, such as "cifar10" or "imagenette/160px-v2".
 
@@ -32,6 +39,7 @@ def load_tfds(
       image_size: 0 keeps the size of the images, which must all be the same. Otherwise the shorter
         side is resized to this many pixels (bilinear) and the center square is cropped.
       memory_limit_mb: largest size of the decoded images in memory, in MiB.
+      skip_corrupt: leave out images that cannot be decoded.
 
     Returns:
       The data set, with images uint8 ``(N, H, W, C)``.
@@ -52,13 +60,18 @@ def load_tfds(
             "copy the directory to this machine"
         )
     data_dir = os.path.abspath(path)
+    check_sizes(image_size)
     with _quiet():
+        check_metadata(data_dir, name)
         builder = _open(name, data_dir)
         _check_prepared(builder, name, data_dir)
         keys = _image_and_label(builder, name)
-        train = _examples(builder, name, "train", keys, image_size)
-        test = _evaluation_examples(builder, name, keys, image_size)
-        return assemble(name, train, test, builder.info.features[keys[1]].names, memory_limit_mb)
+        names = ("train", _evaluation_split(builder, name, keys))
+        splits = {each: examples_of(builder, name, each, keys, image_size) for each in names}
+        (train, test), notes = checked(builder, name, splits, memory_limit_mb, skip_corrupt)
+        classes = builder.info.features[keys[1]].names
+        dataset = assemble(name, train, test, classes, memory_limit_mb)
+        return dataclasses.replace(dataset, notes=tuple(notes))
 
 
 @contextlib.contextmanager
@@ -149,74 +162,12 @@ def _image_and_label(builder: Any, name: str) -> tuple[str, str]:
     )
 
 
-def _evaluation_examples(
-    builder: Any, name: str, keys: tuple[str, str], image_size: int
-) -> Examples:
+def _evaluation_split(builder: Any, name: str, keys: tuple[str, str]) -> str:
     for split in ("test", "validation"):
-        if split in builder.info.splits:
-            examples = _examples(builder, name, split, keys, image_size)
-            ((_, label),) = examples.read(np.array([0]))
-            if label >= 0:
-                return examples
+        if split in builder.info.splits and first_label(builder, split, keys) >= 0:
+            return split
     raise UserError(
         f"data set {name!r}: expected a labeled split test or validation, got "
         f"{listed(sorted(builder.info.splits))}: choose another set, or store its images as an image "
         "folder (data.source=folder)"
     )
-
-
-def _examples(
-    builder: Any, name: str, split: str, keys: tuple[str, str], image_size: int
-) -> Examples:
-    import tensorflow_datasets as tfds
-
-    image_key, label_key = keys
-    if split not in builder.info.splits:
-        raise UserError(
-            f"data set {name!r}: expected a split {split!r}, got "
-            f"{listed(sorted(builder.info.splits))}: choose a set that has one"
-        )
-    source = builder.as_data_source(split)
-    _check_readable(source, name, builder)
-
-    def read(indices: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
-        for example in _at(source, indices):
-            yield _to_size(example[image_key], image_size), int(example[label_key])
-
-    def labels() -> np.ndarray:
-        # Skipping the images makes this ten times as fast as decoding them.
-        undecoded = {image_key: tfds.decode.SkipDecoding()}
-        fast = builder.as_data_source(split, decoders=undecoded)
-        chunks = np.array_split(np.arange(len(fast)), max(1, len(fast) // 1024))
-        return np.array([example[label_key] for chunk in chunks for example in _at(fast, chunk)])
-
-    return Examples(len(source), read, labels, lambda index: f"example {index} of {name} {split}")
-
-
-def _check_readable(source: Any, name: str, builder: Any) -> None:
-    try:
-        source[0]
-    # array_record raises RuntimeError and IndexError, decoders raise other types.
-    except Exception as error:
-        raise UserError(
-            f"data set {name!r}: expected readable array_record files in {builder.data_path}, got "
-            f"{type(error).__name__} ({error}): remove that directory and prepare the set again"
-        ) from error
-
-
-def _at(source: Any, indices: np.ndarray) -> list[dict[str, Any]]:
-    """Return the examples at `indices`."""
-    places = indices.tolist()
-    try:
-        return source.__getitems__(places)  # twice as fast as one by one
-    except TypeError:  # tfds.testing.mock_data has single examples only
-        return [source[place] for place in places]
-
-
-def _to_size(image: np.ndarray, image_size: int) -> np.ndarray:
-    from PIL import Image
-
-    if image_size == 0 or image.shape[:2] == (image_size, image_size):
-        return image
-    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    return as_array(to_square(picture, image_size))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 
 from at_jax import paths, terms
+from at_jax.data import reading
 from at_jax.errors import UserError
 from at_jax.figures import attention, curves, images, network_figures, networks, pairing, style
 from at_jax.figures.networks import Network
@@ -181,7 +182,8 @@ def _images(args: argparse.Namespace, shown: Sequence[Network]) -> images.Images
     if args.images:
         paths = args.images[:1] if args.command == "mappings" else args.images
         known = student.description.get("class_names") or ()
-        return images.from_files(paths, student.image_shape, known)
+        depth = student.description.get("bit_depth", reading.MAX_DEPTH)
+        return images.from_files(paths, student.image_shape, known, bit_depth=depth)
     dataset = images.dataset_of(args.workdir)
     for network in shown:
         if network.description["num_classes"] == dataset.num_classes:

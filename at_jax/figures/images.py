@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from at_jax import data, paths
-from at_jax.data import decoding
+from at_jax.data import decoding, listing, reading
 from at_jax.errors import UserError
 from at_jax.training import datasets, identity, run_files
 from at_jax.training.settings import DataSettings
@@ -67,17 +67,19 @@ def from_files(
     class_names: Sequence[str] = (),
     *,
     subject: str = "--images",
+    bit_depth: int = reading.MAX_DEPTH,
 ) -> Images:
-    """Read photographs of any size: shorter side resized, then cropped at the center.
+    """Read photographs of any size, as training does: the center square is resized.
 
-    The orientation tag of a photograph is applied. Its true class is known if its directory has the
-    name of a class, as in ``test/cat/1.jpg``.
+    See :func:`at_jax.data.reading.read_image`. The true class of a photograph is known if its directory
+    has the name of a class, as in ``test/cat/1.jpg``.
 
     Args:
       files: image files.
       image_shape: (H, W, C) of the network.
       class_names: K names; empty if unknown.
       subject: of the error messages: the flag or argument that named the files.
+      bit_depth: of 16-bit files; that of the data set that the network was trained on.
 
     Raises:
       UserError: if a file is missing or is no image.
@@ -85,12 +87,12 @@ def from_files(
     height, width, channels = image_shape
     pixels, shown, labels = [], [], []
     for path in map(paths.parse, files):
-        photograph = _open(path, subject)
+        photograph = _open(path, subject, bit_depth)
         seen = _crop(photograph, height, width).convert("L" if channels == 1 else "RGB")
         pixels.append(decoding.as_array(seen))
         scale = max(1, _MIN_SIDE // max(height, width))
         shown.append(_rgb(decoding.as_array(_crop(photograph, height * scale, width * scale))))
-        directory = paths.resolve(path).parent.name
+        directory = listing.normal(paths.resolve(path).parent.name)
         labels.append(list(class_names).index(directory) if directory in class_names else UNKNOWN)
     return Images(np.stack(pixels), tuple(shown), np.array(labels))
 
@@ -123,21 +125,14 @@ def choose(labels: np.ndarray, count: int, wrong: np.ndarray | None = None) -> n
     return np.array([*right, *mistakes])
 
 
-def _open(path: pathlib.Path, subject: str) -> Any:
-    """A PIL image, upright."""
-    from PIL import Image, ImageOps
-
+def _open(path: pathlib.Path, subject: str, bit_depth: int) -> Any:
+    """A PIL image of mode RGB, upright."""
+    if not path.exists():
+        raise UserError(f"{subject}: there is no file {str(path)!r}: give paths of image files")
     try:
-        with path.open("rb") as file, Image.open(file) as photograph:
-            return ImageOps.exif_transpose(photograph).convert("RGB")
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{subject}: there is no file {str(path)!r}: give paths of image files"
-        ) from error
-    except (OSError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"{subject}: {str(path)!r} cannot be read as an image ({error}): give JPEG or PNG files"
-        ) from error
+        return reading.read_image(path, bit_depth)
+    except UserError as error:
+        raise UserError(f"{subject}: {error}") from error
 
 
 def _crop(image: Any, height: int, width: int) -> Any:

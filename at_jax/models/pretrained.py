@@ -51,7 +51,8 @@ def load_resnet(path: str | os.PathLike[str], module: ResNet) -> dict[str, Any]:
     Raises:
       FileNotFoundError: if the file does not exist.
       ModuleNotFoundError: if the package safetensors is not installed.
-      UserError: if the file is damaged or not safetensors, or does not fit the module.
+      UserError: if the file is damaged or not safetensors, does not fit the module, or has values that no
+        trained network has.
     """
     try:
         import safetensors
@@ -60,6 +61,10 @@ def load_resnet(path: str | os.PathLike[str], module: ResNet) -> dict[str, Any]:
         raise ModuleNotFoundError(
             "reading pretrained weights needs safetensors: pip install safetensors"
         ) from error
+    if os.path.isdir(path):
+        raise UserError(
+            f"{os.fspath(path)} is a directory, expected a safetensors file: give the file in it"
+        )
     try:
         state_dict = safetensors.numpy.load_file(path)
     except safetensors.SafetensorError as error:
@@ -84,7 +89,8 @@ def convert(state_dict: Mapping[str, np.ndarray], module: ResNet) -> dict[str, A
       ``{"params": ..., "batch_stats": ...}`` for ``module.apply``, float32.
 
     Raises:
-      UserError: naming missing and unexpected parameters, and shapes that differ.
+      UserError: naming missing and unexpected parameters, shapes that differ, and arrays that are no
+        floating-point numbers, are not finite in float32, or are negative variances.
 
     >>> convert({}, ResNet(18, num_classes=10))  # doctest: +ELLIPSIS
     Traceback (most recent call last):
@@ -98,15 +104,35 @@ and 97 more: pass the state dict of resnet18, or build the network with the dept
     names = {path: _torch_name(path) for path in wanted}
     shapes = {names[path]: _torch_shape(leaf.shape) for path, leaf in wanted.items()}
     _check(given, shapes, module)
+    # Parameters are float32: those of bfloat16 and float16 files are promoted.
+    weights = {name: _float32(name, np.asarray(given[name])) for name in shapes}
     return traverse_util.unflatten_dict(
         {
-            path: jnp.asarray(
-                # Parameters are float32: those of bfloat16 and float16 files are promoted.
-                np.transpose(given[names[path]], _AXES[len(leaf.shape)]).astype(np.float32)
-            )
+            path: jnp.asarray(np.transpose(weights[names[path]], _AXES[len(leaf.shape)]))
             for path, leaf in wanted.items()
         }
     )
+
+
+def _float32(name: str, weights: np.ndarray) -> np.ndarray:
+    """Convert an array of a state dict, and check that a trained network can have it."""
+    if not jnp.issubdtype(weights.dtype, jnp.floating):
+        raise UserError(
+            f"the state dict's {name} has dtype {weights.dtype}, expected floating-point numbers: pass the "
+            "weights of a network that is not quantized"
+        )
+    with np.errstate(over="ignore"):  # reported below
+        result = weights.astype(np.float32)
+    wrong = ~np.isfinite(result)
+    expected = "finite numbers of float32"
+    if not wrong.any() and name.endswith(".running_var"):
+        wrong, expected = result < 0, "variances of at least 0"
+    if wrong.any():
+        raise UserError(
+            f"the state dict's {name} has {np.count_nonzero(wrong):,} of {wrong.size:,} values such as "
+            f"{weights[wrong][0]}, expected {expected}: pass the weights of a training that succeeded"
+        )
+    return result
 
 
 def _torch_name(path: tuple[str, ...]) -> str:

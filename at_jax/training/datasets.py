@@ -42,6 +42,7 @@ def load_dataset(
             data_dir=settings.data_dir,
             image_size=settings.image_size,
             memory_limit_mb=settings.memory_limit_mb,
+            skip_corrupt=settings.skip_corrupt,
         )
     else:
         load = functools.partial(_choose, given, choice)

@@ -49,6 +49,7 @@ def describe(
         "image_shape": list(dataset.image_shape),
         "mean": list(dataset.mean),
         "std": list(dataset.std),
+        "bit_depth": dataset.bit_depth,
         "dtype": settings.dtype,
     }
 

@@ -197,6 +197,7 @@ def _describe(run: Run, used: tuple[jax.Device, ...]) -> None:
     if not settings.runtime.huge_pages and huge_pages.was_restarted():
         log(f"  note: {huge_pages.KEY} is read from the command line only: huge pages are in use")
     optimizer = settings.optimizer
+    notes = "".join(f"  note: {note}\n" for note in dataset.notes)
     late = [epoch for epoch in optimizer.drop_epochs if epoch >= settings.epochs]
     if late and optimizer.schedule == "steps":
         log(
@@ -206,6 +207,6 @@ def _describe(run: Run, used: tuple[jax.Device, ...]) -> None:
     log(
         f"  {dataset.name}: {len(dataset.train):,} training and {len(dataset.test):,} "
         f"{dataset.evaluated_on} images of {'x'.join(map(str, dataset.image_shape))}, "
-        f"{dataset.num_classes} classes\n"
+        f"{dataset.num_classes} classes\n{notes}"
         f"  {settings.epochs} epochs of {run.steps_per_epoch} steps on {devices.describe(used)}"
     )

@@ -53,9 +53,7 @@ class TeacherSettings:
 class DataSettings:
     """The data set, the choice of images, and augmentation."""
 
-    source: str = option(
-        "digits", "digits (bundled), tfds (needs name) or folder (needs data_dir)."
-    )
+    source: str = option("digits", "digits (bundled), tfds (needs name), folder (needs data_dir).")
     name: str = option("", "TFDS name, such as cifar10 or imagenette/160px-v2.")
     data_dir: str = option(
         "",
@@ -68,6 +66,7 @@ class DataSettings:
     memory_limit_mb: int = option(
         4096, "MiB of decoded images in memory; larger sets are read while training.", at_least(0)
     )
+    skip_corrupt: bool = option(False, "Leave out images that cannot be read, and count them.")
     train_examples: int = option(
         0, "Labeled images for the student, the same number of each class; 0: all.", at_least(0)
     )

@@ -54,8 +54,9 @@ class Run:
       name: of the student: for :func:`at_jax.models.build`, or the class of a user-defined module.
       description: JSON in the student's checkpoints, with which a later run uses it: ``name`` (empty for a
         user-defined module), ``module`` (its record), ``num_classes``, ``class_names``, ``image_shape``
-        (H, W, C), ``mean`` and ``std`` of the normalization (per channel, 0..255), ``dtype``,
-        ``needs_forward_inputs`` (whether a term passes the student inputs from the teacher).
+        (H, W, C), ``mean`` and ``std`` of the normalization (per channel, 0..255), ``bit_depth`` of 16-bit
+        image files, ``dtype``, ``needs_forward_inputs`` (whether a term passes the student inputs from the
+        teacher).
     """
 
     settings: Settings

@@ -137,7 +137,7 @@ def test_predicted_probabilities_are_those_of_the_network(finished, photographs,
 
 def test_predict_with_a_file_that_is_no_image_prints_one_line(finished, tmp_path, capsys):
     (tmp_path / "a.jpg").write_text("no image")
-    for name, message in (("a.jpg", "cannot be read as an image"), ("b.jpg", "there is no file")):
+    for name, message in (("a.jpg", "got a file that is text"), ("b.jpg", "there is no file")):
         code, _, err = run(capsys, "predict", "--workdir", finished[0], tmp_path / name)
         assert code == 2 and err.startswith("error: FILE: ") and message in err
 

@@ -68,10 +68,10 @@ def test_folder_with_image_size_crops_the_center(folder):
 def test_folder_with_an_unreadable_image_names_it(folder, limit):
     path = folder / "train" / "dark" / "1.jpg"
     path.write_bytes(path.read_bytes()[:-40])  # truncated in its data
-    with pytest.raises(UserError, match=r"dark/1\.jpg: expected a readable JPEG or.*truncated"):
+    with pytest.raises(UserError, match=r"dark/1\.jpg: expected a readable JPEG, .*truncated"):
         load("folder", data_dir=str(folder), memory_limit_mb=limit)
     path.write_bytes(b"no image at all")
-    with pytest.raises(UserError, match=r"dark/1\.jpg.*UnidentifiedImageError"):
+    with pytest.raises(UserError, match=r"dark/1\.jpg.*a file that is text"):
         load("folder", data_dir=str(folder), memory_limit_mb=limit)
 
 
@@ -91,7 +91,9 @@ def test_folder_with_another_layout_raises(folder, tmp_path):
     with pytest.raises(UserError, match=r"got only in train: gray, only in test: none"):
         load("folder", data_dir=str(folder))
     (folder / "test" / "gray").mkdir()
-    with pytest.raises(UserError, match=r"train/gray: expected images \(.jpg, .jpeg, .png\)"):
+    with pytest.raises(
+        UserError, match=r"train/gray: expected images \(JPEG, PNG, WebP, BMP or GIF\)"
+    ):
         load("folder", data_dir=str(folder))
     (tmp_path / "flat" / "train").mkdir(parents=True)
     with pytest.raises(UserError, match=r"at least two class directories"):

@@ -65,7 +65,7 @@ def test_few_labels_of_zero_keep_all(make_dataset):
         (few_labels, 2, 0, "got 2"),
         (few_labels, -1, 0, "got -1"),
         (few_labels, 6, -1, "expected a seed of 0 or more, got -1"),
-        (hold_out, 30, 0, "nothing would be left to train on"),
+        (hold_out, 30, 0, r"to 27 \(of its 30 training images, one of each class stays"),
         (hold_out, 31, 0, "hold-out from 'made': .* got 31"),
         (hold_out, 0, 0, "got 0"),
     ],
@@ -73,3 +73,18 @@ def test_few_labels_of_zero_keep_all(make_dataset):
 def test_subsets_out_of_range_raise(choose, examples, seed, match, make_dataset):
     with pytest.raises(UserError, match=match):
         choose(make_dataset(), examples, seed)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_hold_out_leaves_an_image_of_every_class_to_train_on(seed, make_dataset):
+    held = hold_out(make_dataset((20, 1, 10)), 9, seed)
+    assert np.bincount(held.train.labels, minlength=3).min() == 1 and len(held.train) == 22
+    assert np.bincount(held.test.labels, minlength=3)[1] == 0
+    assert held.notes == ("not in the validation images: class 1 (only one image, to train on)",)
+    # As many as possible: one of each class is left.
+    most = hold_out(make_dataset((20, 1, 10)), 28, seed)
+    assert np.bincount(most.train.labels).tolist() == [1, 1, 1]
+    with pytest.raises(
+        UserError, match=r"expected from 3 .* to 28 \(of its 31 training .*, got 29"
+    ):
+        hold_out(make_dataset((20, 1, 10)), 29, seed)

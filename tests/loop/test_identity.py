@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import small_run
 from own_modules import Tapped
+from PIL import Image
 
 from at_jax import checkpoint, data, loop
 from at_jax.errors import UserError
@@ -167,3 +168,34 @@ def test_teacher_may_move_and_must_be_the_same(trained, copy, tmp_path):
     given["teacher"] = checkpoint.load(trained[0], module=Tapped(classes=3))
     with pytest.raises(UserError, match="started with another teacher"):
         loop.train_and_evaluate(configured(method="at", epochs=2), passed, **given)
+
+
+def test_folder_of_images_may_move_and_must_be_the_same(tmp_path, compiled_once):
+    for name, level in (("b", 40), ("c", 200)):
+        for part in ("train", "test"):
+            (tmp_path / "here" / part / name).mkdir(parents=True)
+            for i in range(20 if part == "train" else 2):
+                pixels = np.full((16, 16, 3), level + i, np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "here" / part / name / f"{i}.png")
+
+    def start(place, epochs=1):
+        changes = {"data__source": "folder", "data__data_dir": str(tmp_path / place)}
+        config = configured(epochs=epochs, **changes)
+        return loop.train_and_evaluate(config, tmp_path / "run", student=Tapped(classes=2))
+
+    result = start("here")
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    assert start("there") == result and start("./there/../there") == result
+    # At other places: this process keeps the data set that it has read at one.
+    shutil.copytree(tmp_path / "here", tmp_path / "more")
+    shutil.copy(
+        tmp_path / "here" / "train" / "b" / "0.png", tmp_path / "more" / "train" / "b" / "x.png"
+    )
+    with pytest.raises(UserError, match="40 train images there, 41 now"):
+        start("more", epochs=2)
+    shutil.copytree(tmp_path / "here", tmp_path / "renamed")
+    for part in ("train", "test"):  # the order of the classes changes, and with it every label
+        (tmp_path / "renamed" / part / "b").rename(tmp_path / "renamed" / part / "z")
+    with pytest.raises(UserError, match="class 0 is 'b' in the run and 'c' in the data"):
+        start("renamed", epochs=2)
+    assert start("here") == result

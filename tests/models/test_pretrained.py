@@ -127,3 +127,37 @@ def test_load_resnet_without_safetensors_names_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors", None)
     with pytest.raises(ModuleNotFoundError, match="pip install safetensors"):
         pretrained.load_resnet("resnet18.safetensors", models.build("resnet_18"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "dtype", "message"),
+    [
+        ("conv1.weight", np.nan, np.float32, r"conv1.weight has 1 of 9,408 values such as nan"),
+        ("fc.bias", -np.inf, np.float16, r"fc.bias has 1 of 10 values such as -inf"),
+        (
+            "layer1.0.conv1.weight",
+            1e300,
+            np.float64,
+            r"such as 1e\+300, expected finite numbers of f",
+        ),
+        ("bn1.running_var", -0.5, np.float32, r"such as -0.5, expected variances of at least 0"),
+        ("bn1.running_mean", 1, np.int32, r"bn1.running_mean has dtype int32, expected floating"),
+        ("bn1.weight", 1, np.int64, r"bn1.weight has dtype int64"),
+        ("layer4.1.bn2.bias", True, np.bool_, r"layer4.1.bn2.bias has dtype bool"),
+    ],
+)
+def test_convert_of_values_that_no_trained_network_has_raises(
+    name, value, dtype, message, state_dict
+):
+    changed = state_dict[name].astype(dtype)
+    changed.flat[0] = value
+    with pytest.raises(UserError, match=message) as error:
+        pretrained.convert(
+            state_dict | {name: changed}, models.build("resnet_18", num_classes=CLASSES)
+        )
+    assert "\n" not in str(error.value)
+
+
+def test_load_resnet_of_a_directory_raises_user_error(tmp_path):
+    with pytest.raises(UserError, match="is a directory, expected a safetensors file"):
+        pretrained.load_resnet(tmp_path, models.build("resnet_18"))

@@ -1,0 +1,158 @@
+"""Inspection of every file of an image folder before training: format, damage, range of 16-bit values."""
+
+import contextlib
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from at_jax.data import reading
+from at_jax.data.decoding import Examples
+from at_jax.data.formats import FORMATS, HEAD, claims_image, is_sixteen_bit_png, recognize
+from at_jax.data.listing import File
+from at_jax.data.threads import in_threads
+from at_jax.data.verified import Verified
+from at_jax.errors import UserError
+
+__all__ = [
+    "Inspection", "bit_depth", "check_shapes", "inspect", "inspect_examples", "may_be_image",
+]  # fmt: skip
+
+_CHUNK = 64  # files that a thread reads at a time
+_SECONDS_BETWEEN_LINES = 10.0
+# A pass that takes less is repeated: nothing is written for a small folder.
+_SECONDS_TO_REMEMBER = 5.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Inspection:
+    """What was found in N files.
+
+    Attributes:
+      others: index of a file that is no image, and does not claim to be one, to its format.
+      errors: index of an image that cannot be read to the error.
+      entries: ``(N,)``; see :data:`at_jax.data.verified.ENTRY`.
+    """
+
+    others: dict[int, str]
+    errors: dict[int, UserError]
+    entries: np.ndarray
+
+
+def inspect(files: Sequence[File], verified: Verified, *, decode: bool, name: str) -> Inspection:
+    """Look at files in threads.
+
+    Args:
+      files: of a split.
+      verified: files that were found good before.
+      decode: decode every image, to find damage; otherwise only the beginnings of files are read, and
+        16-bit images.
+      name: of the data set, for the line that reports progress.
+    """
+
+    def look(index: int, found: Inspection) -> None:
+        file = files[index]
+        try:
+            head = reading.read_bytes(file.path, HEAD)
+            if recognize(head) not in FORMATS and not claims_image(file.path):
+                found.others[index] = recognize(head)
+            elif decode or is_sixteen_bit_png(head):
+                largest, size = reading.examine(reading.read_bytes(file.path))
+                found.entries[index] = (found.entries["key"][index], largest, *size)
+        except Exception as error:  # PIL raises many types
+            found.errors[index] = reading.unreadable(file.path, error, reading.FIX_OF_FOLDER)
+
+    return _inspect(files, verified, look, name, remember=decode)
+
+
+def inspect_examples(
+    examples: Examples, files: Sequence[File], verified: Verified, name: str
+) -> Inspection:
+    """Decode examples in threads, to find damage.
+
+    Args:
+      examples: to decode; one that cannot be decoded raises a UserError.
+      files: one for each example, with a version that changes when the example does.
+      verified: those that were found good before.
+      name: of the data set.
+    """
+
+    def look(index: int, found: Inspection) -> None:
+        try:
+            ((image, _),) = examples.read(np.array([index]))
+            height, width = image.shape[:2]
+            found.entries[index] = (found.entries["key"][index], 0, width, height)
+        except UserError as error:
+            found.errors[index] = error
+
+    return _inspect(files, verified, look, name, remember=True)
+
+
+def check_shapes(examples: Examples, entries: np.ndarray) -> None:
+    """Raise if an image has another size than the first. Images that were not decoded are not checked."""
+    height, width, channels = examples.image_shape
+    other = (entries["width"] != width) | (entries["height"] != height)
+    for index in np.flatnonzero(other & (entries["width"] > 0))[:1].tolist():
+        size = (int(entries["height"][index]), int(entries["width"][index]))
+        examples.check_shape(index, (*size, channels))
+
+
+def _inspect(
+    files: Sequence[File],
+    verified: Verified,
+    look: Callable[[int, Inspection], None],
+    name: str,
+    *,
+    remember: bool,
+) -> Inspection:
+    """Call `look` with the index of every file that is not known to be good, in threads."""
+    keys = verified.keys(files)
+    known, entries = verified.find(keys)
+    entries["key"] = keys
+    unknown = np.flatnonzero(~known)
+    found = Inspection({}, {}, entries)
+    began = reported = time.monotonic()
+
+    def look_at_some(start: int) -> None:
+        for index in unknown[start : start + _CHUNK].tolist():
+            look(index, found)  # each writes to its own index
+
+    for start in in_threads(look_at_some, range(0, len(unknown), _CHUNK)):
+        if time.monotonic() - reported > _SECONDS_BETWEEN_LINES:
+            reported = time.monotonic()
+            _print(f"Checked {start + _CHUNK:,} of {len(unknown):,} images of {name}")
+    if remember and time.monotonic() - began > _SECONDS_TO_REMEMBER:
+        bad = np.array([*found.others, *found.errors], np.int64)
+        verified.remember(np.delete(entries, bad))
+    return found
+
+
+def may_be_image(file: File) -> bool:
+    """Whether a file is read: by its content, or because its name says that it is an image."""
+    if claims_image(file.path):
+        return True
+    try:
+        return recognize(reading.read_bytes(file.path, HEAD)) in FORMATS
+    except OSError:
+        return True  # The error is shown when it is read.
+
+
+def _print(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # closed
+        print(text, file=sys.stderr, flush=True)
+
+
+def bit_depth(largest: np.ndarray) -> int | None:
+    """Bits that the values of 16-bit files have: 8, 10, 12, 14 or 16; None without such files.
+
+    Args:
+      largest: largest values of files, 0 for those that do not have 16 bits.
+
+    >>> bit_depth(np.array([0, 4032, 77])), bit_depth(np.array([0, 0]))
+    (12, None)
+    """
+    if not len(largest) or not largest.max():
+        return None
+    return next(bits for bits in (8, 10, 12, 14, 16) if largest.max() < 2**bits)
