@@ -1,4 +1,4 @@
-"""Your own images: DIR/{train,test}/<class>/*.{jpg,jpeg,png}.
+"""Your own images: DIR/{train,test}/<class>/, with JPEG, PNG, WebP, BMP and GIF files at any depth.
 
 The recipe is that of CIFAR-10. For photographs set data.image_size, for example
 --config.data.image_size=224 with student=resnet_18,teacher=resnet_34.

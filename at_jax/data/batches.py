@@ -1,10 +1,12 @@
 """Training batches as a function of (seed, step), and evaluation batches that cover every example once."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 
 from at_jax.data.dataset import Split
+from at_jax.data.memory import check_fits
 from at_jax.errors import UserError
 
 __all__ = ["Batch", "TrainBatches", "eval_batches"]
@@ -26,7 +28,7 @@ class TrainBatches:
       seed: seed of the order, at least 0.
 
     Raises:
-      UserError: if ``batch_size`` or ``seed`` is out of range.
+      UserError: if ``batch_size`` or ``seed`` is out of range, or a batch does not fit into memory.
 
     >>> split = Split(np.zeros((5, 2, 2, 1), np.uint8), np.arange(5, dtype=np.int32))
     >>> batches = TrainBatches(split, batch_size=2, seed=0)
@@ -42,6 +44,11 @@ class TrainBatches:
             )
         if seed < 0:
             raise UserError(f"seed: expected 0 or more, got {seed}: use 0")
+        check_fits(
+            f"batch_size {batch_size}: memory for a batch of images {split.images.shape[1:]}",
+            batch_size * math.prod(split.images.shape[1:]),
+            "choose a smaller batch or smaller images",
+        )
         self.split, self.batch_size, self.seed = split, batch_size, seed
         self.steps_per_epoch = len(split) // batch_size
         self._epoch_and_order = (-1, np.empty(0, np.int64))

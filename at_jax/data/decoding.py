@@ -190,11 +190,11 @@ def is_held(count: int, image_shape: tuple[int, ...], memory_limit_mb: int) -> b
     return count * math.prod(image_shape) <= memory_limit_mb * 2**20
 
 
-def check_sizes(image_size: int, *, count: int = 1, channels: int = 3) -> None:
-    """Raise if images of `image_size` pixels do not fit into memory, before any is read."""
+def check_sizes(image_size: int, *, count: int = 1, pixel_bytes: int = 1) -> None:
+    """Raise if `count` square images of a side do not fit into memory, before any is read."""
     check_fits(
         f"image_size {image_size}: memory for {count:,} image{'' if count == 1 else 's'}",
-        count * channels * image_size**2,
+        count * pixel_bytes * image_size**2,
         "choose a smaller data.image_size",
     )
 

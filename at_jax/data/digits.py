@@ -48,7 +48,7 @@ def load_digits(
             f"data source 'digits': expected no name, got {name!r}: leave data.name empty, or use "
             "data.source=tfds for a TFDS set"
         )
-    check_sizes(image_size, channels=1, count=_COUNT)
+    check_sizes(image_size, count=_COUNT)
     table = np.loadtxt(_table_path(), delimiter=",", dtype=np.uint8)  # (N, 65): 64 pixels, label
     pixels, labels = table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(np.int32)
     images = _resize(np.round(pixels * (255 / 16)).astype(np.uint8), image_size)

@@ -54,7 +54,7 @@ def load_folder(
             f"data source 'folder': expected a directory laid out as {LAYOUT}, got none: set "
             "--config.data.data_dir=DIR, or data=DIR after the colon of --config=configs/folder.py:data=DIR"
         )
-    check_sizes(image_size)
+    check_sizes(image_size, pixel_bytes=7)  # 4 in Pillow, 3 in the array
     root = paths.reachable(data_dir)
     name = name or paths.resolve(root).name
     splits = list_classes(root)

@@ -40,7 +40,7 @@ class File(NamedTuple):
 
 def normal(name: str) -> str:
     """The composed form (NFC) of a name; some systems store an accent as a character of its own."""
-    return unicodedata.normalize("NFC", name)
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def _order(name: str) -> tuple[tuple[str, ...], str]:

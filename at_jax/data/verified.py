@@ -88,7 +88,7 @@ class Verified:
 def _key(file: File, root: str) -> int:
     if file.version is None:
         return 0
-    name = os.path.relpath(file.path, root)
+    name = file.path.removeprefix(root)
     text = "\0".join((name, *map(str, file.version)))
     digest = hashlib.blake2b(os.fsencode(text), digest_size=8).digest()
     return int.from_bytes(digest, "little")

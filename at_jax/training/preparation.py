@@ -9,6 +9,7 @@ import jax
 import ml_collections
 
 from at_jax import data, paths, terms
+from at_jax.data.decoding import check_sizes
 from at_jax.distributed import devices, huge_pages, processes
 from at_jax.errors import UserError, listed
 from at_jax.training import identity, modules, networks, run_files
@@ -69,6 +70,7 @@ def prepare(
     known = _known_teacher(settings, arguments, needs_teacher)
     _check_names(settings, arguments, needs_teacher and known is None)
 
+    check_sizes(settings.data.image_size, count=settings.batch_size)
     dataset = load_dataset(settings.data, given=arguments.dataset)
     identified = identity.check_data(workdir, dataset, allow_changes=settings.data.allow_changes)
     name = "" if arguments.student else settings.student

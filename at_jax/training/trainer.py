@@ -21,6 +21,7 @@ from at_jax.training.interrupt import Interrupted, interruptible
 from at_jax.training.profiling import Profiler
 from at_jax.training.resume import Progress
 from at_jax.training.run_log import NonFinite, RunLog, restore_all
+from at_jax.training.saving import saved_on_error
 from at_jax.training.setup import Run
 from at_jax.training.state import TrainState
 
@@ -108,7 +109,7 @@ class Trainer:
             interrupted = stack.enter_context(interruptible())
             states = restore_all(self.logs)
             first = int(states[0].step)
-            if first < self.run.steps:
+            if first < self.run.steps or self._is_unevaluated(first):
                 if first:
                     log(f"Resuming after step {first} of {self.run.steps}")
                 self._epochs(states, first, interrupted)
@@ -135,6 +136,8 @@ class Trainer:
         }
         for each in self.logs:
             each.open(first, origin)
+        if self._is_unevaluated(first):
+            self._end_epoch(states, first // run.steps_per_epoch, frozen)
         for epoch in range(first // run.steps_per_epoch, run.settings.epochs):
             end = (epoch + 1) * run.steps_per_epoch
             states = self.advance(states, end, frozen, key, interrupted)
@@ -145,9 +148,14 @@ class Trainer:
                 # After the last epoch too: the student must not start after its teacher was stopped.
                 self._stop(states)
 
+    def _is_unevaluated(self, step: int) -> bool:
+        """Whether the evaluation at the end of an epoch failed, for a test image that could not be read."""
+        return step % self.run.steps_per_epoch == 0 and bool(self.logs[0].progress.totals)
+
     def _end_epoch(self, states: tuple[TrainState, ...], epoch: int, frozen: Any) -> None:
         pairs = list(zip(self.logs, states, strict=True))
-        due = [each.end_epoch(state, epoch, frozen) for each, state in pairs]
+        with saved_on_error(self.logs, states):
+            due = [each.end_epoch(state, epoch, frozen) for each, state in pairs]
         if any(due):
             # All or none, and the previous checkpoints are on disk: a kill leaves a step that all have.
             if len(self.logs) > 1:
@@ -177,7 +185,8 @@ class Trainer:
             if not self._compiled:
                 log("Compiling the training step (this may take minutes) ...")
             began = time.monotonic()
-            batches = devices.shard(self.batches(now, steps), self._local_devices, axis=1)
+            with saved_on_error(self.logs, states, lambda: self._fetch(pending, keep=0)):
+                batches = devices.shard(self.batches(now, steps), self._local_devices, axis=1)
             states, measured = self.train_steps(states, frozen, key, batches)
             now += steps
             pending.append((now, measured))

@@ -41,6 +41,13 @@ def test_from_files_applies_orientation_tags_and_allows_rectangles(tmp_path):
     assert found.shown[0].shape == (160, 80, 3)
 
 
+def test_from_files_reads_16_bit_values_by_the_depth_of_the_data_set(tmp_path):
+    Image.fromarray(np.full((9, 9), 2560, np.uint16)).save(tmp_path / "a.png")
+    for depth, expected in ((16, 10), (12, 160)):
+        found = images.from_files([str(tmp_path / "a.png")], (8, 8, 1), bit_depth=depth)
+        assert np.unique(found.pixels).tolist() == [expected]
+
+
 def test_from_files_that_cannot_be_read_raises(tmp_path):
     with pytest.raises(UserError, match="--images: there is no file 'none.png'"):
         images.from_files(["none.png"], (8, 8, 3))

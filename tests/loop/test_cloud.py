@@ -63,15 +63,26 @@ def test_image_folder_in_s3_equals_the_local_one(in_memory, tmp_path):
                 path = tmp_path / "pictures" / split / name / f"{index}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(rng.integers(0, 255, (8, 8, 3), np.uint8)).save(path)
+    (tmp_path / "pictures/train/b/more/deeper").mkdir(parents=True)
+    path = tmp_path / "pictures/train/b/more/deeper/x"  # nested, and without a suffix
+    Image.fromarray(rng.integers(0, 255, (8, 8, 3), np.uint8)).save(path, "PNG")
+    (tmp_path / "pictures/train/b/more/.DS_Store").write_bytes(b"\0")
+    (tmp_path / "pictures/train/b/words.txt").write_text("words")
     storage.upload(tmp_path / "pictures", paths.parse("s3://bucket/pictures"))
     found = data.load("folder", data_dir="s3://bucket/pictures")
     local = data.load("folder", data_dir=str(tmp_path / "pictures"))
     assert found.name == "pictures" and found.class_names == local.class_names
-    for split in ("train", "test"):
-        for ours, theirs in zip(
-            *(getattr(d, split).take(np.arange(6)) for d in (found, local)), strict=True
-        ):
-            np.testing.assert_array_equal(ours, theirs)
+    assert found.notes == local.notes == ("train: skipped 1 file: 1 is text",)
+    lazy = data.load("folder", data_dir="s3://bucket/pictures", memory_limit_mb=0)
+    for split, count in (("train", 7), ("test", 6)):
+        for other in (found, lazy):
+            for ours, theirs in zip(
+                *(getattr(d, split).take(np.arange(count)) for d in (other, local)), strict=True
+            ):
+                np.testing.assert_array_equal(ours, theirs)
+    paths.parse("s3://bucket/pictures/test/a/0.png").write_bytes(b"\x89PNG")
+    with pytest.raises(UserError, match=r"image s3://bucket/pictures/test/a/0\.png: expected"):
+        data.load("folder", data_dir="s3://bucket/pictures", memory_limit_mb=0)
 
 
 @pytest.mark.parametrize(
