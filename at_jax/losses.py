@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 from at_jax.attention import (
     CONVENTIONS,
     KINDS,
+    MAX_EXPONENT,
     Convention,
     Kind,
     attention_maps,
@@ -22,7 +23,7 @@ from at_jax.errors import UserError, check_equal, check_rank, check_scalar
 from at_jax.precision import at_least_float32, check_floating
 
 __all__ = [
-    "CONVENTIONS", "KINDS", "Convention", "Kind",
+    "CONVENTIONS", "KINDS", "MAX_EXPONENT", "Convention", "Kind",
     "activation_transfer", "attention_maps", "attention_transfer", "cross_entropy", "distillation",
 ]  # fmt: skip
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from at_jax.distributed import processes
-from at_jax.training import metrics, resume, run_files, state
+from at_jax.training import metrics, non_finite, resume, run_files, state
 from at_jax.training.arguments import Callback
 from at_jax.training.checkpoints import Checkpoints
 from at_jax.training.console import ProgressReport
@@ -183,10 +183,13 @@ class RunLog:
         self.checkpoints.wait()
 
     def _non_finite(self, at: int, what: str) -> NonFinite:
+        steps = self.checkpoints.steps
+        kept = (
+            f"the checkpoint of step {max(steps)} stays" if steps else "no checkpoint is saved yet"
+        )
+        advice = non_finite.remedy(self.run, at, what)
         return NonFinite(
-            f"step {at}: {what} is not finite; the last good checkpoint stays in {self.workdir}: lower "
-            "optimizer.learning_rate or the weight beta, and start in another --workdir",
-            self.workdir,
+            f"step {at}: {what} is not finite; {kept} in {self.workdir}: {advice}", self.workdir
         )
 
 
