@@ -41,7 +41,8 @@ MAY_IMPORT = {
 # Files directly in at_jax/ that form a row together.
 GROUPS = {
     "arrays": {
-        "maps", "losses", "gradients", "precision", "conv", "conv_lowerings", "intermediates", "agreement",
+        "maps", "norms", "attention", "losses", "gradients", "precision", "conv", "conv_lowerings",
+        "intermediates", "agreement",
     },
     "entry": {"loop", "checkpoint"},
     "cli": {"cli", "__main__"},

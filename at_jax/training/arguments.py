@@ -140,7 +140,7 @@ def _check_weight(term: Term, weight: Any) -> None:
         raise UserError(
             f"terms: {term.name} replaces the cross-entropy and has no weight, got {weight!r}: pass None"
         )
-    if not (rule := options.at_least(0)).accepts(weight):
+    if not (rule := options.BETAS).accepts(weight):
         raise UserError(
             f"terms: the weight of {term.name} must be {rule.text}, got {weight!r}: pass a number, or "
             "None for its default"

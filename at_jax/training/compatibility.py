@@ -14,19 +14,12 @@ from at_jax import data, intermediates
 from at_jax.data.identity import class_difference
 from at_jax.errors import UserError, listed
 from at_jax.terms import Term
-from at_jax.training import modules
+from at_jax.training import memory, modules
 
 __all__ = [
-    "Shapes",
-    "Teacher",
-    "check_classes",
-    "check_images",
-    "check_points",
-    "check_variables",
-    "other_classes",
-    "pair_points",
-    "shapes",
-]
+    "Shapes", "Teacher", "check_classes", "check_images", "check_points", "check_variables",
+    "other_classes", "pair_points", "shapes",
+]  # fmt: skip
 
 _IMAGE_AXES = "(height, width, channels)"
 
@@ -55,11 +48,13 @@ class Shapes:
       variables: all collections, without sown values.
       logits: (1, K).
       taps: transfer point to activation, in the order of the network.
+      stored: numbers that the convolutions and products of one image compute, which a backward pass reads.
     """
 
     variables: dict[str, Any]
     logits: jax.ShapeDtypeStruct
     taps: dict[str, jax.ShapeDtypeStruct]
+    stored: int = 0
 
 
 def shapes(
@@ -99,9 +94,9 @@ def shapes(
             logits, taps, _ = forward(variables, images)
             return logits, collections.OrderedDict(taps)  # JAX sorts the keys of a dict
 
-        logits, taps = jax.eval_shape(apply, variables, images)
+        jaxpr, (logits, taps) = jax.make_jaxpr(apply, return_shape=True)(variables, images)
     modules.check_logits(logits, module, whose)
-    return Shapes(variables, logits, dict(taps))
+    return Shapes(variables, logits, dict(taps), memory.stored_numbers(jaxpr.jaxpr))
 
 
 def pair_points(

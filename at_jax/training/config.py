@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from at_jax import options, terms
 from at_jax.errors import UserError, listed
 from at_jax.terms import TERMS, Term
+from at_jax.training import combinations
 from at_jax.training.settings import (
     SECTIONS,
     DataSettings,
@@ -68,15 +69,12 @@ def settings_of(config: ConfigDict) -> Settings:
     top = {key: value for key, value in values.items() if not isinstance(value, Mapping)}
     settings = Settings(**top, **sections)
     options.check(settings)
-    terms.parts(settings.method)
-    for method in settings.compare:
-        terms.parts(method, "each method of compare")
     for name in SECTIONS:
         options.check(getattr(settings, name), name)
     built = {
         name: _term_settings(term, values[name], settings.transfer) for name, term in TERMS.items()
     }
-    _check_combinations(settings)
+    combinations.check(settings)
     return dataclasses.replace(settings, terms=built)
 
 
@@ -85,13 +83,9 @@ def _term_settings(
 ) -> TermSettings:
     own = dict(values)
     beta, begin = own.pop("beta", None), own.pop("begin_epoch")
-    for key, value in (("beta", beta), ("begin_epoch", begin)):
-        field = term_options(term).get(key)
-        if field is not None and not field.metadata["rule"].accepts(value):
-            raise UserError(
-                f"{term.name}.{key} must be {field.metadata['rule'].text}, got {value!r}: set it with "
-                f"--config.{term.name}.{key}=..."
-            )
+    fields = term_options(term)
+    for key, value in values.items():
+        options.check_value(f"{term.name}.{key}", fields[key], value)
     return TermSettings(term(**own), beta, transfer.begin_epoch if begin < 0 else begin)
 
 
@@ -105,30 +99,6 @@ def _check_keys(values: Mapping[str, Any]) -> None:
         close = difflib.get_close_matches(unknown[0], known, n=1)
         hint = f"did you mean {close[0]}?" if close else "see at-jax train --help-config"
         raise UserError(f"the config has an unknown key {unknown[0]!r}: {hint}")
-
-
-def _check_combinations(settings: Settings) -> None:
-    """Check values that depend on one another."""
-    compared = [set(terms.parts(method)) for method in settings.compare]
-    if any(compared.count(each) > 1 for each in compared):
-        raise UserError(
-            f"compare must name each method once, got {settings.compare}: leave one out"
-        )
-    data, transfer, optimizer = settings.data, settings.transfer, settings.optimizer
-    if len(data.mean) != len(data.std):
-        raise UserError(
-            f"data.mean and data.std must have one number a channel each, got {data.mean} and {data.std}: "
-            "set both, or neither"
-        )
-    if transfer.decay == "steps" and not transfer.decay_epochs:
-        raise UserError(
-            "transfer.decay='steps' needs the epochs of its steps, got none: set "
-            '--config.transfer.decay_epochs="(60,120)"'
-        )
-    if optimizer.nesterov and optimizer.name != "sgd":
-        raise UserError(
-            f"optimizer.nesterov is for sgd, got optimizer.name={optimizer.name!r}: leave it out"
-        )
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

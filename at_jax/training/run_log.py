@@ -14,7 +14,7 @@ import numpy as np
 
 from at_jax.distributed import processes
 from at_jax.errors import listed
-from at_jax.training import identity, metrics, resume, run_files, state
+from at_jax.training import identity, metrics, non_finite, resume, run_files, state
 from at_jax.training.arguments import Callback
 from at_jax.training.checkpoints import Checkpoints
 from at_jax.training.console import ProgressReport, log
@@ -201,10 +201,13 @@ class RunLog:
         self.checkpoints.wait()
 
     def _non_finite(self, at: int, what: str) -> NonFinite:
+        steps = self.checkpoints.steps
+        kept = (
+            f"the checkpoint of step {max(steps)} stays" if steps else "no checkpoint is saved yet"
+        )
+        advice = non_finite.remedy(self.run, at, what)
         return NonFinite(
-            f"step {at}: {what} is not finite; the last good checkpoint stays in {self.workdir}: lower "
-            "optimizer.learning_rate or the weight beta, and start in another --workdir",
-            self.workdir,
+            f"step {at}: {what} is not finite; {kept} in {self.workdir}: {advice}", self.workdir
         )
 
 

@@ -19,7 +19,7 @@ from at_jax.distributed import devices
 from at_jax.errors import UserError
 from at_jax.objective import Objective
 from at_jax.terms import changes_forward_pass
-from at_jax.training import compatibility, modules, networks, optimizers
+from at_jax.training import compatibility, memory, modules, networks, optimizers
 from at_jax.training.arguments import Arguments, chosen_terms
 from at_jax.training.compatibility import Shapes, Teacher
 from at_jax.training.config import Settings, TermSettings, order_seed
@@ -215,7 +215,8 @@ def _objective(
 
 
 def _trace(prepare, objective, term_modules, of_student, of_teacher, settings, dataset) -> None:
-    """Trace augmentation and loss on shapes alone."""
+    """Check the memory, then trace augmentation and loss, all on shapes alone."""
+    memory.check(settings, dataset.image_shape, of_student, of_teacher)
     size = settings.batch_size
     labels = jax.ShapeDtypeStruct((size,), jnp.int32)
     pixels = jax.ShapeDtypeStruct((size, *dataset.image_shape), jnp.uint8)

@@ -6,12 +6,15 @@ import pathlib
 import re
 
 import chex
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import small_run
 
 from at_jax import checkpoint, loop
-from at_jax.training import datasets, trainer
+from at_jax.training import datasets, optimizers, trainer
 from at_jax.training.config import settings_of
 
 
@@ -174,16 +177,29 @@ def test_steps_per_dispatch_leaves_the_metrics(finished, tmp_path):
             assert ours[key] == pytest.approx(value, rel=1e-3, abs=2.0 if "error" in key else 1e-3)
 
 
-def test_exploding_loss_raises_non_finite_and_keeps_the_last_good_checkpoint(finished, tmp_path):
+def test_exploding_loss_raises_non_finite_and_keeps_the_last_good_checkpoint(
+    finished, tmp_path, monkeypatch
+):
     loop.train_and_evaluate(small_run.with_teacher(finished, epochs=1), tmp_path)
     good = checkpoint.load(tmp_path)[1]
-    stored = json.loads((tmp_path / "config.json").read_text())
-    stored["optimizer"]["learning_rate"] = 1e30  # a change that claim() would forbid
-    (tmp_path / "config.json").write_text(json.dumps(stored))
-    config = small_run.with_teacher(finished, optimizer__learning_rate=1e30, epochs=4)
-    with pytest.raises(loop.NonFinite, match=r"step \d+: .*(loss|state).* is not finite; .* lower"):
+    # A rate beyond the bound of the config key, which would be refused.
+    monkeypatch.setattr(optimizers, "learning_rate", lambda *_: optax.constant_schedule(1e30))
+    config = small_run.with_teacher(finished, epochs=4)
+    message = r"step \d+: .*(loss|state).* not finite; the checkpoint of step 3 stays .*: lower opt"
+    with pytest.raises(loop.NonFinite, match=message):
         loop.train_and_evaluate(config, tmp_path)
     chex.assert_trees_all_equal(checkpoint.load(tmp_path)[1], good)
+
+
+def test_teacher_of_nan_stops_the_run_with_the_term_and_the_remedy(finished, tmp_path):
+    module, variables = checkpoint.load(finished[0] / "teacher")
+    spoiled = jax.tree.map(lambda x: x.at[0].set(jnp.nan) if x.ndim == 4 else x, variables)
+    message = (
+        "step 1: loss and loss/attention is not finite; no checkpoint is saved yet in .*: the teacher's "
+        "variables are not finite: use another teacher"
+    )
+    with pytest.raises(loop.NonFinite, match=message):
+        loop.train_and_evaluate(small_run.config(), tmp_path, teacher=(module, spoiled))
 
 
 def test_interrupt_at_the_last_step_of_the_teacher_stops_the_run(tmp_path, monkeypatch):
