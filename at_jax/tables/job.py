@@ -11,7 +11,7 @@ from typing import Any
 
 import ml_collections
 
-from at_jax import loop, paths
+from at_jax import loop, paths, signals
 from at_jax.errors import UserError
 from at_jax.tables import markdown, plan, plots, sharding, summary
 from at_jax.tables.plan import RunSpec
@@ -206,7 +206,7 @@ def run(job: Job) -> int:
     """Train the unfinished runs of the shard, and write the table.
 
     Returns:
-      Exit code: 0; 1 if a run failed; 130 after Ctrl-C.
+      Exit code: 0; 1 if a run failed; 128 + its number after a signal, such as 130 after Ctrl-C.
     """
     logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax logs every file that it renames
     code = 0
@@ -217,9 +217,9 @@ def run(job: Job) -> int:
                 groups=lambda specs: sharding.resumable_groups(specs, job.together),
                 after_group=lambda: write(job, draw=False),
             )
-        except loop.Interrupted as message:
-            log(str(message))
-            code = 130
+        except loop.Interrupted as stopped:
+            log(f"{stopped}: {signals.command()}")
+            code = stopped.exit_code
         except KeyboardInterrupt:
             log("Stopped without saving: run the same command to resume from the last checkpoint")
             code = 130

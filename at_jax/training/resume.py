@@ -57,7 +57,11 @@ def restore(
       UserError: if the checkpoint is of another network.
     """
     restored = processes.broadcast_from_primary(lambda: _read(checkpoints, run, key, limit))
-    return (initial_state(run, key), Progress()) if restored is None else restored
+    if restored is None:
+        return initial_state(run, key), Progress()
+    step, trees, meta = restored
+    state_ = _as_state(jax.eval_shape(_create(run), key), trees, step, run.name)
+    return state_, Progress(**meta["progress"])
 
 
 def initial_state(run: Run, key: jax.Array) -> state.TrainState:
@@ -81,7 +85,8 @@ def _read(
     run: Run,
     key: jax.Array,
     limit: int | None,
-) -> tuple[state.TrainState, Progress] | None:
+) -> tuple[int, dict[str, Any], dict[str, Any]] | None:
+    """Step, trees and metadata of the checkpoint to resume from, checked to be of this run."""
     # Renamed before reading: latest() would warn of damage.
     if limit is not None:
         checkpoints.set_aside_after(limit, "ahead")
@@ -103,7 +108,7 @@ def _read(
                 f"{leaf.shape} there, {shape.shape} now: choose another --workdir"
             )
     checkpoints.set_aside_after(restored.step, "damaged")
-    return whole, Progress(**restored.meta["progress"])
+    return restored.step, restored.trees, restored.meta
 
 
 def _as_state(
