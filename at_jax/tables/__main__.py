@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from at_jax import output, signals
 from at_jax.distributed import huge_pages
 from at_jax.errors import UserError
 
@@ -113,5 +114,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    output.secure()
+    signals.watch(resumes=True)
     huge_pages.restart()
     sys.exit(main(sys.argv[1:]))

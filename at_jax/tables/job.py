@@ -10,7 +10,7 @@ from typing import Any
 
 import ml_collections
 
-from at_jax import loop, paths
+from at_jax import loop, paths, signals
 from at_jax.errors import UserError
 from at_jax.tables import markdown, plan, plots, sharding, summary
 from at_jax.tables.plan import RunSpec
@@ -208,7 +208,7 @@ def run(job: Job) -> int:
     """Train the unfinished runs of the shard, and write the table.
 
     Returns:
-      Exit code: 0; 1 if a run failed; 130 after Ctrl-C.
+      Exit code: 0; 1 if a run failed; 128 + its number after a signal.
 
     Raises:
       StorageError: as :func:`at_jax.tables.runner.train_all`.
@@ -227,16 +227,14 @@ def _run(job: Job) -> int:
                 groups=lambda specs: sharding.resumable_groups(specs, job.together),
                 after_group=lambda: write(job, draw=False),
             )
-        except loop.Interrupted as message:
-            log(str(message))
-            code = 130
+        except loop.Interrupted as stopped:
+            log(f"{stopped}: {signals.command()}")
+            code = stopped.exit_code
         except KeyboardInterrupt:
             log("Stopped without saving: run the same command to resume from the last checkpoint")
             code = 130
     write(job, draw=True)
-    if not code and any(failure_of(spec.workdir) for spec in job.shard):
-        code = 1
-    return code
+    return code or int(any(failure_of(spec.workdir) for spec in job.shard))
 
 
 def write(job: Job, *, draw: bool) -> None:

@@ -64,7 +64,11 @@ def restore(
       UserError: if the checkpoint is of another network.
     """
     restored = processes.broadcast_from_primary(lambda: _read(checkpoints, run, key, run_id, limit))
-    return (initial_state(run, key), Progress()) if restored is None else restored
+    if restored is None:
+        return initial_state(run, key), Progress()
+    step, trees, meta = restored
+    state_ = _as_state(jax.eval_shape(_create(run), key), trees, step, run.name)
+    return state_, Progress(**meta["progress"])
 
 
 def initial_state(run: Run, key: jax.Array) -> state.TrainState:
@@ -89,7 +93,8 @@ def _read(
     key: jax.Array,
     run_id: str,
     limit: int | None,
-) -> tuple[state.TrainState, Progress] | None:
+) -> tuple[int, dict[str, Any], dict[str, Any]] | None:
+    """Step, trees and metadata of the checkpoint to resume from, checked to be of this run."""
     # Renamed before reading: latest() would warn of damage.
     if limit is not None:
         checkpoints.set_aside_after(limit, "ahead")
@@ -114,7 +119,7 @@ def _read(
             )
     checkpoints.set_aside_after(restored.step, "damaged")
     checkpoints.clean()
-    return whole, Progress(**restored.meta["progress"])
+    return restored.step, restored.trees, restored.meta
 
 
 def _as_state(

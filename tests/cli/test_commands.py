@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from at_jax import cli, extras, version
-from at_jax.cli import predict
+from at_jax.cli import commands, predict
 from at_jax.training import config_files
 
 
@@ -78,7 +78,7 @@ def test_missing_package_prints_the_extra_to_install(
     def load(name):
         raise ModuleNotFoundError(f"No module named {package!r}", name=package)
 
-    monkeypatch.setattr(cli.importlib, "import_module", load)
+    monkeypatch.setattr(commands.importlib, "import_module", load)
     code, out, err = run(capsys, *arguments)
     assert (code, out) == (2, "")
     assert err.endswith(f'is not installed: pip install "at_jax[{extra}]"\n')
@@ -89,7 +89,7 @@ def test_missing_package_that_is_no_extra_raises(monkeypatch):
     def load(name):
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
-    monkeypatch.setattr(cli.importlib, "import_module", load)
+    monkeypatch.setattr(commands.importlib, "import_module", load)
     with pytest.raises(ModuleNotFoundError, match="torch"):
         cli.main(["evaluate"])
     assert extras.missing(ImportError("cannot import name"), "at-jax train") is None

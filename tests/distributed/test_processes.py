@@ -104,7 +104,7 @@ def test_values_and_errors_of_one_process_reach_all(found):
         assert "got seed (0 in process 0, 1 in process 1): start them" in differs
     assert first | {"index_and_count": [1, 2]} == second
     assert first["devices"] == "4 x cpu in 2 processes" and first["order"] == [0, 0, 1, 1]
-    assert first["any_process"] == [False, True] and first["broadcast_from_primary"] == {"of": 0}
+    assert first["largest"] == [0, 15] and first["broadcast_from_primary"] == {"of": 0}
     assert first["primary fails"] == "UserError: no such folder: mount it"
     assert first["same"] is None
     assert "devices x processes x accumulation = 2 x 2 x 1 = 4, got 6: use 4 or 8" in first["batch"]
@@ -175,7 +175,7 @@ def test_bad_batch_size_ends_all_processes_with_one_line(tmp_path, environment):
 def test_collectives_in_one_process_return_at_once():
     assert processes.index_and_count() == (0, 1)
     assert processes.is_primary() and not processes.is_multiprocess()
-    assert [processes.any_process(flag) for flag in (True, False)] == [True, False]
+    assert [processes.largest(number) for number in (0, 15)] == [0, 15]
     processes.check_same({"seed": 0})
     with pytest.raises(KeyError):
         processes.run_on_all(lambda: {}["key"])
