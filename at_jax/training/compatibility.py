@@ -176,38 +176,44 @@ def check_images(dataset: data.Dataset, description: dict[str, Any]) -> None:
             )
 
 
-def check_classes(terms: Sequence[Term], dataset: data.Dataset, teacher: Teacher, k: int) -> None:
+def check_classes(
+    terms: Sequence[Term], dataset: data.Dataset, teacher: Teacher, of_teacher: Shapes
+) -> None:
     """Raise if a term compares logits of networks with different classes.
 
     Args:
       terms: of the loss.
       dataset: with the student's classes.
       teacher: whose classes may be unknown.
-      k: number of the teacher's logits.
+      of_teacher: its shapes.
 
     Raises:
       UserError: naming the terms, and the first class that differs.
     """
     needing = [term.name for term in terms if term.needs_equal_classes]
-    if needing and (difference := other_classes(dataset, teacher, k)):
+    if needing and (difference := other_classes(dataset, teacher, of_teacher)):
         raise UserError(
             f"{listed(needing)} needs student and teacher with the same classes in the same order, got "
             f"{difference}: choose another teacher, or a method such as at"
         )
 
 
-def other_classes(dataset: data.Dataset, teacher: Teacher, k: int) -> str | None:
+def other_classes(
+    dataset: data.Dataset, teacher: Teacher | None, of_teacher: Shapes | None
+) -> str | None:
     """Describe the first class of a teacher that is not that of the data; None if there is none.
 
     Args:
       dataset: of the run.
-      teacher: only its number of classes is known if it was passed by the user.
-      k: number of its logits.
+      teacher: None without one. Only its number of classes is known if it was passed by the user.
+      of_teacher: its shapes.
     """
+    if teacher is None or of_teacher is None:
+        return None
     if teacher.description is not None:
         names = teacher.description["class_names"]
         return class_difference(names, dataset.class_names, ("in the teacher", "in the data"))
-    if k != dataset.num_classes:
+    if (k := of_teacher.logits.shape[-1]) != dataset.num_classes:
         return f"{k} classes in the teacher and {dataset.num_classes} in the data"
     return None
 

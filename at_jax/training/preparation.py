@@ -68,8 +68,6 @@ def prepare(
     # Cheap checks come before the data, which may take a minute to decode.
     needs_teacher = any(each.term.needs_teacher for each in chosen_terms(settings, arguments))
     known = _known_teacher(settings, arguments, needs_teacher)
-    _check_names(settings, arguments, needs_teacher and known is None)
-
     check_sizes(settings.data.image_size, count=settings.batch_size)
     dataset = load_dataset(settings.data, given=arguments.dataset)
     identified = identity.check_data(workdir, dataset, allow_changes=settings.data.allow_changes)
@@ -136,14 +134,6 @@ def _known_teacher(settings: Settings, arguments: Arguments, needs_teacher: bool
     if checkpoint:
         return networks.load_teacher(checkpoint, settings.dtype, arguments.module)
     return None
-
-
-def _check_names(settings: Settings, arguments: Arguments, trains_teacher: bool) -> None:
-    """Build the networks that have a name, for their errors."""
-    if arguments.student is None:
-        networks.build(settings.student, 2, settings.dtype)
-    if trains_teacher:
-        networks.build(settings.teacher.model, 2, settings.dtype)
 
 
 def _check_teacher_run(

@@ -142,9 +142,7 @@ def assemble(
         objective=objective,
         modules=term_modules,
         teacher=teacher if of_teacher else None,
-        other_classes=compatibility.other_classes(dataset, teacher, of_teacher.logits.shape[-1])
-        if teacher and of_teacher
-        else None,
+        other_classes=compatibility.other_classes(dataset, teacher, of_teacher),
         optimizer=optimizer,
         learning_rate=learning_rate,
         weights=optimizers.term_weights(settings, batches.steps_per_epoch, chosen),
@@ -180,7 +178,7 @@ def _objective(
         return Objective(student, terms=terms), of_student, None
     stochastic: dict[str, Any] = {"deterministic": True} if settings.teacher.stochastic else {}
     of_teacher = compatibility.shapes(teacher.module, image_shape, "teacher", **stochastic)
-    compatibility.check_classes(terms, dataset, teacher, of_teacher.logits.shape[-1])
+    compatibility.check_classes(terms, dataset, teacher, of_teacher)
     if teacher.description is not None:
         compatibility.check_images(dataset, teacher.description)
     if teacher.variables is not None:
