@@ -122,8 +122,7 @@ def assemble(
     batches = data.TrainBatches(dataset.train, settings.batch_size, order_seed(settings))
     chosen = chosen_terms(settings, arguments)
     objective, of_student, of_teacher = _objective(settings, dataset, student, teacher, chosen)
-    taps_t = of_teacher.taps if of_teacher else {}
-    term_modules = objective.modules(of_student.taps, taps_t)
+    term_modules = objective.modules(of_student.taps, of_teacher.taps if of_teacher else {})
     learning_rate = optimizers.learning_rate(settings, batches.steps_per_epoch)
     prepare, normalize = _preparation(settings, dataset, arguments)
     _trace(prepare, objective, term_modules, of_student, of_teacher, settings, dataset)
