@@ -4,6 +4,7 @@ import contextlib
 import logging
 import pathlib
 import re
+import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -103,14 +104,22 @@ def make(directory: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def quiet_orbax() -> Iterator[None]:
-    """Drop the tracebacks that Orbax logs from its threads: the errors are raised here, too."""
+    """Drop what Orbax and tensorstore print from their threads: the errors are raised here, too."""
 
     def is_shown(record: logging.LogRecord) -> bool:
-        return not (record.exc_info and "orbax" in record.pathname)
+        return "orbax" not in record.pathname
 
-    logger = logging.getLogger("absl")
+    def hook(unraisable: Any) -> None:
+        # Tensorstore reports here what it still read after the first error of a restore.
+        if str(unraisable.exc_value) != "Event loop is closed":
+            original(unraisable)
+
+    logger, original = logging.getLogger("absl"), sys.unraisablehook
     logger.addFilter(is_shown)
+    sys.unraisablehook = hook
     try:
         yield
     finally:
         logger.removeFilter(is_shown)
+        if sys.unraisablehook is hook:
+            sys.unraisablehook = original
