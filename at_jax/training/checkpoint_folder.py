@@ -58,7 +58,7 @@ def open_manager(
       errors: of each step, as :func:`at_jax.training.checkpoint_meta.test_errors` returns them; read at
         every save.
     """
-    return ocp.CheckpointManager(
+    return _Manager(
         directory,
         options=ocp.CheckpointManagerOptions(
             create=False,
@@ -70,6 +70,14 @@ def open_manager(
             todelete_subdir=None if paths.scheme(directory) else DELETED,
         ),
     )
+
+
+class _Manager(ocp.CheckpointManager):
+    """A manager that leaves the scores of older versions alone: they have no checksum."""
+
+    def metrics(self, step: int) -> None:
+        """Return no score. Orbax would read that of every checkpoint, and fail if one is damaged."""
+        del step
 
 
 class _Preserved:
