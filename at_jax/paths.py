@@ -112,15 +112,23 @@ def resolve(given: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def reachable(given: str | os.PathLike[str]) -> pathlib.Path:
-    """Convert as :func:`parse`, and access cloud storage once; nothing has to exist there.
+    """Convert as :func:`parse`, and access the path once; nothing has to exist there.
 
     Raises:
       UserError: as :func:`parse`, or with the reason why the storage cannot be accessed.
     """
     path = parse(given)
+    if not scheme(path):
+        try:
+            os.stat(path)
+        except OSError as error:
+            if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+                raise UserError(
+                    f"{path} cannot be used ({error.strerror}): choose another path"
+                ) from error
+        return path
     try:
-        if scheme(path):
-            path.exists()
+        path.exists()
     except Exception as error:  # the libraries behind fsspec have errors of their own
         raise UserError(
             f"{path} cannot be read ({_reason(error)}): check the bucket and your credentials"

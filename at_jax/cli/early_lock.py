@@ -59,7 +59,7 @@ def workdir_of(argv: list[str], default: Callable[[list[str]], str]) -> str:
     if several or any(_READS.match(a) for a in arguments):
         return ""
     found = ""
-    for flag, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for flag, following in zip(arguments, [*arguments[1:], ""], strict=False):
         if match := re.fullmatch(r"--?workdir(=(.*))?", flag, re.DOTALL):
             found = following if match[1] is None else match[2]
     return found or default(config_flag.with_config_first(argv))

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import pathlib
 import re
+import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -57,7 +58,7 @@ def open_manager(
       errors: of each step, as :func:`at_jax.training.checkpoint_meta.test_errors` returns them; read at
         every save.
     """
-    return ocp.CheckpointManager(
+    return _Manager(
         directory,
         options=ocp.CheckpointManagerOptions(
             create=False,
@@ -69,6 +70,14 @@ def open_manager(
             todelete_subdir=None if paths.scheme(directory) else DELETED,
         ),
     )
+
+
+class _Manager(ocp.CheckpointManager):
+    """A manager that leaves the scores of older versions alone: they have no checksum."""
+
+    def metrics(self, step: int) -> None:
+        """Return no score. Orbax would read that of every checkpoint, and fail if one is damaged."""
+        del step
 
 
 class _Preserved:
@@ -103,14 +112,22 @@ def make(directory: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def quiet_orbax() -> Iterator[None]:
-    """Drop the tracebacks that Orbax logs from its threads: the errors are raised here, too."""
+    """Drop what Orbax and tensorstore print from their threads: the errors are raised here, too."""
 
     def is_shown(record: logging.LogRecord) -> bool:
-        return not (record.exc_info and "orbax" in record.pathname)
+        return "orbax" not in record.pathname
 
-    logger = logging.getLogger("absl")
+    def hook(unraisable: Any) -> None:
+        # Tensorstore reports here what it still read after the first error of a restore.
+        if str(unraisable.exc_value) != "Event loop is closed":
+            original(unraisable)
+
+    logger, original = logging.getLogger("absl"), sys.unraisablehook
     logger.addFilter(is_shown)
+    sys.unraisablehook = hook
     try:
         yield
     finally:
         logger.removeFilter(is_shown)
+        if sys.unraisablehook is hook:
+            sys.unraisablehook = original

@@ -20,7 +20,7 @@ def prepare_runs(
     workdir: pathlib.Path,
     main: Prepared,
     arguments: Arguments,
-    lock: Callable[[pathlib.Path], None],
+    lock: Callable[[pathlib.Path], None] = lambda workdir: None,
 ) -> list[tuple[Prepared, pathlib.Path]]:
     """Prepare a run for each method of ``compare``, in a subdirectory of the workdir with its name.
 

@@ -108,7 +108,7 @@ def _acquire(folder: pathlib.Path, wait: bool) -> filelock.BaseFileLock | None:
     except filelock.Timeout:
         raise InUse(_in_use(folder)) from None
     except (OSError, NotImplementedError) as error:
-        if folder.is_dir():
+        if os.path.isdir(folder):
             reason = getattr(error, "strerror", None) or type(error).__name__
             warnings.warn(
                 f"workdir {folder} cannot be locked ({reason}): start one command at a time in it",

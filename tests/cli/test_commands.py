@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import warnings
 
 import pytest
 from PIL import Image
@@ -155,3 +156,15 @@ def test_python_m_at_jax_is_the_command():
     source = (config_files.folder().parent / "at_jax" / "__main__.py").read_text()
     assert "from at_jax.cli import main" in source and "sys.exit(main())" in source
     assert "at_jax.cli" in sys.modules
+
+
+def test_warning_of_the_library_is_one_line(monkeypatch, capsys):
+    def warn(argv):
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn("checkpoint 5 is damaged", stacklevel=1)
+        return 0
+
+    monkeypatch.setattr("at_jax.cli.evaluate.main", warn)
+    assert cli.main(["evaluate"]) == 0
+    assert capsys.readouterr().err == "warning: checkpoint 5 is damaged\n"

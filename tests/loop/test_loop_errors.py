@@ -140,12 +140,14 @@ def test_workdir_of_another_student_size_raises(finished, tmp_path):
     assert result["parameters"] == 90  # 3*3*1*4 + 4 + 4*10 + 10
 
 
-def test_truncated_metrics_raise(finished, tmp_path):
+def test_truncated_metrics_are_restored_from_a_checkpoint(finished, tmp_path):
     shutil.copytree(finished[0], tmp_path / "run")
     metrics = tmp_path / "run" / "metrics.jsonl"
     metrics.write_text(metrics.read_text().splitlines()[0] + "\n")
-    with pytest.raises(UserError, match="lacks the last epoch of a finished run"):
-        loop.train_and_evaluate(small_run.config(), tmp_path / "run")
+    with pytest.warns(UserWarning, match="epochs 2 are read from a checkpoint"):
+        result = loop.train_and_evaluate(small_run.config(), tmp_path / "run")
+    assert result == finished[1]
+    assert metrics.read_text() == (finished[0] / "metrics.jsonl").read_text()
 
 
 def test_resumed_run_is_no_finished_teacher(finished, tmp_path):
