@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
-from at_jax import paths, terms
+from at_jax import output, paths, signals, terms
 from at_jax.errors import UserError
 from at_jax.figures import attention, curves, images, network_figures, networks, pairing, style
 from at_jax.figures.networks import Network
@@ -216,4 +216,6 @@ def _check_out(path: str) -> None:
 
 
 if __name__ == "__main__":
+    output.secure()
+    signals.watch()
     sys.exit(main())
