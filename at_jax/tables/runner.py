@@ -81,7 +81,7 @@ def train_all(
       after_group: called when a group is done.
 
     Raises:
-      loop.Interrupted: after Ctrl-C, once the state is saved.
+      loop.Interrupted: after a signal, once the state is saved.
     """
     if specs and paths.scheme(specs[0].workdir):
         log("No file locks in cloud storage: run one command at a time in this --out")
