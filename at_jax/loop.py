@@ -75,7 +75,7 @@ def train_and_evaluate(
     Raises:
       UserError: for input that cannot work, before anything compiles, and if a run is alive in the workdir.
       StorageError: if the workdir cannot be written any more, such as on a full disk.
-      Interrupted: after Ctrl-C, once everything is saved.
+      Interrupted: after a signal such as Ctrl-C, once everything is saved; its ``signal`` says which.
       NonFinite: naming the step and the term; the last good checkpoint stays.
     """
     workdir = paths.absolute(workdir)

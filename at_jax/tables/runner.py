@@ -79,7 +79,7 @@ def train_all(
       after_group: called when a group is done.
 
     Raises:
-      loop.Interrupted: after Ctrl-C, once the state is saved.
+      loop.Interrupted: after a signal, once the state is saved.
       loop.StorageError: if the disk is full.
     """
     if specs and paths.scheme(specs[0].workdir):

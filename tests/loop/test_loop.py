@@ -4,6 +4,7 @@ import hashlib
 import json
 import pathlib
 import re
+import signal
 
 import chex
 import jax
@@ -202,18 +203,20 @@ def test_teacher_of_nan_stops_the_run_with_the_term_and_the_remedy(finished, tmp
         loop.train_and_evaluate(small_run.config(), tmp_path, teacher=(module, spoiled))
 
 
-def test_interrupt_at_the_last_step_of_the_teacher_stops_the_run(tmp_path, monkeypatch):
-    class AtTheEnd:  # of the teacher's three steps: asked before each, and once after
+@pytest.mark.parametrize("asked", [3, 4], ids=["before saving", "while saving"])
+def test_interrupt_at_the_last_step_of_the_teacher_stops_the_run(tmp_path, monkeypatch, asked):
+    class AtTheEnd:  # of the teacher's three steps: asked before each, after them, after the checkpoint
         def __enter__(self):
-            answers = iter([False, False, False])
-            return lambda: next(answers, True)
+            answers = iter([0] * asked)
+            return lambda: next(answers, signal.SIGTERM)
 
         def __exit__(self, *_):
             pass
 
     monkeypatch.setattr(trainer, "interruptible", AtTheEnd)
-    with pytest.raises(loop.Interrupted, match="Stopped after step 3 of 3"):
+    with pytest.raises(loop.Interrupted, match="Stopped after step 3 of 3") as caught:
         loop.train_and_evaluate(small_run.config(), tmp_path)
+    assert caught.value.exit_code == 143
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
