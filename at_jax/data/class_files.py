@@ -68,8 +68,8 @@ def list_classes(root: pathlib.Path) -> tuple[ClassFiles, ClassFiles]:
             for split, other in (("train", "test"), ("test", "train"))
         }
         raise UserError(
-            f"image folder {root}: expected the same classes in train and test, got only in train: "
-            f"{only['train']}, only in test: {only['test']}: rename or add these directories"
+            f"image folder {printable(str(root))}: expected the same classes in train and test, got only "
+            f"in train: {only['train']}, only in test: {only['test']}: rename or add these directories"
         )
     train, test = (_list_split(root / each, classes[each], skipped[each]) for each in skipped)
     return train, test
@@ -79,19 +79,21 @@ def _classes(split_dir: pathlib.Path, skipped: Skipped) -> dict[str, str]:
     """Return the names of the classes, sorted, to the names of their directories."""
     if not split_dir.is_dir():
         raise UserError(
-            f"image folder {split_dir.parent}: expected {LAYOUT}, got no directory {split_dir}: "
+            f"image folder {printable(str(split_dir.parent))}: expected {LAYOUT}, got no directory "
+            f"{printable(str(split_dir))}: "
             "create it, or set --config.data.data_dir=DIR to the directory that contains train and test"
         )
     found = class_directories(split_dir, skipped)
     if len(found) < 2:
         raise UserError(
-            f"image folder {split_dir}: expected at least two class directories ({LAYOUT}), got "
-            f"{listed(map(printable, found))}: put the images of each class into a directory with its name"
+            f"image folder {printable(str(split_dir))}: expected at least two class directories "
+            f"({LAYOUT}), got {listed(map(printable, found))}: put the images of each class into a "
+            "directory with its name"
         )
     for names in found.values():
         if len(names) > 1:
             raise UserError(
-                f"image folder {split_dir}: expected each class once, got {names[0]!a} and "
+                f"image folder {printable(str(split_dir))}: expected each class once, got {names[0]!a} and "
                 f"{names[1]!a}, which are the same text in two Unicode forms: merge these directories"
             )
     return {name: names[0] for name, names in found.items()}

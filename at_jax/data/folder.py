@@ -56,7 +56,7 @@ def load_folder(
         )
     check_sizes(image_size, pixel_bytes=7)  # 4 in Pillow, 3 in the array
     root = paths.reachable(data_dir)
-    name = name or paths.resolve(root).name
+    name = name or printable(paths.resolve(root).name)
     splits = list_classes(root)
     decode = _decodes(splits, image_size, memory_limit_mb, skip_corrupt)
     entries, notes = [], []
@@ -106,7 +106,8 @@ def _leave_out(
     if errors and not skip_corrupt:
         if len(errors) == 1:
             raise errors[0]
-        raise UserError(f"{len(errors):,} of {images:,} images in {split.directory}: {errors[0]}")
+        where = printable(str(split.directory))
+        raise UserError(f"{len(errors):,} of {images:,} images in {where}: {errors[0]}")
     split.skipped.update(found.others.values())
     part, notes = split.directory.name, []
     if line := skipped_line(split.skipped):
@@ -115,7 +116,7 @@ def _leave_out(
         split.skipped["unreadable"] += len(errors)
         notes.append(
             f"{part}: skipped {len(errors):,} of {images:,} images, which cannot be read "
-            f"(data.skip_corrupt); the first: {errors[0]}"
+            f"(data.skip_corrupt); the first: {str(errors[0]).removesuffix(f': {FIX_OF_FOLDER}')}"
         )
     kept = np.delete(np.arange(len(split.files)), [*found.others, *found.errors])
     split.keep(kept)

@@ -58,9 +58,16 @@ def class_directories(split_dir: pathlib.Path, skipped: Skipped) -> dict[str, li
     Args:
       split_dir: train or test.
       skipped: receives the files next to the directories.
+
+    Raises:
+      UserError: if it cannot be read.
     """
     found: dict[str, list[str]] = {}
-    for name in sorted(paths.names(split_dir), key=_order):
+    try:
+        names = paths.names(split_dir)
+    except OSError as error:
+        raise _unreadable(str(split_dir), error) from error
+    for name in sorted(names, key=_order):
         if _is_junk(name):
             continue
         if (split_dir / name).is_dir():
@@ -128,11 +135,15 @@ def _scanned(directory: str) -> tuple[os.stat_result, list[os.DirEntry[str]]]:
         with os.scandir(directory) as scan:
             entries = [entry for entry in scan if not _is_junk(entry.name)]
     except OSError as error:
-        raise UserError(
-            f"image folder {printable(directory)}: expected a directory that can be read, got "
-            f"{error.strerror}: change its permissions or remove it"
-        ) from error
+        raise _unreadable(directory, error) from error
     return status, sorted(entries, key=lambda entry: _order(entry.name))
+
+
+def _unreadable(directory: str, error: OSError) -> UserError:
+    return UserError(
+        f"image folder {printable(directory)}: expected a directory that can be read, got "
+        f"{error.strerror}: change its permissions or remove it"
+    )
 
 
 def _kind(mode: int) -> str:

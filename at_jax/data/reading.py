@@ -32,7 +32,7 @@ __all__ = [
 
 MAX_DEPTH = 16  # bits
 _MAX_BYTES = 2**30  # of a file
-_MAX_PIXELS_AT_ONCE = 2**27  # in all threads; decoding takes up to 8 bytes for each
+_MAX_PIXELS_AT_ONCE = 2**27  # in all threads; decoding takes 8 to 30 bytes for each
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF tag; its values that exchange height and width
 _FIX = "replace or remove the file"
 # For the files of a data set.
@@ -80,7 +80,8 @@ def unreadable(path: str | os.PathLike[str], error: Exception, fix: str = _FIX) 
     else:
         # Without the path, which the message of an OSError repeats.
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        reason = f"{type(error).__name__} ({printable(' '.join(text.split()))[:200]})"
+        details = f" ({printable(' '.join(text.split()))[:200]})" if text else ""
+        reason = type(error).__name__ + details
     return UserError(f"{subject}: expected a readable {READABLE}, got {reason}: {fix}")
 
 
@@ -136,11 +137,14 @@ def examine(content: bytes) -> tuple[int, tuple[int, int]]:
     with _opened(content) as image:
         size, largest = image.size, 0
         if is_sixteen_bit_png(content):
-            largest = int(png.sixteen_bit_values(content, image)[0].max())
+            values, opacity = png.sixteen_bit_values(content, image)
+            largest = int(values.max())
+            _from_sixteen_bits(values, opacity, MAX_DEPTH)
         else:
             # A JPEG may leave out the inverse transforms; all of its data is still read.
             image.draft("L", (1, 1))
             image.load()
+            _to_rgb(image, content)
         return largest, size[::-1] if _orientation(image) in _TURNED else size
 
 

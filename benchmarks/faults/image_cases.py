@@ -159,6 +159,10 @@ def _flipped_png(rng: np.random.Generator) -> Case:
     return Case(bytes(content), ".png", refused="expected ")
 
 
+def _without_palette(rng: np.random.Generator) -> Case:
+    return Case(png_file(_noise(rng, 1), 3, 8), ".png", refused="expected a readable JPEG")
+
+
 def _bomb(rng: np.random.Generator) -> Case:
     content = bytearray(png_file(_noise(rng), 2, 8))
     content[16:24] = struct.pack(">II", 60_000, int(rng.integers(10_000, 2**31)))
@@ -219,6 +223,7 @@ CASES: dict[str, Callable[[np.random.Generator], Case]] = {
     "1x65000": _long(1, 65_000),
     **{f"cut {kind}": _cut(kind) for kind in ("PNG", "JPEG", "WEBP", "GIF", "BMP")},
     "PNG with a flipped bit": _flipped_png,
+    "PNG without its palette": _without_palette,
     "decompression bomb": _bomb,
     "PNG with a tail": _with_tail,
     "empty": _other(b"", ".png", "empty"),

@@ -39,7 +39,7 @@ def png_file(values: np.ndarray, color: int, bits: int, key: bytes = b"") -> byt
 
     Args:
       values: integers (H, W, C).
-      color: color type of PNG: 0 gray, 2 RGB, 4 gray with opacity, 6 RGB with opacity.
+      color: color type of PNG: 0 gray, 2 RGB, 3 palette, 4 gray with opacity, 6 RGB with opacity.
       bits: of a value: 1, 2, 4, 8 or 16.
       key: body of tRNS, the value or color that is transparent; empty for none.
     """

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
+from tfds_sets import shapes_builder
 
 from at_jax.data import (
     Dataset,
@@ -37,6 +38,12 @@ def folder(tmp_path):
             for i in range(count):
                 _picture(level + i).save(directory / f"{i}.{('png', 'jpg', 'JPEG')[i % 3]}")
     return tmp_path / "pictures"
+
+
+@pytest.fixture
+def shapes(tmp_path, folder):
+    shapes_builder(tmp_path / "prepared", folder)
+    return str(tmp_path / "prepared")
 
 
 class _Lazy:

@@ -1,62 +1,15 @@
 """TFDS sets: prepared by a user-defined builder, mocked, unprepared, unreadable."""
 
-import json
 import pathlib
 import sys
 import time
 
 import numpy as np
 import pytest
-from PIL import Image
+from tfds_sets import set_info, shapes_builder
 
 from at_jax.data import load
 from at_jax.errors import UserError
-
-
-def shapes_builder(directory, folder, name="shapes", file_format="array_record", **changes):
-    """A user-defined builder, written without TensorFlow and not registered in TFDS."""
-    import tensorflow_datasets as tfds
-
-    features = changes.get("features") or {
-        "image": tfds.features.Image(shape=(10, 12, 3), encoding_format="png"),
-        "label": tfds.features.ClassLabel(names=["bright", "dark"]),
-    }
-    splits = changes.get("splits", {"train": "train", "test": "test"})
-    unlabeled = changes.get("unlabeled", ())
-
-    class Shapes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        VERSION = tfds.core.Version("1.0.0")
-
-        def _info(self):
-            description = tfds.features.FeaturesDict(features)
-            return tfds.core.DatasetInfo(builder=self, features=description)
-
-        def _split_generators(self, manager):
-            return {split: self._generate_examples(split) for split in splits}
-
-        def _generate_examples(self, split):
-            for path in sorted((folder / splits[split]).glob("*/*")):
-                values = {"image": Image.open(path), "label": path.parent.name, "text": "words"}
-                if split in unlabeled:
-                    values["label"] = -1
-                yield str(path), {key: values[key] for key in features}
-
-    Shapes.name = name
-    builder = Shapes(data_dir=directory, file_format=file_format)
-    builder.download_and_prepare()
-    return builder
-
-
-@pytest.fixture
-def shapes(tmp_path, folder):
-    shapes_builder(tmp_path / "prepared", folder)
-    return str(tmp_path / "prepared")
-
-
-def set_info(directory, **values):
-    """Change the metadata of a prepared set."""
-    path = next(pathlib.Path(directory).rglob("dataset_info.json"))
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
 def test_tfds_reads_a_set_of_a_user_defined_builder(shapes, folder):
@@ -216,66 +169,3 @@ def test_tfds_with_images_of_different_size_raises(tmp_path, folder, picture):
         load("tfds", name="shapes", data_dir=str(tmp_path / "p"))
     dataset = load("tfds", name="shapes", data_dir=str(tmp_path / "p"), image_size=9)
     assert dataset.image_shape == (9, 9, 3)
-
-
-def set_class(value, name):
-    """Replace the class of the first feature, at any depth."""
-    for key, inner in value.items():
-        if key in ("pythonClassName", "type") and inner.endswith("Image"):
-            value[key] = name
-            return True
-        if isinstance(inner, dict) and set_class(inner, name):
-            return True
-    return False
-
-
-@pytest.mark.parametrize("direct", [False, True])
-def test_tfds_metadata_that_name_a_module_are_refused_unimported(
-    direct, shapes, tmp_path, monkeypatch
-):
-    (tmp_path / "hostile_module.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w')")
-    monkeypatch.syspath_prepend(tmp_path)
-    data_dir = f"{shapes}/shapes/1.0.0" if direct else shapes
-    set_info(shapes, moduleName="hostile_module")
-    assert load("tfds", name="shapes", data_dir=data_dir).image_shape == (10, 12, 3)
-    path = next(pathlib.Path(shapes).rglob("features.json"))
-    features = json.loads(path.read_text())
-    for name in ("hostile_module.Image", "tensorflow_datasets.scripts.cli.main.Image"):
-        assert set_class(features, name) or name.startswith("tensorflow")
-        features["x"] = {"jsonFeature": {"json": json.dumps({"a": {"type": name}})}}
-        path.write_text(json.dumps(features))
-        with pytest.raises(UserError, match=rf"features\.json, got the class .*{name}, whose mod"):
-            load("tfds", name="shapes", data_dir=data_dir)
-    path.write_text("[" * 100_000)
-    with pytest.raises(
-        UserError, match=r"features\.json: expected the JSON of a prepared TFDS set"
-    ):
-        load("tfds", name="shapes", data_dir=data_dir)
-    assert not (tmp_path / "imported").exists()
-
-
-@pytest.mark.parametrize("limit", [0, 4096])
-def test_tfds_with_a_corrupt_image_raises_or_skips_it(limit, tmp_path, folder, monkeypatch):
-    import tensorflow_datasets as tfds
-
-    shapes_builder(tmp_path / "p", folder)
-    decode = tfds.features.Image.decode_example_np
-    bad = {load("tfds", name="shapes", data_dir=str(tmp_path / "p")).train.images[3].tobytes()}
-
-    def decode_or_fail(self, example):
-        image = decode(self, example)
-        if image.tobytes() in bad:
-            raise OSError("broken\ndata stream")
-        return image
-
-    monkeypatch.setattr(tfds.features.Image, "decode_example_np", decode_or_fail)
-    options = {"name": "shapes", "data_dir": str(tmp_path / "p"), "memory_limit_mb": limit}
-    match = r"^example 3 of shapes train: expected a readable image, got .*broken data stream"
-    with pytest.raises(UserError, match=match):
-        load("tfds", **options)
-    dataset = load("tfds", **options, skip_corrupt=True)
-    assert len(dataset.train) == 7 and dataset.train.take(np.arange(7))[0].shape[0] == 7
-    (note,) = dataset.notes
-    assert note.startswith(
-        "train: skipped 1 of 8 examples, which cannot be read (data.skip_corrupt)"
-    )
