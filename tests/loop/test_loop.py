@@ -6,12 +6,15 @@ import pathlib
 import re
 
 import chex
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import small_run
 
 from at_jax import checkpoint, loop
-from at_jax.training import datasets, trainer
+from at_jax.training import datasets, optimizers, trainer
 from at_jax.training.config import settings_of
 
 
@@ -192,7 +195,7 @@ def test_teacher_of_nan_stops_the_run_with_the_term_and_the_remedy(finished, tmp
     module, variables = checkpoint.load(finished[0] / "teacher")
     spoiled = jax.tree.map(lambda x: x.at[0].set(jnp.nan) if x.ndim == 4 else x, variables)
     message = (
-        "step 1: loss and loss/attention is not finite; no checkpoint is saved yet in .*: the teacher's "
+        "step 1: loss and loss/attention are not finite; no checkpoint is saved yet in .*: the teacher's "
         "variables are not finite: use another teacher"
     )
     with pytest.raises(loop.NonFinite, match=message):
