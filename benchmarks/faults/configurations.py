@@ -25,6 +25,7 @@ from at_jax.errors import UserError
 from at_jax.terms import TERMS
 from at_jax.training import preparation, state, step
 from at_jax.training.arguments import Arguments
+from at_jax.training.config import default_config, flatten
 from at_jax.training.setup import Run
 from benchmarks.faults.draws import draw
 from benchmarks.faults.row import Row
@@ -65,7 +66,7 @@ def run(count: int, folder: pathlib.Path, seed: int) -> Row:
       seed: of the draws.
     """
     rng = np.random.default_rng(seed)
-    failures = []
+    failures, arguments = [], list(sys.argv)
     for index in range(count):
         changes = draw(rng)
         # Network traffic and output of a run are not part of the check.
@@ -75,6 +76,8 @@ def run(count: int, folder: pathlib.Path, seed: int) -> Row:
         if problem:
             shown = " ".join(f"--config.{k}={v[:40]!r}" for k, v in changes.items())
             failures.append(f"{shown}: {problem}")
+    _forget_flags()
+    sys.argv[:] = arguments
     return Row("Randomly drawn configurations", count, tuple(failures))
 
 
@@ -112,8 +115,13 @@ def _problem(changes: dict[str, str], workdir: pathlib.Path) -> str:
 
 
 def _problem_of_message(message: str, changes: dict[str, str]) -> str:
-    named = [key for key in changes if re.search(rf"(?<![\w.]){re.escape(key)}(?![\w])", message)]
-    advice = r"--config\.|one of|from .+ to |at most|at least|\buse |\bset |choose|leave|lower|did you mean"
+    # A changed key may need another one, which has a section: data.source='folder' needs data.data_dir.
+    keys = {*changes, *(key for key in flatten(default_config().to_dict()) if "." in key)}
+    named = [key for key in keys if re.search(rf"(?<![\w.]){re.escape(key)}(?!\w)", message)]
+    advice = (
+        r"--config\.|one of|from .+ to |at most|at least|\buse |\bset |choose|leave|lower|did you mean|"
+        r"for example|\bpass "
+    )
     if len(message.splitlines()) != 1:
         return f"more than one line: {message!r}"
     if not named:
@@ -123,8 +131,7 @@ def _problem_of_message(message: str, changes: dict[str, str]) -> str:
 
 def _prepare(changes: dict[str, str], workdir: pathlib.Path) -> Run:
     """Parse and check as the command does."""
-    for name in [name for name in flags.FLAGS if name.startswith("config.")]:
-        delattr(flags.FLAGS, name)  # of the configuration before
+    _forget_flags()
     values = _BASE | changes
     sys.argv[:] = ["at-jax train", *(f"--config.{key}={value}" for key, value in values.items())]
     errors = io.StringIO()
@@ -142,6 +149,12 @@ def _prepare(changes: dict[str, str], workdir: pathlib.Path) -> Run:
         given = Arguments(student=network, teacher=(network, _variables(16)))
     prepared = preparation.prepare(config, workdir, given, describe=False)
     return prepared.run
+
+
+def _forget_flags() -> None:
+    """Remove the overrides that parsing has defined as flags."""
+    for name in [name for name in flags.FLAGS if name.startswith("config.")]:
+        delattr(flags.FLAGS, name)
 
 
 @functools.cache
