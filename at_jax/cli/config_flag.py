@@ -81,9 +81,10 @@ def _wrong_value(argv: list[str]) -> str:
     from at_jax.training.config import default_config, flatten  # imports jax: not for --help
 
     defaults = flatten(default_config().to_dict())
+    names = sorted(defaults)
     for flag, equals, text in (a.partition("=") for a in argv if a.startswith("--config.")):
         key = flag.removeprefix("--config.")
-        if inner := [each for each in defaults if each.startswith(f"{key}.")]:
+        if inner := [each for each in names if each.startswith(f"{key}.")]:
             return f"{flag} is a section of keys, got {text!r:.200}: set one, such as --config.{inner[0]}="
         if key not in defaults:
             continue

@@ -162,9 +162,10 @@ def chosen_terms(settings: Settings, arguments: Arguments) -> tuple[TermSettings
     for each in chosen:
         if each.begin_epoch >= settings.epochs:
             raise UserError(
-                f"term {each.term.name} must begin before the last epoch ends, got begin_epoch "
-                f"{each.begin_epoch} in a run of {settings.epochs} epochs (counted from 0): set "
-                "transfer.begin_epoch or the term's own, or leave the term out"
+                f"term {each.term.name} must begin before the last epoch ends, got "
+                f"{each.term.name}.begin_epoch={each.begin_epoch} in a run of {settings.epochs} epochs "
+                f"(counted from 0): use 0 to {settings.epochs - 1}, also as transfer.begin_epoch, or leave "
+                "the term out"
             )
     return chosen
 

@@ -205,9 +205,9 @@ class RunLog:
         kept = (
             f"the checkpoint of step {max(steps)} stays" if steps else "no checkpoint is saved yet"
         )
-        advice = non_finite.remedy(self.run, at, what)
+        advice, verb = non_finite.remedy(self.run, at, what), "are" if " and " in what else "is"
         return NonFinite(
-            f"step {at}: {what} is not finite; {kept} in {self.workdir}: {advice}", self.workdir
+            f"step {at}: {what} {verb} not finite; {kept} in {self.workdir}: {advice}", self.workdir
         )
 
 

@@ -176,7 +176,8 @@ def _objective(
     if teacher is None or not any(term.needs_teacher for term in terms):
         return Objective(student, terms=terms), of_student, None
     stochastic: dict[str, Any] = {"deterministic": True} if settings.teacher.stochastic else {}
-    of_teacher = compatibility.shapes(teacher.module, image_shape, "teacher", **stochastic)
+    whose = "teacher (teacher.stochastic=True)" if stochastic else "teacher"
+    of_teacher = compatibility.shapes(teacher.module, image_shape, whose, **stochastic)
     compatibility.check_classes(terms, dataset, teacher, of_teacher)
     if teacher.description is not None:
         compatibility.check_images(dataset, teacher.description)

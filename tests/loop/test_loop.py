@@ -196,7 +196,7 @@ def test_teacher_of_nan_stops_the_run_with_the_term_and_the_remedy(finished, tmp
     module, variables = checkpoint.load(finished[0] / "teacher")
     spoiled = jax.tree.map(lambda x: x.at[0].set(jnp.nan) if x.ndim == 4 else x, variables)
     message = (
-        "step 1: loss and loss/attention is not finite; no checkpoint is saved yet in .*: the teacher's "
+        "step 1: loss and loss/attention are not finite; no checkpoint is saved yet in .*: the teacher's "
         "variables are not finite: use another teacher"
     )
     with pytest.raises(loop.NonFinite, match=message):
