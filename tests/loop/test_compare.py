@@ -116,7 +116,7 @@ def test_method_that_needs_a_teacher_is_left_out_where_there_is_none(monkeypatch
 
     said = []
     monkeypatch.setattr(comparison, "log", said.append)
-    assert comparison.prepare_runs(small_run.config(), tmp_path, Main, None) == []
+    assert comparison.prepare_runs(small_run.config(), tmp_path, Main, None, lambda _: None) == []
     assert said == ["compare: at is left out, because none has no teacher"]
 
 
