@@ -181,8 +181,7 @@ def _plan(options: argparse.Namespace, path: pathlib.Path) -> dict[str, Any]:
 
 def _read_plan(path: pathlib.Path) -> dict[str, Any] | None:
     try:
-        plan = json_files.read(path)
-        if not {"table", "epochs", "data", "changes"} <= plan.keys():
+        if not (plan := json_files.read(path)).keys() >= {"table", "epochs", "data", "changes"}:
             raise json_files.Damaged("it lacks keys")
     except FileNotFoundError:
         return None
@@ -211,7 +210,7 @@ def run(job: Job) -> int:
       Exit code: 0; 1 if a run failed; 128 + its number after a signal.
 
     Raises:
-      StorageError: as :func:`at_jax.tables.runner.train_all`.
+      StorageError: if the folder is full.
     """
     with storage.reported(job.out):
         return _run(job)
