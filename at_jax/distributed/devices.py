@@ -100,7 +100,8 @@ def describe(devices: tuple[jax.Device, ...]) -> str:
 def memory_limit() -> int | None:
     """Bytes of memory of this process's accelerators together; None on CPU, or where it is unknown."""
     limits = [(each.memory_stats() or {}).get("bytes_limit") for each in jax.local_devices()]
-    return sum(limits) if all(limits) else None
+    known = [limit for limit in limits if limit]
+    return sum(known) if len(known) == len(limits) else None
 
 
 def default_steps_per_dispatch(devices: tuple[jax.Device, ...]) -> int:
