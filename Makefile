@@ -9,6 +9,10 @@ PYTHON ?= $(shell for v in 3.13 3.12 3.11; do \
 VENV := .venv
 BIN := $(VENV)/bin
 REQUIREMENTS := requirements.txt pyproject.toml $(wildcard requirements/*.txt)
+# Exact versions of the tested set, if there are some for this Python; other versions take the newest that they can.
+PYTHON_VERSION = $(shell $(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	$(addprefix --constraint=,$(wildcard requirements/constraints-$(PYTHON_VERSION).txt))
 # Arguments of the program, for example: make train ARGS="--config=configs/cifar10.py:method=at"
 ARGS ?=
 # For `make data`: the TFDS name, its directory, and (optional) the directory of a downloaded archive.
@@ -25,7 +29,7 @@ QUICK := tests/test_architecture.py tests/test_objective.py tests/arrays tests/t
 # fewer pieces (a WRN-16-1 step on 2 cores takes 0.28 s instead of 0.33 s). Other systems ignore it.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: train check test test-all lint format types docs table bench gpu host-overhead data clean
+.PHONY: train check test test-all lint format types docs table bench gpu host-overhead data constraints audit clean
 .DELETE_ON_ERROR:
 
 train: $(VENV)/.train
@@ -78,8 +82,23 @@ host-overhead: $(VENV)/.train
 data: .venv-prepare/.done
 	.venv-prepare/bin/python at_jax/data/prepare.py --dataset="$(DATASET)" --data_dir="$(DATA_DIR)" --manual_dir="$(MANUAL_DIR)"
 
+# The newest versions that the requirements allow, in a fresh environment, as requirements/constraints-X.Y.txt of its
+# Python: make constraints PYTHON=python3.12
+FROZEN := .venv-constraints
+constraints:
+	rm -rf $(FROZEN)
+	$(PYTHON) -m venv $(FROZEN)
+	$(FROZEN)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt \
+		$(foreach name,pretrained gcs test docs,-r requirements/$(name).txt)
+	$(FROZEN)/bin/python requirements/freeze.py
+	rm -rf $(FROZEN)
+
+# Exit code 3, and a line that says so, where no database of advisories can be reached.
+audit:
+	$(PYTHON) requirements/audit.py $(ARGS)
+
 clean:
-	rm -rf $(VENV) .venv-prepare docs/_build docs/api/generated build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .venv-prepare $(FROZEN) docs/_build docs/api/generated build *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -87,16 +106,16 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.train: $(BIN)/python $(REQUIREMENTS)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(PIP_INSTALL) -r requirements.txt
+	$(PIP_INSTALL) --no-deps --editable .
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.train
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/test.txt
+	$(PIP_INSTALL) -r requirements/test.txt
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.train
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/docs.txt
+	$(PIP_INSTALL) -r requirements/docs.txt
 	@touch $@
 
 .venv-prepare/.done: requirements/prepare.txt

@@ -4,12 +4,14 @@ The modules below are imported when they are first used, and need only jax, flax
 data and checkpoints are imported by name: :mod:`at_jax.loop`, :mod:`at_jax.data`, :mod:`at_jax.checkpoint`.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
 from at_jax.version import __version__
 
+TYPE_CHECKING = (
+    False  # without typing, which takes longer to import than a command to handle signals
+)
 if TYPE_CHECKING:
+    from typing import Any
+
     from at_jax import conv, errors, gradients, intermediates, losses, maps, models, terms
 
 __all__ = [
@@ -17,9 +19,11 @@ __all__ = [
 ]  # fmt: skip
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     # Not imported above: a command line must be able to prepare its process before jax is imported.
     if name in __all__:
+        import importlib
+
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -3,7 +3,9 @@
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["UserError", "check_rank", "listed", "printable"]
+__all__ = [
+    "UserError", "check_array", "check_equal", "check_rank", "check_scalar", "listed", "printable",
+]  # fmt: skip
 
 _MOST_NAMES = 5
 
@@ -27,8 +29,53 @@ def listed(names: Iterable[Any], empty: str = "none") -> str:
     return shown if len(names) <= _MOST_NAMES else f"{shown} and {len(names) - _MOST_NAMES} more"
 
 
+def check_array(function: str, **arrays: Any) -> None:
+    """Raise unless every argument is an array of examples, with at least one number in each example.
+
+    Args:
+      function: name of the calling function, for the message.
+      **arrays: argument name to array.
+
+    Raises:
+      UserError: naming the function, the argument, and its type or shape.
+    """
+    for name, array in arrays.items():
+        shape = getattr(array, "shape", None)
+        if not shape:
+            got = "a scalar" if shape == () else type(array).__name__
+            raise UserError(
+                f"{function}: {name} must be an array (B, ...), got {got}: convert or reshape it"
+            )
+        _check_not_empty(function, name, shape)
+
+
+def _check_not_empty(function: str, name: str, shape: tuple[int, ...]) -> None:
+    if 0 in shape[1:]:
+        raise UserError(
+            f"{function}: {name} must have at least one number an example, got shape {tuple(shape)}: "
+            "pass larger images, or choose another layer"
+        )
+
+
+def check_equal(function: str, what: str, first: object, second: object, fix: str) -> None:
+    """Raise unless two properties of the arguments are equal.
+
+    Args:
+      function: name of the calling function, for the message.
+      what: the two properties, in the plural.
+      first: of one argument.
+      second: of the other.
+      fix: what to do otherwise.
+
+    Raises:
+      UserError: with both.
+    """
+    if first != second:
+        raise UserError(f"{function}: {what} must be equal, got {first} and {second}: {fix}")
+
+
 def check_rank(function: str, rank: int, **arrays: Any) -> None:
-    """Raise unless every array has the given rank.
+    """Raise unless every array has the given rank, and at least one number in each example.
 
     Args:
       function: name of the calling function, for the message.
@@ -49,6 +96,27 @@ def check_rank(function: str, rank: int, **arrays: Any) -> None:
             raise UserError(
                 f"{function}: {name} must have rank {rank}, got shape {tuple(shape)}: "
                 "reshape it, or index the batch with [None] if it is a single example"
+            )
+        _check_not_empty(function, name, shape)
+
+
+def check_scalar(function: str, **values: Any) -> None:
+    """Raise unless every value is a number or an array without axes.
+
+    Args:
+      function: name of the calling function, for the message.
+      **values: argument name to value.
+
+    Raises:
+      UserError: naming the function, the argument, and its type or shape.
+    """
+    for name, value in values.items():
+        shape = getattr(value, "shape", None)
+        if shape != () and not (shape is None and isinstance(value, int | float)):
+            got = type(value).__name__ if shape is None else f"shape {tuple(shape)}"
+            raise UserError(
+                f"{function}: {name} must be a number or a scalar array, got {got}: pass one number for "
+                "all examples"
             )
 
 

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from at_jax import maps
-from at_jax.errors import UserError, check_rank
-from at_jax.precision import at_least_float32
+from at_jax.errors import UserError, check_array, check_rank
+from at_jax.precision import at_least_float32, check_floating
 
 __all__ = ["flip_symmetry", "gradient_penalty", "gradient_transfer", "value_and_input_gradient"]
 
@@ -58,6 +58,7 @@ def value_and_input_gradient(
     >>> values, j.ravel()
     (Array([1., 9.], dtype=float32), Array([2., 6.], dtype=float32))
     """
+    check_array("value_and_input_gradient", images=images)
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise UserError(
             f"value_and_input_gradient: images must be floating point, got {images.dtype}: normalize "
@@ -66,16 +67,35 @@ def value_and_input_gradient(
 
     def summed(x: jax.Array) -> tuple[jax.Array, Any]:
         result = loss(x)
-        values = result[0] if has_aux else result
-        if jnp.shape(values) != x.shape[:1]:
-            raise UserError(
-                f"value_and_input_gradient: loss must return one number per example, shape {x.shape[:1]}, "
-                f"got {jnp.shape(values)}: do not take the mean in it"
-            )
+        values = _per_example_values(result, has_aux, x.shape[:1])
         return jnp.sum(values), result
 
     (_, result), gradient = jax.value_and_grad(summed, has_aux=True)(images)
     return result, gradient
+
+
+def _per_example_values(result: Any, has_aux: bool, shape: tuple[int, ...]) -> jax.Array:
+    """First part of what a loss returns. Raise unless it is an array of this shape."""
+    subject = "value_and_input_gradient: loss"
+    is_pair = isinstance(result, tuple) and len(result) == 2
+    if has_aux and not is_pair:
+        raise UserError(
+            f"{subject} must return a pair (values, aux) with has_aux=True, got "
+            f"{type(result).__name__}: return both, or leave has_aux out"
+        )
+    if not has_aux and isinstance(result, tuple | list | dict):
+        raise UserError(
+            f"{subject} must return one array, got {type(result).__name__}: pass has_aux=True if it "
+            "returns (values, aux)"
+        )
+    values = result[0] if has_aux else result
+    got = getattr(values, "shape", None)
+    if got != shape:
+        raise UserError(
+            f"{subject} must return one number per example, shape {shape}, got "
+            f"{type(values).__name__ if got is None else got}: do not take the mean in it"
+        )
+    return values
 
 
 def gradient_transfer(j_s: jax.Array, j_t: jax.Array, *, squared: bool = False) -> jax.Array:
@@ -182,6 +202,7 @@ def _check(function: str, squared: bool, **gradients: jax.Array) -> None:
             f"got {squared!r}"
         )
     check_rank(function, 4, **gradients)
+    check_floating(function, **gradients)
     if len({gradient.shape for gradient in gradients.values()}) > 1:
         shapes = " and ".join(f"{name} {gradient.shape}" for name, gradient in gradients.items())
         raise UserError(

@@ -57,13 +57,19 @@ def collect(mutated: Mapping[str, Any]) -> dict[str, jax.Array]:
       their path: ``"encoder/group1"``.
 
     Raises:
-      UserError: if nothing was tapped, or a name was tapped more than once.
+      UserError: if nothing was tapped, a name was tapped more than once, or another result of ``apply``
+        is passed.
 
     >>> collect({})
     Traceback (most recent call last):
     at_jax.errors.UserError: no activation was tapped: pass mutable=["intermediates"] to apply, and call \
 at_jax.intermediates.tap in the module
     """
+    if not isinstance(mutated, Mapping):
+        raise UserError(
+            f"collect: mutated must be a dict of collections, got {type(mutated).__name__}: pass the "
+            "second result of logits, mutated = model.apply(..., mutable=['intermediates'])"
+        )
     if not (taps := _collect(mutated)):
         raise UserError(
             'no activation was tapped: pass mutable=["intermediates"] to apply, and call '

@@ -7,7 +7,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import ml_collections
 
 from at_jax import data, paths
 from at_jax.distributed import devices, processes
@@ -15,23 +14,27 @@ from at_jax.errors import UserError
 from at_jax.figures import run_figures
 from at_jax.objective import Objective
 from at_jax.terms import Term
-from at_jax.training import comparison, networks, result, resume, run_files, tensorboard
+from at_jax.training import comparison, identity, networks, result, resume, run_files, tensorboard
 from at_jax.training.arguments import Arguments, Callback
-from at_jax.training.config import check_together, settings_of
+from at_jax.training.config import ConfigDict, check_together, settings_of
 from at_jax.training.console import log
 from at_jax.training.datasets import load_dataset
-from at_jax.training.evaluation import evaluator
+from at_jax.training.evaluation import check_evaluable, evaluator
 from at_jax.training.interrupt import Interrupted
 from at_jax.training.optimizers import OptimizerFactory
 from at_jax.training.preparation import Prepared, prepare, use_compilation_cache
 from at_jax.training.profiling import check_can_trace
+from at_jax.training.storage import StorageError
 from at_jax.training.trainer import NonFinite, Trainer
+from at_jax.training.workdir import working_in
 
-__all__ = ["Interrupted", "NonFinite", "evaluate", "train_and_evaluate", "train_together"]
+__all__ = [
+    "Interrupted", "NonFinite", "StorageError", "evaluate", "train_and_evaluate", "train_together",
+]  # fmt: skip
 
 
 def train_and_evaluate(
-    config: ml_collections.ConfigDict,
+    config: ConfigDict,
     workdir: str | pathlib.Path,
     *,
     student: nn.Module | None = None,
@@ -70,8 +73,9 @@ def train_and_evaluate(
       The content of result.json.
 
     Raises:
-      UserError: for input that cannot work, before anything compiles.
-      Interrupted: after Ctrl-C, once everything is saved.
+      UserError: for input that cannot work, before anything compiles, and if a run is alive in the workdir.
+      StorageError: if the workdir cannot be written any more, such as on a full disk.
+      Interrupted: after a signal such as Ctrl-C, once everything is saved; its ``signal`` says which.
       NonFinite: naming the step and the term; the last good checkpoint stays.
     """
     workdir = paths.absolute(workdir)
@@ -79,10 +83,11 @@ def train_and_evaluate(
     arguments = Arguments(
         student, teacher, dataset, optimizer, augment, terms, tuple(callbacks), module
     )
-    prepared = prepare(config, workdir, arguments, train_teacher=_train_teacher)
-    others = comparison.prepare_runs(config, workdir, prepared, arguments)
-    finished = _train_compared([(prepared, workdir), *others], arguments.callbacks, profile)
-    _close(prepared, workdir, finished, arguments.callbacks)
+    with working_in(workdir) as lock:
+        prepared = prepare(config, workdir, arguments, train_teacher=_train_teacher)
+        others = comparison.prepare_runs(config, workdir, prepared, arguments, lock)
+        finished = _train_compared([(prepared, workdir), *others], arguments.callbacks, profile)
+        _close(prepared, workdir, finished, arguments.callbacks)
     return finished
 
 
@@ -126,9 +131,7 @@ def _train(
     ]
 
 
-def _train_teacher(
-    config: ml_collections.ConfigDict, workdir: pathlib.Path, arguments: Arguments
-) -> None:
+def _train_teacher(config: ConfigDict, workdir: pathlib.Path, arguments: Arguments) -> None:
     shared = {name: getattr(arguments, name) for name in ("dataset", "optimizer", "augment")}
     train_and_evaluate(config, workdir, **shared)
 
@@ -163,7 +166,7 @@ def _close(
 
 
 def train_together(
-    runs: Sequence[tuple[ml_collections.ConfigDict, str | pathlib.Path]],
+    runs: Sequence[tuple[ConfigDict, str | pathlib.Path]],
 ) -> list[dict[str, Any]]:
     """Train several students in one program: they share the images and the teacher's forward pass.
 
@@ -185,18 +188,19 @@ def train_together(
     folders = [paths.absolute(folder) for _, folder in runs]
     if len(set(folders)) < len(folders):
         raise UserError("students of one program must have different workdirs: pass one for each")
-    prepared: list[Prepared] = []
-    for (config, _), workdir in zip(runs, folders, strict=True):
-        prepared.append(prepare(config, workdir, Arguments(), describe=not prepared))
-    together = list(zip(prepared, folders, strict=True))
-    results = _train(together)
-    for (each, folder), finished in zip(together, results, strict=True):
-        _close(each, folder, finished)
+    with working_in(*folders):
+        prepared: list[Prepared] = []
+        for (config, _), workdir in zip(runs, folders, strict=True):
+            prepared.append(prepare(config, workdir, Arguments(), describe=not prepared))
+        together = list(zip(prepared, folders, strict=True))
+        results = _train(together)
+        for (each, folder), finished in zip(together, results, strict=True):
+            _close(each, folder, finished)
     return results
 
 
 def evaluate(
-    config: ml_collections.ConfigDict,
+    config: ConfigDict,
     workdir: str | pathlib.Path,
     *,
     student: nn.Module | None = None,
@@ -224,7 +228,7 @@ def evaluate(
     workdir = paths.absolute(workdir)
     arguments = Arguments(student=student, dataset=dataset, module=module)
     if run_files.has_config(workdir):
-        _check_evaluable(workdir, arguments)
+        check_evaluable(workdir, arguments)
     used = devices.select(settings.runtime.devices, settings.batch_size)
     use_compilation_cache(settings.runtime.compilation_cache)
     opened = {
@@ -232,19 +236,12 @@ def evaluate(
         for key, which in (("test_error", "latest"), ("best_test_error", "best"))
     }
     networks.check_stands_alone(opened["test_error"][2], workdir)
-    split = load_dataset(settings.data, hold_out=False, given=dataset).test
+    loaded = load_dataset(settings.data, hold_out=False, given=dataset)
+    identity.check_classes(workdir, opened["test_error"][2], loaded)
+    identity.note_other_images(workdir, loaded)
     errors = {}
     for key, (network, variables, described) in opened.items():
         normalize = functools.partial(data.normalize, mean=described["mean"], std=described["std"])
-        measure = evaluator(Objective(network), normalize, split, settings.batch_size, used)
+        measure = evaluator(Objective(network), normalize, loaded.test, settings.batch_size, used)
         errors[key] = measure(devices.replicate(variables, used))
     return errors
-
-
-def _check_evaluable(workdir: pathlib.Path, arguments: Arguments) -> None:
-    recorded = run_files.read_arguments(workdir)
-    if "dataset" in recorded and arguments.dataset is None:
-        raise UserError(
-            f"the run in {workdir} was trained on a data set passed as an argument "
-            f"({recorded['dataset']['name']}): pass it, evaluate(..., dataset=...) in Python"
-        )

@@ -16,9 +16,11 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from at_jax.errors import UserError, check_rank
-from at_jax.precision import at_least_float32
+from at_jax.norms import l2_norm, normalize
+from at_jax.precision import at_least_float32, check_floating, magnitude_bits
 
 __all__ = [
     "absolute_power", "channel_map", "check_exponent", "l2_norm",
@@ -91,6 +93,7 @@ def sum_map(a: jax.Array, p: float = 2) -> jax.Array:
     Array([[[25.]]], dtype=float32)
     """
     check_rank("sum_map", 4, a=a)
+    check_floating("sum_map", a=a)
     check_exponent(p)
     return _sum_map(a, p)
 
@@ -108,7 +111,7 @@ def max_map(a: jax.Array, p: float = 2) -> jax.Array:
       p: exponent, at least 1.
 
     Returns:
-      Maps, ``(B, H, W)``, not negative.
+      Maps, ``(B, H, W)``, not negative. Of equal channels, the first has the gradient.
 
     Raises:
       UserError: for a wrong rank or dtype, or ``p < 1``.
@@ -120,13 +123,31 @@ def max_map(a: jax.Array, p: float = 2) -> jax.Array:
     Array([[[4.]]], dtype=float32)
     """
     check_rank("max_map", 4, a=a)
+    check_floating("max_map", a=a)
     check_exponent(p)
     return _max_map(a, p)
 
 
 @functools.partial(jax.jit, static_argnames="p")
 def _max_map(a, p):
-    return absolute_power(jnp.max(jnp.abs(at_least_float32(a)), axis=-1), p)  # (B, H, W)
+    return absolute_power(_largest_magnitude(at_least_float32(a)), p)  # (B, H, W)
+
+
+@jax.custom_jvp
+def _largest_magnitude(a):
+    """(B, H, W, C) -> (B, H, W)."""
+    return lax.bitcast_convert_type(jnp.max(magnitude_bits(a), axis=-1), a.dtype)
+
+
+@_largest_magnitude.defjvp
+def _largest_magnitude_jvp(primals, tangents):
+    # The derivative of jnp.max divides by the number of elements equal to the maximum. XLA may compute
+    # the operand twice, with different rounding; none is equal then. An index has no such gap.
+    (a,), (da,) = primals, tangents
+    index = jnp.argmax(magnitude_bits(a), axis=-1, keepdims=True)  # (B, H, W, 1)
+    channels = lax.broadcasted_iota(index.dtype, a.shape, 3)
+    slope = jnp.where(channels == index, jnp.sign(a), 0)
+    return _largest_magnitude(a), jnp.sum(slope * da, axis=-1)
 
 
 def channel_map(a: jax.Array, p: float = 2) -> jax.Array:
@@ -147,6 +168,7 @@ def channel_map(a: jax.Array, p: float = 2) -> jax.Array:
     Array([[7.]], dtype=float32)
     """
     check_rank("channel_map", 4, a=a)
+    check_floating("channel_map", a=a)
     check_exponent(p)
     return _channel_map(a, p)
 
@@ -154,68 +176,6 @@ def channel_map(a: jax.Array, p: float = 2) -> jax.Array:
 @functools.partial(jax.jit, static_argnames="p")
 def _channel_map(a, p):
     return jnp.sum(absolute_power(at_least_float32(a), p), axis=(1, 2))  # (B, C)
-
-
-def l2_norm(x: jax.Array) -> jax.Array:
-    r"""Euclidean norm of each example, with a zero gradient where the norm is zero.
-
-    ``jnp.linalg.norm`` has a NaN gradient at 0, which is a legal input here: a dead layer, or a student
-    that equals its teacher. Examples are scaled by their largest entry before they are squared, so that
-    tiny and huge ones stay in the range of float32.
-
-    Args:
-      x: floating point, ``(B, ...)``.
-
-    Returns:
-      ``(B,)``.
-
-    >>> import jax.numpy as jnp
-    >>> l2_norm(jnp.array([[3.0, 4.0], [0.0, 0.0]]))
-    Array([5., 0.], dtype=float32)
-    """
-    x = x.reshape(x.shape[0], -1)  # (B, N)
-    # |x| = m |x / m| for every constant m. The result does not depend on m: it is not differentiated.
-    scale = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1, initial=0))  # (B,)
-    is_zero = scale == 0
-    scale = jnp.where(is_zero, 1, scale)
-    squares = jnp.sum(jnp.square(x / scale[:, None]), axis=-1)
-    # Double where: the gradient of the branch that is not taken must not contain sqrt at 0 either.
-    return jnp.where(is_zero, 0, jnp.sqrt(jnp.where(is_zero, 1, squares)) * scale)
-
-
-def normalize(q: jax.Array) -> jax.Array:
-    r"""Flatten each example and divide it by its l2 norm: :math:`vec(q) / \|vec(q)\|_2`.
-
-    Args:
-      q: maps, ``(B, ...)``.
-
-    Returns:
-      ``(B, N)``, with rows of norm 1; a zero map gives zeros with zero gradient, never NaN.
-
-    Raises:
-      UserError: if ``q`` is not floating point.
-
-    The normalization in equation 2 of arXiv:1612.03928.
-
-    >>> import jax.numpy as jnp
-    >>> normalize(jnp.array([[[3.0, 4.0]], [[0.0, 0.0]]]))
-    Array([[0.6, 0.8],
-           [0. , 0. ]], dtype=float32)
-    """
-    return _normalize(q)
-
-
-@jax.jit
-def _normalize(q):
-    q = at_least_float32(q)
-    q = q.reshape(q.shape[0], -1)  # (B, N)
-    # The result does not depend on the scale. The largest entry is divided out first, as a constant: the
-    # derivative of q / |q| holds 1 / |q|^2, which leaves float32 for norms below 1e-19 or above 1e19.
-    scale = jax.lax.stop_gradient(jnp.max(jnp.abs(q), axis=-1, keepdims=True, initial=0))  # (B, 1)
-    q = q / jnp.where(scale == 0, 1, scale)
-    norm = l2_norm(q)[:, None]
-    is_zero = norm == 0
-    return jnp.where(is_zero, 0, q / jnp.where(is_zero, 1, norm))
 
 
 def resize(q: jax.Array, shape: Sequence[int]) -> jax.Array:
@@ -236,6 +196,11 @@ def resize(q: jax.Array, shape: Sequence[int]) -> jax.Array:
     (2, 4, 4)
     """
     check_rank("resize", 3, q=q)
+    check_floating("resize", q=q)
+    if len(shape) != 2 or not all(isinstance(size, int) and size >= 1 for size in shape):
+        raise UserError(
+            f"resize: shape must be two whole numbers of at least 1, got {shape!r}: pass (height, width)"
+        )
     return _resize(q, tuple(shape))
 
 

@@ -13,9 +13,13 @@ from typing import Any, NamedTuple
 from at_jax.errors import UserError
 
 __all__ = [
-    "Rule", "above", "at_least", "at_least_or", "between", "check", "increasing", "items", "one_of",
-    "option",
+    "BETAS", "EPOCHS", "TEMPERATURES",
+    "Rule", "above", "at_least", "between", "check", "check_value", "epochs", "example", "items", "one_of",
+    "option", "or_special",
 ]  # fmt: skip
+
+
+_LONGEST = 200
 
 
 class Rule(NamedTuple):
@@ -56,32 +60,50 @@ def items(rule: Rule, what: str) -> Rule:
     return Rule(lambda values: all(rule.accepts(value) for value in values), what)
 
 
-def at_least_or(bound: float, other: float) -> Rule:
-    """A finite number of at least `bound`, or a special value."""
+def or_special(special: float, rule: Rule) -> Rule:
+    """A special value, or one that follows a rule."""
     return Rule(
-        lambda value: value == other or (_is_number(value) and value >= bound),
-        f"at least {bound}, or {other}",
+        lambda value: (_is_number(value) and value == special) or rule.accepts(value),
+        f"{special}, or {rule.text}",
     )
 
+
+def epochs(most: int) -> Rule:
+    """A tuple of increasing whole epochs, from 1 on."""
+    return Rule(
+        lambda values: (
+            all(_is_whole(value) and 1 <= value <= most for value in values)
+            and all(a < b for a, b in itertools.pairwise(values))
+        ),
+        f"increasing whole epochs from 1 to {most}",
+    )
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value is a string that a file or a path can hold: no zero byte, no half of a pair."""
+    return isinstance(value, str) and not any(
+        char == "\0" or "\ud800" <= char <= "\udfff" for char in value
+    )
+
+
+# Bounds within which float32 arithmetic is meaningful.
+EPOCHS = 100_000
+# T^2 KL(t || s) at T = 100 has 3 digits left in float32: the divergence falls as 1 / T^2.
+TEMPERATURES = between(0.01, 100)
+BETAS = between(0, 1e8)
 
 # By the annotation of a field. A field of another type has only its own rule.
 _OF_TYPE: dict[Any, Rule] = {
     bool: Rule(lambda value: isinstance(value, bool), "True or False"),
-    int: Rule(
-        lambda value: isinstance(value, int) and not isinstance(value, bool), "a whole number"
-    ),
+    int: Rule(_is_whole, "a whole number"),
     float: Rule(_is_number, "a finite number"),
-    str: Rule(lambda value: isinstance(value, str), "a string"),
+    str: Rule(_is_text, "a string"),
     tuple: Rule(lambda value: isinstance(value, tuple | list), "a tuple"),
 }
-
-increasing = Rule(
-    lambda epochs: (
-        all(isinstance(epoch, int) and epoch >= 1 for epoch in epochs)
-        and all(a < b for a, b in itertools.pairwise(epochs))
-    ),
-    "increasing whole epochs, from 1 on",
-)
 
 
 def option(default: Any, meaning: str, rule: Rule | None = None) -> Any:
@@ -94,7 +116,7 @@ def option(default: Any, meaning: str, rule: Rule | None = None) -> Any:
     0.1
     >>> check(Section(-1.0), "sgd")
     Traceback (most recent call last):
-    at_jax.errors.UserError: sgd.rate must be at least 0, got -1.0: set it with --config.sgd.rate=...
+    at_jax.errors.UserError: sgd.rate must be at least 0, got -1.0: set it with --config.sgd.rate=0.1
     """
     return dataclasses.field(default=default, metadata={"meaning": meaning, "rule": rule})
 
@@ -111,16 +133,46 @@ def check(section: Any, name: str = "") -> None:
     """
     for field in dataclasses.fields(section):
         dotted = f"{name}.{field.name}" if name else field.name
-        value = getattr(section, field.name)
-        for rule in (field.metadata.get("rule"), _OF_TYPE.get(field.type)):
-            if rule is not None and not _accepts(rule, value):
-                raise UserError(
-                    f"{dotted} must be {rule.text}, got {value!r}: set it with --config.{dotted}=..."
-                )
+        check_value(dotted, field, getattr(section, field.name))
+
+
+def check_value(key: str, field: dataclasses.Field, value: Any) -> None:
+    """Check the value of one key against its type and its rule.
+
+    Args:
+      key: dotted, as on the command line.
+      field: made by :func:`option`, or a field of a term without a rule.
+      value: to check.
+
+    Raises:
+      UserError: naming the key, what is expected, the value, and the default as a valid value.
+    """
+    for rule in (field.metadata.get("rule"), _OF_TYPE.get(field.type)):
+        if rule is not None and not _accepts(rule, value):
+            raise UserError(
+                f"{key} must be {rule.text}, got {_shown(value)}: set it with {example(key, field)}"
+            )
+
+
+def example(key: str, field: dataclasses.Field) -> str:
+    """The argument of the command line that sets a key to its default."""
+    if field.default is dataclasses.MISSING:
+        return f"--config.{key}=..."
+    text = str(field.default)
+    return f"--config.{key}={text if text and ' ' not in text and '(' not in text else repr(text)}"
+
+
+def _shown(value: Any) -> str:
+    """The value in one line of bounded length."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to print integers of more than 4300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _accepts(rule: Rule, value: Any) -> bool:
     try:
         return rule.accepts(value)
-    except TypeError:  # a value of the wrong type, such as a number for a tuple
+    except (TypeError, ValueError, OverflowError):  # of the wrong type, or beyond every float
         return False

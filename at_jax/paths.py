@@ -5,6 +5,7 @@ except ``absolute`` and ``resolve``: those of epath prepend the current director
 ``gs://bucket/run`` a local directory.
 """
 
+import contextlib
 import errno
 import importlib.util
 import logging
@@ -111,15 +112,23 @@ def resolve(given: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def reachable(given: str | os.PathLike[str]) -> pathlib.Path:
-    """Convert as :func:`parse`, and access cloud storage once; nothing has to exist there.
+    """Convert as :func:`parse`, and access the path once; nothing has to exist there.
 
     Raises:
       UserError: as :func:`parse`, or with the reason why the storage cannot be accessed.
     """
     path = parse(given)
+    if not scheme(path):
+        try:
+            os.stat(path)
+        except OSError as error:
+            if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+                raise UserError(
+                    f"{path} cannot be used ({error.strerror}): choose another path"
+                ) from error
+        return path
     try:
-        if scheme(path):
-            path.exists()
+        path.exists()
     except Exception as error:  # the libraries behind fsspec have errors of their own
         raise UserError(
             f"{path} cannot be read ({_reason(error)}): check the bucket and your credentials"
@@ -132,7 +141,7 @@ def _reason(error: Exception) -> str:
 
 
 def write_bytes(path: pathlib.Path, content: bytes) -> None:
-    """Write a file atomically: a reader sees the old file or the new one.
+    """Write a file atomically: a reader sees the old file or the new one, after a power failure too.
 
     A missing directory is created.
 
@@ -149,10 +158,24 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
     # Unique: machines that share the directory may have equal process numbers.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        temporary.write_bytes(content)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
+        _sync_directory(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync_directory(directory: pathlib.Path) -> None:
+    """Make a new name in a directory durable, where the system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def names(directory: pathlib.Path) -> list[str]:

@@ -1,11 +1,15 @@
-"""Promotion of half precision, for arithmetic that would overflow or round too coarsely in it."""
+"""Promotion of half precision, and scaling of examples into the middle of a type's range."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from at_jax.errors import UserError
 
-__all__ = ["at_least_float32"]
+__all__ = ["at_least_float32", "check_floating", "magnitude_bits", "power_of_two"]
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:
@@ -25,9 +29,74 @@ def at_least_float32(x: jax.Array) -> jax.Array:
     dtype('float32')
     """
     x = jnp.asarray(x)
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise UserError(
-            f"activations, logits and gradients must be floating point, got {x.dtype}: "
-            "convert them first, for example with x.astype(jnp.float32)"
-        )
+    check_floating("at_least_float32", x=x)
     return x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
+
+
+def check_floating(function: str, **arrays: Any) -> None:
+    """Raise unless every array is floating point.
+
+    Args:
+      function: name of the calling function, for the message.
+      **arrays: argument name to array.
+
+    Raises:
+      UserError: naming the function, the argument and its dtype.
+    """
+    for name, array in arrays.items():
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            raise UserError(
+                f"{function}: {name} must be floating point, got {array.dtype}: convert it first, for "
+                "example with x.astype(jnp.float32)"
+            )
+
+
+def magnitude_bits(x: jax.Array) -> jax.Array:
+    """Bits of ``|x|`` as integers of the same width, which have the order of the magnitudes.
+
+    NaN is larger than infinity in this order. A maximum of floats may drop NaN (XLA:CPU does in large
+    arrays); a maximum of these integers does not, and is as fast.
+
+    Args:
+      x: float32 or float64, any shape.
+
+    >>> import jax.numpy as jnp
+    >>> magnitude_bits(jnp.array([-1.0, jnp.inf])) == magnitude_bits(jnp.array([1.0, jnp.nan]))
+    Array([ True, False], dtype=bool)
+    """
+    integer = jnp.dtype(f"int{8 * x.dtype.itemsize}")
+    return lax.bitcast_convert_type(lax.stop_gradient(x), integer) & jnp.iinfo(integer).max
+
+
+def power_of_two(x: jax.Array, axes: Sequence[int]) -> tuple[jax.Array, jax.Array]:
+    """Power of two s for which the largest ``|s x|`` is in [1, 4), and its inverse.
+
+    Multiplying by a power of two is exact. Both are constants: they are not differentiated. A NaN or an
+    infinity in ``x`` stays one in ``s x``; magnitudes below the normal range count as zero.
+
+    Args:
+      x: float32 or float64.
+      axes: over which the largest magnitude is taken.
+
+    Returns:
+      s and 1 / s, with the rank of ``x`` and size 1 along ``axes``.
+
+    >>> import jax.numpy as jnp
+    >>> [float(each[0]) for each in power_of_two(jnp.array([3.0, -40.0]), (0,))]
+    [0.03125, 32.0]
+    """
+    info = jnp.finfo(x.dtype)
+    largest = jnp.abs(lax.stop_gradient(x))
+    # One axis after the other, the last first: XLA:CPU reduces two axes at once without vectors. Its
+    # maximum may drop a NaN: s is then too small or too large for its example, and s x still has the NaN.
+    for axis in sorted(axes, reverse=True):
+        largest = jnp.max(largest, axis=axis, keepdims=True)
+    highest = 2 * (info.maxexp - 1)  # exponent field of the largest finite numbers: 254 in float32
+    exponent = jnp.clip(
+        magnitude_bits(largest) >> info.nmant, 1, highest - 1
+    )  # s and 1 / s are normal numbers
+
+    def power(field: jax.Array) -> jax.Array:
+        return lax.bitcast_convert_type(field << info.nmant, x.dtype)
+
+    return power(highest - exponent), power(exponent)

@@ -16,19 +16,20 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "at_jax"
 
-LEAVES = {"errors", "version", "extras"}
+LEAVES = {"errors", "version", "extras", "process"}
 ARRAYS = LEAVES | {"arrays", "models"}
 TRAINING = ARRAYS | {"options", "paths", "terms", "objective", "data", "distributed"}
 MAY_IMPORT = {
     "errors": set(),
     "version": set(),
     "extras": set(),
+    "process": set(),  # its signals and its output
     "options": {"errors"},
     "paths": {"errors"},
     "arrays": {"errors"},
     "models": {"errors", "arrays"},
     "data": {"errors", "paths"},
-    "distributed": {"errors"},
+    "distributed": {"errors", "process"},
     "terms": ARRAYS | {"options"},
     "objective": ARRAYS | {"terms"},
     "training": TRAINING,
@@ -41,9 +42,11 @@ MAY_IMPORT = {
 # Files directly in at_jax/ that form a row together.
 GROUPS = {
     "arrays": {
-        "maps", "losses", "gradients", "precision", "conv", "conv_lowerings", "intermediates", "agreement",
+        "maps", "norms", "attention", "losses", "gradients", "precision", "conv", "conv_lowerings",
+        "intermediates", "agreement",
     },
     "entry": {"loop", "checkpoint"},
+    "process": {"signals", "output"},
     "cli": {"cli", "__main__"},
 }  # fmt: skip
 # Packages that a row does not import, beyond what `import at_jax` needs.

@@ -1,85 +1,29 @@
-"""The command ``at-jax``, also ``python -m at_jax``. Each subcommand is imported when it is used."""
+"""The command ``at-jax``, also ``python -m at_jax``. Imports little: signals come first."""
 
-import difflib
-import importlib
 import sys
-from collections.abc import Sequence
-from typing import NamedTuple
 
-from at_jax import extras
-from at_jax.distributed import huge_pages
-from at_jax.version import __version__
+from at_jax import output, signals
 
 __all__ = ["main"]
 
 
-class _Command(NamedTuple):
-    module: str
-    summary: str
-    trains: bool = False  # large arrays: see huge_pages
-    extra: str = ""  # that it needs, where it is not that of the missing package
-
-
-_COMMANDS = {
-    "train": _Command(
-        "at_jax.cli.train", "train a student, and its teacher where there is none", True
-    ),
-    "evaluate": _Command("at_jax.cli.evaluate", "evaluate a run on its test set", True),
-    "predict": _Command("at_jax.cli.predict", "classify image files with the student of a run"),
-    "figures": _Command(
-        "at_jax.figures.__main__", "draw attention maps, input gradients and curves"
-    ),
-    "tables": _Command("at_jax.tables.__main__", "train the paper's tables", True),
-    "data": _Command("at_jax.data.prepare", "download and prepare a data set", extra="data"),
-}
-_HELP = """usage: at-jax COMMAND ...
-
-Attention transfer and knowledge distillation in JAX and Flax.
-
-commands:
-{commands}
-
-at-jax COMMAND --help describes a command; at-jax --version prints the version.
-"""
-
-
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: list[str] | None = None, name: str = "") -> int:
     """Run a command line.
 
     Args:
-      argv: the subcommand and its arguments; None for those of the process, which may then restart itself
-        once with huge pages.
+      argv: the subcommand and its arguments; None for those of the process, which then ends on a signal
+        with one line, may lose its output, and may restart itself once with huge pages.
+      name: the subcommand, for a program that has only one.
 
     Returns:
       The exit code: 2 for input that cannot work, after one line that says how to mend it.
     """
     given = list(sys.argv[1:] if argv is None else argv)
-    name, rest = (given[0], given[1:]) if given else ("", [])
-    if name in ("", "-h", "--help", "help"):
-        lines = [f"  {name:<10}{command.summary}" for name, command in _COMMANDS.items()]
-        print(_HELP.format(commands="\n".join(lines)), end="")
-        return 0 if name else 2
-    if name == "--version":
-        print(f"at_jax {__version__}")
-        return 0
-    if name not in _COMMANDS:
-        close = difflib.get_close_matches(name, _COMMANDS, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"use one of {', '.join(_COMMANDS)}"
-        print(f"error: at-jax has no command {name!r}: {hint}", file=sys.stderr)
-        return 2
-    if argv is None and _COMMANDS[name].trains:
-        huge_pages.restart()
-    return _run(name, rest)
+    if not name:
+        name, given = (given[0], given[1:]) if given else ("", [])
+    if argv is None:
+        output.secure()
+        signals.watch(resumes=name in ("train", "tables"))
+    from at_jax.cli import commands
 
-
-def _run(name: str, rest: list[str]) -> int:
-    command = _COMMANDS[name]
-    try:
-        module = importlib.import_module(command.module)
-        return module.main(rest)
-    except ImportError as error:
-        line = extras.missing(error, f"at-jax {name}", command.extra)
-        if line is None:
-            raise
-        print(f"error: {line}", file=sys.stderr)
-        return 2
+    return commands.run_process(name, given) if argv is None else commands.run(name, given)

@@ -1,8 +1,10 @@
 """Parsing of the flag ``--config`` and its overrides, with errors of one line."""
 
+import ast
 import difflib
 import pathlib
 import re
+from typing import Any
 
 from absl import flags
 
@@ -61,8 +63,8 @@ def explain(error: Exception, argv: list[str], help_text: str) -> str:
     # ml_collections passes on a whole traceback where a config file raises: keep the last message.
     *_, message = re.split(r"Traceback \(most recent call last\).*?(?:\w+Error): ", message)
     path, _, parts = value_of(argv).partition(":")
-    if message.startswith("flag --config."):
-        return message  # a value of the wrong type: the message names key and value
+    if wrong := _wrong_value(argv):
+        return wrong
     if "positional argument" in message:
         return f"--config: {path} takes no parts after the colon, got {parts!r}: leave them out"
     if "get_config" in message or "literal" in message or "syntax" in message:
@@ -72,6 +74,49 @@ def explain(error: Exception, argv: list[str], help_text: str) -> str:
     if isinstance(error, AttributeError | KeyError):
         return _unknown_key(argv) or message
     return message
+
+
+def _wrong_value(argv: list[str]) -> str:
+    """Message about the first --config.KEY=VALUE whose value is of another type; empty if there is none."""
+    from at_jax.training.config import default_config, flatten  # imports jax: not for --help
+
+    defaults = flatten(default_config().to_dict())
+    names = sorted(defaults)
+    for flag, equals, text in (a.partition("=") for a in argv if a.startswith("--config.")):
+        key = flag.removeprefix("--config.")
+        if inner := [each for each in names if each.startswith(f"{key}.")]:
+            return f"{flag} is a section of keys, got {text!r:.200}: set one, such as --config.{inner[0]}="
+        if key not in defaults:
+            continue
+        default = defaults[key]
+        kind, read = _KINDS[type(default)]
+        text = text if equals else {bool: "True"}.get(type(default), "")
+        try:
+            read(text)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            shown = f"'({', '.join(map(str, default))})'" if isinstance(default, list) else default
+            return f"{key} must be {kind}, got {text!r:.200}: set it with {flag}={shown}"
+    return ""
+
+
+def _boolean(text: str) -> None:
+    if text.lower() not in ("true", "t", "1", "false", "f", "0"):
+        raise ValueError(text)
+
+
+def _tuple(text: str) -> None:
+    if not isinstance(ast.literal_eval(text), tuple | list):
+        raise ValueError(text)
+
+
+# Type of a key's default: what is expected, and a function that raises for another text.
+_KINDS: dict[type, tuple[str, Any]] = {
+    bool: ("True or False", _boolean),
+    int: ("a whole number", int),
+    float: ("a number", float),
+    list: ("a tuple", _tuple),
+    str: ("a string", str),
+}
 
 
 def _unknown_key(argv: list[str]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from at_jax.cli import config_flag
+from at_jax.cli import config_flag, early_lock
 
 __all__ = ["HELP", "default_workdir", "main", "parse"]
 
@@ -61,14 +61,18 @@ def main(argv: Sequence[str]) -> int:
     """
     # config_flags reads the overrides of the config from sys.argv.
     sys.argv[:] = ["at-jax train", *argv]
-    app.run(_main, argv=sys.argv, flags_parser=parse)
+    with early_lock.held(sys.argv, default_workdir):
+        app.run(_main, argv=sys.argv, flags_parser=parse)
     raise AssertionError("app.run ends the process")
 
 
 def _main(argv: list[str]) -> int:
     """Join the other processes, if any, and train."""
     # JAX is imported here: --help must not wait for it.
-    from at_jax.distributed import launch, processes
+    import jax
+
+    from at_jax import signals
+    from at_jax.distributed import launch, peers, processes
     from at_jax.errors import UserError
 
     if not flags.FLAGS["verbosity"].present:
@@ -78,20 +82,26 @@ def _main(argv: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    signals.rearm()  # jax.distributed handles SIGTERM itself
     try:
         return _run(argv)
-    except BaseException as error:
-        if isinstance(error, SystemExit) or not processes.is_multiprocess():
+    except Exception as error:
+        if not processes.is_multiprocess():
             raise
-        # This process failed alone, or was stopped at once: the others must not wait for it.
-        if not isinstance(error, KeyboardInterrupt):
+        # This process failed alone, or after another one: they must not wait for each other.
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            peers.settle()
+        line = processes.failure_line(error)
+        if line:
+            print(f"error: {line}: {signals.command()}", file=sys.stderr)
+        else:
             traceback.print_exc()
-        launch.leave(130 if isinstance(error, KeyboardInterrupt) else 1)
+        launch.leave(1)
 
 
 def _run(argv: list[str]) -> int:
     """From flags to one call of the library; return the exit code."""
-    from at_jax import loop, paths
+    from at_jax import loop, paths, signals
     from at_jax.cli import evaluate
     from at_jax.distributed import processes
     from at_jax.errors import UserError
@@ -111,17 +121,12 @@ def _run(argv: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except loop.NonFinite as error:
+    except (loop.NonFinite, loop.StorageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except loop.Interrupted as message:
-        log(str(message))
-        return 130
-    except KeyboardInterrupt:
-        print(f"Stopped at once. Checkpoints are in {workdir}: run the same command to resume")
-        if processes.is_multiprocess():
-            raise
-        return 130
+    except loop.Interrupted as stopped:
+        log(f"{stopped}: {signals.command()}")
+        return stopped.exit_code
     return 0
 
 

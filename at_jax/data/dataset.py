@@ -1,14 +1,14 @@
 """Data sets: two splits of labeled images and their statistics."""
 
 import dataclasses
-import hashlib
-import json
+import functools
 import math
 import zlib
 from typing import Protocol
 
 import numpy as np
 
+from at_jax.data.identity import Identity, identify
 from at_jax.errors import UserError
 
 __all__ = ["Dataset", "Images", "Split", "channel_statistics", "examples_at_once"]
@@ -106,6 +106,7 @@ class Dataset:
       mean: C numbers in 0..255 units, over the whole training split as loaded.
       std: C numbers in 0..255 units, over the same.
       evaluated_on: "test", or "validation" after :func:`at_jax.data.hold_out`.
+      origin: identity of the images as loaded; None computes it from ``train`` and ``test``.
       bit_depth: bits of the values in its 16-bit image files, 8 to 16; see
         :func:`at_jax.data.reading.read_image`.
       notes: lines to print: files that were skipped, and the like.
@@ -118,8 +119,20 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     evaluated_on: str = "test"
+    origin: Identity | None = None
     bit_depth: int = 16
     notes: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def identity(self) -> Identity:
+        """Classes and images of the data set as it was loaded; without an origin of 64 images a split."""
+        if self.origin is not None:
+            return self.origin
+        train, test = (
+            identify(split.labels, images=split.take(_evenly_spaced(len(split), 64))[0])
+            for split in (self.train, self.test)
+        )
+        return Identity(self.class_names, train, test)
 
     def summary(self) -> dict[str, object]:
         """Return sizes, labels and statistics: equal on two machines that have the same data."""
@@ -133,16 +146,6 @@ class Dataset:
                 for kind, split in (("training", self.train), ("test", self.test))
             },
         }
-
-    def fingerprint(self) -> str:
-        """Return a hash of :meth:`summary`, 16 hexadecimal digits, the same on every machine.
-
-        >>> split = Split(np.zeros((2, 1, 1, 1), np.uint8), np.arange(2, dtype=np.int32))
-        >>> Dataset("zeros", split, split, ("0", "1"), (0.0,), (1.0,)).fingerprint()
-        '14f6e4ac46e8997f'
-        """
-        text = json.dumps(self.summary(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def num_classes(self) -> int:
@@ -179,7 +182,7 @@ def channel_statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ..
     examples, channels = len(split), split.images.shape[-1]
     if not isinstance(split.images, np.ndarray):
         examples = min(examples, _STATISTICS_EXAMPLES)
-    indices = np.linspace(0, len(split) - 1, examples).astype(np.int64)
+    indices = _evenly_spaced(len(split), examples)
     count, total, squares = 0, np.zeros(channels, np.int64), np.zeros(channels, np.int64)
     step = examples_at_once(split.images.shape[1:])
     for start in range(0, examples, step):
@@ -191,3 +194,8 @@ def channel_statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ..
     mean = total / count
     std = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
     return tuple(mean.tolist()), tuple(np.where(std > 0, std, 1.0).tolist())
+
+
+def _evenly_spaced(count: int, wanted: int) -> np.ndarray:
+    """Return at most `wanted` indices of `count` examples."""
+    return np.linspace(0, count - 1, min(count, wanted)).astype(np.int64)

@@ -1,25 +1,23 @@
 """Decoding: the encoded examples of a source become the splits of a data set, in memory or lazy."""
 
-import concurrent.futures
 import dataclasses
 import functools
 import math
-import os
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
 from at_jax.data.dataset import Dataset, Split, channel_statistics, examples_at_once
+from at_jax.data.identity import Identity, identify
 from at_jax.data.memory import check_fits
+from at_jax.data.threads import WORKERS, in_threads
 from at_jax.errors import UserError
 
 __all__ = [
-    "Examples", "LazyImages", "as_array", "assemble", "check_sizes", "in_threads", "is_held", "to_square",
+    "Examples", "LazyImages", "as_array", "assemble", "check_sizes", "is_held", "to_square",
 ]  # fmt: skip
 
-T = TypeVar("T")
-_WORKERS = min(32, os.cpu_count() or 1)
 _MAX_CHUNK = 64  # examples that a thread decodes at a time: enough for its overhead to vanish
 _RESIZE = "resize all images with image_size=N pixels (--config.data.image_size=N)"
 
@@ -36,6 +34,8 @@ class Examples:
         the images.
       describe: name of the example at an index in messages, such as the path of the file.
       resize: fix that messages give for images of different sizes.
+      names: returns the names of the images in the data set, for its identity: nothing if the labels
+        identify it; None if the images do.
     """
 
     count: int
@@ -43,6 +43,7 @@ class Examples:
     labels: Callable[[], np.ndarray] | None
     describe: Callable[[int], str]
     resize: str = _RESIZE
+    names: Callable[[], Iterable[str]] | None = None
 
     @functools.cached_property
     def image_shape(self) -> tuple[int, ...]:
@@ -55,7 +56,7 @@ class Examples:
         images = np.empty((len(indices), *self.image_shape), np.uint8)
         labels = np.empty(len(indices), np.int32)
         # Several chunks per thread, so that none waits long for the last one of a small batch.
-        step = max(1, min(_MAX_CHUNK, len(indices) // (4 * _WORKERS)))
+        step = max(1, min(_MAX_CHUNK, len(indices) // (4 * WORKERS)))
 
         def fill(start: int) -> None:
             chunk = indices[start : start + step]
@@ -77,13 +78,19 @@ class Examples:
 
     def select(self, indices: np.ndarray) -> "Examples":
         """Return the examples at `indices` ``(n,)``, in that order."""
-        labels = self.labels
+        labels, names = self.labels, self.names
+
+        def selected() -> list[str]:
+            found = list(names()) if names is not None else []
+            return [found[index] for index in indices.tolist()] if found else []
+
         return Examples(
             len(indices),
             lambda places: self.read(indices[places]),
             None if labels is None else lambda: labels()[indices],
             lambda place: self.describe(int(indices[place])),
             self.resize,
+            None if names is None else selected,
         )
 
     def read_labels(self) -> np.ndarray:
@@ -154,7 +161,14 @@ def assemble(
         _split(name, examples, len(class_names), in_memory) for examples in (train, test)
     )
     mean, std = channel_statistics(train_split)
-    return Dataset(name, train_split, test_split, class_names, mean, std)
+    origin = None
+    if train.names is not None and test.names is not None:
+        origin = Identity(
+            class_names,
+            identify(train_split.labels, train.names()),
+            identify(test_split.labels, test.names()),
+        )
+    return Dataset(name, train_split, test_split, class_names, mean, std, origin=origin)
 
 
 def _split(name: str, examples: Examples, num_classes: int, in_memory: bool) -> Split:
@@ -221,19 +235,3 @@ def as_array(image: Any) -> np.ndarray:
 
 def _size(shape: tuple[int, ...]) -> str:
     return "x".join(str(side) for side in shape) + " (height x width x channels)"
-
-
-def in_threads(function: Callable[[T], object], arguments: Iterable[T]) -> Iterator[T]:
-    """Call a function with each argument in threads, and yield the arguments in order as they are done.
-
-    The first error ends the iteration, and with it the calls that have not begun.
-    """
-    arguments = list(arguments)
-    for argument, _ in zip(arguments, _threads().map(function, arguments), strict=True):
-        yield argument
-
-
-@functools.cache
-def _threads() -> concurrent.futures.ThreadPoolExecutor:
-    # One pool per process: a lazy split takes a batch every few milliseconds.
-    return concurrent.futures.ThreadPoolExecutor(_WORKERS, thread_name_prefix="at_jax_decode")

@@ -1,6 +1,7 @@
 """A folder of images as a data set: ``<dir>/{train,test}/<class>/``, with images at any depth."""
 
 import dataclasses
+import os
 import pathlib
 import time
 from collections.abc import Iterator, Sequence
@@ -172,4 +173,11 @@ def _examples(split: ClassFiles, image_size: int, depth: int, skip_corrupt: bool
                 continue
         raise error
 
-    return Examples(len(files), read, lambda: labels, lambda index: printable(files[index]))
+    start = len(os.path.join(split.directory, ""))
+    return Examples(
+        len(files),
+        read,
+        lambda: labels,
+        lambda index: printable(files[index]),
+        names=lambda: (file[start:] for file in files),
+    )

@@ -56,7 +56,8 @@ def examples_of(
         chunks = np.array_split(np.arange(len(fast)), max(1, len(fast) // 1024))
         return np.array([example[label_key] for chunk in chunks for example in _at(fast, chunk)])
 
-    return Examples(len(source), read, labels, describe)
+    # The labels identify a prepared set: its images have no names, and decoders differ between machines.
+    return Examples(len(source), read, labels, describe, names=tuple)
 
 
 def first_label(builder: Any, split: str, keys: tuple[str, str]) -> int:

@@ -24,6 +24,7 @@ __all__ = [
     "local_count",
     "map_eval",
     "map_train",
+    "memory_limit",
     "replicate",
     "select",
     "shard",
@@ -94,6 +95,12 @@ def describe(devices: tuple[jax.Device, ...]) -> str:
     hosts = _process_count(devices)
     suffix = f" in {hosts} processes" if hosts > 1 else ""
     return f"{len(devices)} x {devices[0].device_kind}{suffix}"
+
+
+def memory_limit() -> int | None:
+    """Bytes of memory of this process's accelerators together; None on CPU, or where it is unknown."""
+    limits = [(each.memory_stats() or {}).get("bytes_limit", 0) for each in jax.local_devices()]
+    return sum(limits) if all(limits) else None
 
 
 def default_steps_per_dispatch(devices: tuple[jax.Device, ...]) -> int:

@@ -12,6 +12,8 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 
+from at_jax import signals
+
 __all__ = ["KEY", "restart", "wanted", "was_restarted"]
 
 KEY = "runtime.huge_pages"
@@ -25,12 +27,14 @@ _OFF = re.compile(rf"{re.escape(KEY)}(=|\s+)(false|f|0)\b|-no\S*{re.escape(KEY)}
 def restart() -> None:
     """Restart this command line with huge pages, unless they are set, turned off or not available.
 
-    The process keeps its number, arguments and files. Call this before jax is imported and before anything
+    The process keeps its number, arguments and files. Signals are held back until it calls
+    :func:`at_jax.signals.watch`. Call this before jax is imported and before anything
     is printed.
     """
     if wanted(sys.argv, os.environ) and _available():
         arguments = [sys.executable, *sys.orig_argv[1:]]
-        os.execve(sys.executable, arguments, {**os.environ, _VARIABLE: _SETTING, _MARK: "1"})
+        with signals.hold():
+            os.execve(sys.executable, arguments, {**os.environ, _VARIABLE: _SETTING, _MARK: "1"})
 
 
 def was_restarted() -> bool:

@@ -1,13 +1,17 @@
 """Set-up and tear-down of ``jax.distributed``."""
 
+import contextlib
+import ipaddress
 import os
 import re
+import socket
 import sys
 import threading
 from typing import Any, NoReturn
 
 import jax
 
+from at_jax.distributed import peers
 from at_jax.errors import UserError
 
 __all__ = [
@@ -23,8 +27,8 @@ AUTOMATIC = "auto"
 # All in seconds. The time for all processes to connect.
 INIT_TIMEOUT = 120
 # The time after which a silent process counts as dead. A killed one is usually noticed earlier, because
-# its connections break.
-HEARTBEAT_TIMEOUT = 60
+# its connections close (see peers).
+HEARTBEAT_TIMEOUT = 40
 # The time that a process waits at its end for the others. They end together unless one has crashed.
 SHUTDOWN_TIMEOUT = 60
 
@@ -42,8 +46,8 @@ def initialize(
     and ends the process with exit code 2, because JAX would abort it.
 
     Args:
-      coordinator: ``"host:port"`` of process 0; ``"auto"`` for JAX's cluster detection; empty to use
-        cluster detection only if environment variables announce several tasks.
+      coordinator: ``"host:port"`` of process 0, on which it listens; ``"auto"`` for JAX's cluster
+        detection; empty to use cluster detection only if environment variables announce several tasks.
       processes: total number of processes; 1 disables cluster detection.
       process: index of this process, from 0.
       timeout: seconds to wait for the other processes.
@@ -63,6 +67,11 @@ def initialize(
             "process_id": process,
             "cluster_detection_method": "deactivate",
         }
+        # JAX would listen on all addresses of the machine: whoever reaches the port could join the run.
+        if "JAX_COORDINATOR_BIND_ADDRESS" not in os.environ:
+            address["coordinator_bind_address"] = coordinator
+        if process == 0:
+            _warn_of_loopback(coordinator)
     timer = threading.Timer(timeout, _give_up, (coordinator, processes, timeout))
     timer.daemon = True
     timer.start()
@@ -82,6 +91,29 @@ def initialize(
         ) from error
     finally:
         timer.cancel()
+    if address:
+        peers.watch(_host(coordinator))
+
+
+def _host(coordinator: str) -> str:
+    """Host of ``host:port``; an IPv6 address is written in brackets."""
+    return coordinator.rpartition(":")[0].strip("[]")
+
+
+def _warn_of_loopback(coordinator: str) -> None:
+    """Warn if a name is only an address of this machine, as a host's own name often is in /etc/hosts."""
+    host = _host(coordinator)
+    try:
+        found = {info[4][0] for info in socket.getaddrinfo(host, None)}
+        alone = found and all(ipaddress.ip_address(each).is_loopback for each in found)
+    except (OSError, ValueError):
+        return  # jax.distributed reports it
+    if alone and host != "localhost" and host not in found:
+        print(
+            f"note: {host} is {' and '.join(sorted(map(str, found)))} on this machine, so that processes "
+            "of other machines cannot connect: they need --coordinator with an address of the network",
+            file=sys.stderr,
+        )
 
 
 def _check(coordinator: str, count: int | None, index: int | None) -> None:
@@ -153,6 +185,7 @@ def leave(code: int) -> NoReturn:
     Args:
       code: exit code.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # closed, or gone
+            stream.flush()
     os._exit(code)

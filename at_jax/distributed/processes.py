@@ -6,7 +6,6 @@ returns only after every process has called it, so all processes must call the c
 same order.
 """
 
-import pickle
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -14,19 +13,24 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from at_jax.distributed import wire
 from at_jax.errors import UserError, listed
 
 __all__ = [
-    "any_process",
     "broadcast_from_primary",
     "check_same",
+    "failure_line",
     "index_and_count",
     "is_multiprocess",
     "is_primary",
+    "largest",
     "run_on_all",
 ]
 
 T = TypeVar("T")
+
+# Bytes sent at once: a state may be larger than what a collective, or 32 bits, can hold.
+_CHUNK = 1 << 26
 
 
 def index_and_count() -> tuple[int, int]:
@@ -44,18 +48,19 @@ def is_primary() -> bool:
     return jax.process_index() == 0
 
 
-def any_process(flag: bool) -> bool:
-    """Logical OR of a flag over processes (collective)."""
+def largest(number: int) -> int:
+    """Largest of the numbers of all processes, each below 2^31 (collective)."""
     if not is_multiprocess():
-        return flag
-    return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
+        return number
+    return int(np.max(multihost_utils.process_allgather(np.asarray(number, np.int32))))
 
 
 def broadcast_from_primary(function: Callable[[], T]) -> T:
     """Call a function on process 0 and return its value, or raise its error, on all (collective).
 
     Args:
-      function: function without arguments; its value is sent as a pickle, including NumPy arrays.
+      function: function without arguments; its value is sent by :mod:`at_jax.distributed.wire`: plain
+        values, arrays, and dicts, lists and tuples of them.
 
     Returns:
       The value of process 0.
@@ -63,6 +68,7 @@ def broadcast_from_primary(function: Callable[[], T]) -> T:
     Raises:
       UserError: if the function raised a UserError on process 0.
       RuntimeError: on the other processes, if it raised any other exception on process 0.
+      MessageError: if what arrived cannot be read, for example because process 0 runs another version.
 
     >>> broadcast_from_primary(lambda: 3)
     3
@@ -70,13 +76,15 @@ def broadcast_from_primary(function: Callable[[], T]) -> T:
     if not is_multiprocess():
         return function()
     value, error = _call(function) if is_primary() else (None, None)
+    message = None
+    if is_primary():
+        message, error = _message(value, error)
+    kind, received = _broadcast(message, source=0)
     if error is not None:
-        _broadcast(error, source=0)
         raise error
-    value = _broadcast(value, source=0)
-    if isinstance(value, _Failure):
-        raise value.error()
-    return value
+    if kind != _VALUE:
+        raise _error(kind, received)
+    return value if is_primary() else received  # type: ignore[return-value]  # set where error is None
 
 
 def run_on_all(function: Callable[[], T]) -> T:
@@ -102,8 +110,9 @@ def run_on_all(function: Callable[[], T]) -> T:
     if not failed.any():
         return value  # type: ignore[return-value]  # set where error is None
     source = int(np.argmax(failed))
-    failure = _broadcast(error, source=source)
-    raise error if error is not None else failure.error(f"process {source}: ")
+    message = _message(None, error)[0] if source == jax.process_index() else None
+    kind, text = _broadcast(message, source=source)
+    raise error if error is not None else _error(kind, f"process {source}: {text}")
 
 
 def check_same(values: Mapping[str, Any]) -> None:
@@ -134,15 +143,35 @@ def check_same(values: Mapping[str, Any]) -> None:
     run_on_all(compare)
 
 
-class _Failure:
-    """Picklable description of an error, to raise it on other processes."""
+def failure_line(error: BaseException) -> str | None:
+    """Describe in one line an error that another process caused; None for any other error.
 
-    def __init__(self, error: Exception):
-        self._is_user_error = isinstance(error, UserError)
-        self._text = str(error) if self._is_user_error else f"{type(error).__name__}: {error}"
+    Args:
+      error: that ended this process.
+    """
+    if isinstance(error, wire.MessageError):
+        return str(error)
+    return None
 
-    def error(self, prefix: str = "") -> Exception:
-        return (UserError if self._is_user_error else RuntimeError)(prefix + self._text)
+
+# A message is one of these and its content: a value, or the text of an error.
+_VALUE, _USER_ERROR, _OTHER_ERROR = "value", "user error", "error"
+
+
+def _message(value: Any, error: Exception | None) -> tuple[np.ndarray, Exception | None]:
+    """Message of the outcome of a function, and the error of this process."""
+    if error is None:
+        try:
+            return wire.encode((_VALUE, value)), None
+        except TypeError as unsendable:  # the others wait for a message
+            error = unsendable
+    is_user_error = isinstance(error, UserError)
+    text = str(error) if is_user_error else f"{type(error).__name__}: {error}"
+    return wire.encode((_USER_ERROR if is_user_error else _OTHER_ERROR, text)), error
+
+
+def _error(kind: str, text: Any) -> Exception:
+    return UserError(text) if kind == _USER_ERROR else RuntimeError(text)
 
 
 def _call(function: Callable[[], T]) -> tuple[T | None, Exception | None]:
@@ -152,15 +181,33 @@ def _call(function: Callable[[], T]) -> tuple[T | None, Exception | None]:
         return None, error
 
 
-def _broadcast(value: Any, source: int) -> Any:
-    """Send the value of one process to all, which return it; the values of the others are ignored."""
-    is_source = jax.process_index() == source
-    value = _Failure(value) if isinstance(value, Exception) else value
-    # Loading a pickle may run code; these come only from processes of the same run.
-    message = pickle.dumps(value) if is_source else b""
-    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(message)), is_source=is_source))
-    # Powers of two, because each length compiles a program.
-    padded = np.zeros(max(1024, 1 << (size - 1).bit_length()), np.uint8)
-    padded[: len(message)] = np.frombuffer(message, np.uint8)
-    received = multihost_utils.broadcast_one_to_all(padded, is_source=is_source)
-    return value if is_source else pickle.loads(received[:size].tobytes())
+def _broadcast(message: np.ndarray | None, source: int) -> tuple[str, Any]:
+    """Send the message of one process to all, which return its kind and content."""
+    is_source = message is not None
+    if message is None:
+        head = _send(np.zeros(wire.HEAD, np.uint8), False)
+    else:
+        head = _send(wire.head(message), True)
+    try:
+        length, checksum = wire.body(head)
+        content = np.empty(length, np.uint8) if message is None else message
+        for start in range(0, length, _CHUNK):
+            part = content[start : start + _CHUNK]
+            # Powers of two, because each length compiles a program.
+            padded = np.zeros(max(1024, 1 << (len(part) - 1).bit_length()), np.uint8)
+            if is_source:
+                padded[: len(part)] = part
+            received = _send(padded, is_source)
+            if not is_source:
+                part[:] = received[: len(part)]
+        kind, value = wire.decode(content, checksum)
+    except (wire.MessageError, MemoryError, ValueError, TypeError) as error:
+        raise wire.MessageError(
+            f"process {source} sent what process {jax.process_index()} cannot read ({error}): run the same "
+            "version of at_jax in all processes, and let no other program use the coordinator's port"
+        ) from error
+    return kind, value
+
+
+def _send(array: np.ndarray, is_source: bool) -> np.ndarray:
+    return np.asarray(multihost_utils.broadcast_one_to_all(array, is_source=is_source))

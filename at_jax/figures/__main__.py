@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
-from at_jax import paths, terms
+from at_jax import output, paths, signals, terms
 from at_jax.data import reading
 from at_jax.errors import UserError
 from at_jax.figures import attention, curves, images, network_figures, networks, pairing, style
@@ -218,4 +218,6 @@ def _check_out(path: str) -> None:
 
 
 if __name__ == "__main__":
+    output.secure()
+    signals.watch()
     sys.exit(main())

@@ -10,7 +10,7 @@ import numpy as np
 from at_jax import data, paths
 from at_jax.data import decoding, listing, reading
 from at_jax.errors import UserError
-from at_jax.training import datasets, run_files
+from at_jax.training import datasets, identity, run_files
 from at_jax.training.settings import DataSettings
 
 __all__ = ["UNKNOWN", "Images", "choose", "dataset_of", "from_files", "from_split"]
@@ -49,7 +49,10 @@ def dataset_of(workdir: str | pathlib.Path) -> data.Dataset:
     values: dict[str, Any] = {
         key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()
     }
-    return datasets.load_dataset(DataSettings(**{**values, "memory_limit_mb": 0}))
+    dataset = datasets.load_dataset(DataSettings(**{**values, "memory_limit_mb": 0}))
+    if identified := run_files.read_identity(workdir).get("data"):
+        identity.check_classes(workdir, identified, dataset)
+    return dataset
 
 
 def from_split(split: data.Split, indices: np.ndarray) -> Images:

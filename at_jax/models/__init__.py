@@ -17,13 +17,14 @@ from at_jax.models.wide_resnet import WideResNet
 
 __all__ = ["NIN", "Adapter", "MobileNetV2", "ResNet", "WideResNet", "build"]
 
-_NUMBER = r"(\d+(?:\.\d+)?)"
+_INTEGER = r"([0-9]{1,9})"  # \d would match the digits of every script
+_NUMBER = r"([0-9]{1,9}(?:\.[0-9]{1,9})?)"
 # Pattern of a name to constructor, which is called with the groups of the pattern and the common fields.
 _NAMES: dict[str, Callable[..., nn.Module]] = {
-    rf"wrn_(\d+)_{_NUMBER}": lambda d, k, **f: WideResNet(int(d), float(k), **f),
+    rf"wrn_{_INTEGER}_{_NUMBER}": lambda d, k, **f: WideResNet(int(d), float(k), **f),
     r"nin_(thin|wide)": lambda width, **f: NIN(width, **f),
     r"nin_(thin|wide)_bn": lambda width, **f: NIN(width, batch_norm=True, **f),
-    r"resnet_(\d+)": lambda depth, **f: ResNet(int(depth), **f),
+    rf"resnet_{_INTEGER}": lambda depth, **f: ResNet(int(depth), **f),
     rf"mobilenet_v2_{_NUMBER}": lambda width, **f: MobileNetV2(float(width), **f),
 }
 KNOWN = (

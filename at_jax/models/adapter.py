@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 
 from at_jax.models import layers
+from at_jax.precision import at_least_float32
 
 __all__ = ["Adapter"]
 
@@ -14,7 +15,7 @@ class Adapter(nn.Module):
     """Adapts student activations to the teacher's number of channels.
 
     One 1x1 convolution with bias for each transfer point in ``channels``; other points are returned
-    unchanged. It computes in float32 whatever the network's dtype, as F-ActT does.
+    unchanged. It computes in the dtype of its input, in float32 for half precision, as F-ActT does.
 
     Attributes:
       channels: pairs (transfer point of the student, channels of the teacher at its point).
@@ -37,5 +38,7 @@ class Adapter(nn.Module):
         for point, width in self.channels:
             # A "/" in a name (a tap of a submodule) would nest the parameters.
             name = point.replace("/", "_")
-            adapted[point] = layers.conv(width, 1, use_bias=True, name=name)(taps[point])
+            activation = at_least_float32(taps[point])
+            convolution = layers.conv(width, 1, use_bias=True, dtype=activation.dtype, name=name)
+            adapted[point] = convolution(activation)
         return adapted

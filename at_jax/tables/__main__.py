@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from at_jax import output, signals
 from at_jax.distributed import huge_pages
 from at_jax.errors import UserError
 
@@ -105,9 +106,15 @@ def main(argv: Sequence[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return job.run(planned)
+    try:
+        return job.run(planned)
+    except job.loop.StorageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":
+    output.secure()
+    signals.watch(resumes=True)
     huge_pages.restart()
     sys.exit(main(sys.argv[1:]))

@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import difflib
-import json
 import logging
 import pathlib
 from collections.abc import Sequence
@@ -11,13 +10,13 @@ from typing import Any
 
 import ml_collections
 
-from at_jax import loop, paths
+from at_jax import loop, paths, signals
 from at_jax.errors import UserError
 from at_jax.tables import markdown, plan, plots, sharding, summary
 from at_jax.tables.plan import RunSpec
 from at_jax.tables.registry import TABLES, Row, Table, choose_rows
 from at_jax.tables.runner import failure_of, train_all
-from at_jax.training import datasets, run_files
+from at_jax.training import datasets, json_files, run_files, storage
 from at_jax.training.checkpoints import check_can_save
 from at_jax.training.config import settings_of
 from at_jax.training.console import log
@@ -181,14 +180,17 @@ def _plan(options: argparse.Namespace, path: pathlib.Path) -> dict[str, Any]:
 
 
 def _read_plan(path: pathlib.Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        plan = json_files.read(path)
+        if not {"table", "epochs", "data", "changes"} <= plan.keys():
+            raise json_files.Damaged("it lacks keys")
+    except FileNotFoundError:
+        return None
+    except json_files.Damaged as damaged:
         raise UserError(
-            f"{path} is not readable as JSON ({error}): choose another --out, or delete the file"
-        ) from error
+            f"{path} is not readable as JSON ({damaged}): choose another --out, or delete the file"
+        ) from damaged
+    return {key: value for key, value in plan.items() if key != json_files.CHECKSUM}
 
 
 def _check_changes(rows: Sequence[Row], changes: Sequence[str]) -> None:
@@ -206,8 +208,16 @@ def run(job: Job) -> int:
     """Train the unfinished runs of the shard, and write the table.
 
     Returns:
-      Exit code: 0; 1 if a run failed; 130 after Ctrl-C.
+      Exit code: 0; 1 if a run failed; 128 + its number after a signal.
+
+    Raises:
+      StorageError: as :func:`at_jax.tables.runner.train_all`.
     """
+    with storage.reported(job.out):
+        return _run(job)
+
+
+def _run(job: Job) -> int:
     logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax logs every file that it renames
     code = 0
     if job.train:
@@ -217,16 +227,14 @@ def run(job: Job) -> int:
                 groups=lambda specs: sharding.resumable_groups(specs, job.together),
                 after_group=lambda: write(job, draw=False),
             )
-        except loop.Interrupted as message:
-            log(str(message))
-            code = 130
+        except loop.Interrupted as stopped:
+            log(f"{stopped}: {signals.command()}")
+            code = stopped.exit_code
         except KeyboardInterrupt:
             log("Stopped without saving: run the same command to resume from the last checkpoint")
             code = 130
     write(job, draw=True)
-    if not code and any(failure_of(spec.workdir) for spec in job.shard):
-        code = 1
-    return code
+    return code or int(any(failure_of(spec.workdir) for spec in job.shard))
 
 
 def write(job: Job, *, draw: bool) -> None:
@@ -234,7 +242,7 @@ def write(job: Job, *, draw: bool) -> None:
     numbers = summary.summarize(
         job.table, job.rows, job.specs, job.common, changes=job.changes, label=job.label
     )
-    run_files.write_json(job.out / "table.json", numbers)
+    run_files.write_json(job.out / "table.json", numbers, checked=False)
     run_files.write_text(job.out / "table.md", markdown.render(numbers))
     if draw:
         written = plots.draw(numbers, job.out)

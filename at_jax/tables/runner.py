@@ -1,33 +1,31 @@
 """Training of the unfinished runs of a table. A run that fails does not stop the others."""
 
 import contextlib
-import json
 import pathlib
 import statistics
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import filelock
-
 from at_jax import loop, paths
 from at_jax.tables.plan import RunSpec
-from at_jax.training import run_files
+from at_jax.training import json_files, run_files, workdir_lock
 from at_jax.training.console import duration, log
 
 __all__ = ["FAILURE", "Progress", "failure_of", "train_all"]
 
 # Written to the workdir of a run that failed.
 FAILURE = "failure.json"
-_LOCK_POLL_SECONDS = 5.0
 
 
 def failure_of(workdir: pathlib.Path) -> dict[str, Any] | None:
     """Read why a run failed; None if it did not fail, or finished since."""
     try:
-        failure = json.loads((workdir / FAILURE).read_text())
+        failure = {"reason": "unknown"} | json_files.read(workdir / FAILURE)
     except FileNotFoundError:
         return None
+    except json_files.Damaged as damaged:
+        failure = {"reason": f"unknown, {FAILURE} is damaged: {damaged}"}
     return None if run_files.read_result(workdir) else failure
 
 
@@ -81,7 +79,8 @@ def train_all(
       after_group: called when a group is done.
 
     Raises:
-      loop.Interrupted: after Ctrl-C, once the state is saved.
+      loop.Interrupted: after a signal, once the state is saved.
+      loop.StorageError: if the disk is full.
     """
     if specs and paths.scheme(specs[0].workdir):
         log("No file locks in cloud storage: run one command at a time in this --out")
@@ -121,16 +120,14 @@ def _locked(group: Sequence[RunSpec], *, wait: bool) -> Iterator[list[RunSpec]]:
     with contextlib.ExitStack() as stack:
         locked = []
         for spec in group:
-            spec.workdir.parent.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(spec.workdir.parent / f"{spec.workdir.name}.lock")
             try:
-                stack.enter_context(lock.acquire(timeout=0))
-            except filelock.Timeout:
+                stack.enter_context(workdir_lock.hold(spec.workdir))
+            except workdir_lock.InUse:
                 if not wait:
                     log(f"{spec.name}: skipped, another process is training it")
                     continue
                 log(f"{spec.name}: waiting for another process, which is training this teacher")
-                stack.enter_context(lock.acquire(poll_interval=_LOCK_POLL_SECONDS))
+                stack.enter_context(workdir_lock.hold(spec.workdir, wait=True))
             locked.append(spec)
         yield locked
 
@@ -150,7 +147,7 @@ def _train_group(group: list[RunSpec], failures: set[str]) -> None:
     log(f"--- {', '.join(spec.name for spec in group)}")
     try:
         _train(group)
-    except loop.Interrupted:
+    except (loop.Interrupted, loop.StorageError):
         raise
     except Exception as error:  # any error of one run must not stop the others
         # Errors of one run of a program name its workdir; others, such as out of memory, do not.

@@ -11,7 +11,7 @@ from at_jax.tables.paper import PaperResult
 from at_jax.tables.plan import RUNS, RunSpec
 from at_jax.tables.registry import Row, Table
 from at_jax.tables.runner import failure_of
-from at_jax.training import run_files
+from at_jax.training import identity, run_files
 from at_jax.training.config import flatten
 
 __all__ = ["found_seeds", "summarize"]
@@ -48,7 +48,11 @@ def summarize(
       its names, ``paper`` (error and status, or null), ``seeds`` (an object for each finished run),
       ``median``, ``mean``, ``lowest``, ``highest`` (null if no run is finished), ``failed`` and
       ``missing`` (seeds). Errors are in percent.
+
+    Raises:
+      UserError: if two runs were trained on different data.
     """
+    identity.check_same_data([spec.workdir for spec in specs if _result(spec)])
     data = common.data
     teachers = {spec.teacher_workdir for spec in specs}
     return {

@@ -54,11 +54,12 @@ TERMS: dict[str, type[Term]] = {
 _NONE_TITLE, _NONE_COLOR = "labels only", "#767676"
 
 
-def parts(method: str) -> tuple[str, ...]:
+def parts(method: str, key: str = "method") -> tuple[str, ...]:
     """Split a method into the names of its terms.
 
     Args:
       method: ``"none"``, or names of terms joined by ``+``, in any order.
+      key: the config key that holds it, for messages.
 
     Returns:
       Names in ``TERMS``, in its order.
@@ -71,10 +72,10 @@ def parts(method: str) -> tuple[str, ...]:
     """
     names = () if method == "none" else tuple(method.split("+"))
     if len(set(names)) < len(names):
-        raise UserError(f"method must name each term once, got {method!r}: for example at+kd")
+        raise UserError(f"{key} must name each term once, got {method!r}: for example at+kd")
     if unknown := [name for name in names if name not in TERMS]:
         raise UserError(
-            f"method must be none, one of {', '.join(TERMS)}, or several joined by '+' as in at+kd, got "
+            f"{key} must be none, one of {', '.join(TERMS)}, or several joined by '+' as in at+kd, got "
             f"{method!r}: replace {listed(map(repr, unknown))}"
         )
     return tuple(name for name in TERMS if name in names)

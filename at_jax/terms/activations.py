@@ -9,7 +9,7 @@ import jax
 
 from at_jax import losses, models
 from at_jax.errors import UserError
-from at_jax.options import at_least, one_of, option
+from at_jax.options import between, one_of, option
 from at_jax.terms.base import Batch, Term
 
 __all__ = ["ActivationTransfer", "AttentionTransfer"]
@@ -31,7 +31,7 @@ class AttentionTransfer(Term):
     compares_taps: ClassVar[str] = "activation"
 
     kind: losses.Kind = option("sum", "Map over channels or positions.", one_of(*losses.KINDS))
-    p: float = option(2.0, "Exponent of the map.", at_least(1))
+    p: float = option(2.0, "Exponent of the map.", between(1, losses.MAX_EXPONENT))
     convention: losses.Convention = option(
         "code",
         "Mean square as in the authors' code, for beta 1000, or equation 2 of the paper.",

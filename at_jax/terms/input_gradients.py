@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from at_jax import gradients, losses, maps
 from at_jax.errors import UserError, listed
-from at_jax.options import above, option
+from at_jax.options import TEMPERATURES, option
 from at_jax.terms.base import Batch, Term
 from at_jax.terms.view import View
 
@@ -32,7 +32,7 @@ class _CrossEntropyGradient(Term, abstract=True):
     temperature: float = option(
         1.0,
         "Temperature T of the cross-entropy T * CE(z / T) that is differentiated; 1 in the paper.",
-        above(0),
+        TEMPERATURES,
     )
 
     def _gradient(self, view: View) -> jax.Array:

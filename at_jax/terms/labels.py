@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import jax
 
 from at_jax import losses
-from at_jax.options import above, between, option
+from at_jax.options import TEMPERATURES, between, option
 from at_jax.terms.base import Batch, Term
 
 __all__ = ["Distillation"]
@@ -26,7 +26,7 @@ class Distillation(Term):
     beta: ClassVar[None] = None
     needs_equal_classes: ClassVar[bool] = True
 
-    temperature: float = option(4.0, "Softmax temperature T.", above(0))
+    temperature: float = option(4.0, "Softmax temperature T.", TEMPERATURES)
     alpha: float = option(
         0.9, "Weight of the soft targets; the labels have 1 - alpha.", between(0, 1)
     )

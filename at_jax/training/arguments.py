@@ -114,10 +114,7 @@ class Arguments:
         if self.teacher is not None:
             described["teacher"] = modules.record(self.teacher[0])
         if self.dataset is not None:
-            described["dataset"] = {
-                "name": self.dataset.name,
-                "fingerprint": self.dataset.fingerprint(),
-            }
+            described["dataset"] = {"name": self.dataset.name}
         for name in ("optimizer", "augment"):
             if (value := getattr(self, name)) is not None:
                 described[name] = modules.qualified_name(value)
@@ -143,7 +140,7 @@ def _check_weight(term: Term, weight: Any) -> None:
         raise UserError(
             f"terms: {term.name} replaces the cross-entropy and has no weight, got {weight!r}: pass None"
         )
-    if not (rule := options.at_least(0)).accepts(weight):
+    if not (rule := options.BETAS).accepts(weight):
         raise UserError(
             f"terms: the weight of {term.name} must be {rule.text}, got {weight!r}: pass a number, or "
             "None for its default"
@@ -165,9 +162,10 @@ def chosen_terms(settings: Settings, arguments: Arguments) -> tuple[TermSettings
     for each in chosen:
         if each.begin_epoch >= settings.epochs:
             raise UserError(
-                f"term {each.term.name} must begin before the last epoch ends, got begin_epoch "
-                f"{each.begin_epoch} in a run of {settings.epochs} epochs (counted from 0): set "
-                "transfer.begin_epoch or the term's own, or leave the term out"
+                f"term {each.term.name} must begin before the last epoch ends, got "
+                f"{each.term.name}.begin_epoch={each.begin_epoch} in a run of {settings.epochs} epochs "
+                f"(counted from 0): use 0 to {settings.epochs - 1}, also as transfer.begin_epoch, or leave "
+                "the term out"
             )
     return chosen
 
@@ -185,7 +183,8 @@ def _passed_term(settings: Settings, term: Term, weight: float | None) -> TermSe
 def check_recorded(stored: Mapping[str, Any], now: Mapping[str, Any], workdir: Any) -> None:
     """Raise unless a run is resumed with the components that it was started with.
 
-    Callbacks may change: they do not affect the training.
+    Callbacks may change: they do not affect the training. The data are compared by
+    :mod:`at_jax.training.identity`.
 
     Args:
       stored: record in config.json.
@@ -209,7 +208,7 @@ def check_recorded(stored: Mapping[str, Any], now: Mapping[str, Any], workdir: A
             "choose another --workdir"
         )
     for name, value in before.items():
-        if _comparable(value) != _comparable(after[name]):
+        if name != "dataset" and _comparable(value) != _comparable(after[name]):
             raise UserError(
                 f"the run in {workdir} was started with another {name}: {_short(value)} there, "
                 f"{_short(after[name])} now: pass the same one, or choose another --workdir"

@@ -1,33 +1,31 @@
 """Checkpoints: the latest ones and the best, atomic, with a checksum of every array.
 
 Orbax writes and renames; it does not detect that what it wrote has changed on disk, so a CRC-32 of every
-array is stored with it. A checkpoint that fails the check is skipped for the one before it. Of several
-processes only process 0 writes and reads.
+array is stored with it, in the JSON that :mod:`at_jax.training.checkpoint_meta` reads. A checkpoint that
+fails the check is skipped for the one before it. Of several processes only process 0 writes and reads.
 """
 
 import contextlib
-import json
 import pathlib
 import tempfile
 import warnings
-import zlib
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from flax import serialization, traverse_util
-from orbax.checkpoint import checkpoint_managers
+from flax import serialization
 
 from at_jax import paths
 from at_jax.distributed import processes
 from at_jax.errors import UserError, listed
+from at_jax.training import checkpoint_folder, checkpoint_meta, json_files, storage
+from at_jax.training.checkpoint_meta import FOLDER
+from at_jax.training.json_files import Damaged
 
 __all__ = ["FOLDER", "Checkpoints", "Restored", "check_can_save"]
 
-FOLDER = "checkpoints"
 _ORBAX_SCHEMES = ("", "gs")  # Orbax 0.12 raises for all other paths that are not absolute
-_KEPT = 2  # latest checkpoints, so that there is one to fall back to
 
 
 class Restored(NamedTuple):
@@ -42,15 +40,6 @@ class Restored(NamedTuple):
     step: int
     trees: dict[str, Any]
     meta: dict[str, Any]
-
-
-def _checksums(tree: Any) -> dict[str, int]:
-    flat = traverse_util.flatten_dict(tree, sep="/")
-    return {path: zlib.crc32(np.ascontiguousarray(leaf).tobytes()) for path, leaf in flat.items()}
-
-
-def _checksum_of_json(value: dict[str, Any]) -> int:
-    return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
 def check_can_save(workdir: pathlib.Path) -> None:
@@ -76,46 +65,45 @@ class Checkpoints:
 
     def __init__(self, workdir: str | pathlib.Path, *, create: bool = True):
         self._manager: Any = None  # only in process 0
+        self._writes = create
+        self._directory = directory = paths.absolute(workdir) / FOLDER
         self._exit = contextlib.ExitStack()
         if not processes.is_primary():
             return
-        directory = paths.absolute(workdir) / FOLDER
         if create:
             check_can_save(directory)
-            directory.mkdir(parents=True, exist_ok=True)
+            checkpoint_folder.make(directory)
         elif paths.scheme(directory) not in _ORBAX_SCHEMES:
             copy = self._exit.enter_context(tempfile.TemporaryDirectory(prefix="at_jax-"))
-            paths.download(directory, pathlib.Path(copy))
-            directory = pathlib.Path(copy)
-        policy = checkpoint_managers
-        self._manager = ocp.CheckpointManager(
-            directory,
-            options=ocp.CheckpointManagerOptions(
-                create=False,
-                # Other processes do not wait for a save.
-                multiprocessing_options=ocp.options.MultiprocessingOptions(
-                    active_processes={0} if processes.is_multiprocess() else None
-                ),
-                best_fn=_score,
-                best_mode="max",
-                preservation_policy=policy.AnyPreservationPolicy(
-                    [policy.LatestN(_KEPT), policy.BestN(get_metric_fn=_score, n=1)]
-                ),
-            ),
-        )
+            paths.download(directory, pathlib.Path(copy) / FOLDER)
+            self._directory = directory = pathlib.Path(copy) / FOLDER
+        self._exit.enter_context(checkpoint_folder.quiet_orbax())
+        self._errors = checkpoint_meta.test_errors(directory)
+        self._manager = checkpoint_folder.open_manager(directory, self._errors)
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, *_):
         with self._exit:
-            if self._manager is not None:
-                self._manager.close()
+            if self._manager is None:
+                return
+            try:
+                with storage.conversion(self._directory):
+                    self._manager.close()
+            except OSError:
+                if kind is None:
+                    raise
+                # A consequence of the error that ends the run.
+            if self._writes:
+                paths.remove(self._directory / checkpoint_folder.DELETED)
 
     @property
     def steps(self) -> list[int]:
         """Steps of the checkpoints, ascending."""
-        return [] if self._manager is None else sorted(self._manager.all_steps())
+        if self._manager is None:
+            return []
+        return sorted({*self._manager.all_steps(), *checkpoint_meta.steps(self._directory)})
 
     def save(
         self, step: int, trees: dict[str, Any], meta: dict[str, Any], test_error: float | None
@@ -130,6 +118,14 @@ class Checkpoints:
         """
         if self._manager is None:
             return
+        with storage.conversion(self._directory):
+            self._save(step, trees, meta, test_error)
+
+    def _save(
+        self, step: int, trees: dict[str, Any], meta: dict[str, Any], test_error: float | None
+    ) -> None:
+        self._manager.wait_until_finished()
+        paths.remove(self._directory / checkpoint_folder.DELETED)
         if step in self._manager.all_steps():
             self._manager.delete(step)
         # Copies: on CPU np.asarray is a view, and Orbax may still be writing when a step reuses the buffer.
@@ -137,31 +133,37 @@ class Checkpoints:
             name: jax.tree.map(np.array, serialization.to_state_dict(tree))
             for name, tree in trees.items()
         }
-        meta = {**meta, "checksums": {name: _checksums(tree) for name, tree in host.items()}}
-        meta["checksum"] = _checksum_of_json(meta)
+        checksums = {name: checkpoint_folder.checksums(tree) for name, tree in host.items()}
+        meta = {**meta, "step": step, "test_error": test_error, "checksums": checksums}
         # Orbax has no empty items: an empty tree (no batch statistics, no adapter) is left out.
         items = {n: ocp.args.StandardSave(t) for n, t in host.items() if jax.tree.leaves(t)}
+        self._errors[step] = test_error
         self._manager.save(
             step,
-            args=ocp.args.Composite(**items, meta=ocp.args.JsonSave(meta)),
-            metrics={"score": -1.0 if test_error is None else 100.0 - test_error},
+            args=ocp.args.Composite(**items, meta=ocp.args.JsonSave(json_files.sealed(meta))),
             force=True,
         )
 
     def wait(self) -> None:
         """Wait until every checkpoint is on disk, on every process."""
-        processes.broadcast_from_primary(lambda: self._manager.wait_until_finished())
+        with storage.conversion(self._directory):
+            processes.broadcast_from_primary(lambda: self._manager.wait_until_finished())
+
+    def clean(self) -> None:
+        """Delete what killed processes left of checkpoints that they were saving or deleting."""
+        checkpoint_folder.clean(self._directory)
+        self._manager.reload()
 
     def set_aside_after(self, step: int, reason: str) -> None:
         """Rename checkpoints newer than a step, such as damaged ones, to ``<reason>-<step>``.
 
         Their steps will be saved again.
         """
-        folder = paths.parse(self._manager.directory)
         for newer in [s for s in self.steps if s > step]:
-            aside = folder / f"{reason}-{newer}"
+            aside = self._directory / f"{reason}-{newer}"
             paths.remove(aside)
-            (folder / str(newer)).rename(aside)
+            (self._directory / str(newer)).rename(aside)
+            self._errors.pop(newer, None)
         self._manager.reload()
 
     def latest(self, names: tuple[str, ...]) -> Restored | None:
@@ -176,10 +178,31 @@ class Checkpoints:
         return self._first_valid(self.steps[::-1], names)
 
     def best(self, names: tuple[str, ...]) -> Restored | None:
-        """Restore the checkpoint with the lowest test error, or else the latest valid one."""
-        best = self._manager.best_step()
-        rest = [step for step in self.steps[::-1] if step != best]
-        return self._first_valid(([] if best is None else [best]) + rest, names)
+        """Restore the checkpoint with the lowest test error, or else the latest valid one.
+
+        It warns if the run had a lower error, of which no valid checkpoint is left.
+        """
+        measured = {s: e for s, e in self._errors.items() if isinstance(e, float | int)}
+        by_error = sorted(measured, key=lambda step: (measured[step], -step))
+        rest = [step for step in self.steps[::-1] if step not in measured]
+        for step in rest:
+            if isinstance(self._errors.get(step), Damaged):
+                self._warn(step, self._errors[step])
+        restored = self._first_valid(by_error + rest, names)
+        if restored is not None:
+            self._check_best(restored.step, measured.get(restored.step))
+        return restored
+
+    def _check_best(self, step: int, error: float | None) -> None:
+        saved = checkpoint_meta.newest(self._directory.parent)
+        lines = saved[1].get("progress", {}).get("lines", []) if saved else []
+        lowest = min(lines, key=lambda line: line["test_error"], default=None)
+        if lowest is not None and (error is None or lowest["test_error"] < error):
+            warnings.warn(
+                f"the best checkpoint under {self._directory}, of step {lowest['step']} with an error of "
+                f"{lowest['test_error']:.2f} %, is gone; using step {step}",
+                stacklevel=3,
+            )
 
     def _first_valid(self, steps: list[int], names: tuple[str, ...]) -> Restored | None:
         for step in steps:
@@ -188,30 +211,24 @@ class Checkpoints:
             except MemoryError:
                 raise  # not a fault of the checkpoint
             except Exception as error:  # Orbax raises whatever the damage happens to break
-                reason = (
-                    str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)
-                )
-                warnings.warn(
-                    f"checkpoint {self._manager.directory / str(step)} is damaged ({reason}); "
-                    "skipping it for an older one",
-                    stacklevel=3,
-                )
+                self._warn(step, error)
         if steps:
             raise UserError(
-                f"all checkpoints under {self._manager.directory} are damaged (steps "
-                f"{listed(steps)}): delete that folder to train again"
+                f"all checkpoints under {self._directory} are damaged (steps {listed(sorted(steps))}): "
+                "restore them from a copy, or train again in another --workdir"
             )
         return None
 
+    def _warn(self, step: int, error: Any) -> None:
+        lines = str(error).strip().splitlines() or [repr(error)]
+        warnings.warn(
+            f"checkpoint {self._directory / str(step)} is damaged ({lines[0][:200]}); "
+            "skipping it for an older one",
+            stacklevel=3,
+        )
+
     def _restore(self, step: int, names: tuple[str, ...]) -> Restored:
-        meta = self._manager.restore(
-            step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
-        ).meta
-        if (
-            _checksum_of_json({k: v for k, v in meta.items() if k != "checksum"})
-            != meta["checksum"]
-        ):
-            raise ValueError("checksums differ in meta")
+        meta = checkpoint_meta.read(self._directory, step)
         # A run of an older version may lack a tree.
         wanted = [name for name in names if meta["checksums"].get(name)]
         restored = self._manager.restore(
@@ -220,14 +237,10 @@ class Checkpoints:
         trees: dict[str, Any] = {name: {} for name in names}
         for name in wanted:
             trees[name] = jax.tree.map(np.asarray, restored[name])
-            found = _checksums(trees[name])
+            found = checkpoint_folder.checksums(trees[name])
             broken = [
                 path for path, crc in meta["checksums"][name].items() if found.get(path) != crc
             ]
             if broken:
                 raise ValueError(f"checksums differ in {name}: {listed(broken)}")
         return Restored(step, trees, meta)
-
-
-def _score(metrics: dict[str, float]) -> float:
-    return metrics["score"]

@@ -1,7 +1,7 @@
 """Comparison runs: the same student with other methods, trained in the program of a run."""
 
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import ml_collections
@@ -20,6 +20,7 @@ def prepare_runs(
     workdir: pathlib.Path,
     main: Prepared,
     arguments: Arguments,
+    lock: Callable[[pathlib.Path], None] = lambda workdir: None,
 ) -> list[tuple[Prepared, pathlib.Path]]:
     """Prepare a run for each method of ``compare``, in a subdirectory of the workdir with its name.
 
@@ -30,6 +31,7 @@ def prepare_runs(
       workdir: of the main run.
       main: the main run, whose teacher is finished.
       arguments: passed by the user.
+      lock: takes the lock of a workdir.
 
     Returns:
       Runs and their workdirs, without the main one.
@@ -47,6 +49,7 @@ def prepare_runs(
             continue
         changed = _config(config, method, _teacher(config, workdir, arguments, needs_teacher))
         folder = workdir / method
+        lock(folder)
         prepared.append(
             (
                 prepare(changed, folder, arguments.for_comparison(needs_teacher), describe=False),

@@ -11,19 +11,15 @@ import jax
 import jax.numpy as jnp
 
 from at_jax import data, intermediates
+from at_jax.data.identity import class_difference
 from at_jax.errors import UserError, listed
 from at_jax.terms import Term
-from at_jax.training import modules
+from at_jax.training import memory, modules
 
 __all__ = [
-    "Shapes",
-    "Teacher",
-    "check_images",
-    "check_points",
-    "check_variables",
-    "pair_points",
-    "shapes",
-]
+    "Shapes", "Teacher", "check_classes", "check_images", "check_points", "check_variables",
+    "other_classes", "pair_points", "shapes",
+]  # fmt: skip
 
 _IMAGE_AXES = "(height, width, channels)"
 
@@ -52,11 +48,13 @@ class Shapes:
       variables: all collections, without sown values.
       logits: (1, K).
       taps: transfer point to activation, in the order of the network.
+      stored: numbers that the convolutions and products of one image compute, which a backward pass reads.
     """
 
     variables: dict[str, Any]
     logits: jax.ShapeDtypeStruct
     taps: dict[str, jax.ShapeDtypeStruct]
+    stored: int = 0
 
 
 def shapes(
@@ -96,9 +94,9 @@ def shapes(
             logits, taps, _ = forward(variables, images)
             return logits, collections.OrderedDict(taps)  # JAX sorts the keys of a dict
 
-        logits, taps = jax.eval_shape(apply, variables, images)
+        jaxpr, (logits, taps) = jax.make_jaxpr(apply, return_shape=True)(variables, images)
     modules.check_logits(logits, module, whose)
-    return Shapes(variables, logits, dict(taps))
+    return Shapes(variables, logits, dict(taps), memory.stored_numbers(jaxpr.jaxpr))
 
 
 def pair_points(
@@ -178,18 +176,46 @@ def check_images(dataset: data.Dataset, description: dict[str, Any]) -> None:
             )
 
 
-def check_classes(terms: Sequence[Term], classes_s: int, classes_t: int) -> None:
-    """Raise if a term compares logits of networks with different numbers of classes.
+def check_classes(
+    terms: Sequence[Term], dataset: data.Dataset, teacher: Teacher, of_teacher: Shapes
+) -> None:
+    """Raise if a term compares logits of networks with different classes.
+
+    Args:
+      terms: of the loss.
+      dataset: with the student's classes.
+      teacher: whose classes may be unknown.
+      of_teacher: its shapes.
 
     Raises:
-      UserError: naming the terms.
+      UserError: naming the terms, and the first class that differs.
     """
     needing = [term.name for term in terms if term.needs_equal_classes]
-    if needing and classes_s != classes_t:
+    if needing and (difference := other_classes(dataset, teacher, of_teacher)):
         raise UserError(
-            f"{listed(needing)} needs student and teacher with the same classes: the student has "
-            f"{classes_s}, the teacher {classes_t}: choose another teacher, or a method such as at"
+            f"{listed(needing)} needs student and teacher with the same classes in the same order, got "
+            f"{difference}: choose another teacher, or a method such as at"
         )
+
+
+def other_classes(
+    dataset: data.Dataset, teacher: Teacher | None, of_teacher: Shapes | None
+) -> str | None:
+    """Describe the first class of a teacher that is not that of the data; None if there is none.
+
+    Args:
+      dataset: of the run.
+      teacher: None without one. Only its number of classes is known if it was passed by the user.
+      of_teacher: its shapes.
+    """
+    if teacher is None or of_teacher is None:
+        return None
+    if teacher.description is not None:
+        names = teacher.description["class_names"]
+        return class_difference(names, dataset.class_names, ("in the teacher", "in the data"))
+    if (k := of_teacher.logits.shape[-1]) != dataset.num_classes:
+        return f"{k} classes in the teacher and {dataset.num_classes} in the data"
+    return None
 
 
 def check_variables(

@@ -9,11 +9,12 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import ml_collections
+from ml_collections import ConfigDict
 
 from at_jax import options, terms
 from at_jax.errors import UserError, listed
 from at_jax.terms import TERMS, Term
+from at_jax.training import combinations
 from at_jax.training.settings import (
     SECTIONS,
     DataSettings,
@@ -27,24 +28,13 @@ from at_jax.training.settings import (
 )
 
 __all__ = [
-    "DataSettings",
-    "OptimizerSettings",
-    "RuntimeSettings",
-    "Settings",
-    "TeacherSettings",
-    "TermSettings",
-    "TransferSettings",
-    "check_together",
-    "default_config",
-    "flatten",
-    "help_text",
-    "order_seed",
-    "settings_of",
-    "teacher_config",
-]
+    "ConfigDict", "DataSettings", "OptimizerSettings", "RuntimeSettings", "Settings", "TeacherSettings",
+    "TermSettings", "TransferSettings", "check_together", "default_config", "flatten", "help_text",
+    "order_seed", "settings_of", "teacher_config",
+]  # fmt: skip
 
 
-def default_config() -> ml_collections.ConfigDict:
+def default_config() -> ConfigDict:
     """Every key with its default: the recipe of the paper on CIFAR-10.
 
     >>> default_config().optimizer.drop_epochs
@@ -58,10 +48,10 @@ def default_config() -> ml_collections.ConfigDict:
     sections = {name: dataclasses.asdict(section()) for name, section in SECTIONS.items()}
     for name, term in TERMS.items():
         sections[name] = {key: field.default for key, field in term_options(term).items()}
-    return ml_collections.ConfigDict({**top, **sections})
+    return ConfigDict({**top, **sections})
 
 
-def settings_of(config: ml_collections.ConfigDict) -> Settings:
+def settings_of(config: ConfigDict) -> Settings:
     """Convert a config into settings, and check every value that can be checked alone.
 
     Args:
@@ -79,14 +69,12 @@ def settings_of(config: ml_collections.ConfigDict) -> Settings:
     top = {key: value for key, value in values.items() if not isinstance(value, Mapping)}
     settings = Settings(**top, **sections)
     options.check(settings)
-    for method in (settings.method, *settings.compare):
-        terms.parts(method)
     for name in SECTIONS:
         options.check(getattr(settings, name), name)
     built = {
         name: _term_settings(term, values[name], settings.transfer) for name, term in TERMS.items()
     }
-    _check_combinations(settings)
+    combinations.check(settings)
     return dataclasses.replace(settings, terms=built)
 
 
@@ -95,13 +83,9 @@ def _term_settings(
 ) -> TermSettings:
     own = dict(values)
     beta, begin = own.pop("beta", None), own.pop("begin_epoch")
-    for key, value in (("beta", beta), ("begin_epoch", begin)):
-        field = term_options(term).get(key)
-        if field is not None and not field.metadata["rule"].accepts(value):
-            raise UserError(
-                f"{term.name}.{key} must be {field.metadata['rule'].text}, got {value!r}: set it with "
-                f"--config.{term.name}.{key}=..."
-            )
+    fields = term_options(term)
+    for key, value in values.items():
+        options.check_value(f"{term.name}.{key}", fields[key], value)
     return TermSettings(term(**own), beta, transfer.begin_epoch if begin < 0 else begin)
 
 
@@ -115,30 +99,6 @@ def _check_keys(values: Mapping[str, Any]) -> None:
         close = difflib.get_close_matches(unknown[0], known, n=1)
         hint = f"did you mean {close[0]}?" if close else "see at-jax train --help-config"
         raise UserError(f"the config has an unknown key {unknown[0]!r}: {hint}")
-
-
-def _check_combinations(settings: Settings) -> None:
-    """Check values that depend on one another."""
-    compared = [set(terms.parts(method)) for method in settings.compare]
-    if any(compared.count(each) > 1 for each in compared):
-        raise UserError(
-            f"compare must name each method once, got {settings.compare}: leave one out"
-        )
-    data, transfer, optimizer = settings.data, settings.transfer, settings.optimizer
-    if len(data.mean) != len(data.std):
-        raise UserError(
-            f"data.mean and data.std must have one number a channel each, got {data.mean} and {data.std}: "
-            "set both, or neither"
-        )
-    if transfer.decay == "steps" and not transfer.decay_epochs:
-        raise UserError(
-            "transfer.decay='steps' needs the epochs of its steps, got none: set "
-            '--config.transfer.decay_epochs="(60,120)"'
-        )
-    if optimizer.nesterov and optimizer.name != "sgd":
-        raise UserError(
-            f"optimizer.nesterov is for sgd, got optimizer.name={optimizer.name!r}: leave it out"
-        )
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -156,9 +116,9 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def teacher_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+def teacher_config(config: ConfigDict) -> ConfigDict:
     """Config of the run that trains the teacher of a config: its network, method none."""
-    result = ml_collections.ConfigDict(config.to_dict())
+    result = ConfigDict(config.to_dict())
     result.student, result.method, result.compare = config.teacher.model, "none", ()
     result.data.train_examples = config.teacher.train_examples
     if config.teacher.epochs:
@@ -180,7 +140,7 @@ def order_seed(settings: Settings) -> int:
 _MAY_DIFFER = {"student", "seed", "method", "optimizer", "transfer", "teacher"}
 
 
-def check_together(configs: Sequence[ml_collections.ConfigDict]) -> None:
+def check_together(configs: Sequence[ConfigDict]) -> None:
     """Raise unless the students of several configs can be trained in one program.
 
     Args:

@@ -1,5 +1,6 @@
 """Console output of a run: layer table, progress bar, one line per epoch."""
 
+import contextlib
 import importlib.util
 import pathlib
 import sys
@@ -27,8 +28,11 @@ def log(text: str) -> None:
         return
     from tqdm import tqdm
 
-    tqdm.write(text, file=sys.stdout)
-    sys.stdout.flush()
+    # Training goes on if nobody can read its lines: stdout is closed, or its device is full or gone.
+    if sys.stdout is not None:
+        with contextlib.suppress(OSError, ValueError):
+            tqdm.write(text, file=sys.stdout)
+            sys.stdout.flush()
 
 
 def duration(seconds: float) -> str:
@@ -126,7 +130,7 @@ class ProgressReport:
             initial=first,
             desc=title,
             unit="step",
-            disable=None if processes.is_primary() else True,
+            disable=None if processes.is_primary() and sys.stderr is not None else True,
             dynamic_ncols=True,
         )
         self._events = None

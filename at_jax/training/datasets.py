@@ -1,10 +1,13 @@
 """The data set of a run: loading, and the choice of images."""
 
+import contextlib
 import dataclasses
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 from at_jax import data
+from at_jax.data import checks
 from at_jax.distributed import processes
 from at_jax.errors import UserError
 from at_jax.training.settings import DataSettings
@@ -72,6 +75,23 @@ def _chosen(source: str, choice: tuple[int, int, int], **options: Any) -> data.D
 
 def _choose(dataset: data.Dataset, choice: tuple[int, int, int]) -> data.Dataset:
     held_out, examples, split_seed = choice
+    dataset = dataclasses.replace(dataset, origin=dataset.identity)  # of all images
+    for part in ("train", "test"):
+        labels = getattr(dataset, part).labels
+        checks.check_labels(
+            f"data set {dataset.name!r}, {part} labels", labels, dataset.class_names
+        )
     if held_out:
-        dataset = data.hold_out(dataset, held_out, split_seed)
-    return data.few_labels(dataset, examples, split_seed)
+        with _naming("data.validation_examples", held_out):
+            dataset = data.hold_out(dataset, held_out, split_seed)
+    with _naming("data.train_examples", examples):
+        return data.few_labels(dataset, examples, split_seed)
+
+
+@contextlib.contextmanager
+def _naming(key: str, value: int) -> Iterator[None]:
+    """Add the config key to the message of a choice of images that cannot be made."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{key}={value}: {error}") from None

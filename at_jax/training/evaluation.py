@@ -1,6 +1,7 @@
 """Error of a network on a split; every example counts once."""
 
 import functools
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -8,10 +9,12 @@ import jax
 
 from at_jax import data
 from at_jax.distributed import devices, processes
+from at_jax.errors import UserError
 from at_jax.objective import Objective
-from at_jax.training import metrics, step
+from at_jax.training import metrics, run_files, step
+from at_jax.training.arguments import Arguments
 
-__all__ = ["evaluator"]
+__all__ = ["check_evaluable", "evaluator"]
 
 
 def evaluator(
@@ -53,3 +56,17 @@ def evaluator(
         return 100 * metrics.means(metrics.total(jax.device_get(parts)))["error"]
 
     return evaluate
+
+
+def check_evaluable(workdir: pathlib.Path, arguments: Arguments) -> None:
+    """Raise unless the data of a run can be found.
+
+    Raises:
+      UserError: if the run was given a data set that is not passed now.
+    """
+    recorded = run_files.read_arguments(workdir)
+    if "dataset" in recorded and arguments.dataset is None:
+        raise UserError(
+            f"the run in {workdir} was trained on a data set passed as an argument "
+            f"({recorded['dataset']['name']}): pass it, evaluate(..., dataset=...) in Python"
+        )

@@ -1,54 +1,45 @@
-"""Ctrl-C and SIGTERM as a request to save and stop.
+"""Signals as a request to save and stop: Ctrl-C, SIGTERM of a job scheduler, SIGHUP of a closed terminal.
 
-Several processes agree at the end of each epoch whether one of them received the signal.
+Several processes agree at the end of each epoch whether one of them received a signal.
 """
 
 import contextlib
-import os
 import signal
-import threading
 from collections.abc import Callable, Iterator
-from types import FrameType
 
+from at_jax import signals
 from at_jax.distributed import processes
 
 __all__ = ["Interrupted", "interruptible"]
 
 
 class Interrupted(Exception):
-    """A signal stopped the run after its state was saved."""
+    """A signal stopped the run after its state was saved.
+
+    Attributes:
+      signal: that was received, by this process or by another one of the run.
+    """
+
+    def __init__(self, message: str, number: int = signal.SIGINT):
+        super().__init__(message)
+        self.signal = signal.Signals(number)
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code of a command line: 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP."""
+        return 128 + self.signal
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """Turn Ctrl-C, and the SIGTERM of a job scheduler, into a flag that the training loop checks.
-
-    A second Ctrl-C raises KeyboardInterrupt. Outside the main thread no handler is installed, because
-    Python does not allow it.
+def interruptible() -> Iterator[Callable[[], int]]:
+    """Turn the first signal into a number that the training loop checks; see :func:`signals.deferred`.
 
     Yields:
-      A function that returns True once a signal has arrived.
+      A function that returns the number of the signal, 0 if none has arrived.
     """
-    received = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield received.is_set
-        return
-    signals = (signal.SIGINT, signal.SIGTERM)
-    unit = b"epoch" if processes.is_multiprocess() else b"step"
-    previous = [signal.getsignal(number) for number in signals]
-
-    def handler(number: int, frame: FrameType | None) -> None:
-        received.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        # Not print: the signal may interrupt a print, and buffered writers are not reentrant.
-        os.write(
-            1, b"\nStopping after this " + unit + b"; press Ctrl-C again to quit without saving\n"
-        )
-
-    for number in signals:
-        signal.signal(number, handler)
-    try:
-        yield received.is_set
-    finally:
-        for number, old in zip(signals, previous, strict=True):
-            signal.signal(number, old)
+    unit = "epoch" if processes.is_multiprocess() else "step"
+    announcement = (
+        f"Stopping after this {unit} ({{name}}); a second signal stops at once, without saving"
+    )
+    with signals.deferred(announcement) as received:
+        yield received

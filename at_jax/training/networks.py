@@ -12,7 +12,7 @@ from at_jax import data, models, paths
 from at_jax.distributed import processes
 from at_jax.errors import UserError
 from at_jax.terms import Term, changes_forward_pass
-from at_jax.training import compatibility, modules, run_files
+from at_jax.training import compatibility, identity, modules, run_files
 from at_jax.training.checkpoints import FOLDER, Checkpoints, Restored
 from at_jax.training.compatibility import Teacher
 from at_jax.training.settings import Settings
@@ -74,7 +74,9 @@ def open_run(
     if which not in ("latest", "best"):
         raise UserError(f"which must be 'latest' or 'best', got {which!r}: choose one of these")
     workdir = paths.parse(workdir)
-    restored = processes.broadcast_from_primary(lambda: _read(workdir, which))
+    sent: tuple[Any, ...] = processes.broadcast_from_primary(lambda: tuple(_read(workdir, which)))
+    restored = Restored(*sent)
+    identity.check_checkpoint(identity.run_id(workdir), restored.meta)
     description = restored.meta["model"]
     trees = dict(restored.trees)
     trees |= trees.pop("collections", {})  # the collections other than params and batch_stats

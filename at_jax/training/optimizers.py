@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import optax
 
-from at_jax.training import schedules
+from at_jax.training import combinations, schedules
 from at_jax.training.settings import OptimizerSettings, Settings, TermSettings
 
 __all__ = ["OptimizerFactory", "build", "learning_rate", "sgd", "term_weights"]
@@ -80,6 +80,7 @@ def kernels(params: Any) -> Any:
 
 def learning_rate(settings: Settings, steps_per_epoch: int) -> optax.Schedule:
     """Learning rate as a function of the step; the settings count epochs."""
+    combinations.check_length(settings, steps_per_epoch)
     optimizer = settings.optimizer
     return schedules.learning_rate(
         optimizer.schedule,

@@ -8,11 +8,11 @@ import flax.linen as nn
 import jax
 import ml_collections
 
-from at_jax import paths
+from at_jax import data, paths, terms
 from at_jax.data.decoding import check_sizes
 from at_jax.distributed import devices, huge_pages, processes
 from at_jax.errors import UserError, listed
-from at_jax.training import modules, networks, run_files
+from at_jax.training import identity, modules, networks, run_files
 from at_jax.training.arguments import Arguments, chosen_terms
 from at_jax.training.checkpoints import check_can_save
 from at_jax.training.compatibility import Teacher
@@ -68,10 +68,9 @@ def prepare(
     # Cheap checks come before the data, which may take a minute to decode.
     needs_teacher = any(each.term.needs_teacher for each in chosen_terms(settings, arguments))
     known = _known_teacher(settings, arguments, needs_teacher)
-    _check_names(settings, arguments, needs_teacher and known is None)
-
     check_sizes(settings.data.image_size, count=settings.batch_size)
     dataset = load_dataset(settings.data, given=arguments.dataset)
+    identified = identity.check_data(workdir, dataset, allow_changes=settings.data.allow_changes)
     name = "" if arguments.student else settings.student
     student = arguments.student or networks.build(name, dataset.num_classes, settings.dtype)
     trains_teacher = needs_teacher and known is None
@@ -79,9 +78,10 @@ def prepare(
         # On shapes: no teacher is trained for a student that cannot learn from it.
         known = Teacher(networks.build(settings.teacher.model, dataset.num_classes, settings.dtype))
         _check_teacher_run(teacher_config(config), known.module, arguments)
+        _check_compared(config, dataset, student, name, known, arguments)
     run = assemble(settings, dataset, student, name, known, arguments)
     _check_statistics(run, used)
-    run_files.claim(workdir, config.to_dict(), record)
+    run_files.claim(workdir, config.to_dict(), record, identified)
     if describe:
         _describe(run, used)
     if trains_teacher:
@@ -91,6 +91,8 @@ def prepare(
         known = networks.load_teacher(str(workdir / run_files.TEACHER), settings.dtype)
         log(f"Training the student: {run.name}, method {run.method}.")
         run = assemble(settings, dataset, student, name, known, arguments)
+    if run.teacher is not None:
+        identity.check_teacher(workdir, run.teacher.variables)
     return Prepared(run, used)
 
 
@@ -134,14 +136,6 @@ def _known_teacher(settings: Settings, arguments: Arguments, needs_teacher: bool
     return None
 
 
-def _check_names(settings: Settings, arguments: Arguments, trains_teacher: bool) -> None:
-    """Build the networks that have a name, for their errors."""
-    if arguments.student is None:
-        networks.build(settings.student, 2, settings.dtype)
-    if trains_teacher:
-        networks.build(settings.teacher.model, 2, settings.dtype)
-
-
 def _check_teacher_run(
     config: ml_collections.ConfigDict, module: nn.Module, arguments: Arguments
 ) -> None:
@@ -149,6 +143,28 @@ def _check_teacher_run(
     settings = settings_of(config)
     dataset = load_dataset(settings.data, given=arguments.dataset)
     assemble(settings, dataset, module, settings.student, None, arguments.for_teacher())
+
+
+def _check_compared(
+    config: ml_collections.ConfigDict,
+    dataset: data.Dataset,
+    student: nn.Module,
+    name: str,
+    teacher: Teacher,
+    arguments: Arguments,
+) -> None:
+    """Find errors of the comparison runs, which are prepared only when the teacher is trained."""
+    for method in config.compare:
+        changed = ml_collections.ConfigDict(config.to_dict())
+        changed.method, changed.compare = method, ()
+        uses_teacher = terms.needs_teacher(method)
+        own = arguments.for_comparison(uses_teacher)
+        try:
+            assemble(
+                settings_of(changed), dataset, student, name, teacher if uses_teacher else None, own
+            )
+        except UserError as error:
+            raise UserError(f"compare: {method}: {error}") from error
 
 
 def _check_statistics(run: Run, used: tuple[jax.Device, ...]) -> None:
@@ -166,6 +182,10 @@ def _describe(run: Run, used: tuple[jax.Device, ...]) -> None:
     log(network_table(run.objective.student, dataset.image_shape))
     for s, t in run.objective.points:
         log(f"  transfer: student {s} {'x'.join(map(str, run.taps[s].shape[1:]))} <- teacher {t}")
+    if run.other_classes:
+        log(
+            f"  note: the teacher has different classes ({run.other_classes}), so its error is not defined"
+        )
     if not settings.runtime.huge_pages and huge_pages.was_restarted():
         log(f"  note: {huge_pages.KEY} is read from the command line only: huge pages are in use")
     optimizer = settings.optimizer

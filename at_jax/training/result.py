@@ -9,7 +9,7 @@ import jax
 from at_jax.distributed import devices
 from at_jax.errors import UserError
 from at_jax.objective import Objective
-from at_jax.training import compatibility, provenance, run_files
+from at_jax.training import json_files, provenance, run_files
 from at_jax.training.console import duration, log
 from at_jax.training.evaluation import evaluator
 from at_jax.training.resume import Progress
@@ -23,10 +23,7 @@ def teacher_error(run: Run, used: tuple[jax.Device, ...]) -> float | None:
 
     None without a teacher, and for a teacher whose classes are not those of the data.
     """
-    if run.teacher is None:
-        return None
-    of_teacher = compatibility.shapes(run.teacher.module, run.dataset.image_shape, "teacher")
-    if of_teacher.logits.shape[-1] != run.dataset.num_classes:
+    if run.teacher is None or run.other_classes:
         return None
     objective = Objective(run.teacher.module)
     evaluate = evaluator(
@@ -83,7 +80,9 @@ def finish(
     if kept := run_files.read_result(workdir):
         # Starting a finished run again changes nothing.
         result["finished"] = kept.get("finished", result["finished"])
-    run_files.write_json(workdir / run_files.RESULT, result)
+    result = json_files.sealed(result)
+    if kept is None or kept != result:
+        run_files.write_json(workdir / run_files.RESULT, result)
     if not quiet:
         _log_errors(run, result)
     return result

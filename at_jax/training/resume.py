@@ -11,7 +11,7 @@ from flax import serialization
 
 from at_jax.distributed import compilation, processes
 from at_jax.errors import UserError
-from at_jax.training import state
+from at_jax.training import checkpoint_meta, identity, state
 from at_jax.training.checkpoints import FOLDER, Checkpoints
 from at_jax.training.setup import Run
 
@@ -28,6 +28,7 @@ class Progress:
       seconds: duration of training on these images.
       wall_seconds: duration of training so far, over all starts.
       origin: device, versions, commit and number of students of the last start, for result.json.
+      lines: of metrics.jsonl, for the finished epochs; they replace damaged ones.
     """
 
     totals: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
@@ -35,10 +36,15 @@ class Progress:
     seconds: float = 0.0
     wall_seconds: float = 0.0
     origin: dict[str, Any] = dataclasses.field(default_factory=dict)
+    lines: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
 
 def restore(
-    checkpoints: Checkpoints, run: Run, key: jax.Array, limit: int | None = None
+    checkpoints: Checkpoints,
+    run: Run,
+    key: jax.Array,
+    run_id: str,
+    limit: int | None = None,
 ) -> tuple[state.TrainState, Progress]:
     """Restore the state of the latest valid checkpoint, or initialize it.
 
@@ -48,6 +54,7 @@ def restore(
       checkpoints: of the run.
       run: to train.
       key: of the initialization.
+      run_id: of :mod:`at_jax.training.identity`.
       limit: latest step to restore; newer checkpoints are renamed.
 
     Returns:
@@ -56,8 +63,12 @@ def restore(
     Raises:
       UserError: if the checkpoint is of another network.
     """
-    restored = processes.broadcast_from_primary(lambda: _read(checkpoints, run, key, limit))
-    return (initial_state(run, key), Progress()) if restored is None else restored
+    restored = processes.broadcast_from_primary(lambda: _read(checkpoints, run, key, run_id, limit))
+    if restored is None:
+        return initial_state(run, key), Progress()
+    step, trees, meta = restored
+    state_ = _as_state(jax.eval_shape(_create(run), key), trees, step, run.name)
+    return state_, Progress(**meta["progress"])
 
 
 def initial_state(run: Run, key: jax.Array) -> state.TrainState:
@@ -80,14 +91,18 @@ def _read(
     checkpoints: Checkpoints,
     run: Run,
     key: jax.Array,
+    run_id: str,
     limit: int | None,
-) -> tuple[state.TrainState, Progress] | None:
+) -> tuple[int, dict[str, Any], dict[str, Any]] | None:
+    """Step, trees and metadata of the checkpoint to resume from, checked to be of this run."""
     # Renamed before reading: latest() would warn of damage.
     if limit is not None:
         checkpoints.set_aside_after(limit, "ahead")
     restored = checkpoints.latest(("params", "batch_stats", "collections", "training"))
     if restored is None:
+        checkpoints.clean()
         return None
+    identity.check_checkpoint(run_id, restored.meta)
     if restored.meta["student"] != run.name:
         raise UserError(
             f"this workdir holds a run of {restored.meta['student']}, got {run.name} to train: choose "
@@ -103,7 +118,8 @@ def _read(
                 f"{leaf.shape} there, {shape.shape} now: choose another --workdir"
             )
     checkpoints.set_aside_after(restored.step, "damaged")
-    return whole, Progress(**restored.meta["progress"])
+    checkpoints.clean()
+    return restored.step, restored.trees, restored.meta
 
 
 def _as_state(
@@ -149,6 +165,7 @@ def save(
     host: state.TrainState,
     progress: Progress,
     test_error: float | None,
+    config: Mapping[str, Any],
 ) -> None:
     """Write a checkpoint that :func:`restore` reads. The network is separate from what training needs.
 
@@ -158,6 +175,7 @@ def save(
       host: the state, as NumPy arrays.
       progress: counters.
       test_error: in percent; None in the middle of an epoch.
+      config: content of config.json, which replaces a damaged one.
     """
     collections = dict(host.collections)
     checkpoints.save(
@@ -175,6 +193,7 @@ def save(
             "model": run.description,
             "student": run.name,
             "progress": dataclasses.asdict(progress),
+            "config": dict(config),
         },
         test_error,
     )
@@ -192,7 +211,7 @@ def divide(workdirs: Sequence[pathlib.Path]) -> list[list[int]]:
       Groups of indices into ``workdirs``.
     """
     steps = processes.broadcast_from_primary(
-        lambda: [_checkpointed_steps(workdir) or [0] for workdir in workdirs]
+        lambda: [checkpoint_meta.steps(folder / FOLDER) or [0] for folder in workdirs]
     )
     common = max(set.intersection(*map(set, steps)), default=-1)
     # A kill can leave the runs of one program one checkpoint apart: the last common one is used.
@@ -200,9 +219,3 @@ def divide(workdirs: Sequence[pathlib.Path]) -> list[list[int]]:
         return [list(range(len(steps)))]
     newest = sorted({each[-1] for each in steps})
     return [[i for i, each in enumerate(steps) if each[-1] == step] for step in newest]
-
-
-def _checkpointed_steps(workdir: pathlib.Path) -> list[int]:
-    """Steps of the checkpoints of a run, ascending."""
-    names = [path.name for path in (workdir / FOLDER).glob("*")]
-    return sorted(int(name) for name in names if name.isdecimal())

@@ -1,12 +1,12 @@
 """Files of a run: config.json, metrics.jsonl, result.json.
 
 A workdir belongs to one config and to the components passed with it; see :func:`check`. All processes call
-these functions; only process 0 opens the files.
+these functions; only process 0 opens the files. What is read is checked: see
+:mod:`at_jax.training.json_files` and :mod:`at_jax.training.metrics_file`.
 """
 
-import json
-import math
 import pathlib
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,87 +14,68 @@ from at_jax import paths
 from at_jax.distributed import processes
 from at_jax.errors import UserError, listed
 from at_jax.terms import TERMS, parts
+from at_jax.training import checkpoint_meta, json_files, storage
 from at_jax.training.arguments import check_recorded
-from at_jax.training.config import default_config, flatten
+from at_jax.training.config import flatten
+from at_jax.training.config_record import (
+    ARGUMENTS,
+    CONFIG,
+    IDENTITY,
+    has_config,
+    read_arguments,
+    read_both,
+    read_config,
+    read_identity,
+    read_method,
+    stored_config,
+)  # fmt: skip
+from at_jax.training.json_files import Damaged
+from at_jax.training.metrics_file import (
+    METRICS,
+    append_metrics,
+    finite,
+    keep_metrics,
+    missing_epochs,
+    read_metrics,
+)  # fmt: skip
 
 __all__ = [
     "CONFIG", "METRICS", "RESULT", "TEACHER", "append_metrics", "check", "claim", "drop_result",
-    "has_config", "has_result", "keep_metrics", "read_arguments", "read_config", "read_method",
-    "read_metrics", "read_result", "write_json", "write_text",
+    "finite", "has_config", "has_result", "keep_metrics", "missing_epochs", "read_arguments",
+    "read_config", "read_identity", "read_method", "read_metrics", "read_result", "record_identity",
+    "stored_config", "write_json", "write_text",
 ]  # fmt: skip
 
-CONFIG, METRICS, RESULT = "config.json", "metrics.jsonl", "result.json"
+RESULT = "result.json"
 TEACHER = "teacher"  # subdirectory: the run of a teacher that was trained first
-_ARGUMENTS = "arguments"  # key of the record of passed components
+# Where something is stored. It may be moved, if the identity of the run tells whether it is the same.
+_PLACES = ("data.data_dir", "teacher.checkpoint")
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """Write a file atomically: a reader sees the old file or the new one."""
-    if processes.is_primary():
-        paths.write_bytes(path, text.encode())
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """Write a JSON file, as :func:`write_text`."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
-
-
-def read_config(workdir: pathlib.Path) -> dict[str, Any]:
-    """Read the config of a run. Keys that an older version did not have get their defaults.
+    """Write a file atomically: a reader sees the old file or the new one.
 
     Raises:
-      UserError: if there is no run, the file is damaged, or a newer version wrote it.
+      UserError: if a directory has its name.
+      OSError: if it cannot be written.
     """
-    stored = dict(processes.broadcast_from_primary(lambda: _read(workdir / CONFIG)))
-    stored.pop(_ARGUMENTS, None)
-    return stored
-
-
-def read_arguments(workdir: pathlib.Path) -> dict[str, Any]:
-    """Read the record of the components that were passed to a run; empty without any.
-
-    Raises:
-      UserError: as :func:`read_config`.
-    """
-    return processes.broadcast_from_primary(lambda: _read(workdir / CONFIG)).get(_ARGUMENTS) or {}
-
-
-def read_method(workdir: pathlib.Path) -> str:
-    """Read the method of a run, with the names of terms that were passed as an argument."""
-    if (passed := read_arguments(workdir).get("terms")) is not None:
-        return "+".join(term["name"] for term in passed) or "none"
-    return read_config(workdir)["method"]
-
-
-def _read(path: pathlib.Path) -> dict[str, Any]:
-    if not paths.reachable(path).is_file():
-        raise UserError(f"{path.parent} holds no run (no {CONFIG}): give the workdir of a run")
+    if not processes.is_primary():
+        return
     try:
-        stored = json.loads(path.read_text())
-        arguments = stored.get(_ARGUMENTS)
-        given = {key: value for key, value in stored.items() if key != _ARGUMENTS}
-        unknown = sorted(flatten(given).keys() - flatten(default_config().to_dict()).keys())
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
-        raise UserError(
-            f"{path} is not readable as a config ({error}): choose another --workdir, or delete the file"
-        ) from error
-    differing = unknown or [key for key in ("method", "seed") if key not in given]
-    if differing:
-        raise UserError(
-            f"{path} was written by another version ({listed(differing)} unknown or missing): use the "
-            "version that trained it, or choose another --workdir"
-        )
-    config = _with_defaults(given, json.loads(json.dumps(default_config().to_dict())))
-    return config if arguments is None else {**config, _ARGUMENTS: arguments}
+        paths.write_bytes(path, text.encode())
+    except IsADirectoryError as error:
+        raise UserError(f"{path} must be a file, got a directory: move it away") from error
 
 
-def _with_defaults(given: Any, defaults: Any) -> Any:
-    if not isinstance(defaults, dict):
-        return given
-    return {
-        key: _with_defaults(given[key], default) if key in given else default
-        for key, default in defaults.items()
-    }
+def write_json(path: pathlib.Path, value: Mapping[str, Any], *, checked: bool = True) -> None:
+    """Write an object as JSON, as :func:`write_text`.
+
+    Args:
+      path: of the file.
+      value: JSON.
+      checked: add a checksum; False for a file that no command reads.
+    """
+    write_text(path, json_files.dumps(value, checked=checked))
 
 
 def check(
@@ -102,7 +83,8 @@ def check(
 ) -> None:
     """Check that a workdir is free, or holds a run of this config.
 
-    ``runtime.*``, ``compare`` and the sections of terms that the loss lacks may differ. ``epochs`` may grow
+    ``runtime.*``, ``compare`` and the sections of terms that the loss lacks may differ, and so may the
+    places of data and teacher: :mod:`at_jax.training.identity` compares what is there. ``epochs`` may grow
     unless something else depends on it: a weight with linear or cosine decay, a learning rate with a cosine
     or one-cycle schedule, or a teacher that is trained here for as many epochs as its student.
 
@@ -118,17 +100,20 @@ def check(
 
 
 def _check(workdir: pathlib.Path, config: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
-    if not (workdir / CONFIG).exists():
+    if not (workdir / CONFIG).exists() and not _has_remains(workdir):
         return
-    stored = _read(workdir / CONFIG)
-    before_arguments = stored.pop(_ARGUMENTS, None)
+    stored = read_both(workdir / CONFIG)
+    before_arguments, identity = stored.pop(ARGUMENTS, None), stored.pop(IDENTITY, None)
     before, now = flatten(stored), flatten(config)
+    places = _PLACES if identity else ()
     # Terms that are passed may read the sections of others.
     unused = set() if arguments.get("terms") else TERMS.keys() - set(parts(config["method"]))
     differing = [
         f"{key}: {before[key]!r} there, {now[key]!r} now"
         for key in sorted(now)
         if before[key] != now[key]
+        # Without a place a new teacher would be trained.
+        and not (key in places and (now[key] or not before[key]))
         and key.split(".")[0] not in unused
         and not _may_differ(key, before, now, workdir)
     ]
@@ -141,20 +126,51 @@ def _check(workdir: pathlib.Path, config: Mapping[str, Any], arguments: Mapping[
         check_recorded(before_arguments, arguments, workdir)
 
 
+def _has_remains(workdir: pathlib.Path) -> bool:
+    """Whether a workdir without config.json holds other parts of a run."""
+    return (workdir / RESULT).exists() or bool(
+        checkpoint_meta.steps(workdir / checkpoint_meta.FOLDER)
+    )
+
+
+def _check_checkpoints(workdir: pathlib.Path) -> None:
+    """Raise if checkpoints that must be there are gone: the run would be trained again in silence."""
+    folder = workdir / checkpoint_meta.FOLDER
+    has_result, has_metrics = (workdir / RESULT).exists(), (workdir / METRICS).exists()
+    if not (has_result or has_metrics) or checkpoint_meta.steps(folder):
+        return
+    # A run that was killed early has lines, and an empty folder.
+    if has_result or not folder.is_dir():
+        what = "is finished" if has_result else f"has {METRICS}"
+        raise UserError(
+            f"the run in {workdir} {what}, but its {folder.name}/ is missing or empty: restore it from a "
+            "copy, or train again in another --workdir"
+        )
+
+
 def claim(
-    workdir: pathlib.Path, config: Mapping[str, Any], arguments: Mapping[str, Any] | None = None
+    workdir: pathlib.Path,
+    config: Mapping[str, Any],
+    arguments: Mapping[str, Any] | None = None,
+    identity: Mapping[str, Any] | None = None,
 ) -> None:
     """Check a workdir as :func:`check` does, and write config.json.
 
     Raises:
-      UserError: as :func:`check`, or if the directory cannot be written.
+      UserError: as :func:`check`, if the run's checkpoints are gone, or the directory cannot be written.
+      StorageError: if it is full.
     """
 
     def write():
         _check(workdir, config, arguments or {})
+        _check_checkpoints(workdir)
+        recorded = {ARGUMENTS: arguments or {}} | ({IDENTITY: identity} if identity else {})
+        path, text = workdir / CONFIG, json_files.dumps({**config, **recorded})
         try:
-            write_json(workdir / CONFIG, {**config, _ARGUMENTS: arguments or {}})
+            if not path.is_file() or path.read_bytes() != text.encode():
+                write_text(path, text)
         except OSError as error:
+            storage.check_space(workdir, error)
             raise UserError(
                 f"workdir {workdir} cannot be written ({error.strerror}): choose another --workdir"
             ) from error
@@ -162,10 +178,21 @@ def claim(
     processes.broadcast_from_primary(write)
 
 
+def record_identity(workdir: pathlib.Path, identity: Mapping[str, Any]) -> None:
+    """Replace the identity of a run in config.json."""
+
+    def write():
+        stored = read_both(workdir / CONFIG)
+        if stored.get(IDENTITY) != identity:
+            write_json(workdir / CONFIG, {**stored, IDENTITY: identity})
+
+    processes.broadcast_from_primary(write)
+
+
 def _may_differ(
     key: str, before: Mapping[str, Any], now: Mapping[str, Any], workdir: pathlib.Path
 ) -> bool:
-    if key.startswith("runtime.") or key == "compare":
+    if key.startswith("runtime.") or key in ("compare", "data.allow_changes"):
         return True
     trains_teacher_as_long = (workdir / TEACHER).exists() and not now["teacher.epochs"]
     depends_on_length = (
@@ -176,58 +203,21 @@ def _may_differ(
     return key == "epochs" and not depends_on_length and now[key] > before[key]
 
 
-def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
-    """Read the lines of metrics.jsonl; a line cut off by a crash is left out."""
-    return processes.broadcast_from_primary(lambda: _read_metrics(workdir / METRICS))
-
-
-def _read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
-    lines = []
-    for text in path.read_text().splitlines() if path.exists() else ():
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break
-    return lines
-
-
-def keep_metrics(workdir: pathlib.Path, step: int) -> list[dict[str, Any]]:
-    """Remove the lines after a step, which a resumed run writes again; return the others."""
-
-    def keep():
-        lines = [line for line in _read_metrics(workdir / METRICS) if line["step"] <= step]
-        write_text(workdir / METRICS, "".join(json.dumps(line) + "\n" for line in lines))
-        return lines
-
-    return processes.broadcast_from_primary(keep)
-
-
-def append_metrics(workdir: pathlib.Path, line: Mapping[str, Any]) -> None:
-    """Append a line to metrics.jsonl. Non-finite numbers become null: JSON has none."""
-    if not processes.is_primary():
-        return
-    finite = {
-        k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in line.items()
-    }
-    path, text = workdir / METRICS, json.dumps(finite) + "\n"
-    if paths.scheme(workdir):  # objects cannot grow
-        write_text(path, (path.read_text() if path.exists() else "") + text)
-        return
-    with open(path, "a") as file:
-        file.write(text)
-
-
-def has_config(workdir: pathlib.Path) -> bool:
-    """True if the directory holds a run."""
-    return processes.broadcast_from_primary(lambda: (paths.reachable(workdir) / CONFIG).exists())
-
-
 def read_result(workdir: pathlib.Path) -> dict[str, Any] | None:
-    """Read result.json; None for an unfinished run."""
+    """Read result.json; None for an unfinished run, and with a warning for a damaged file."""
 
     def read():
         path = workdir / RESULT
-        return json.loads(path.read_text()) if path.exists() else None
+        try:
+            return json_files.read(path)
+        except FileNotFoundError:
+            return None
+        except Damaged as damaged:
+            warnings.warn(
+                f"{path} is damaged ({damaged}): the command that trained the run writes it again",
+                stacklevel=4,
+            )
+            return None
 
     return processes.broadcast_from_primary(read)
 
@@ -239,5 +229,13 @@ def has_result(workdir: pathlib.Path) -> bool:
 
 def drop_result(workdir: pathlib.Path) -> None:
     """Delete result.json: marks the run as unfinished."""
-    if processes.is_primary():
+    if not processes.is_primary():
+        return
+    try:
         (workdir / RESULT).unlink(missing_ok=True)
+    except (IsADirectoryError, PermissionError) as error:
+        if not (workdir / RESULT).is_dir():
+            raise
+        raise UserError(
+            f"{workdir / RESULT} must be a file, got a directory: move it away"
+        ) from error

@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from at_jax.distributed import processes
-from at_jax.training import metrics, resume, run_files, state
+from at_jax.errors import listed
+from at_jax.training import identity, metrics, non_finite, resume, run_files, state
 from at_jax.training.arguments import Callback
 from at_jax.training.checkpoints import Checkpoints
-from at_jax.training.console import ProgressReport
+from at_jax.training.console import ProgressReport, log
 from at_jax.training.resume import Progress
 from at_jax.training.setup import Run
 
@@ -62,6 +63,7 @@ class RunLog:
         self._exit = contextlib.ExitStack()
 
     def __enter__(self) -> "RunLog":
+        self._run_id = identity.run_id(self.workdir)
         self.checkpoints = self._exit.enter_context(Checkpoints(self.workdir))
         return self
 
@@ -74,17 +76,32 @@ class RunLog:
             # First of all: with a result the run would be taken for a finished one.
             run_files.drop_result(self.workdir)
         key = jax.random.key(self.run.settings.seed)
-        restored, self.progress = resume.restore(self.checkpoints, self.run, key, limit)
+        restored, self.progress = resume.restore(
+            self.checkpoints, self.run, key, self._run_id, limit
+        )
+        self._keep_metrics(int(restored.step))
         return restored
+
+    def _keep_metrics(self, step: int) -> None:
+        """Drop the lines after a step, write damaged ones again, and print what is lost."""
+        before = run_files.read_metrics(self.workdir)
+        if before and not step:
+            log(f"No checkpoint in {self.workdir} yet: {len(before)} epochs are trained again")
+        self.progress.lines = run_files.keep_metrics(self.workdir, step)
+        missing = run_files.missing_epochs(self.progress.lines, step // self.run.steps_per_epoch)
+        if missing:
+            log(
+                f"{self.workdir / run_files.METRICS} lacks epochs {listed(missing)}: no checkpoint holds "
+                "their metrics, and best_test_error is that of the others"
+            )
 
     def open(self, first: int, origin: Mapping[str, Any]) -> None:
         """Begin training at step ``first``; ``origin`` describes where, for result.json."""
         run_files.drop_result(self.workdir)  # marks the run as unfinished
-        run_files.keep_metrics(self.workdir, first)  # later lines will be written again
         self.progress.origin = dict(origin)
-        lines = run_files.read_metrics(self.workdir)
-        self._best = min((line["test_error"] for line in lines), default=math.inf)
+        self._best = min((line["test_error"] for line in self.progress.lines), default=math.inf)
         settings = self.run.settings
+        self._config = run_files.stored_config(self.workdir)
         config = json.dumps(run_files.read_config(self.workdir), indent=2)
         report = ProgressReport(
             self.workdir,
@@ -119,6 +136,7 @@ class RunLog:
         self.progress.totals, self.progress.images, self.progress.seconds = {}, 0, 0.0
         # The line first: a checkpoint without its line would lose the line.
         run_files.append_metrics(self.workdir, line)
+        self.progress.lines.append(run_files.finite(line))
         settings = self.run.settings
         self._report.epoch(line, settings.epochs)
         if processes.is_primary():
@@ -173,7 +191,7 @@ class RunLog:
                 raise self._non_finite(int(host.step), f"state{name}")
         self.progress.wall_seconds += time.monotonic() - self._since
         self._since = time.monotonic()
-        resume.save(self.checkpoints, self.run, host, self.progress, test_error)
+        resume.save(self.checkpoints, self.run, host, self.progress, test_error, self._config)
 
     def save_unless_saved(self, train_state: state.TrainState) -> None:
         """Save before a stop, within an epoch or at its end, and wait until it is on disk."""
@@ -183,10 +201,13 @@ class RunLog:
         self.checkpoints.wait()
 
     def _non_finite(self, at: int, what: str) -> NonFinite:
+        steps = self.checkpoints.steps
+        kept = (
+            f"the checkpoint of step {max(steps)} stays" if steps else "no checkpoint is saved yet"
+        )
+        advice, verb = non_finite.remedy(self.run, at, what), "are" if " and " in what else "is"
         return NonFinite(
-            f"step {at}: {what} is not finite; the last good checkpoint stays in {self.workdir}: lower "
-            "optimizer.learning_rate or the weight beta, and start in another --workdir",
-            self.workdir,
+            f"step {at}: {what} {verb} not finite; {kept} in {self.workdir}: {advice}", self.workdir
         )
 
 

@@ -35,10 +35,12 @@ def step_decay(initial: float, boundaries: Sequence[int], factor: float) -> opta
     >>> [round(float(schedule(step)), 4) for step in (0, 9, 10, 20)]
     [0.1, 0.1, 0.02, 0.004]
     """
+    # A run has fewer than 2**31 steps: a later boundary is never reached.
+    reached = tuple(min(boundary, 2**31 - 1) for boundary in boundaries)
 
     # Not optax.piecewise_constant_schedule, which mixes dtypes under strict dtype promotion.
     def schedule(step: jax.typing.ArrayLike) -> jax.Array:
-        passed = jnp.asarray(step) >= jnp.asarray(tuple(boundaries), jnp.int32)
+        passed = jnp.asarray(step) >= jnp.asarray(reached, jnp.int32)
         return initial * jnp.prod(jnp.where(passed, factor, 1.0))
 
     return schedule

@@ -4,12 +4,11 @@ Each section of a config is a frozen dataclass. ``at-jax train --help-config`` p
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
 
 from at_jax import options
 from at_jax.distributed.devices import MAX_STEPS_PER_DISPATCH
-from at_jax.options import above, at_least, at_least_or, between, increasing, items, one_of, option
+from at_jax.options import BETAS, EPOCHS, between, epochs, items, one_of, option, or_special
 from at_jax.terms import TERMS, Term
 from at_jax.training import schedules
 
@@ -26,9 +25,8 @@ __all__ = [
 ]
 
 _SEEDS = between(0, 2**32 - 1, "from 0 to 2**32 - 1")
-_FINITE = options.Rule(
-    lambda value: isinstance(value, int | float) and math.isfinite(value), "a number"
-)
+_EPOCHS, _EPOCH, _DROPS = between(1, EPOCHS), between(0, EPOCHS), epochs(EPOCHS)
+_IMAGES, _FACTORS = between(0, 2**31 - 1), between(1e-6, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +37,9 @@ class TeacherSettings:
     model: str = option(
         "wrn_16_2", "Network of a teacher that is trained first, in <workdir>/teacher."
     )
-    epochs: int = option(
-        0, "Epochs of its training; 0: the student's epochs and drops.", at_least(0)
-    )
-    drop_epochs: tuple = option((), "Epochs at which its learning rate drops.", increasing)
-    train_examples: int = option(0, "Training images of the teacher; 0: all.", at_least(0))
+    epochs: int = option(0, "Epochs of its training; 0: the student's epochs and drops.", _EPOCH)
+    drop_epochs: tuple = option((), "Epochs at which its learning rate drops.", _DROPS)
+    train_examples: int = option(0, "Training images of the teacher; 0: all.", _IMAGES)
     stochastic: bool = option(
         False, "Apply the teacher with deterministic=False and the student's random numbers."
     )
@@ -53,7 +49,11 @@ class TeacherSettings:
 class DataSettings:
     """The data set, the choice of images, and augmentation."""
 
-    source: str = option("digits", "digits (bundled), tfds (needs name), folder (needs data_dir).")
+    source: str = option(
+        "digits",
+        "digits (bundled), tfds (needs name) or folder (needs data_dir).",
+        one_of("digits", "tfds", "folder"),
+    )
     name: str = option("", "TFDS name, such as cifar10 or imagenette/160px-v2.")
     data_dir: str = option(
         "",
@@ -61,32 +61,33 @@ class DataSettings:
         "which may be at gs:// or s3://.",
     )
     image_size: int = option(
-        0, "Height and width to resize to, in pixels; 0: no resizing.", at_least(0)
+        0, "Height and width to resize to, in pixels; 0: no resizing.", between(0, 4096)
     )
     memory_limit_mb: int = option(
         4096,
-        "MiB of decoded images held in memory; larger sets are read while training.",
-        at_least(0),
+        "MiB of decoded images in memory; larger sets are read while training.",
+        between(0, 2**30),
     )
     skip_corrupt: bool = option(False, "Leave out images that cannot be read, and count them.")
     train_examples: int = option(
-        0, "Labeled images for the student, the same number of each class; 0: all.", at_least(0)
+        0, "Labeled images for the student, the same number of each class; 0: all.", _IMAGES
     )
     validation_examples: int = option(
         0,
         "Training images held out and evaluated on instead of the test set; 0: none.",
-        at_least(0),
+        _IMAGES,
     )
-    split_seed: int = option(0, "Seed of the two choices above; not the run's seed.", at_least(0))
+    allow_changes: bool = option(False, "Resume although images were added, removed or renamed.")
+    split_seed: int = option(0, "Seed of the two choices above; not the run's seed.", _SEEDS)
     order_seed: int = option(
         -1, "Seed of data order and augmentation; -1: the run's seed.", between(-1, 2**32 - 1)
     )
     mean: tuple = option((), "Mean per channel, in 0..255; empty: of the training set.",
-                         items(_FINITE, "finite numbers"))  # fmt: skip
+                         items(between(0, 255), "numbers from 0 to 255"))  # fmt: skip
     std: tuple = option((), "Standard deviation per channel, in 0..255; empty: of the training set.",
-                        items(above(0), "numbers above 0"))  # fmt: skip
+                        items(between(0.1, 255), "numbers from 0.1 to 255"))  # fmt: skip
     pad: int = option(
-        4, "Pixels of reflect padding before the random crop; 0: no crop.", at_least(0)
+        4, "Pixels of reflect padding before the random crop; 0: no crop.", between(0, 1024)
     )
     mirror: bool = option(True, "Mirror half of the images.")
 
@@ -100,21 +101,19 @@ class OptimizerSettings:
         "Optimizer: SGD as in the authors' code, AdamW or LAMB.",
         one_of("sgd", "adamw", "lamb"),
     )
-    learning_rate: float = option(0.1, "Peak learning rate.", at_least(0))
+    learning_rate: float = option(0.1, "Peak learning rate.", between(0, 100))
     schedule: str = option("steps", "Learning-rate schedule.", one_of(*schedules.SCHEDULES))
-    warmup_epochs: float = option(0.0, "Epochs of linear warm-up from 0.", at_least(0))
+    warmup_epochs: float = option(0.0, "Epochs of linear warm-up from 0.", _EPOCH)
     drop_epochs: tuple = option(
         (60, 120, 160),
         "Epochs at whose start the rate is multiplied by drop_factor (steps).",
-        increasing,
+        _DROPS,
     )
-    drop_factor: float = option(0.2, "Factor of a drop (schedule steps).", above(0))
-    momentum: float = option(
-        0.9, "Momentum (sgd).", options.Rule(lambda value: 0 <= value < 1, "from 0 to below 1")
-    )
+    drop_factor: float = option(0.2, "Factor of a drop (schedule steps).", _FACTORS)
+    momentum: float = option(0.9, "Momentum (sgd).", between(0, 0.9999))
     nesterov: bool = option(False, "Nesterov momentum (sgd); the authors use none.")
     weight_decay: float = option(
-        5e-4, "Weight decay: in the gradient (sgd), or decoupled (adamw, lamb).", at_least(0)
+        5e-4, "Weight decay: in the gradient (sgd), or decoupled (adamw, lamb).", between(0, 10)
     )
     decay_mask: str = option(
         "all",
@@ -122,7 +121,9 @@ class OptimizerSettings:
         one_of("all", "kernels"),
     )
     clip_norm: float = option(
-        0.0, "Largest global norm of the gradient; 0: no clipping.", at_least(0)
+        0.0,
+        "Largest global norm of the gradient; 0: no clipping.",
+        or_special(0, between(1e-6, 1e6)),
     )
 
 
@@ -138,16 +139,14 @@ class TransferSettings:
             options.Rule(lambda value: isinstance(value, str), ""), "texts such as 'group3<-group3'"
         ),
     )
-    begin_epoch: int = option(
-        0, "Epoch at whose start the terms begin, counted from 0.", at_least(0)
-    )
+    begin_epoch: int = option(0, "Epoch at whose start the terms begin, counted from 0.", _EPOCH)
     decay: str = option(
         "constant", "Decay of the weights beta over training.", one_of(*schedules.DECAYS)
     )
     decay_epochs: tuple = option(
-        (), "Epochs at whose start beta is multiplied by decay_factor (decay steps).", increasing
+        (), "Epochs at whose start beta is multiplied by decay_factor (decay steps).", _DROPS
     )
-    decay_factor: float = option(0.1, "Factor of decay steps.", above(0))
+    decay_factor: float = option(0.1, "Factor of decay steps.", _FACTORS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +157,7 @@ class RuntimeSettings:
     """
 
     devices: int = option(
-        0, "Devices of each process; 0: as many as divide the batch.", at_least(0)
+        0, "Devices of each process; 0: as many as divide the batch.", between(0, 4096)
     )
     steps_per_dispatch: int = option(
         0,
@@ -166,7 +165,7 @@ class RuntimeSettings:
         between(0, MAX_STEPS_PER_DISPATCH),
     )
     checkpoint_every: int = option(
-        1, "Epochs between checkpoints; the best and the last epoch are always kept.", at_least(1)
+        1, "Epochs between checkpoints; the best and the last epoch are always kept.", _EPOCHS
     )
     compilation_cache: str = option(
         "~/.cache/at_jax", "Directory of compiled programs kept between runs; empty: none."
@@ -217,9 +216,11 @@ class Settings:
         "Arithmetic of the networks. Parameters, statistics and losses stay float32.",
         one_of("float32", "bfloat16"),
     )
-    epochs: int = option(200, "Passes over the training images.", at_least(1))
-    batch_size: int = option(128, "Images of an update, over all devices.", at_least(1))
-    accumulation: int = option(1, "Micro-batches of an update, to fit into memory.", at_least(1))
+    epochs: int = option(200, "Passes over the training images.", _EPOCHS)
+    batch_size: int = option(128, "Images of an update, over all devices.", between(1, 2**20))
+    accumulation: int = option(
+        1, "Micro-batches of an update, to fit into memory.", between(1, 2**20)
+    )
     teacher: TeacherSettings = dataclasses.field(default_factory=TeacherSettings)
     data: DataSettings = dataclasses.field(default_factory=DataSettings)
     optimizer: OptimizerSettings = dataclasses.field(default_factory=OptimizerSettings)
@@ -242,8 +243,8 @@ def term_options(term: type[Term]) -> dict[str, dataclasses.Field]:
     own = {field.name: field for field in dataclasses.fields(term)}
     weight = {}
     if term.beta is not None:
-        weight["beta"] = option(term.beta, f"Weight of {term.title}.", at_least(0))
+        weight["beta"] = option(term.beta, f"Weight of {term.title}.", BETAS)
     begin = option(
-        -1, "Epoch at whose start the term begins; -1: transfer.begin_epoch.", at_least_or(0, -1)
+        -1, "Epoch at whose start the term begins; -1: transfer.begin_epoch.", between(-1, EPOCHS)
     )
     return {**weight, "begin_epoch": begin, **own}

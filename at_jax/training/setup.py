@@ -19,7 +19,7 @@ from at_jax.distributed import devices
 from at_jax.errors import UserError
 from at_jax.objective import Objective
 from at_jax.terms import changes_forward_pass
-from at_jax.training import compatibility, modules, networks, optimizers
+from at_jax.training import compatibility, memory, modules, networks, optimizers
 from at_jax.training.arguments import Arguments, chosen_terms
 from at_jax.training.compatibility import Shapes, Teacher
 from at_jax.training.config import Settings, TermSettings, order_seed
@@ -40,6 +40,7 @@ class Run:
       objective: student, teacher, terms.
       modules: trainable modules of the terms, by term name.
       teacher: None without one.
+      other_classes: the first class in which teacher and data differ; None if their classes are the same.
       optimizer: with its schedule.
       learning_rate: step -> rate.
       weights: term -> (step -> weight).
@@ -64,6 +65,7 @@ class Run:
     objective: Objective
     modules: dict[str, nn.Module]
     teacher: Teacher | None
+    other_classes: str | None
     optimizer: optax.GradientTransformation
     learning_rate: optax.Schedule
     weights: dict[str, optax.Schedule]
@@ -120,8 +122,7 @@ def assemble(
     batches = data.TrainBatches(dataset.train, settings.batch_size, order_seed(settings))
     chosen = chosen_terms(settings, arguments)
     objective, of_student, of_teacher = _objective(settings, dataset, student, teacher, chosen)
-    taps_t = of_teacher.taps if of_teacher else {}
-    term_modules = objective.modules(of_student.taps, taps_t)
+    term_modules = objective.modules(of_student.taps, of_teacher.taps if of_teacher else {})
     learning_rate = optimizers.learning_rate(settings, batches.steps_per_epoch)
     prepare, normalize = _preparation(settings, dataset, arguments)
     _trace(prepare, objective, term_modules, of_student, of_teacher, settings, dataset)
@@ -139,7 +140,8 @@ def assemble(
         dataset=dataset,
         objective=objective,
         modules=term_modules,
-        teacher=teacher if objective.teacher is not None else None,
+        teacher=teacher if of_teacher else None,
+        other_classes=compatibility.other_classes(dataset, teacher, of_teacher),
         optimizer=optimizer,
         learning_rate=learning_rate,
         weights=optimizers.term_weights(settings, batches.steps_per_epoch, chosen),
@@ -174,11 +176,11 @@ def _objective(
     if teacher is None or not any(term.needs_teacher for term in terms):
         return Objective(student, terms=terms), of_student, None
     stochastic: dict[str, Any] = {"deterministic": True} if settings.teacher.stochastic else {}
-    of_teacher = compatibility.shapes(teacher.module, image_shape, "teacher", **stochastic)
-    compatibility.check_classes(terms, dataset.num_classes, of_teacher.logits.shape[-1])
+    whose = "teacher (teacher.stochastic=True)" if stochastic else "teacher"
+    of_teacher = compatibility.shapes(teacher.module, image_shape, whose, **stochastic)
+    compatibility.check_classes(terms, dataset, teacher, of_teacher)
     if teacher.description is not None:
         compatibility.check_images(dataset, teacher.description)
-        compatibility.check_classes(terms, dataset.num_classes, teacher.description["num_classes"])
     if teacher.variables is not None:
         compatibility.check_variables(
             teacher.module,
@@ -211,7 +213,8 @@ def _objective(
 
 
 def _trace(prepare, objective, term_modules, of_student, of_teacher, settings, dataset) -> None:
-    """Trace augmentation and loss on shapes alone."""
+    """Check the memory, then trace augmentation and loss, all on shapes alone."""
+    memory.check(settings, dataset.image_shape, of_student, of_teacher)
     size = settings.batch_size
     labels = jax.ShapeDtypeStruct((size,), jnp.int32)
     pixels = jax.ShapeDtypeStruct((size, *dataset.image_shape), jnp.uint8)

@@ -115,11 +115,14 @@ class Trainer:
                 self._epochs(states, first, interrupted)
             for each in self.logs:
                 each.checkpoints.wait()
+            # While the last checkpoint was written: no student starts after its teacher was stopped.
+            if number := processes.largest(interrupted()):
+                raise self._interrupted(self.run.steps, number)
         self._profiler.close()
         return [each.progress for each in self.logs]
 
     def _epochs(
-        self, states: tuple[TrainState, ...], first: int, interrupted: Callable[[], bool]
+        self, states: tuple[TrainState, ...], first: int, interrupted: Callable[[], int]
     ) -> None:
         run = self.run
         # 0 is the initialization
@@ -142,11 +145,10 @@ class Trainer:
             end = (epoch + 1) * run.steps_per_epoch
             states = self.advance(states, end, frozen, key, interrupted)
             if int(states[0].step) < end:
-                self._stop(states)
+                self._stop(states, interrupted())
             self._end_epoch(states, epoch + 1, frozen)
-            if processes.any_process(interrupted()):
-                # After the last epoch too: the student must not start after its teacher was stopped.
-                self._stop(states)
+            if number := processes.largest(interrupted()):
+                self._stop(states, number)
 
     def _is_unevaluated(self, step: int) -> bool:
         """Whether the evaluation at the end of an epoch failed, for a test image that could not be read."""
@@ -170,7 +172,7 @@ class Trainer:
         end: int,
         frozen: Any,
         key: jax.Array,
-        interrupted: Callable[[], bool],
+        interrupted: Callable[[], int],
     ) -> tuple[TrainState, ...]:
         """Train up to step ``end`` or an interrupt. The host runs ahead of the device by a few calls."""
         now, images = int(states[0].step), 0
@@ -229,14 +231,17 @@ class Trainer:
             for each, of_run in zip(self.logs, jax.device_get(measured), strict=True):
                 each.collect(done, of_run)
 
-    def _stop(self, states: tuple[TrainState, ...]) -> None:
+    def _stop(self, states: tuple[TrainState, ...], number: int) -> None:
         for each, state in zip(self.logs, states, strict=True):
             each.save_unless_saved(state)
-        others = len(self.logs) - 1
-        raise Interrupted(
-            f"Stopped after step {int(states[0].step)} of {self.run.steps}, saved in "
-            f"{self.logs[0].workdir}{f' and {others} more' if others else ''}: "
-            "run the same command to resume"
+        raise self._interrupted(int(states[0].step), number)
+
+    def _interrupted(self, step: int, number: int) -> Interrupted:
+        others = f" and {len(self.logs) - 1} more" if len(self.logs) > 1 else ""
+        return Interrupted(
+            f"Stopped after step {step} of {self.run.steps}, saved in {self.logs[0].workdir}{others}: "
+            "run the same command to resume",
+            number,
         )
 
 

@@ -24,7 +24,10 @@ _LOGGER = logging.getLogger(__name__)
 _FOLDER = pathlib.Path(__file__).parents[1] / "api" / "generated"
 # File to title and modules, or packages, directly in at_jax. Others get a page of their own.
 GROUPS = {
-    "losses": ("Losses, maps and gradients", "maps losses gradients intermediates agreement"),
+    "losses": (
+        "Losses, maps and gradients",
+        "maps norms attention losses gradients intermediates agreement",
+    ),
     "terms": ("Loss terms", "terms objective options"),
     "models": ("Networks", "models"),
     "data": ("Data sets", "data"),

@@ -16,9 +16,18 @@ INFINITY, NAN = float("inf"), float("nan")
         (options.at_least(1), (1, 1.0, 5), (0, 0.999, -1, INFINITY, NAN, True, "2", None)),
         (options.above(0), (1e-9, 1), (0, -1e-9, INFINITY, NAN, False, "1", None)),
         (options.between(0, 1), (0, 0.5, 1), (-1e-9, 1 + 1e-9, NAN, True, "0.5")),
-        (options.at_least_or(1, 0), (0, 1, 2), (-1, 0.5, INFINITY, "1", None)),
+        (
+            options.or_special(0, options.between(1, 3)),
+            (0, 1, 3),
+            (-1, 0.5, 4, INFINITY, "1", None),
+        ),
+        (options.between(0, 1e300), (0, 1e300), (10**400, -(10**400), INFINITY)),
         (options.one_of("sum", "max"), ("sum", "max"), ("summ", "", None, 1)),
-        (options.increasing, ((), (1,), (1, 2, 9)), ((0,), (2, 2), (3, 1), (1.5,), ("1",), 3)),
+        (
+            options.epochs(9),
+            ((), (1,), (1, 2, 9)),
+            ((0,), (2, 2), (3, 1), (1.5,), ("1",), 3, (10,)),
+        ),
         (options.items(options.above(0), "positive"), ((), (1, 2)), ((1, 0), (-1,), 1)),
     ],
 )
@@ -83,7 +92,7 @@ def test_check_names_the_key_the_rule_and_the_value():
     with pytest.raises(UserError) as error:
         options.check(Section(rate=-2.0), "optimizer")
     assert str(error.value) == (
-        "optimizer.rate must be at least 0, got -2.0: set it with --config.optimizer.rate=..."
+        "optimizer.rate must be at least 0, got -2.0: set it with --config.optimizer.rate=0.1"
     )
     with pytest.raises(UserError, match=r"^rate must be at least 0, got -2.0: .*--config\.rate="):
         options.check(Section(rate=-2.0))

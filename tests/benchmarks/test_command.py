@@ -105,3 +105,26 @@ def test_command_with_bad_flags_prints_one_line_and_exits_with_2(name, flags, me
     assert not done.stdout
     assert len(done.stderr.strip().splitlines()) == 1
     assert re.search(message, done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "name at least one kind of fault"),
+        (["--kills=-1"], "kills"),
+        (["x"], "unknown argument"),
+    ],
+)
+def test_faults_with_bad_flags_is_one_line(flags, message):
+    done = run("faults", *flags)
+    assert done.returncode == 2 and message in done.stderr
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_faults_writes_a_table_of_what_was_tried(tmp_path):
+    done = run("faults", "--kills=2", "--damages=2", f"--out={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    table = (tmp_path / "faults.md").read_text()
+    assert "| SIGKILL, and the same command again | 2 | 0 | " in table
+    assert "| damage to one file, and the same command again | 2 | 0 | " in table

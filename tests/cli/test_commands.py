@@ -3,12 +3,13 @@
 import json
 import re
 import sys
+import warnings
 
 import pytest
 from PIL import Image
 
 from at_jax import cli, extras, version
-from at_jax.cli import predict
+from at_jax.cli import commands, predict
 from at_jax.training import config_files
 
 
@@ -47,6 +48,12 @@ def test_help_of_a_command_names_it(capsys, name):
         (["predict", "--workdir=/nowhere", "a.jpg"], "/nowhere holds no checkpoints"),
         (["predict", "--workdir=/nowhere"], "required: FILE"),
         (["predict", "--workdir=/nowhere", "--top=0", "a.jpg"], "--top must be at least 1, got 0"),
+        (["train", "--config.seed=abc"], "seed must be a whole number, got 'abc': set it with .*seed=0"),
+        (["train", "--config.epochs=1e3"], "epochs must be a whole number, got '1e3': .*epochs=200"),
+        (["train", "--config.at.p=x"], "at.p must be a number, got 'x': set it with --config.at.p=2.0"),
+        (["train", "--config.data.mirror=2"], "data.mirror must be True or False, got '2'"),
+        (["train", "--config.optimizer=3"], "--config.optimizer is a section .*optimizer.clip_norm="),
+        (["train", "--config.seed"], "seed must be a whole number, got ''"),
         (["figures", "mpas"], "invalid choice: 'mpas'"),
         (["figures", "maps", "--workdir=/nowhere", "--out=a.png"], "/nowhere holds no"),
         (["tables", "digit"], "did you mean digits?"),
@@ -78,7 +85,7 @@ def test_missing_package_prints_the_extra_to_install(
     def load(name):
         raise ModuleNotFoundError(f"No module named {package!r}", name=package)
 
-    monkeypatch.setattr(cli.importlib, "import_module", load)
+    monkeypatch.setattr(commands.importlib, "import_module", load)
     code, out, err = run(capsys, *arguments)
     assert (code, out) == (2, "")
     assert err.endswith(f'is not installed: pip install "at_jax[{extra}]"\n')
@@ -89,7 +96,7 @@ def test_missing_package_that_is_no_extra_raises(monkeypatch):
     def load(name):
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
-    monkeypatch.setattr(cli.importlib, "import_module", load)
+    monkeypatch.setattr(commands.importlib, "import_module", load)
     with pytest.raises(ModuleNotFoundError, match="torch"):
         cli.main(["evaluate"])
     assert extras.missing(ImportError("cannot import name"), "at-jax train") is None
@@ -155,3 +162,15 @@ def test_python_m_at_jax_is_the_command():
     source = (config_files.folder().parent / "at_jax" / "__main__.py").read_text()
     assert "from at_jax.cli import main" in source and "sys.exit(main())" in source
     assert "at_jax.cli" in sys.modules
+
+
+def test_warning_of_the_library_is_one_line(monkeypatch, capsys):
+    def warn(argv):
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn("checkpoint 5 is damaged", stacklevel=1)
+        return 0
+
+    monkeypatch.setattr("at_jax.cli.evaluate.main", warn)
+    assert cli.main(["evaluate"]) == 0
+    assert capsys.readouterr().err == "warning: checkpoint 5 is damaged\n"

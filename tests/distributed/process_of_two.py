@@ -7,8 +7,10 @@ import json
 import pathlib
 import pickle
 import sys
+import zlib
 
 import jax
+import numpy as np
 import sharded
 import tiny
 
@@ -46,6 +48,22 @@ def fail_if(here, error):
     return function
 
 
+def listening(port):
+    """Addresses on which this machine listens to a port, in hexadecimal."""
+    tables = [pathlib.Path(f"/proc/net/{name}") for name in ("tcp", "tcp6")]
+    rows = [line.split() for table in tables for line in table.read_text().splitlines()[1:]]
+    ends = [row[1].split(":") for row in rows if row[3] == "0A"]
+    return [address for address, end in ends if int(end, 16) == int(port)]
+
+
+def chunks(index):
+    """Send an array in many parts; return its checksum."""
+    processes._CHUNK, before = 3000, processes._CHUNK
+    sent = processes.broadcast_from_primary(lambda: {"x": np.arange(index, 20_000)})
+    processes._CHUNK = before
+    return zlib.crc32(sent["x"])
+
+
 def main(port, index, folder):
     launch.initialize(f"127.0.0.1:{port}", 2, index, timeout=60)
     used = devices.select(0, 16)
@@ -54,10 +72,12 @@ def main(port, index, folder):
         "index_and_count": processes.index_and_count(),
         "devices": devices.describe(used),
         "order": [device.process_index for device in used],
-        "any_process": [processes.any_process(False), processes.any_process(index == 1)],
+        "largest": [processes.largest(0), processes.largest(15 * index)],
         "broadcast_from_primary": processes.broadcast_from_primary(lambda: {"of": index}),
         "primary fails": error_of(processes.broadcast_from_primary, fail_if(True, missing)),
         "unexpected": error_of(processes.broadcast_from_primary, lambda: {}["key"]),
+        "chunks": chunks(index),
+        "listening": listening(port),
         "run_on_all": processes.run_on_all(lambda: index),
         "one fails": error_of(processes.run_on_all, fail_if(index == 1, missing)),
         # A ValueError that is no UserError is a bug.
@@ -71,7 +91,7 @@ def main(port, index, folder):
     if index == 1:
         launch.leave(7)  # as after an error in this process only
     try:
-        processes.any_process(True)
+        processes.largest(1)
     except Exception:
         launch.leave(1)
 

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import time
+import zlib
 
 import chex
 import commands
@@ -104,9 +105,13 @@ def test_values_and_errors_of_one_process_reach_all(found):
         assert "got seed (0 in process 0, 1 in process 1): start them" in differs
     assert first | {"index_and_count": [1, 2]} == second
     assert first["devices"] == "4 x cpu in 2 processes" and first["order"] == [0, 0, 1, 1]
-    assert first["any_process"] == [False, True] and first["broadcast_from_primary"] == {"of": 0}
+    assert first["largest"] == [0, 15] and first["broadcast_from_primary"] == {"of": 0}
     assert first["primary fails"] == "UserError: no such folder: mount it"
     assert first["same"] is None
+    # Loopback in IPv4, also as an IPv6 address; never 0.0.0.0 or [::].
+    loopback = {"0100007F", "0000000000000000FFFF00000100007F"}
+    assert first["listening"] and set(first["listening"]) <= loopback
+    assert first["chunks"] == zlib.crc32(np.arange(20_000))
     assert "devices x processes x accumulation = 2 x 2 x 1 = 4, got 6: use 4 or 8" in first["batch"]
 
 
@@ -151,17 +156,47 @@ def test_signal_to_one_process_stops_all_and_they_resume(finished, environment, 
         time.sleep(0.05)
     started[1].send_signal(signal.SIGTERM)
     ends = commands.finish(started)
-    assert [code for code, _, _ in ends] == [130, 130], ends
+    assert [code for code, _, _ in ends] == [143, 143], ends
     (_, out, _), (_, of_second, _) = ends
     assert "Resuming after step 6 of 1200" in out
     lines = small_run.lines_of(workdir)
     stopped = int(re.search(r"Stopped after step (\d+) of 1200, saved in", out)[1])
     assert stopped == lines[-1]["step"] and lines[:2] == before
     assert [line["epoch"] for line in lines] == list(range(1, stopped // 3 + 1))
-    assert of_second == ("\nStopping after this epoch; press Ctrl-C again to quit without saving\n")
+    assert of_second == (
+        "Stopping after this epoch (SIGTERM); a second signal stops at once, without saving\n"
+    )
     assert [path.name for path in workdir.parent.iterdir()] == ["run"]
     with Checkpoints(workdir, create=False) as checkpoints:
         assert checkpoints.latest(("params",)).step == stopped
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_kill_of_one_process_ends_the_other_and_they_resume(
+    finished, environment, tmp_path, killed
+):
+    workdir = pathlib.Path(shutil.copytree(finished[0], tmp_path / "run"))
+    command = training(workdir, epochs=30)
+    started = commands.start(environment, *command)
+    deadline = time.monotonic() + commands.SECONDS
+    while len(small_run.lines_of(workdir)) < 4 and started[killed].poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    started[killed].kill()
+    began = time.monotonic()
+    code, _, err = commands.finish(started)[1 - killed]
+    assert time.monotonic() - began < 60
+    assert (code, len(err.splitlines())) == (1, 1), err
+    assert err.startswith(f"error: process {killed} of this run has ended before its time")
+    before = small_run.lines_of(workdir)
+    assert 4 <= len(before) < 30
+    ends = commands.run(environment, *command)
+    assert [code for code, _, _ in ends] == [0, 0], ends
+    assert "Resuming after step" in ends[0][1]
+    lines = small_run.lines_of(workdir)
+    assert [line["epoch"] for line in lines] == list(range(1, 31))
+    assert lines[: len(before)] == before
 
 
 def test_bad_batch_size_ends_all_processes_with_one_line(tmp_path, environment):
@@ -175,7 +210,7 @@ def test_bad_batch_size_ends_all_processes_with_one_line(tmp_path, environment):
 def test_collectives_in_one_process_return_at_once():
     assert processes.index_and_count() == (0, 1)
     assert processes.is_primary() and not processes.is_multiprocess()
-    assert [processes.any_process(flag) for flag in (True, False)] == [True, False]
+    assert [processes.largest(number) for number in (0, 15)] == [0, 15]
     processes.check_same({"seed": 0})
     with pytest.raises(KeyError):
         processes.run_on_all(lambda: {}["key"])

@@ -186,6 +186,10 @@ def known_numbers():
     return known | {one_digit_image, beta_of_the_paper, "0.1"}
 
 
+def test_readme_has_at_most_900_words():
+    assert len((ROOT / "README.md").read_text().split()) <= 900
+
+
 @pytest.mark.parametrize("name", ["README.md", "docs/results.md", "docs/double_backprop.md"])
 def test_decimal_numbers_come_from_committed_results(name):
     text = BLOCK.sub("", (ROOT / name).read_text())

@@ -145,7 +145,7 @@ def test_a_data_set_passed_as_an_argument_needs_images(finished, tmp_path, capsy
     workdir, out = tmp_path / "run", tmp_path / "a.png"
     shutil.copytree(finished[0], workdir)
     stored = json.loads((workdir / "config.json").read_text())
-    stored["arguments"] = {"dataset": {"name": "arrays", "fingerprint": "0"}}
+    stored["arguments"] = {"dataset": {"name": "arrays"}}
     (workdir / "config.json").write_text(json.dumps(stored))
     arguments = ["gradients", f"--workdir={workdir}", f"--out={out}"]
     assert command.main(arguments) == 2

@@ -55,7 +55,7 @@ def test_dataset_optimizer_and_augment_apply_to_the_teacher_too(tmp_path, lenien
     description = checkpoint.open_run(tmp_path / "teacher")[2]
     assert description["class_names"] == ["a", "b", "c"]
     recorded = small_run.recorded(tmp_path)
-    assert recorded["dataset"] == {"name": "arrays", "fingerprint": given["dataset"].fingerprint()}
+    assert recorded["dataset"] == {"name": "arrays"}
     assert (recorded["optimizer"], recorded["augment"]) == (
         f"{__name__}:adamw",
         f"{__name__}:dim",
@@ -66,7 +66,7 @@ def test_dataset_optimizer_and_augment_apply_to_the_teacher_too(tmp_path, lenien
         UserError, match=r"pass augment=, dataset=, optimizer= to train_and_evaluate"
     ):
         loop.train_and_evaluate(config, tmp_path)
-    with pytest.raises(UserError, match="started with another dataset: arrays there, arrays now"):
+    with pytest.raises(UserError, match="have changed .names, labels or pixels of its train"):
         loop.train_and_evaluate(config, tmp_path, **(given | {"dataset": small_run.arrays(seed=1)}))
     assert loop.train_and_evaluate(config, tmp_path, **given) == result
     with pytest.raises(UserError, match="data set passed as an argument"):

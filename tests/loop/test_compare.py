@@ -84,7 +84,7 @@ def test_compare_may_change_and_another_config_may_not(compared):
 @pytest.mark.parametrize(
     ("compare", "message"),
     [
-        (("bt",), "replace 'bt'"),
+        (("bt",), "each method of compare must be .* replace 'bt'"),
         (("at+kd", "kd+at"), "compare must name each method once"),
         ((1,), "compare must be methods"),
         ("none", "compare must be"),
@@ -96,6 +96,14 @@ def test_invalid_compare_raises(tmp_path, compare, message):
     with changed.ignore_type():
         changed.compare = compare
     with pytest.raises(UserError, match=message):
+        loop.train_and_evaluate(changed, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_error_of_a_comparison_run_comes_before_the_teacher_is_trained(tmp_path):
+    # The run itself has no such term, and the teacher's run none at all.
+    changed = small_run.config(method="kd", compare=("at",), at__begin_epoch=5, epochs=2)
+    with pytest.raises(UserError, match="compare: at: term at must begin before the last epoch"):
         loop.train_and_evaluate(changed, tmp_path)
     assert not list(tmp_path.iterdir())
 

@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -37,19 +38,19 @@ def environment(compiled):
     }
 
 
-def start(arguments, environment=None, cwd=REPOSITORY):
+def start(arguments, environment=None, cwd=REPOSITORY, stdout=subprocess.PIPE):
     return subprocess.Popen(
         [sys.executable, str(REPOSITORY / "train.py"), *map(str, arguments)],
         cwd=cwd,
         env=environment,
         text=True,
-        stdout=subprocess.PIPE,
+        stdout=stdout,
         stderr=subprocess.PIPE,
     )
 
 
-def run(arguments, environment=None, cwd=REPOSITORY):
-    process = start(arguments, environment, cwd)
+def run(arguments, environment=None, cwd=REPOSITORY, **options):
+    process = start(arguments, environment, cwd, **options)
     out, err = process.communicate(timeout=240)
     return process.returncode, out, err
 
@@ -108,7 +109,8 @@ def _interrupt(process, workdir, signal_, lines):
 @pytest.mark.parametrize(
     "how",
     [
-        pytest.param(signal.SIGINT, id="ctrl-c"),
+        pytest.param(signal.SIGTERM, id="sigterm"),
+        pytest.param(signal.SIGHUP, id="closed terminal", marks=pytest.mark.slow),
         pytest.param(signal.SIGKILL, id="kill -9", marks=pytest.mark.slow),
     ],
 )
@@ -118,20 +120,41 @@ def test_interrupted_run_resumes_exactly(finished, tmp_path, environment, how):
     process = start([*many, f"--workdir={tmp_path}"], environment)
     _interrupt(process, tmp_path, how, lines=3)
     out, err = process.communicate(timeout=120)
-    if how == signal.SIGINT:
-        assert process.returncode == 130, err
-        assert "Stopping after this step" in out
-        assert f"saved in {tmp_path}: run the same command to resume" in out
-        assert "Traceback" not in err
-    else:
+    if how == signal.SIGKILL:
         assert process.returncode == -signal.SIGKILL
+    else:
+        assert process.returncode == 128 + how, err
+        announced, stopped = out.splitlines()[-2:]
+        assert announced.startswith(f"Stopping after this step ({how.name}); a second")
+        # The command can be copied.
+        _, _, command = stopped.partition(f"saved in {tmp_path}: run the same command to resume: ")
+        assert shlex.split(command)[1:] == process.args[1:]
+        assert err == ""
     assert len(metrics_of(tmp_path)) < 14, "the run ended before it was stopped: slow it down"
     code, out, err = run([*many, f"--workdir={tmp_path}"], environment)
     assert code == 0, err
     assert re.search(r"Resuming after step \d+ of 28", out)
-    code, _, err = run([*many, f"--workdir={tmp_path / 'whole'}"], environment)
-    assert code == 0, err
+    # Nobody can read its lines: that changes neither the run nor its exit code.
+    with open("/dev/full", "w") as full:
+        whole = [*many, f"--workdir={tmp_path / 'whole'}"]
+        code, _, err = run(whole, environment, stdout=full)
+    assert (code, err) == (0, "")
     assert metrics_of(tmp_path) == metrics_of(tmp_path / "whole")
+
+
+def test_ctrl_c_while_importing_prints_one_line(tmp_path):
+    process = start(["--config=digits", f"--workdir={tmp_path / 'run'}"])
+    maps = pathlib.Path(f"/proc/{process.pid}/maps")
+    while "numpy" not in maps.read_text():  # after the restart with huge pages
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert re.fullmatch(
+        "Stopped at once by SIGINT: run the same command to resume: .*train.py .*\n", err
+    )
+    assert not list(tmp_path.iterdir())
 
 
 def test_help_does_not_import_jax():

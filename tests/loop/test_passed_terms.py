@@ -133,7 +133,7 @@ def test_weights_that_are_wrong_raise(tmp_path, terms, message):
     ],
 )
 def test_term_that_begins_after_the_last_epoch_raises(tmp_path, changes, terms):
-    message = r"must begin before the last epoch ends, got begin_epoch \d in a run of 2 epochs"
+    message = r"must begin before the last epoch ends, got \w+.begin_epoch=\d in a run of 2 epochs"
     with pytest.raises(UserError, match=message):
         loop.train_and_evaluate(small_run.config(**changes), tmp_path / "run", terms=terms)
     assert not (tmp_path / "run").exists()

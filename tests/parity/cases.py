@@ -11,9 +11,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import reference
 
 from at_jax import losses
+from benchmarks import reference
 
 FOLDER = Path(__file__).parent
 POINTS = ("thin", "equal", "single")

@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import reference
 from flax import traverse_util
 from parity import cases, networks
 
 from at_jax import intermediates, models
+from benchmarks import reference
 
 TESTS = Path(__file__).parents[1]
 CASES = cases.load()

@@ -11,7 +11,7 @@ import pytest
 from at_jax import loop, paths
 from at_jax.tables import __main__ as program
 from at_jax.tables import plan, plots, runner
-from at_jax.training import run_files
+from at_jax.training import run_files, workdir_lock
 
 NONE, AT = "wrn_10_0.25-none", "wrn_10_0.25-wrn_10_0.5-at"
 TEACHER = "teachers/wrn_10_0.5"
@@ -146,12 +146,12 @@ def test_run_waits_for_the_teacher_of_another_process(fake_training, tmp_path, m
     held = threading.Event()
 
     def other():
-        with filelock.FileLock(teacher.parent / f"{teacher.name}.lock"):
+        with workdir_lock.hold(teacher):
             held.set()
             time.sleep(0.5)
             (teacher / "result.json").write_text(result)
 
-    monkeypatch.setattr(runner, "_LOCK_POLL_SECONDS", 0.1)
+    monkeypatch.setattr(workdir_lock, "_POLL_SECONDS", 0.1)
     thread = threading.Thread(target=other)
     thread.start()
     assert held.wait(timeout=10)
@@ -162,7 +162,7 @@ def test_run_waits_for_the_teacher_of_another_process(fake_training, tmp_path, m
 
 
 def test_run_skips_what_another_process_trains(fake_training, tmp_path, read_table, capsys):
-    lock = tmp_path / "runs" / NONE / "seed0.lock"
+    lock = tmp_path / "runs" / NONE / "seed0" / workdir_lock.LOCK
     lock.parent.mkdir(parents=True)
     with filelock.FileLock(lock):
         assert run(tmp_path, "--seeds", "1") == 0

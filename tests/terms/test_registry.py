@@ -119,9 +119,12 @@ def test_term_subclass_with_a_name_of_its_own_has_a_metric_of_its_own():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: TERMS["kd"](temperature=0.0), "kd.temperature must be above 0, got 0.0"),
+        (lambda: TERMS["kd"](temperature=0.0), "kd.temperature must be from 0.01 to 100, got 0.0"),
         (lambda: TERMS["at"](kind="mean"), "at.kind must be one of sum, max, channel, got 'mean'"),
-        (lambda: TERMS["min_l2"](temperature=float("inf")), "min_l2.temperature must be above 0"),
+        (
+            lambda: TERMS["min_l2"](temperature=float("inf")),
+            "min_l2.temperature must be from 0.01 to 100",
+        ),
     ],
 )
 def test_term_with_a_bad_option_raises_usererror(make, message):

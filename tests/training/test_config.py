@@ -27,11 +27,13 @@ def fields():
 
 
 FIELDS = fields()
-NOT_NEGATIVE = ((0.0, 1e9), (-1e-9, NAN, INF))
-POSITIVE = ((1e-9, 1e9), (0.0, -1.0, NAN, INF))
-COUNT = ((0, 10**6), (-1,))
-FROM_ONE = ((1, 10**6), (0,))
-EPOCHS = (((), (1,), (1, 2, 9)), ((0, 2), (3, 2), (2, 2), (1.5,)))
+EPOCHS = (((), (1,), (1, 2, 100_000)), ((0, 2), (3, 2), (2, 2), (1.5,), (100_001,), (2**70,)))
+EPOCH = ((0, 100_000), (-1, 100_001, 2**70))
+FROM_ONE = ((1, 100_000), (0, 100_001, 10**400))
+IMAGES = ((0, 2**31 - 1), (-1, 2**31))
+FACTOR = ((1e-6, 1.0), (0.0, 1e-7, 1.1, NAN, INF))
+TEMPERATURE = ((0.01, 100.0), (0.0, 1e-30, 101.0, 1e20, NAN, INF))
+BETA = ((0.0, 1e8), (-1e-9, 1.1e8, 1e30, NAN, INF))
 
 # Key -> (values at the edge that are accepted, values beyond it that are not).
 BOUNDARIES = {
@@ -39,46 +41,47 @@ BOUNDARIES = {
     "seed": ((0, SEED), (-1, SEED + 1)),
     "dtype": (("float32", "bfloat16"), ("float16", "")),
     "epochs": FROM_ONE,
-    "batch_size": FROM_ONE,
-    "accumulation": FROM_ONE,
-    "teacher.epochs": COUNT,
+    "batch_size": ((1, 2**20), (0, 2**20 + 1, 2**31)),
+    "accumulation": ((1, 2**20), (0, 2**20 + 1)),
+    "teacher.epochs": EPOCH,
     "teacher.drop_epochs": EPOCHS,
-    "teacher.train_examples": COUNT,
-    "data.image_size": COUNT,
-    "data.memory_limit_mb": COUNT,
-    "data.train_examples": COUNT,
-    "data.validation_examples": COUNT,
-    "data.split_seed": COUNT,
+    "teacher.train_examples": (*IMAGES[:1], (-1, 2**70)),
+    "data.source": (("digits", "tfds", "folder"), ("digit", "")),
+    "data.image_size": ((0, 256), (-1, 4097, 2**31, 2**70)),
+    "data.memory_limit_mb": ((0, 2**30), (-1, 2**30 + 1)),
+    "data.train_examples": IMAGES,
+    "data.validation_examples": IMAGES,
+    "data.split_seed": ((0, SEED), (-1, SEED + 1)),
     "data.order_seed": ((-1, SEED), (-2, SEED + 1)),
-    "data.mean": (((-1e9,), (0,)), (("a",), (NAN,), (INF,))),
-    "data.std": (((1e-9,),), ((0.0,), (NAN,), ("a",))),
-    "data.pad": COUNT,
+    "data.mean": (((0.0,), (255,)), (("a",), (NAN,), (INF,), (-1.0,), (1e30,))),
+    "data.std": (((0.1,), (255.0,)), ((0.0,), (NAN,), ("a",), (1e-30,), (1e30,))),
+    "data.pad": ((0, 1024), (-1, 1025)),
     "optimizer.name": (("sgd", "adamw", "lamb"), ("adam",)),
-    "optimizer.learning_rate": NOT_NEGATIVE,
+    "optimizer.learning_rate": ((0.0, 100.0), (-1e-9, 1e10, NAN, INF)),
     "optimizer.schedule": (("steps", "cosine", "one_cycle", "constant"), ("linear",)),
-    "optimizer.warmup_epochs": NOT_NEGATIVE,
+    "optimizer.warmup_epochs": ((0.0, 1e5), (-1e-9, 1.1e5, NAN, INF)),
     "optimizer.drop_epochs": EPOCHS,
-    "optimizer.drop_factor": POSITIVE,
-    "optimizer.momentum": ((0.0, 0.999), (-1e-9, 1.0, NAN)),
-    "optimizer.weight_decay": NOT_NEGATIVE,
+    "optimizer.drop_factor": FACTOR,
+    "optimizer.momentum": ((0.0, 0.9999), (-1e-9, 1.0, NAN)),
+    "optimizer.weight_decay": ((0.0, 10.0), (-1e-9, 11.0, NAN, INF)),
     "optimizer.decay_mask": (("all", "kernels"), ("biases",)),
-    "optimizer.clip_norm": NOT_NEGATIVE,
+    "optimizer.clip_norm": ((0.0, 1e-6, 1e6), (-1e-9, 1e-7, 1e7, NAN, INF)),
     "transfer.points": (((), ("a<-b",)), ((1,),)),
-    "transfer.begin_epoch": COUNT,
+    "transfer.begin_epoch": EPOCH,
     "transfer.decay": (("constant", "linear", "cosine", "steps"), ("exp",)),
     "transfer.decay_epochs": EPOCHS,
-    "transfer.decay_factor": POSITIVE,
-    "runtime.devices": COUNT,
+    "transfer.decay_factor": FACTOR,
+    "runtime.devices": ((0, 4096), (-1, 4097)),
     "runtime.steps_per_dispatch": ((0, 16), (-1, 17)),
     "runtime.checkpoint_every": FROM_ONE,
-    "kd.temperature": POSITIVE,
+    "kd.temperature": TEMPERATURE,
     "kd.alpha": ((0.0, 1.0), (-1e-9, 1.0 + 1e-9, NAN)),
     "at.kind": (("sum", "max", "channel"), ("mean",)),
-    "at.p": ((1.0, 1e9), (1.0 - 1e-9, NAN, INF)),
+    "at.p": ((1.0, 16.0), (1.0 - 1e-9, 64.0, NAN, INF)),
     "at.convention": (("code", "paper"), ("torch",)),
-    **{f"{name}.beta": NOT_NEGATIVE for name in TERMS if name != "kd"},
-    **{f"{name}.begin_epoch": ((-1, 0, 10**6), (-2,)) for name in TERMS},
-    **{f"{name}.temperature": POSITIVE for name in ("gradient_at", "flip_symmetry", "min_l2")},
+    **{f"{name}.beta": BETA for name in TERMS if name != "kd"},
+    **{f"{name}.begin_epoch": ((-1, 0, 100_000), (-2, 100_001)) for name in TERMS},
+    **{f"{name}.temperature": TEMPERATURE for name in ("gradient_at", "flip_symmetry", "min_l2")},
 }
 # Keys that must change together.
 COMPANIONS = {
@@ -118,8 +121,24 @@ def test_settings_of_values_at_the_boundaries_of_a_rule(key):
     for value in rejected:
         with pytest.raises(UserError) as raised:
             settings_with({key: value} | companions)
-        assert f"{key} must be {rule}, got {value!r}" in str(raised.value)
+        assert f"{key} must be {rule}, got {value!r}"[:200] in str(raised.value)
         assert f"set it with --config.{key}=" in str(raised.value)
+
+
+def test_every_number_has_bounds():
+    for key, field in FIELDS.items():
+        if field.type in (int, float) or type(field.default) in (int, float):
+            with pytest.raises(UserError, match=key):
+                settings_with({key: type(field.default)(10**15)})
+            with pytest.raises(UserError, match=key):
+                settings_with({key: type(field.default)(-(10**15))})
+
+
+@pytest.mark.parametrize("key", [key for key, value in KEYS.items() if isinstance(value, str)])
+@pytest.mark.parametrize("value", ["a\0b", "a\udfffb"])
+def test_settings_of_text_that_no_file_can_hold_names_the_key(key, value):
+    with pytest.raises(UserError, match=key):
+        settings_with({key: value})
 
 
 @pytest.mark.parametrize(
@@ -127,6 +146,21 @@ def test_settings_of_values_at_the_boundaries_of_a_rule(key):
     [
         ({"method": "att"}, "method must be none, one of kd, at, .* got 'att'"),
         ({"method": "at+at"}, "method must name each term once"),
+        ({"method": ""}, "method must be none, .* got ''"),
+        ({"compare": ("att",)}, "compare: each method must be none, .* got 'att'"),
+        ({"student": ""}, "student='': unknown network '': choose one of wrn_DEPTH_WIDTH"),
+        ({"student": "wrn_\uff11\uff10_1"}, "student='wrn_..?_1': unknown network"),
+        ({"student": "wrn_10_" + "9" * 5000}, "student='wrn_10_9+': unknown network"),
+        ({"student": "wrn_10_1000000"}, "width of a network must be at most 1000, got 1000000"),
+        (
+            {"teacher.model": "wrn_100006_1"},
+            "teacher.model='wrn_100006_1': the depth .* at most 250",
+        ),
+        (
+            {"teacher.model": "wrn_11_1", "teacher.checkpoint": "runs/a"},
+            r"teacher.model='wrn_11_1': .* must be 6n\+4",
+        ),
+        ({"data.image_size": 257}, "data.image_size must be at most 256 for the digits.* got 257"),
         ({"data.mean": (1.0,)}, "data.mean and data.std must have one number a channel each"),
         ({"transfer.decay": "steps"}, "needs the epochs of its steps, got none"),
         (

@@ -221,6 +221,17 @@ def test_events_of_a_resumed_run_keep_those_before_its_first_step(make, tmp_path
     assert [event.step for event in read_events(path) if event.HasField("session_log")] == [6]
 
 
+def test_event_files_sort_by_start_after_the_clock_went_back(make, tmp_path, monkeypatch):
+    names = []
+    for now in (2000000000, 1900000000, 1900000000):  # seconds; the last two in one
+        monkeypatch.setattr(tensorboard.time, "time", lambda now=now: now)
+        with make(tensorboard=True, first=len(names)):
+            pass
+        names += [p.name for p in tmp_path.glob("events*") if p.name not in names]
+    # TensorBoard reads the files in the order of their names.
+    assert len(names) == 3 and names == sorted(names)
+
+
 def test_write_image_after_the_run_discards_no_event(make, tmp_path):
     picture = tmp_path / "attention.png"
     Image.fromarray(np.zeros((2, 3, 3), np.uint8)).save(picture)

@@ -1,0 +1,151 @@
+"""Activation-based attention transfer. :mod:`at_jax.losses` exports the functions of this module.
+
+Section 3.1 of Zagoruyko & Komodakis, arXiv:1612.03928.
+"""
+
+import functools
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+
+from at_jax import maps
+from at_jax.errors import UserError, check_equal, check_rank
+from at_jax.precision import at_least_float32, check_floating, power_of_two
+
+__all__ = [
+    "CONVENTIONS", "KINDS", "MAX_EXPONENT", "Convention", "Kind", "attention_maps", "attention_transfer",
+]  # fmt: skip
+
+Kind = Literal["sum", "max", "channel"]
+Convention = Literal["code", "paper"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
+# Largest exponent of attention_transfer. 4**16, the power of a scaled activation, is far from overflow.
+MAX_EXPONENT = 16
+# Norm of a difference of normalized maps, in units of the type's epsilon, below which maps are equal.
+_EQUAL = 8
+
+
+def attention_maps(
+    a_s: jax.Array, a_t: jax.Array, kind: Kind = "sum", p: float = 2
+) -> tuple[jax.Array, jax.Array]:
+    r"""Attention maps of student and teacher at a common size, not normalized.
+
+    Spatial maps of different size are resized to the smaller height and the smaller width: detail that
+    one of them lacks cannot be transferred.
+
+    Args:
+      a_s: student activations, ``(B, Hs, Ws, Cs)``.
+      a_t: teacher activations, ``(B, Ht, Wt, Ct)``.
+      kind: ``"sum"``, ``"max"`` (spatial attention) or ``"channel"`` (needs ``Cs == Ct``).
+      p: exponent of the map, at least 1.
+
+    Returns:
+      Two maps ``(B, min(Hs, Ht), min(Ws, Wt))``, or ``(B, C)`` for ``"channel"``.
+
+    Raises:
+      UserError: for the same reasons as :func:`attention_transfer`.
+
+    >>> import jax.numpy as jnp
+    >>> q_s, q_t = attention_maps(jnp.ones((2, 16, 16, 8)), jnp.ones((2, 8, 8, 32)))
+    >>> q_s.shape, q_t.shape
+    ((2, 8, 8), (2, 8, 8))
+    """
+    _check_activations("attention_maps", a_s, a_t, kind)
+    if kind == "channel":
+        return maps.channel_map(a_s, p), maps.channel_map(a_t, p)
+    spatial_map = maps.sum_map if kind == "sum" else maps.max_map
+    q_s, q_t = spatial_map(a_s, p), spatial_map(a_t, p)
+    height, width = (min(pair) for pair in zip(q_s.shape[1:], q_t.shape[1:], strict=True))
+    return maps.resize(q_s, (height, width)), maps.resize(q_t, (height, width))
+
+
+def attention_transfer(
+    a_s: jax.Array,
+    a_t: jax.Array,
+    *,
+    kind: Kind = "sum",
+    p: float = 2,
+    convention: Convention = "code",
+) -> jax.Array:
+    r"""Activation-based attention transfer at one transfer point.
+
+    With the normalized maps :math:`q = vec(F(a)) / \|vec(F(a))\|_2` of N positions,
+
+    - ``convention="paper"`` is equation 2 of arXiv:1612.03928, :math:`\frac12 \|q_s - q_t\|_2`;
+    - ``convention="code"`` is the authors' released code, :math:`\frac1N \|q_s - q_t\|_2^2`: the mean
+      over positions of the squared difference, used with :math:`\beta = 10^3`.
+
+    Maps of different size are resized as in :func:`attention_maps`. The result does not depend on the
+    scale of the activations: each example is scaled before the power, so that it is exact wherever the
+    activations are normal numbers. A NaN or an infinity gives NaN, for its example alone.
+
+    In the convention of the paper, :math:`\|q_s - q_t\|_2` counts as zero, in value and gradient, up to
+    8 times the machine epsilon (1e-6 in float32). The maps of equal networks differ by a few roundings,
+    since a compiled program may compute each in another order, and the gradient of a norm does not
+    shrink with it.
+
+    Args:
+      a_s: student activations, ``(B, Hs, Ws, Cs)``.
+      a_t: teacher activations, ``(B, Ht, Wt, Ct)``.
+      kind: ``"sum"``, ``"max"`` (spatial attention) or ``"channel"`` (needs ``Cs == Ct``).
+      p: exponent of the map, from 1 to 16.
+      convention: ``"code"`` or ``"paper"``.
+
+    Returns:
+      ``(B,)``, dimensionless; 0 where the normalized maps agree.
+
+    Raises:
+      UserError: for an unknown kind or convention, p out of range, a wrong rank or dtype, batches that
+        differ, or channel counts that differ with ``kind="channel"``.
+
+    >>> import jax.numpy as jnp
+    >>> a = jnp.array([1.0, 0.0]).reshape(1, 1, 2, 1)
+    >>> b = jnp.array([0.0, 5.0]).reshape(1, 1, 2, 1)
+    >>> attention_transfer(a, b)  # ((1-0)**2 + (0-1)**2) / 2 positions
+    Array([1.], dtype=float32)
+    >>> attention_transfer(a, b, convention="paper").round(4)  # sqrt(2) / 2
+    Array([0.7071], dtype=float32)
+    """
+    if convention not in CONVENTIONS:
+        raise UserError(f"convention must be one of {', '.join(CONVENTIONS)}, got {convention!r}")
+    _check_activations("attention_transfer", a_s, a_t, kind)
+    maps.check_exponent(p)
+    if p > MAX_EXPONENT:
+        raise UserError(
+            f"attention_transfer: the exponent p must be at most {MAX_EXPONENT}, got {p!r}: the paper uses "
+            "p=2"
+        )
+    return _attention_transfer(a_s, a_t, kind, p, convention)
+
+
+@functools.partial(jax.jit, static_argnames=("kind", "p", "convention"))
+def _attention_transfer(a_s, a_t, kind, p, convention):
+    q_s, q_t = attention_maps(_scaled(a_s, kind), _scaled(a_t, kind), kind, p)
+    difference = maps.normalize(q_s) - maps.normalize(q_t)  # (B, N)
+    if convention == "paper":
+        squares = jnp.sum(jnp.square(difference), axis=-1, keepdims=True)
+        is_equal = squares <= (_EQUAL * jnp.finfo(squares.dtype).eps) ** 2
+        return maps.l2_norm(jnp.where(is_equal, 0, difference)) / 2
+    return jnp.mean(jnp.square(difference), axis=-1)
+
+
+def _scaled(a, kind):
+    """Activations with a largest magnitude of 1 to 4 in each example: (B, H, W, C), or (B, H, W, 1)."""
+    a = at_least_float32(a)
+    if kind == "max":  # its maximum is all that is read of a position
+        a = maps.max_map(a, 1)[..., None]
+    return a * power_of_two(a, (1, 2, 3))[0]
+
+
+def _check_activations(function: str, a_s: jax.Array, a_t: jax.Array, kind: str) -> None:
+    if kind not in KINDS:
+        raise UserError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    check_rank(function, 4, a_s=a_s, a_t=a_t)
+    check_floating(function, a_s=a_s, a_t=a_t)
+    fix = "apply both networks to the same images"
+    check_equal(function, "student and teacher batch sizes", a_s.shape[0], a_t.shape[0], fix)
+    if kind == "channel":
+        fix = "use kind='sum' or 'max', or choose transfer points of equal width"
+        check_equal(function, "student and teacher channels", a_s.shape[3], a_t.shape[3], fix)

@@ -1,0 +1,86 @@
+"""JSON of the checkpoints of a run, read without Orbax and checked.
+
+Each checkpoint holds, in addition to its arrays: its step, its test error, the metrics of all epochs so far
+and a copy of config.json. They replace files of the run that are damaged.
+"""
+
+import pathlib
+from typing import Any
+
+from at_jax import paths
+from at_jax.training import json_files
+from at_jax.training.json_files import Damaged
+
+__all__ = ["FOLDER", "newest", "read", "steps", "test_errors"]
+
+FOLDER = "checkpoints"
+
+
+def steps(directory: pathlib.Path) -> list[int]:
+    """Steps of the checkpoints in a directory, ascending; damaged ones are included."""
+    names = paths.names(directory) if directory.is_dir() else []
+    return sorted(int(name) for name in names if name.isdecimal() and name == str(int(name)))
+
+
+def read(directory: pathlib.Path, step: int) -> dict[str, Any]:
+    """Read the JSON of a checkpoint.
+
+    Args:
+      directory: of the checkpoints.
+      step: of the checkpoint.
+
+    Raises:
+      Damaged: with the reason.
+    """
+    try:
+        meta = json_files.read(directory / str(step) / "meta" / "metadata", editable=False)
+    except FileNotFoundError as error:
+        raise Damaged("meta is missing") from error
+    except Damaged as damaged:
+        raise Damaged(
+            "checksums differ in meta" if "checksum" in str(damaged) else f"meta: {damaged}"
+        ) from damaged
+    if json_files.CHECKSUM not in meta or not isinstance(meta.get("checksums"), dict):
+        raise Damaged("meta lacks its checksums")
+    # Version 0.1 recorded no step.
+    if meta.get("step", step) != step:
+        raise Damaged(f"it holds step {meta['step']}: its folder was renamed")
+    return meta
+
+
+def newest(workdir: pathlib.Path) -> tuple[int, dict[str, Any]] | None:
+    """Step and JSON of the newest checkpoint whose JSON is valid; None without one."""
+    directory = workdir / FOLDER
+    for step in reversed(steps(directory)):
+        try:
+            return step, read(directory, step)
+        except Damaged:
+            continue
+    return None
+
+
+def test_errors(directory: pathlib.Path) -> dict[int, float | Damaged | None]:
+    """Test error of each checkpoint in percent; None if it was not measured, or why it cannot be read."""
+    errors: dict[int, float | Damaged | None] = {}
+    for step in steps(directory):
+        try:
+            errors[step] = _test_error(directory, step)
+        except Damaged as damaged:
+            errors[step] = damaged
+    return errors
+
+
+def _test_error(directory: pathlib.Path, step: int) -> float | None:
+    meta = read(directory, step)
+    if "test_error" in meta:
+        return meta["test_error"]
+    # Version 0.1 left it to Orbax, as a score without a checksum.
+    try:
+        score = json_files.read(directory / str(step) / "metrics" / "metrics").get("score")
+    except FileNotFoundError as error:
+        raise Damaged("its score is missing") from error
+    except Damaged as damaged:
+        raise Damaged(f"its score: {damaged}") from damaged
+    if not isinstance(score, int | float) or not (score == -1.0 or 0 <= score <= 100):
+        raise Damaged(f"its score is {score!r}")
+    return None if score == -1.0 else 100.0 - score

@@ -1,0 +1,76 @@
+"""Checks of a config beyond the rule of each key: names of networks and methods, and values together."""
+
+from at_jax import models, terms
+from at_jax.errors import UserError
+from at_jax.training.settings import Settings
+
+__all__ = ["check", "check_length"]
+
+# Bounds of networks by name: tracing takes a moment for each layer, compiling several seconds.
+_DEEPEST, _WIDEST = 250, 1000
+# The digits are 8x8: larger images hold no more detail, and all 1,797 are resized before training.
+_LARGEST_DIGITS = 256
+
+
+def check(settings: Settings) -> None:
+    """Check names, and values that depend on one another. Values that are not used are checked too.
+
+    Raises:
+      UserError: naming the key, the value and a valid value.
+    """
+    _check_network("student", settings.student)
+    _check_network("teacher.model", settings.teacher.model)
+    terms.parts(settings.method)
+    compared = [set(terms.parts(each, "each method of compare")) for each in settings.compare]
+    if any(compared.count(each) > 1 for each in compared):
+        raise UserError(
+            f"compare must name each method once, got {settings.compare}: leave one out"
+        )
+    data, transfer, optimizer = settings.data, settings.transfer, settings.optimizer
+    if len(data.mean) != len(data.std):
+        raise UserError(
+            f"data.mean and data.std must have one number a channel each, got {data.mean} and {data.std}: "
+            "set both, or neither"
+        )
+    if data.source == "digits" and data.image_size > _LARGEST_DIGITS:
+        raise UserError(
+            f"data.image_size must be at most {_LARGEST_DIGITS} for the digits, which are 8x8 pixels, got "
+            f"{data.image_size}: set --config.data.image_size=16"
+        )
+    if transfer.decay == "steps" and not transfer.decay_epochs:
+        raise UserError(
+            "transfer.decay='steps' needs the epochs of its steps, got none: set "
+            '--config.transfer.decay_epochs="(60,120)"'
+        )
+    if optimizer.nesterov and optimizer.name != "sgd":
+        raise UserError(
+            f"optimizer.nesterov is for sgd, got optimizer.name={optimizer.name!r}: leave it out"
+        )
+
+
+def _check_network(key: str, name: str) -> None:
+    try:
+        network = models.build(name)
+    except UserError as error:
+        raise UserError(f"{key}={name!r}: {error}") from None
+    for field, most in (("depth", _DEEPEST), ("width", _WIDEST)):
+        value = getattr(network, field, 0)
+        if isinstance(value, int | float) and value > most:
+            raise UserError(
+                f"{key}={name!r}: the {field} of a network must be at most {most}, got {value}: set "
+                f"--config.{key}=wrn_16_1, or pass a module of your own in Python"
+            )
+
+
+def check_length(settings: Settings, steps_per_epoch: int) -> None:
+    """Raise unless the steps of a run can be counted in 32 bits.
+
+    Raises:
+      UserError: naming the largest number of epochs.
+    """
+    most = (2**31 - 1) // steps_per_epoch
+    if settings.epochs > most:
+        raise UserError(
+            f"epochs must be at most {most} with {steps_per_epoch} steps each (2**31 - 1 steps), got "
+            f"{settings.epochs}: set --config.epochs=200, or a larger batch_size"
+        )

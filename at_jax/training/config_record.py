@@ -1,0 +1,133 @@
+"""config.json of a run, checked when it is read: every key, and a record of the arguments."""
+
+import json
+import pathlib
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from at_jax import paths
+from at_jax.distributed import processes
+from at_jax.errors import UserError, listed
+from at_jax.training import checkpoint_meta, json_files
+from at_jax.training.config import default_config, flatten
+from at_jax.training.json_files import CHECKSUM, Damaged
+
+__all__ = [
+    "ARGUMENTS", "CONFIG", "IDENTITY", "has_config", "read_arguments", "read_both", "read_config",
+    "read_identity", "read_method", "stored_config",
+]  # fmt: skip
+
+CONFIG = "config.json"
+# Keys that are no settings: the record of passed components, and at_jax.training.identity.
+ARGUMENTS, IDENTITY = "arguments", "identity"
+
+
+def has_config(workdir: pathlib.Path) -> bool:
+    """True if the directory holds a run: its config.json, or a checkpoint with a copy of it."""
+
+    def found():
+        return (paths.reachable(workdir) / CONFIG).exists() or _copy(workdir) is not None
+
+    return processes.broadcast_from_primary(found)
+
+
+def read_config(workdir: pathlib.Path) -> dict[str, Any]:
+    """Read the config of a run. Keys that an older version did not have get their defaults.
+
+    Raises:
+      UserError: if there is no run, the file is damaged, or a newer version wrote it.
+    """
+    return _settings(processes.broadcast_from_primary(lambda: read_both(workdir / CONFIG)))
+
+
+def read_arguments(workdir: pathlib.Path) -> dict[str, Any]:
+    """Read the record of the components that were passed to a run; empty without any.
+
+    Raises:
+      UserError: as :func:`read_config`.
+    """
+    return (
+        processes.broadcast_from_primary(lambda: read_both(workdir / CONFIG)).get(ARGUMENTS) or {}
+    )
+
+
+def read_identity(workdir: pathlib.Path) -> dict[str, Any]:
+    """Read the identity of a run; empty for a run of an older version.
+
+    Raises:
+      UserError: as :func:`read_config`.
+    """
+    return processes.broadcast_from_primary(lambda: read_both(workdir / CONFIG)).get(IDENTITY) or {}
+
+
+def read_method(workdir: pathlib.Path) -> str:
+    """Read the method of a run, with the names of terms that were passed as an argument."""
+    if (passed := read_arguments(workdir).get("terms")) is not None:
+        return "+".join(term["name"] for term in passed) or "none"
+    return read_config(workdir)["method"]
+
+
+def stored_config(workdir: pathlib.Path) -> dict[str, Any]:
+    """Read config.json as it is, or the copy of it in the newest checkpoint if it is damaged.
+
+    Raises:
+      UserError: if there is no run, or neither can be read.
+    """
+    return processes.broadcast_from_primary(lambda: _stored(workdir / CONFIG))
+
+
+def _stored(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        return json_files.read(paths.reachable(path))
+    except (FileNotFoundError, Damaged) as error:
+        is_missing = isinstance(error, FileNotFoundError)
+        reason = "missing" if is_missing else f"damaged ({error})"
+    if (copy := _copy(path.parent)) is not None:
+        warnings.warn(f"{path} is {reason}: the copy in checkpoint {copy[0]} is used", stacklevel=4)
+        return copy[1]
+    if is_missing and not checkpoint_meta.steps(path.parent / checkpoint_meta.FOLDER):
+        raise UserError(f"{path.parent} holds no run (no {CONFIG}): give the workdir of a run")
+    raise UserError(
+        f"{path} is not readable as a config: it is {reason}. Restore it from a copy, or choose another "
+        "--workdir; a file that you edited needs no checksum: delete that line"
+    )
+
+
+def _copy(workdir: pathlib.Path) -> tuple[int, dict[str, Any]] | None:
+    """Step and config of the newest checkpoint that is valid."""
+    saved = checkpoint_meta.newest(workdir)
+    return None if saved is None or "config" not in saved[1] else (saved[0], saved[1]["config"])
+
+
+def read_both(path: pathlib.Path) -> dict[str, Any]:
+    """Read config.json in process 0: config, and arguments and identity under their keys.
+
+    Raises:
+      UserError: as :func:`read_config`.
+    """
+    stored = {key: value for key, value in _stored(path).items() if key != CHECKSUM}
+    recorded = {key: stored[key] for key in (ARGUMENTS, IDENTITY) if key in stored}
+    given = _settings(stored)
+    unknown = sorted(flatten(given).keys() - flatten(default_config().to_dict()).keys())
+    differing = unknown or [key for key in ("method", "seed") if key not in given]
+    if differing:
+        raise UserError(
+            f"{path} was written by another version ({listed(differing)} unknown or missing): use the "
+            "version that trained it, or choose another --workdir"
+        )
+    config = _with_defaults(given, json.loads(json.dumps(default_config().to_dict())))
+    return {**config, **recorded}
+
+
+def _settings(stored: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in stored.items() if key not in (ARGUMENTS, IDENTITY)}
+
+
+def _with_defaults(given: Any, defaults: Any) -> Any:
+    if not isinstance(defaults, dict):
+        return given
+    return {
+        key: _with_defaults(given[key], default) if key in given else default
+        for key, default in defaults.items()
+    }

@@ -1,0 +1,189 @@
+"""Identity of a run: its ID, the data it is trained on, and the weights of its teacher.
+
+Paths say where something is stored, never what it is. A run therefore resumes when its data, its teacher or
+its own directory were moved, and is refused when they are others.
+"""
+
+import hashlib
+import pathlib
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from at_jax import data
+from at_jax.data.identity import Identity, class_difference
+from at_jax.errors import UserError
+from at_jax.training import config_record, run_files
+from at_jax.training.console import log
+
+__all__ = [
+    "check_checkpoint", "check_classes", "check_data", "check_same_data", "check_teacher",
+    "note_other_images", "of_weights", "run_id",
+]  # fmt: skip
+
+_ALLOW = "--config.data.allow_changes=True"
+
+
+def of_weights(variables: Any) -> str:
+    """Compute a digest of the variables of a network, 16 hexadecimal digits.
+
+    >>> of_weights({"params": {"w": np.zeros(2, np.float32)}})
+    'd276169c6caffbbc'
+    """
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(variables)):
+        leaf = np.ascontiguousarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
+        digest.update(leaf.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def check_data(
+    workdir: pathlib.Path, dataset: data.Dataset, *, allow_changes: bool
+) -> dict[str, Any]:
+    """Check that a run is started with the data that it was started with before.
+
+    Args:
+      workdir: of the run; it may hold none yet.
+      dataset: that the run is trained on.
+      allow_changes: continue with other images of the same classes.
+
+    Returns:
+      The identity of the run, JSON for config.json: a new one, or the one that is stored.
+
+    Raises:
+      UserError: naming the first class that differs, or the numbers of images.
+    """
+    stored = run_files.read_identity(workdir) if run_files.has_config(workdir) else {}
+    now = dataset.identity
+    if "data" in stored:
+        before = Identity.from_json(stored["data"])
+        _check_names(workdir, before.class_names, now.class_names)
+        if not allow_changes:
+            _check_images(workdir, before, now)
+        elif before != now:
+            log(f"The images of {dataset.name} have changed: epochs are counted with the new ones.")
+    return {"run": stored.get("run") or uuid.uuid4().hex, **stored, "data": now.to_json()}
+
+
+def _check_names(workdir: pathlib.Path, before: Sequence[str], now: Sequence[str]) -> None:
+    if difference := class_difference(before, now, ("in the run", "in the data")):
+        raise UserError(
+            f"the classes of the data are not those of the run in {workdir}: {difference}: restore their "
+            "names and order, or choose another --workdir"
+        )
+
+
+def _check_images(workdir: pathlib.Path, before: Identity, now: Identity) -> None:
+    for kind in ("train", "test"):
+        there, here = getattr(before, kind), getattr(now, kind)
+        if there == here:
+            continue
+        what = (
+            f"{there.images} {kind} images there, {here.images} now"
+            if there.images != here.images
+            else f"names, labels or pixels of its {kind} images differ"
+        )
+        raise UserError(
+            f"the images of the run in {workdir} have changed ({what}): restore them, choose another "
+            f"--workdir, or resume with the new ones, {_ALLOW}"
+        )
+
+
+def check_teacher(workdir: pathlib.Path, variables: Any) -> None:
+    """Check that a run has the teacher that it had before, and record its weights in config.json.
+
+    Args:
+      workdir: of the run, which was claimed.
+      variables: of the teacher.
+
+    Raises:
+      UserError: for other weights.
+    """
+    stored, now = run_files.read_identity(workdir), of_weights(variables)
+    if stored.get("teacher", now) != now:
+        raise UserError(
+            f"the run in {workdir} was started with another teacher, got one with other weights: pass the "
+            "same teacher, or choose another --workdir"
+        )
+    run_files.record_identity(workdir, {**stored, "teacher": now})
+
+
+def check_classes(
+    workdir: pathlib.Path, described: Mapping[str, Any], dataset: data.Dataset
+) -> None:
+    """Raise unless a data set has the classes of a run, in their order.
+
+    Args:
+      workdir: of the run.
+      described: its ``class_names``, as in the description of a network or the identity of the data.
+      dataset: that is used now.
+
+    Raises:
+      UserError: naming the first class that differs.
+    """
+    _check_names(workdir, described["class_names"], dataset.class_names)
+
+
+def note_other_images(workdir: pathlib.Path, dataset: data.Dataset) -> None:
+    """Print a line if the test images are not those of the run."""
+    stored = run_files.read_identity(workdir) if run_files.has_config(workdir) else {}
+    if "data" in stored:
+        there, here = Identity.from_json(stored["data"]).test, dataset.identity.test
+        if there != here:
+            log(
+                f"note: other test images than the run's ({there.images} there, {here.images} here)"
+            )
+
+
+def check_same_data(workdirs: Iterable[pathlib.Path]) -> None:
+    """Raise unless all runs were trained on the same data.
+
+    Args:
+      workdirs: of runs. Those of older versions have no identity, and are left out.
+
+    Raises:
+      UserError: naming two runs, and the first class that differs, or the numbers of images.
+    """
+    found = [(w, run_files.read_identity(w).get("data")) for w in workdirs]
+    known = [(workdir, Identity.from_json(value)) for workdir, value in found if value]
+    for workdir, now in known[1:]:
+        first, before = known[0]
+        where = (f"in {first}", f"in {workdir}")
+        difference = class_difference(before.class_names, now.class_names, where)
+        if not difference and before != now:
+            images = [f"{each.train.images} + {each.test.images}" for each in (before, now)]
+            difference = (
+                f"{images[0]} images {where[0]} and {images[1]} {where[1]} are not the same"
+            )
+        if difference:
+            raise UserError(
+                f"runs of one table must have the same data, got {difference}: delete one of them to train "
+                "it again"
+            )
+
+
+def run_id(workdir: pathlib.Path) -> str:
+    """Read the ID of a run; empty for a run of an older version, or without config.json."""
+    return run_files.read_identity(workdir).get("run", "") if run_files.has_config(workdir) else ""
+
+
+def check_checkpoint(expected: str, meta: Mapping[str, Any]) -> None:
+    """Raise if a checkpoint is of another run than config.json.
+
+    Args:
+      expected: ID of the run; empty accepts all.
+      meta: of the checkpoint. Older versions stored no ID.
+
+    Raises:
+      UserError: naming both runs.
+    """
+    found = meta.get("config", {}).get(config_record.IDENTITY, {}).get("run", expected)
+    if expected and found != expected:
+        raise UserError(
+            f"the checkpoints of this workdir are those of another run ({found[:8]}, config.json is of "
+            f"{expected[:8]}): restore the files of one run, or choose another --workdir"
+        )
