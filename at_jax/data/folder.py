@@ -2,7 +2,8 @@
 
 import dataclasses
 import os
-import sys
+import pathlib
+import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -11,7 +12,16 @@ from at_jax import paths
 from at_jax.data.class_files import LAYOUT, ClassFiles, list_classes
 from at_jax.data.dataset import Dataset
 from at_jax.data.decoding import Examples, as_array, assemble, check_sizes, is_held, to_square
-from at_jax.data.inspection import Inspection, bit_depth, check_shapes, inspect, may_be_image
+from at_jax.data.inspection import (
+    Inspection,
+    bit_depth,
+    check_shapes,
+    inspect,
+    is_long,
+    may_be_image,
+    remember_held,
+    report,
+)
 from at_jax.data.listing import skipped_line
 from at_jax.data.reading import FIX_OF_FOLDER, MAX_DEPTH, read_image
 from at_jax.data.verified import Verified
@@ -49,19 +59,15 @@ def load_folder(
       UserError: if the layout is different, the classes of the splits differ, an image cannot be read,
         images differ in size, or do not fit into memory.
     """
-    if not data_dir:
-        raise UserError(
-            f"data source 'folder': expected a directory laid out as {LAYOUT}, got none: set "
-            "--config.data.data_dir=DIR, or data=DIR after the colon of --config=configs/folder.py:data=DIR"
-        )
     check_sizes(image_size, pixel_bytes=7)  # 4 in Pillow, 3 in the array
-    root = paths.reachable(data_dir)
+    root = _root(data_dir)
     name = name or printable(paths.resolve(root).name)
     splits = list_classes(root)
     decode = _decodes(splits, image_size, memory_limit_mb, skip_corrupt)
     entries, notes = [], []
     for split in splits:
-        found = inspect(split.files, Verified(split.directory), decode=decode, name=name)
+        verified = Verified(split.directory)
+        found = inspect(split.files, verified, decode=decode, needs_size=image_size == 0, name=name)
         kept, lines = _leave_out(split, found, skip_corrupt)
         entries.append(found.entries[kept])
         notes += lines
@@ -74,8 +80,22 @@ def load_folder(
     if not image_size:
         check_shapes(train, entries[0])
         check_shapes(test, entries[1])
+    began = time.monotonic()
     dataset = assemble(name, train, test, splits[0].class_names, memory_limit_mb)
+    if not decode and is_long(began):
+        for split, each in zip(splits, entries, strict=True):
+            shape = None if image_size else dataset.image_shape
+            remember_held(Verified(split.directory), each, shape)
     return dataclasses.replace(dataset, bit_depth=depth, notes=tuple(notes))
+
+
+def _root(data_dir: str) -> pathlib.Path:
+    if not data_dir:
+        raise UserError(
+            f"data source 'folder': expected a directory laid out as {LAYOUT}, got none: set "
+            "--config.data.data_dir=DIR, or data=DIR after the colon of --config=configs/folder.py:data=DIR"
+        )
+    return paths.reachable(data_dir)
 
 
 def _decodes(
@@ -140,7 +160,7 @@ def _examples(split: ClassFiles, image_size: int, depth: int, skip_corrupt: bool
                 other, image = replacement(index, error)
                 if index not in replaced:
                     replaced.add(index)
-                    print(f"note: {error}; {files[other]} takes its place", file=sys.stderr)
+                    report(f"note: {error}; {printable(files[other])} takes its place")
                 yield image, labels[index]
 
     def replacement(index: int, error: UserError) -> tuple[int, np.ndarray]:

@@ -17,7 +17,8 @@ from at_jax.data.verified import Verified
 from at_jax.errors import UserError
 
 __all__ = [
-    "Inspection", "bit_depth", "check_shapes", "inspect", "inspect_examples", "may_be_image",
+    "Inspection", "bit_depth", "check_shapes", "inspect", "inspect_examples", "is_long", "may_be_image",
+    "remember_held", "report",
 ]  # fmt: skip
 
 _CHUNK = 64  # files that a thread reads at a time
@@ -41,14 +42,17 @@ class Inspection:
     entries: np.ndarray
 
 
-def inspect(files: Sequence[File], verified: Verified, *, decode: bool, name: str) -> Inspection:
+def inspect(
+    files: Sequence[File], verified: Verified, *, decode: bool, needs_size: bool, name: str
+) -> Inspection:
     """Look at files in threads.
 
     Args:
       files: of a split.
       verified: files that were found good before.
-      decode: decode every image, to find damage; otherwise only the beginnings of files are read, and
-        16-bit images.
+      decode: decode every image, to find damage and its size; otherwise only the beginnings of files are
+        read, and 16-bit images.
+      needs_size: decode files whose size is not known, too.
       name: of the data set, for the line that reports progress.
     """
 
@@ -64,7 +68,7 @@ def inspect(files: Sequence[File], verified: Verified, *, decode: bool, name: st
         except Exception as error:  # PIL raises many types
             found.errors[index] = reading.unreadable(file.path, error, reading.FIX_OF_FOLDER)
 
-    return _inspect(files, verified, look, name, remember=decode)
+    return _inspect(files, verified, look, name, remember=decode, needs_size=decode and needs_size)
 
 
 def inspect_examples(
@@ -106,10 +110,13 @@ def _inspect(
     name: str,
     *,
     remember: bool,
+    needs_size: bool = True,
 ) -> Inspection:
     """Call `look` with the index of every file that is not known to be good, in threads."""
     keys = verified.keys(files)
     known, entries = verified.find(keys)
+    if needs_size:
+        known &= entries["width"] > 0
     entries["key"] = keys
     unknown = np.flatnonzero(~known)
     found = Inspection({}, {}, entries)
@@ -122,11 +129,26 @@ def _inspect(
     for start in in_threads(look_at_some, range(0, len(unknown), _CHUNK)):
         if time.monotonic() - reported > _SECONDS_BETWEEN_LINES:
             reported = time.monotonic()
-            _print(f"Checked {start + _CHUNK:,} of {len(unknown):,} images of {name}")
-    if remember and time.monotonic() - began > _SECONDS_TO_REMEMBER:
+            report(f"Checked {start + _CHUNK:,} of {len(unknown):,} images of {name}")
+    if remember and is_long(began):
         bad = np.array([*found.others, *found.errors], np.int64)
         verified.remember(np.delete(entries, bad))
     return found
+
+
+def remember_held(
+    verified: Verified, entries: np.ndarray, image_shape: tuple[int, ...] | None
+) -> None:
+    """Remember files that were decoded without an error when the data set was held in memory.
+
+    Args:
+      verified: of their split.
+      entries: of the files.
+      image_shape: (H, W, C) of all files; None if they differ.
+    """
+    if image_shape is not None:
+        entries["height"], entries["width"] = image_shape[:2]
+    verified.remember(entries)
 
 
 def may_be_image(file: File) -> bool:
@@ -135,11 +157,17 @@ def may_be_image(file: File) -> bool:
         return True
     try:
         return recognize(reading.read_bytes(file.path, HEAD)) in FORMATS
-    except OSError:
+    except Exception:
         return True  # The error is shown when it is read.
 
 
-def _print(text: str) -> None:
+def is_long(began: float) -> bool:
+    """Whether what began at a time of ``time.monotonic`` takes long enough to remember its result."""
+    return time.monotonic() - began > _SECONDS_TO_REMEMBER
+
+
+def report(text: str) -> None:
+    """Print a line for the user, if there is still somewhere to print to."""
     with contextlib.suppress(OSError, ValueError):  # closed
         print(text, file=sys.stderr, flush=True)
 

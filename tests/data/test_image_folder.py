@@ -204,6 +204,16 @@ def test_images_that_were_read_before_are_not_examined_again(examined, toy, tmp_
     assert [count(), count()] == [11, 0]
 
 
+@pytest.mark.parametrize("size", [0, 4])
+def test_images_that_were_held_in_memory_are_not_examined_for_figures(size, examined, toy):
+    load("folder", data_dir=str(toy), image_size=size)
+    dataset = load("folder", data_dir=str(toy), image_size=size, memory_limit_mb=0)
+    assert not examined and len(dataset.train.take(np.arange(6))[0]) == 6
+    # With image_size, the sizes of the files were not compared.
+    load("folder", data_dir=str(toy), memory_limit_mb=0)
+    assert len(examined) == (10 if size else 0)
+
+
 def test_images_are_remembered_only_where_it_takes_long_or_can_be_written(
     examined, toy, tmp_path, monkeypatch
 ):
