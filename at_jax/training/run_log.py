@@ -82,14 +82,18 @@ class RunLog:
         self._keep_metrics(int(restored.step))
         return restored
 
+    def is_unevaluated(self, step: int) -> bool:
+        """Whether the evaluation at the end of an epoch failed, for a test image that could not be read."""
+        return step % self.run.steps_per_epoch == 0 and bool(self.progress.totals)
+
     def _keep_metrics(self, step: int) -> None:
         """Drop the lines after a step, write damaged ones again, and print what is lost."""
         before = run_files.read_metrics(self.workdir)
         if before and not step:
             log(f"No checkpoint in {self.workdir} yet: {len(before)} epochs are trained again")
         self.progress.lines = run_files.keep_metrics(self.workdir, step)
-        missing = run_files.missing_epochs(self.progress.lines, step // self.run.steps_per_epoch)
-        if missing:
+        evaluated = step // self.run.steps_per_epoch - self.is_unevaluated(step)
+        if missing := run_files.missing_epochs(self.progress.lines, evaluated):
             log(
                 f"{self.workdir / run_files.METRICS} lacks epochs {listed(missing)}: no checkpoint holds "
                 "their metrics, and best_test_error is that of the others"

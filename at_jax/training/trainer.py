@@ -109,7 +109,7 @@ class Trainer:
             interrupted = stack.enter_context(interruptible())
             states = restore_all(self.logs)
             first = int(states[0].step)
-            if first < self.run.steps or self._is_unevaluated(first):
+            if first < self.run.steps or self.logs[0].is_unevaluated(first):
                 if first:
                     log(f"Resuming after step {first} of {self.run.steps}")
                 self._epochs(states, first, interrupted)
@@ -139,7 +139,7 @@ class Trainer:
         }
         for each in self.logs:
             each.open(first, origin)
-        if self._is_unevaluated(first):
+        if self.logs[0].is_unevaluated(first):
             self._end_epoch(states, first // run.steps_per_epoch, frozen)
         for epoch in range(first // run.steps_per_epoch, run.settings.epochs):
             end = (epoch + 1) * run.steps_per_epoch
@@ -149,10 +149,6 @@ class Trainer:
             self._end_epoch(states, epoch + 1, frozen)
             if number := processes.largest(interrupted()):
                 self._stop(states, number)
-
-    def _is_unevaluated(self, step: int) -> bool:
-        """Whether the evaluation at the end of an epoch failed, for a test image that could not be read."""
-        return step % self.run.steps_per_epoch == 0 and bool(self.logs[0].progress.totals)
 
     def _end_epoch(self, states: tuple[TrainState, ...], epoch: int, frozen: Any) -> None:
         pairs = list(zip(self.logs, states, strict=True))
