@@ -189,7 +189,7 @@ def _read_plan(path: pathlib.Path) -> dict[str, Any] | None:
         raise UserError(
             f"{path} is not readable as JSON ({damaged}): choose another --out, or delete the file"
         ) from damaged
-    return {key: value for key, value in plan.items() if key != json_files.CHECKSUM}
+    return plan
 
 
 def _check_changes(rows: Sequence[Row], changes: Sequence[str]) -> None:

@@ -40,7 +40,7 @@ def read(directory: pathlib.Path, step: int) -> dict[str, Any]:
         raise Damaged(
             "checksums differ in meta" if "checksum" in str(damaged) else f"meta: {damaged}"
         ) from damaged
-    if json_files.CHECKSUM not in meta or not isinstance(meta.get("checksums"), dict):
+    if not isinstance(meta.get("checksums"), dict):
         raise Damaged("meta lacks its checksums")
     # Version 0.1 recorded no step.
     if meta.get("step", step) != step:

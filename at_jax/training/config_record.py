@@ -11,7 +11,7 @@ from at_jax.distributed import processes
 from at_jax.errors import UserError, listed
 from at_jax.training import checkpoint_meta, json_files
 from at_jax.training.config import default_config, flatten
-from at_jax.training.json_files import CHECKSUM, Damaged
+from at_jax.training.json_files import Damaged
 
 __all__ = [
     "ARGUMENTS", "CONFIG", "IDENTITY", "has_config", "read_arguments", "read_both", "read_config",
@@ -106,7 +106,7 @@ def read_both(path: pathlib.Path) -> dict[str, Any]:
     Raises:
       UserError: as :func:`read_config`.
     """
-    stored = {key: value for key, value in _stored(path).items() if key != CHECKSUM}
+    stored = _stored(path)
     recorded = {key: stored[key] for key in (ARGUMENTS, IDENTITY) if key in stored}
     given = _settings(stored)
     unknown = sorted(flatten(given).keys() - flatten(default_config().to_dict()).keys())

@@ -52,11 +52,12 @@ def _text(value: Mapping[str, Any]) -> str:
 
 
 def read(path: pathlib.Path, *, editable: bool = True) -> dict[str, Any]:
-    """Read an object, with its checksum if it has one.
+    """Read an object; its checksum is compared and removed.
 
     Args:
       path: of the file.
-      editable: accept a wrong checksum in a file that is not in the format of :func:`dumps`.
+      editable: accept a file without a checksum, and a wrong one in a file that is not in the format of
+        :func:`dumps`.
 
     Raises:
       FileNotFoundError: if there is no such file.
@@ -89,9 +90,10 @@ def loads(content: bytes, *, editable: bool = True) -> dict[str, Any]:
         raise Damaged(" ".join(str(error).split())[:100]) from error
     if not isinstance(value, dict):
         raise Damaged(f"expected an object, got {type(value).__name__}")
-    if CHECKSUM in value:
-        rest = {key: item for key, item in value.items() if key != CHECKSUM}
-        differs = checksum(rest) != value[CHECKSUM]
-        if differs and not (editable and content.decode() != _text(value)):
-            raise Damaged("its checksum differs")
-    return value
+    rest = {key: item for key, item in value.items() if key != CHECKSUM}
+    if CHECKSUM not in value and not editable:
+        raise Damaged("it lacks its checksum")
+    differs = CHECKSUM in value and checksum(rest) != value[CHECKSUM]
+    if differs and not (editable and content.decode() != _text(value)):
+        raise Damaged("its checksum differs")
+    return rest

@@ -9,7 +9,7 @@ import jax
 from at_jax.distributed import devices
 from at_jax.errors import UserError
 from at_jax.objective import Objective
-from at_jax.training import json_files, provenance, run_files
+from at_jax.training import provenance, run_files
 from at_jax.training.console import duration, log
 from at_jax.training.evaluation import evaluator
 from at_jax.training.resume import Progress
@@ -80,7 +80,6 @@ def finish(
     if kept := run_files.read_result(workdir):
         # Starting a finished run again changes nothing.
         result["finished"] = kept.get("finished", result["finished"])
-    result = json_files.sealed(result)
     if kept is None or kept != result:
         run_files.write_json(workdir / run_files.RESULT, result)
     if not quiet:
