@@ -116,11 +116,12 @@ def _problem(changes: dict[str, str], workdir: pathlib.Path) -> str:
 
 def _problem_of_message(message: str, changes: dict[str, str]) -> str:
     # A changed key may need another one, which has a section: data.source='folder' needs data.data_dir.
-    keys = {*changes, *(key for key in flatten(default_config().to_dict()) if "." in key)}
-    named = [key for key in keys if re.search(rf"(?<![\w.]){re.escape(key)}(?!\w)", message)]
+    keys = {*changes, *_BASE, *(key for key in flatten(default_config().to_dict()) if "." in key)}
+    text = message.replace("--config.", "")
+    named = [key for key in keys if re.search(rf"(?<![\w.]){re.escape(key)}(?!\w)", text)]
     advice = (
         r"--config\.|one of|from .+ to |at most|at least|\buse |\bset |choose|leave|lower|did you mean|"
-        r"for example|\bpass "
+        r"for example|\bpass |\badd "
     )
     if len(message.splitlines()) != 1:
         return f"more than one line: {message!r}"

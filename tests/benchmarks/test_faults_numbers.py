@@ -43,7 +43,7 @@ def test_draws_reach_every_key_and_are_the_same_for_a_seed():
     ("message", "problem"),
     [
         ("epochs must be from 1 to 9, got 0: set it with --config.epochs=1", ""),
-        ("other.epochs must be from 1 to 9, got 0: set it", "names no key"),
+        ("other.thing must be from 1 to 9, got 0: set it", "names no key"),
         ("epochs is wrong", "names no valid value"),
         ("epochs must be\nset", "more than one line"),
     ],
