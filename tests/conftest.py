@@ -2,11 +2,17 @@
 
 import json
 import os
+import signal
 
 # Subprocesses of the end-to-end tests inherit both.
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Most of a test's time is LLVM's optimization; the program that XLA hands to it is the same.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+# A shell that starts pytest in the background ignores these, and so would the programs that tests start.
+for number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
 
 import filelock
 import jax

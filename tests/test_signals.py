@@ -56,7 +56,10 @@ def wait_until_ready(process):
 
 
 def end(process):
-    out, err = process.communicate(timeout=60)
+    try:
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     return process.returncode, out, err
 
 

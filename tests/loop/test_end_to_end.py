@@ -149,7 +149,10 @@ def test_ctrl_c_while_importing_prints_one_line(tmp_path):
         assert process.poll() is None
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    try:
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert (process.returncode, out) == (130, "")
     assert re.fullmatch(
         "Stopped at once by SIGINT: run the same command to resume: .*train.py .*\n", err
