@@ -46,8 +46,14 @@ def above(bound: float) -> Rule:
 def between(low: float, high: float, text: str = "") -> Rule:
     """A finite number from `low` to `high`, both included."""
     return Rule(
-        lambda value: _is_number(value) and low <= value <= high, text or f"from {low} to {high}"
+        lambda value: _is_number(value) and low <= value <= high,
+        text or f"from {low} to {_short(high)}",
     )
+
+
+def _short(number: float) -> str:
+    """A number without its zeros: 1e+08 for 100000000.0."""
+    return f"{number:g}" if isinstance(number, float) else str(number)
 
 
 def one_of(*known: str) -> Rule:

@@ -30,7 +30,10 @@ def test_own_loop_reduces_the_attention_term():
 
 
 @pytest.mark.usefixtures("compiled_once")
-@pytest.mark.parametrize("name", ["own_data", "own_optimizer", "own_term"])
+@pytest.mark.parametrize(
+    "name",
+    ["own_term", *(pytest.param(n, marks=pytest.mark.slow) for n in ("own_data", "own_optimizer"))],
+)
 def test_example_trains(tmp_path, name):
     # Without a teacher, where the example is not about one.
     changes = {} if name == "own_term" else {"method": "none"}

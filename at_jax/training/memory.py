@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from at_jax.data import memory
+from at_jax.data import memory as host
 from at_jax.distributed import devices, processes
 from at_jax.errors import UserError
 from at_jax.training.settings import Settings
@@ -54,7 +54,7 @@ def check(settings: Settings, image_shape: tuple[int, ...], student: Any, teache
     batch = max(settings.batch_size // settings.accumulation, 1)
     activations = _KEPT * batch * (student.stored + math.prod(image_shape)) * number
     needed = 4 * parameters + activations
-    available = (devices.memory_limit() or memory.available() or 0) * processes.index_and_count()[1]
+    available = (devices.memory_limit() or host.available() or 0) * processes.index_and_count()[1]
     if available and needed > available:
         raise UserError(
             f"student={settings.student!r} with batch_size={settings.batch_size} and accumulation="

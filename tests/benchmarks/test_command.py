@@ -20,6 +20,7 @@ def run(name, *flags):
     )
 
 
+@pytest.mark.slow
 def test_double_backprop_with_two_rows_writes_record_table_and_chart(tmp_path):
     flags = ("--pair=wrn_10_0.25<-wrn_10_0.5", "--image_size=16", "--batch=4", "--rounds=2")
     rows = "gradient_at,gradient_at (forward over reverse)"

@@ -50,7 +50,7 @@ def test_forward_over_reverse_of_other_terms_raises(terms):
 
 @pytest.mark.parametrize(
     "name",
-    ["wrn_10_0.25", *(pytest.param(n, marks=pytest.mark.slow) for n in ("resnet_18", "resnet_50"))],
+    [pytest.param(n, marks=pytest.mark.slow) for n in ("wrn_10_0.25", "resnet_18", "resnet_50")],
 )
 def test_remat_of_a_network_computes_the_same_gradient_with_more_convolutions(name):
     module = models.build(name)

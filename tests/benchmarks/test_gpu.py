@@ -116,6 +116,7 @@ def test_full_plan_has_a_row_for_every_case():
     assert {r.section for r in rows} == {"steps", "convolutions", "epoch", "together"}
 
 
+@pytest.mark.slow
 def test_command_measures_everything_at_toy_sizes(tmp_path, compiled):
     arguments = ["-m", "benchmarks.gpu", "--tiny", f"--out={tmp_path}"]
     started = commands.start(commands.environment(compiled), arguments)

@@ -135,7 +135,7 @@ def test_blocks_have_a_known_language(page):
     opened = re.findall(r"^```(?!$)(\{?[\w-]+\}?)", page.read_text(), re.M)
     assert set(opened) <= {
         *("python", "bash", "console", "json", "text"),
-        *("{toctree}", "{results}", "{code-cell}", "{at-jax-settings}"),
+        *("{toctree}", "{results}", "{include}", "{code-cell}", "{at-jax-settings}"),
     }
 
 

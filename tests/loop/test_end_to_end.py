@@ -81,6 +81,7 @@ def test_evaluate_repeats_the_error_of_the_run(finished, environment):
     assert f"error {result['test_error']:.2f} % (best checkpoint" in out
 
 
+@pytest.mark.slow
 def test_profile_writes_a_trace(tmp_path, environment):
     alone = [*SMALL, "--config.method=none", "--config.epochs=14", f"--workdir={tmp_path}"]
     code, out, err = run([*alone, "--profile", "--config.runtime.tensorboard=False"], environment)
@@ -109,7 +110,7 @@ def _interrupt(process, workdir, signal_, lines):
 @pytest.mark.parametrize(
     "how",
     [
-        pytest.param(signal.SIGTERM, id="sigterm"),
+        pytest.param(signal.SIGTERM, id="sigterm", marks=pytest.mark.slow),
         pytest.param(signal.SIGHUP, id="closed terminal", marks=pytest.mark.slow),
         pytest.param(signal.SIGKILL, id="kill -9", marks=pytest.mark.slow),
     ],

@@ -108,10 +108,10 @@ def test_no_terms_train_without_a_teacher(tmp_path):
 @pytest.mark.parametrize(
     ("terms", "message"),
     [
-        ({Mapped(): -1.0}, "the weight of mapped must be at least 0, got -1.0: pass a number, or None"),
-        ({Mapped(): float("nan")}, "the weight of mapped must be at least 0, got nan"),
-        ({Mapped(): "2"}, "the weight of mapped must be at least 0, got '2'"),
-        ({Mapped(): True}, "the weight of mapped must be at least 0, got True"),
+        ({Mapped(): -1.0}, "the weight of mapped must be from 0 to 1e.08, got -1.0: pass a number, or"),
+        ({Mapped(): float("nan")}, "the weight of mapped must be from 0 to 1e.08, got nan"),
+        ({Mapped(): "2"}, "the weight of mapped must be from 0 to 1e.08, got '2'"),
+        ({Mapped(): True}, "the weight of mapped must be from 0 to 1e.08, got True"),
         ({Distillation(): 2.0}, "kd replaces the cross-entropy and has no weight, got 2.0: pass None"),
         ((AttentionTransfer(), AttentionTransfer(p=1)), "at"),
     ],
@@ -143,7 +143,7 @@ def test_term_that_begins_after_the_last_epoch_raises(tmp_path, changes, terms):
     ("make", "message"),
     [
         (lambda: FlipSymmetry(squared=2), "flip_symmetry.squared must be True or False, got 2"),
-        (lambda: AttentionTransfer(p=True), "at.p must be at least 1, got True"),
+        (lambda: AttentionTransfer(p=True), "at.p must be from 1 to 16, got True"),
         (lambda: AttentionTransfer(kind=1), "at.kind must be one of sum, max, channel, got 1"),
         (lambda: LogitMatching(scale="2"), "logits.scale must be above 0, got '2'"),
     ],

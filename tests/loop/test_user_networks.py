@@ -199,7 +199,7 @@ def test_teacher_variables_with_activations_are_accepted(tmp_path):
 
 def test_stochastic_teacher_without_deterministic_raises(finished, tmp_path):
     config = small_run.with_teacher(finished, teacher__stochastic=True)
-    with pytest.raises(UserError, match="teacher WideResNet takes no argument 'deterministic'"):
+    with pytest.raises(UserError, match="WideResNet takes no argument 'deterministic'"):
         loop.train_and_evaluate(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -54,6 +54,7 @@ def test_terms_in_float32_have_the_gradients_of_torch(network, name):
     assert not {key: error for key, error in errors.items() if not error <= 1e-4}
 
 
+@pytest.mark.slow
 def test_terms_in_float64_have_the_gradients_of_torch_and_of_differences(float64):
     _, errors = float64.communicate()
     assert float64.returncode == 0, errors

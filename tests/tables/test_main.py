@@ -32,7 +32,7 @@ def test_list_prints_every_paper_result_with_its_status(capsys):
         (["digits", "--shard", "a"], "--shard must be I/N"),
         (["digits", "--set", "at.betta=3"], "did you mean at.beta"),
         (["digits", "--set", "at.beta=much"], "type float, got 'much'"),
-        (["digits", "--set", "at.beta=-1.0"], "at.beta must be at least 0, got -1.0: set it with --set"),
+        (["digits", "--set", "at.beta=-1.0"], "at.beta must be from 0 to 1e+08, got -1.0: set it with --"),
         (["digits", "--set", "seed=3"], "use --seeds"),
         (["digits", "--sedes", "3"], "did you mean --seeds?"),
         (["digits", "--batch_size=64"], "did you mean --set batch_size=64?"),

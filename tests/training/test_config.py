@@ -147,7 +147,7 @@ def test_settings_of_text_that_no_file_can_hold_names_the_key(key, value):
         ({"method": "att"}, "method must be none, one of kd, at, .* got 'att'"),
         ({"method": "at+at"}, "method must name each term once"),
         ({"method": ""}, "method must be none, .* got ''"),
-        ({"compare": ("att",)}, "compare: each method must be none, .* got 'att'"),
+        ({"compare": ("att",)}, "each method of compare must be none, .* got 'att'"),
         ({"student": ""}, "student='': unknown network '': choose one of wrn_DEPTH_WIDTH"),
         ({"student": "wrn_\uff11\uff10_1"}, "student='wrn_..?_1': unknown network"),
         ({"student": "wrn_10_" + "9" * 5000}, "student='wrn_10_9+': unknown network"),
