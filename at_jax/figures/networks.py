@@ -17,7 +17,7 @@ from at_jax.distributed import compilation
 from at_jax.errors import UserError
 from at_jax.figures import attention
 from at_jax.models import pretrained as weights
-from at_jax.training import compatibility, run_files, state
+from at_jax.training import compatibility, identity, run_files, state
 from at_jax.training.networks import open_run
 
 __all__ = [
@@ -182,7 +182,7 @@ def teacher_of(
       None without a teacher, and for a teacher that was passed as an argument: it is not stored.
 
     Raises:
-      UserError: if the teacher cannot be loaded.
+      UserError: if the teacher cannot be loaded, or is another than that of the run.
     """
     workdir = paths.parse(workdir)
     trained = workdir / run_files.TEACHER
@@ -194,9 +194,17 @@ def teacher_of(
     is_certain = any(term is not None and term.needs_teacher for term in known)
     if "teacher" in run_files.read_arguments(workdir):
         return None
-    if given or is_certain or trained.is_dir():
-        return of_run(given or trained, title=TEACHER, module=module)
-    return None
+    if not (given or is_certain or trained.is_dir()):
+        return None
+    try:
+        teacher = of_run(given or trained, title=TEACHER, module=module)
+    except UserError as error:
+        raise UserError(
+            f"the teacher of the run in {workdir} cannot be loaded: {error}; if it was moved, run the "
+            "command of the run again with --config.teacher.checkpoint=PLACE"
+        ) from error
+    identity.check_teacher(workdir, teacher.variables)
+    return teacher
 
 
 def pretrained(

@@ -93,12 +93,15 @@ def _check_images(workdir: pathlib.Path, before: Identity, now: Identity) -> Non
         )
 
 
-def check_teacher(workdir: pathlib.Path, variables: Any) -> None:
-    """Check that a run has the teacher that it had before, and record its weights in config.json.
+def check_teacher(workdir: pathlib.Path, variables: Any) -> dict[str, Any]:
+    """Check that a network is the teacher that a run was started with.
 
     Args:
       workdir: of the run, which was claimed.
       variables: of the teacher.
+
+    Returns:
+      The identity of the run, with that of the teacher.
 
     Raises:
       UserError: for other weights.
@@ -109,7 +112,7 @@ def check_teacher(workdir: pathlib.Path, variables: Any) -> None:
             f"the run in {workdir} was started with another teacher, got one with other weights: pass the "
             "same teacher, or choose another --workdir"
         )
-    run_files.record_identity(workdir, {**stored, "teacher": now})
+    return {**stored, "teacher": now}
 
 
 def check_classes(

@@ -92,7 +92,7 @@ def prepare(
         log(f"Training the student: {run.name}, method {run.method}.")
         run = assemble(settings, dataset, student, name, known, arguments)
     if run.teacher is not None:
-        identity.check_teacher(workdir, run.teacher.variables)
+        run_files.record_identity(workdir, identity.check_teacher(workdir, run.teacher.variables))
     return Prepared(run, used)
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 
 import chex
 import jax
@@ -112,6 +113,19 @@ def test_teacher_of_a_run_whose_teacher_was_passed_is_none(finished, tmp_path):
     stored["arguments"] = {"teacher": {"class": "own_modules:Tapped", "fields": {}}}
     (tmp_path / "config.json").write_text(json.dumps(stored))
     assert networks.teacher_of(tmp_path) is None
+
+
+def test_teacher_of_a_run_that_is_gone_or_another_raises(finished, tmp_path):
+    run, teacher = tmp_path / "run", tmp_path / "run" / "teacher"
+    shutil.copytree(finished[0], run)
+    teacher.rename(tmp_path / "moved")
+    with pytest.raises(
+        UserError, match="teacher of the run in .* cannot be loaded: .*if it was moved"
+    ):
+        networks.teacher_of(run)
+    shutil.copytree(run, teacher)  # the student
+    with pytest.raises(UserError, match="started with another teacher"):
+        networks.teacher_of(run)
 
 
 def test_pretrained_loads_a_resnet_from_its_file(tmp_path):
