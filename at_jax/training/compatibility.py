@@ -21,8 +21,6 @@ __all__ = [
     "other_classes", "pair_points", "shapes",
 ]  # fmt: skip
 
-_IMAGE_AXES = "(height, width, channels)"
-
 
 @dataclasses.dataclass(frozen=True)
 class Teacher:
@@ -161,19 +159,20 @@ def check_images(dataset: data.Dataset, description: dict[str, Any]) -> None:
     shape = list(dataset.image_shape)
     if description["image_shape"] != shape:
         raise UserError(
-            f"teacher and student must see the same images: the data are {shape} {_IMAGE_AXES}, the "
-            f"teacher was trained on {description['image_shape']}: set data.image_size, or choose another "
-            "teacher.checkpoint"
+            f"teacher and student must see the same images: the data are {shape} (height, width, "
+            f"channels), the teacher was trained on {description['image_shape']}: set data.image_size, or "
+            "choose another teacher.checkpoint"
         )
-    for key, here in (("mean", dataset.mean), ("std", dataset.std)):
-        if any(abs(a - b) > 0.5 for a, b in zip(description[key], here, strict=True)):
-            theirs, ours = (
-                tuple(round(x, 2) for x in values) for values in (description[key], here)
-            )
-            raise UserError(
-                f"teacher and student must see images normalized alike: the teacher's {key} is {theirs}, "
-                f"the data's is {ours}: set data.mean and data.std to the teacher's"
-            )
+    theirs, ours = (
+        [tuple(round(x, 2) for x in values) for values in pair]
+        for pair in ((description["mean"], description["std"]), (dataset.mean, dataset.std))
+    )
+    if any(abs(a - b) > 0.5 for a, b in zip(sum(theirs, ()), sum(ours, ()), strict=True)):
+        raise UserError(
+            f"teacher and student must see images normalized alike: mean and std are {theirs[0]} and "
+            f"{theirs[1]} for the teacher, {ours[0]} and {ours[1]} for the data: set "
+            f'--config.data.mean="{theirs[0]}" --config.data.std="{theirs[1]}"'
+        )
 
 
 def check_classes(
