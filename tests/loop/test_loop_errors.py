@@ -74,7 +74,11 @@ from at_jax.training import networks
             "batch_size: expected 1",
         ),
         (None, {"data__mean": (1.0, 2.0), "data__std": (1.0, 1.0)}, "one number a channel, 1 for"),
-        (None, {"data__mean": (9.0,), "data__std": (1.0,)}, r'alike: .*: set --config.data.mean="\(.*,\)" --'),
+        (
+            None,
+            {"data__mean": (9.0,), "data__std": (1.0,)},
+            r'data.mean="\(.*,\)" --config.data.std=',
+        ),
         (None, {"data__image_size": 20}, "must see the same images: the data are"),
         (None, {"teacher__checkpoint": "/nowhere"}, "/nowhere holds no checkpoints"),
     ],
