@@ -110,9 +110,15 @@ def make(directory: pathlib.Path) -> None:
         raise UserError(f"{directory} must be a directory, got a file: move it away") from error
 
 
+def _is_no_leftover(record: logging.LogRecord) -> bool:
+    """False for an error of a restore that ended with an earlier one; asyncio reports it much later."""
+    return "tensorstore_spec" not in record.getMessage()
+
+
 @contextlib.contextmanager
 def quiet_orbax() -> Iterator[None]:
     """Drop what Orbax and tensorstore print from their threads: the errors are raised here, too."""
+    logging.getLogger("asyncio").addFilter(_is_no_leftover)  # once: it is the same function
 
     def is_shown(record: logging.LogRecord) -> bool:
         return "orbax" not in record.pathname

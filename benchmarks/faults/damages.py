@@ -112,9 +112,11 @@ def _read_config(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def _read_errors(workdir: pathlib.Path) -> list[float]:
-    """Errors in result.json; of an unfinished run, nothing."""
-    from at_jax.training import run_files
+    """Errors in result.json. Without it a run counts as unfinished, which is one line."""
+    from at_jax.training import networks, run_files
 
+    if not run_files.has_result(workdir):
+        networks.load_teacher(str(workdir), "float32", small_run.Network())  # raises
     result = run_files.read_result(workdir)
     keys = ("test_error", "best_test_error")
     return [] if result is None else [result[key] for key in keys]
