@@ -1,6 +1,5 @@
 """Figures that a run draws at its end; drawing never fails the run."""
 
-import json
 import re
 import sys
 
@@ -17,6 +16,7 @@ from PIL import Image
 from at_jax import agreement, checkpoint, data, loop
 from at_jax.figures import attention, images, run_figures
 from at_jax.terms import AttentionTransfer
+from at_jax.training import run_files
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_without_matplotlib_a_run_logs_one_line(tmp_path, compiled_once, logged,
     (line,) = logged
     pattern = r"no figures \(.*needs matplotlib: pip .*\): --config.runtime.figures=False .*"
     assert re.fullmatch(pattern, line)
-    assert json.loads((tmp_path / "result.json").read_text()) == result
+    assert run_files.read_result(tmp_path) == result
 
 
 def test_an_error_in_drawing_is_one_line(finished, logged, monkeypatch):

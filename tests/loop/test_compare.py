@@ -1,6 +1,5 @@
 """Comparison runs: the same student with other methods, in the program of a run."""
 
-import json
 import shutil
 
 import pytest
@@ -24,7 +23,7 @@ def compared(finished, tmp_path_factory):
 
 
 def result_of(workdir):
-    return json.loads((workdir / "result.json").read_text())
+    return run_files.read_result(workdir)
 
 
 def test_comparison_runs_are_ordinary_runs(compared):

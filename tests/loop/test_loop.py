@@ -15,7 +15,7 @@ import pytest
 import small_run
 
 from at_jax import checkpoint, loop
-from at_jax.training import datasets, optimizers, trainer
+from at_jax.training import datasets, optimizers, run_files, trainer
 from at_jax.training.config import settings_of
 
 
@@ -42,7 +42,7 @@ def test_run_writes_its_files(finished):
     for line in lines:
         total = line["loss/cross_entropy"] + line["beta"] * line["loss/attention"]
         assert line["loss"] == pytest.approx(total, rel=1e-5)
-    stored = json.loads((workdir / "result.json").read_text())
+    stored = run_files.read_result(workdir)
     assert stored == result
     assert result["test_error"] == lines[-1]["test_error"]
     assert result["best_test_error"] == min(line["test_error"] for line in lines)
