@@ -34,7 +34,7 @@ class Inspection:
     Attributes:
       others: index of a file that is no image, and does not claim to be one, to its format.
       errors: index of an image that cannot be read to the error.
-      entries: ``(N,)``; see :data:`at_jax.data.verified.ENTRY`.
+      entries: ``(N,)``, structured: key, largest value, width and height of each image.
     """
 
     others: dict[int, str]

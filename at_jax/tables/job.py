@@ -210,7 +210,7 @@ def run(job: Job) -> int:
       Exit code: 0; 1 if a run failed; 128 + its number after a signal.
 
     Raises:
-      StorageError: if the folder is full.
+      loop.StorageError: if the folder is full.
     """
     with storage.reported(job.out):
         return _run(job)

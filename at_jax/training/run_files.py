@@ -159,7 +159,7 @@ def claim(
 
     Raises:
       UserError: as :func:`check`, if the run's checkpoints are gone, or the directory cannot be written.
-      StorageError: if it is full.
+      storage.StorageError: if it is full.
     """
 
     def write():

@@ -27,7 +27,7 @@ def working_in(*workdirs: pathlib.Path) -> Iterator[Callable[[pathlib.Path], Non
 
     Raises:
       UserError: if a run is alive in one of them.
-      StorageError: if what is written to them fails, such as on a full disk.
+      storage.StorageError: if what is written to them fails, such as on a full disk.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(storage.reported(*workdirs))
