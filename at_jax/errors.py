@@ -1,10 +1,12 @@
 """The one exception that a person can act on."""
 
+import difflib
 from collections.abc import Iterable
 from typing import Any
 
 __all__ = [
     "UserError", "check_array", "check_equal", "check_rank", "check_scalar", "listed", "printable",
+    "unknown_flag",
 ]  # fmt: skip
 
 _MOST_NAMES = 5
@@ -27,6 +29,28 @@ def listed(names: Iterable[Any], empty: str = "none") -> str:
     names = [str(name) for name in names]
     shown = ", ".join(names[:_MOST_NAMES]) or empty
     return shown if len(names) <= _MOST_NAMES else f"{shown} and {len(names) - _MOST_NAMES} more"
+
+
+def unknown_flag(arguments: Iterable[str], known: Iterable[str]) -> str | None:
+    """Describe the first flag of a command line that does not exist, with the nearest that does.
+
+    Args:
+      arguments: of the command line.
+      known: flags, such as ``--workdir``. An abbreviation of one is accepted.
+
+    >>> unknown_flag(["--wrokdir=x"], ["--workdir", "--json"])
+    "unknown argument '--wrokdir=x': did you mean --workdir?"
+    """
+    known = list(known)
+    for argument in arguments:
+        name = argument.partition("=")[0]
+        if argument == "--":
+            return None
+        if name.startswith("--") and not any(flag.startswith(name) for flag in known):
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else "leave it out"
+            return f"unknown argument {argument!r}: {hint}"
+    return None
 
 
 def check_array(function: str, **arrays: Any) -> None:

@@ -63,7 +63,7 @@ def _discard(descriptor: int) -> None:
 
 
 class _Tolerant:
-    """A text stream that goes on into the null device after an error."""
+    """A text stream that writes to the null device after an error."""
 
     def __init__(self, stream: "TextIO", descriptor: int):
         self._stream, self._descriptor = stream, descriptor

@@ -1,10 +1,11 @@
 """An argument parser whose errors are one line."""
 
 import argparse
-import difflib
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
+
+from at_jax.errors import unknown_flag
 
 __all__ = ["Parser"]
 
@@ -32,13 +33,10 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parse the arguments after the name of the command; an unknown one is an error."""
-        options, unknown = self.parse_known_args(argv)
-        if unknown:
-            flags = [flag for action in self._actions for flag in action.option_strings]
-            close = difflib.get_close_matches(unknown[0].split("=")[0], flags, n=1)
-            hint = f"did you mean {close[0]}" if close else "leave it out"
-            self.error(f"unknown argument {unknown[0]!r}: {hint}")
-        return options
+        # First of all: argparse would say that a misspelled flag is missing.
+        if message := unknown_flag(argv, self._option_string_actions):
+            self.error(message)
+        return self.parse_args(argv)
 
     def error(self, message: str) -> NoReturn:
         """Print one line and end the process."""

@@ -216,6 +216,10 @@ class _Parser(argparse.ArgumentParser):
     """Raises PrepareError instead of printing its usage."""
 
     def error(self, message: str) -> NoReturn:
+        if message.startswith("unrecognized arguments: "):
+            given = message.removeprefix("unrecognized arguments: ").partition("=")[0]
+            for close in difflib.get_close_matches(given, self._option_string_actions, n=1):
+                message += f": did you mean {close}?"
         raise PrepareError(f"{message} (see at-jax data --help)")
 
 

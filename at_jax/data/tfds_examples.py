@@ -148,9 +148,8 @@ def _check_readable(
         try:
             source[0]
         except Exception:
-            without_images()[
-                0
-            ]  # succeeds if only the image cannot be decoded, which is found later
+            # Succeeds if only the image cannot be decoded, which is found later.
+            without_images()[0]
     # array_record raises RuntimeError and IndexError, decoders raise other types.
     except Exception as error:
         raise UserError(

@@ -109,7 +109,7 @@ def _wait_for_end(connection: socket.socket, index: int) -> None:
         return
     line = (
         f"error: process {index} of this run has ended before its time, see its output: run the same "
-        f"command in all processes to resume: {signals.command()}\n"
+        f"command in every process to resume: {signals.command()}\n"
     )
     with contextlib.suppress(OSError):
         os.write(2, line.encode(errors="backslashreplace"))

@@ -4,13 +4,13 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from at_jax import output, paths, signals, terms
 from at_jax.data import reading
-from at_jax.errors import UserError
+from at_jax.errors import UserError, unknown_flag
 from at_jax.figures import attention, curves, images, network_figures, networks, pairing, style
 from at_jax.figures.networks import Network
 from at_jax.training import run_files
@@ -35,6 +35,12 @@ _COMMANDS = {
 
 
 class _Parser(argparse.ArgumentParser):
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        is_command = self._subparsers is None
+        if is_command and (message := unknown_flag(args, self._option_string_actions)):
+            self.error(message)
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         print(f"error: {message}: see {self.prog} --help", file=sys.stderr)
         raise SystemExit(2)

@@ -28,7 +28,7 @@ def log(text: str) -> None:
         return
     from tqdm import tqdm
 
-    # Training goes on if nobody can read its lines: stdout is closed, or its device is full or gone.
+    # Training continues without a reader: stdout may be closed, or its device full or gone.
     if sys.stdout is not None:
         with contextlib.suppress(OSError, ValueError):
             tqdm.write(text, file=sys.stdout)
