@@ -179,11 +179,13 @@ def _sync_directory(directory: pathlib.Path) -> None:
 
 
 def names(directory: pathlib.Path) -> list[str]:
-    """Names of the files and directories in a directory, sorted."""
+    """Names of the files and directories in a directory, sorted; in cloud storage none if it is missing."""
     if not scheme(directory):
         return sorted(os.listdir(directory))
-    # An empty directory is an object with the directory's own name, which may be listed in it.
-    return sorted({path.name for path in directory.iterdir() if path != directory})
+    # An empty directory is an object with the directory's own name, which may be listed in it, or nothing.
+    with contextlib.suppress(FileNotFoundError):
+        return sorted({path.name for path in directory.iterdir() if path != directory})
+    return []
 
 
 def files_below(directory: pathlib.Path) -> list[str]:

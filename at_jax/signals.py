@@ -112,7 +112,7 @@ def deferred(announcement: str) -> Iterator[Callable[[], int]]:
     thread other than the main one, signals are left alone.
 
     Args:
-      announcement: line printed at the first signal; ``{name}`` stands for its name.
+      announcement: line printed at the first signal; ``{name}`` is replaced by its name.
 
     Yields:
       A function that returns the number of the signal, 0 if none has arrived.

@@ -85,6 +85,11 @@ def test_files_are_written_listed_and_removed(base, in_memory, tmp_path):
     assert paths.names(folder) == ["b.txt"]
 
 
+def test_missing_directory_in_cloud_storage_holds_nothing(in_memory):
+    # A bucket has no empty directories: one that was just made may be missing.
+    assert paths.names(paths.parse("gs://bucket/no/such")) == []
+
+
 def test_storage_that_fails_is_one_line(in_memory, monkeypatch):
     def refused(*_, **__):
         raise RuntimeError("no\n  access")

@@ -32,7 +32,7 @@ __all__ = [
 
 MAX_DEPTH = 16  # bits
 _MAX_BYTES = 2**30  # of a file
-_MAX_PIXELS_AT_ONCE = 2**27  # in all threads; decoding takes 8 to 30 bytes for each
+_MAX_PIXELS_AT_ONCE = 2**27  # over all threads; decoding takes 8 to 30 bytes for each
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF tag; its values that exchange height and width
 _FIX = "replace or remove the file"
 # For the files of a data set.
@@ -228,7 +228,7 @@ def _orientation(image: Any) -> int:
         return 1
 
 
-_pixels_decoded = 0  # in all threads
+_pixels_decoded = 0  # over all threads
 _decoded_less = threading.Condition()
 
 

@@ -159,7 +159,7 @@ _VALUE, _USER_ERROR, _OTHER_ERROR = "value", "user error", "error"
 
 
 def _message(value: Any, error: Exception | None) -> tuple[np.ndarray, Exception | None]:
-    """Message of the outcome of a function, and the error of this process."""
+    """Message that holds the value or the error of a function, and the error to raise here."""
     if error is None:
         try:
             return wire.encode((_VALUE, value)), None
@@ -204,7 +204,7 @@ def _broadcast(message: np.ndarray | None, source: int) -> tuple[str, Any]:
     except (wire.MessageError, MemoryError, ValueError, TypeError) as error:
         raise wire.MessageError(
             f"process {source} sent what process {jax.process_index()} cannot read ({error}): run the same "
-            "version of at_jax in all processes, and let no other program use the coordinator's port"
+            "version of at_jax in every process, and let no other program use the coordinator's port"
         ) from error
     return kind, value
 

@@ -187,8 +187,11 @@ def test_kill_of_one_process_ends_the_other_and_they_resume(
     began = time.monotonic()
     code, _, err = commands.finish(started)[1 - killed]
     assert time.monotonic() - began < 60
-    assert (code, len(err.splitlines())) == (1, 1), err
-    assert err.startswith(f"error: process {killed} of this run has ended before its time")
+    # Without its coordinator, process 0, jax.distributed prints and aborts too: whichever is first.
+    assert code == 1 or (killed == 0 and code), (code, err)
+    line = f"error: process {killed} of this run has ended before its time"
+    assert line in err or (killed == 0 and "another task died" in err), err
+    assert "Traceback" not in err and (killed == 0 or len(err.splitlines()) == 1), err
     before = small_run.lines_of(workdir)
     assert 4 <= len(before) < 30
     ends = commands.run(environment, *command)
