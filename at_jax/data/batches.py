@@ -18,17 +18,19 @@ _ORDER = 3  # keeps the order independent of the subsets in subsets.py, which us
 class TrainBatches:
     """Shuffled training batches with random access.
 
-    Each epoch has its own permutation, a function of (seed, epoch). The last N mod batch_size examples
-    of the permutation are dropped. ``batch(step)`` is a pure function of (seed, step): a resumed run
-    gets exactly the batches of an uninterrupted one.
+    Each epoch has its own order, a function of (seed, epoch): permutations of the examples, one after the
+    other, as many as it needs. The last E mod batch_size examples of an epoch are dropped.
+    ``batch(step)`` is a pure function of (seed, step): a resumed run gets exactly the batches of an
+    uninterrupted one.
 
     Args:
       split: N training examples.
       batch_size: global batch size B over all devices and processes, in 1..N.
       seed: seed of the order, at least 0.
+      epoch_examples: number E of examples of an epoch, at least ``batch_size``; 0 for N.
 
     Raises:
-      UserError: if ``batch_size`` or ``seed`` is out of range, or a batch does not fit into memory.
+      UserError: if an argument is out of range, or a batch does not fit into memory.
 
     >>> split = Split(np.zeros((5, 2, 2, 1), np.uint8), np.arange(5, dtype=np.int32))
     >>> batches = TrainBatches(split, batch_size=2, seed=0)
@@ -36,7 +38,7 @@ class TrainBatches:
     (2, [0, 1])
     """
 
-    def __init__(self, split: Split, batch_size: int, seed: int) -> None:
+    def __init__(self, split: Split, batch_size: int, seed: int, epoch_examples: int = 0) -> None:
         if not 1 <= batch_size <= len(split):
             raise UserError(
                 f"batch_size: expected 1 to {len(split)} (the number of training images), got "
@@ -44,13 +46,19 @@ class TrainBatches:
             )
         if seed < 0:
             raise UserError(f"seed: expected 0 or more, got {seed}: use 0")
+        if epoch_examples and epoch_examples < batch_size:
+            raise UserError(
+                f"data.epoch_examples: expected 0, or at least the batch size {batch_size}, got "
+                f"{epoch_examples}: use 0 for all training images"
+            )
         check_fits(
             f"batch_size {batch_size}: memory for a batch of images {split.images.shape[1:]}",
             batch_size * math.prod(split.images.shape[1:]),
             "choose a smaller batch or smaller images",
         )
         self.split, self.batch_size, self.seed = split, batch_size, seed
-        self.steps_per_epoch = len(split) // batch_size
+        self.epoch_examples = epoch_examples or len(split)
+        self.steps_per_epoch = self.epoch_examples // batch_size
         self._epoch_and_order = (-1, np.empty(0, np.int64))
 
     def indices(self, step: int) -> np.ndarray:
@@ -59,7 +67,9 @@ class TrainBatches:
         # One tuple, read and replaced as a whole: a prefetching thread never sees half of an update.
         cached, order = self._epoch_and_order
         if cached != epoch:
-            order = np.random.default_rng((self.seed, _ORDER, epoch)).permutation(len(self.split))
+            rng, number = np.random.default_rng((self.seed, _ORDER, epoch)), len(self.split)
+            passes = -(-self.epoch_examples // number)
+            order = np.concatenate([rng.permutation(number) for _ in range(passes)])
             self._epoch_and_order = (epoch, order)
         return order[place * self.batch_size : (place + 1) * self.batch_size]
 

@@ -30,7 +30,10 @@ def render(summary: Mapping[str, Any]) -> str:
     for pair in dict.fromkeys(row["pair"] for row in summary["rows"]):
         rows = [row for row in summary["rows"] if row["pair"] == pair]
         teachers = [t for t in summary["teachers"] if t["teacher"] == rows[0]["teacher"]]
-        body = [_line(row) for row in rows] + [_teacher_line(teacher) for teacher in teachers]
+        shared = _shared_changes(rows)
+        body = [_line(row, shared) for row in rows] + [
+            _teacher_line(teacher) for teacher in teachers
+        ]
         lines += [f"## {pair}", "", *_table(_HEADER[:columns], [line[:columns] for line in body])]
         lines += [""]
     lines += _unfinished(summary["rows"]) + _provenance(summary)
@@ -66,9 +69,17 @@ def _paper(paper: Mapping[str, Any] | None) -> list[str]:
     return [_number(paper["error"]), paper["status"]] if paper else ["", ""]
 
 
-def _line(row: Mapping[str, Any]) -> list[str]:
+def _shared_changes(rows: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Keys that all rows of a heading change to the same value: the heading says so."""
+    first = rows[0]["changes"].items() if len(rows) > 1 else ()
+    return {k for k, v in first if all(row["changes"].get(k) == v for row in rows)}
+
+
+def _line(row: Mapping[str, Any], shared: set[str]) -> list[str]:
     total = len(row["seeds"]) + len(row["failed"]) + len(row["missing"])
-    changes = ", ".join(f"{key}={value}" for key, value in row["changes"].items())
+    changes = ", ".join(
+        f"{key}={value}" for key, value in row["changes"].items() if key not in shared
+    )
     note = terms.title("none") if row["method"] == "none" else changes
     return [
         f"`{row['label']}`" + (f" ({note})" if note else ""),

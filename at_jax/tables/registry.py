@@ -32,6 +32,7 @@ class Row:
       method: as in a config.
       changes: other config keys (dotted) that the row sets, and their values.
       variant: distinguishes rows of the same method in their names; may be empty.
+      condition: what rows of the same pair have in common, for their heading; may be empty.
       label: name of the method in the table.
       paper: the result in the paper; None if it reports none.
     """
@@ -41,6 +42,7 @@ class Row:
     method: str
     changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     variant: str = ""
+    condition: str = ""
     label: str = ""
     paper: PaperResult | None = None
 
@@ -58,8 +60,9 @@ class Row:
 
     @property
     def pair(self) -> str:
-        """Student and teacher, for headings: ``"wrn_16_1 <- wrn_16_2"``."""
-        return f"{self.student} <- {self.teacher}"
+        """Student, teacher and condition, for headings: ``"wrn_16_1 <- wrn_16_2, 500 labels"``."""
+        pair = f"{self.student} <- {self.teacher}"
+        return f"{pair}, {self.condition}" if self.condition else pair
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +134,7 @@ def _mappings() -> Table:
     for (kind, p), result in MAPPINGS.items():
         changes = {"at.kind": kind, "at.p": p}
         variant, label = f"{kind}{p:g}", f"at, F_{kind}^{p:g}"
-        rows.append(Row(student, teacher, "at", changes, variant, label, result))
+        rows.append(Row(student, teacher, "at", changes, variant, "", label, result))
     return Table(
         "Mappings from activations to attention (table 2 of arXiv:1612.03928)",
         functools.partial(load, "cifar10"),
@@ -152,6 +155,26 @@ def _gradient() -> Table:
     )
 
 
+_FEW_LABELS = (500, 1000, 4000)
+
+
+def _few_labels() -> Table:
+    rows = []
+    for labels in _FEW_LABELS:
+        subset = {"data.train_examples": labels}
+        for method in (
+            "none", "at", "kd", "at+kd", "jacobian", "gradient_at", "gradient_at+kd",
+        ):  # fmt: skip
+            name, condition = f"{labels}_labels", f"{labels} labels"
+            changes = subset | (_DECAY if method == "at+kd" else {})
+            rows.append(Row("wrn_16_1", "wrn_16_2", method, changes, name, condition, method))
+    return Table(
+        "Few labels: the teacher is trained on all of them",
+        functools.partial(load, "cifar10_few_labels"),
+        tuple(rows),
+    )
+
+
 def _digits() -> Table:
     return Table(
         "Handwritten digits, 200 labels",
@@ -167,5 +190,6 @@ TABLES: dict[str, Callable[[], Table]] = {
     "cifar10_activation": _activation,
     "cifar10_mappings": _mappings,
     "cifar10_gradient": _gradient,
+    "cifar10_few_labels": _few_labels,
     "digits": _digits,
 }

@@ -120,7 +120,7 @@ def teacher_config(config: ConfigDict) -> ConfigDict:
     """Config of the run that trains the teacher of a config: its network, method none."""
     result = ConfigDict(config.to_dict())
     result.student, result.method, result.compare = config.teacher.model, "none", ()
-    result.data.train_examples = config.teacher.train_examples
+    result.data.train_examples, result.data.epoch_examples = config.teacher.train_examples, 0
     if config.teacher.epochs:
         result.epochs = config.teacher.epochs
         result.optimizer.drop_epochs = config.teacher.drop_epochs

@@ -69,9 +69,8 @@ class DataSettings:
         between(0, 2**30),
     )
     skip_corrupt: bool = option(False, "Leave out images that cannot be read, and count them.")
-    train_examples: int = option(
-        0, "Labeled images for the student, the same number of each class; 0: all.", _IMAGES
-    )
+    train_examples: int = option(0, "Labeled images, balanced over classes; 0: all.", _IMAGES)
+    epoch_examples: int = option(0, "Images in an epoch; 0: each once; more repeat them.", _IMAGES)
     validation_examples: int = option(
         0,
         "Training images held out and evaluated on instead of the test set; 0: none.",

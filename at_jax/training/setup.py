@@ -119,7 +119,7 @@ def assemble(
     Raises:
       UserError: if networks, data and terms do not fit together.
     """
-    batches = data.TrainBatches(dataset.train, settings.batch_size, order_seed(settings))
+    batches = _batches(settings, dataset)
     chosen = chosen_terms(settings, arguments)
     objective, of_student, of_teacher = _objective(settings, dataset, student, teacher, chosen)
     term_modules = objective.modules(of_student.taps, of_teacher.taps if of_teacher else {})
@@ -155,6 +155,11 @@ def assemble(
         name=name or type(student).__name__,
         description=networks.describe(settings, dataset, student, name, objective.terms),
     )
+
+
+def _batches(settings: Settings, dataset: data.Dataset) -> data.TrainBatches:
+    seed, examples = order_seed(settings), settings.data.epoch_examples
+    return data.TrainBatches(dataset.train, settings.batch_size, seed, examples)
 
 
 def _objective(

@@ -22,6 +22,19 @@ def test_train_batches_epoch_visits_an_example_at_most_once():
     assert batches.indices(0).dtype == np.int64
 
 
+def test_train_batches_of_a_longer_epoch_repeat_the_examples_evenly():
+    batches = TrainBatches(make(5), 4, seed=0, epoch_examples=22)
+    assert batches.steps_per_epoch == 5  # 22 // 4
+    epoch = np.concatenate([batches.indices(step) for step in range(5)])
+    for first in range(0, 20, 5):  # four passes
+        assert sorted(epoch[first : first + 5]) == list(range(5))
+    assert not np.array_equal(epoch[:5], epoch[5:10])
+    shorter = TrainBatches(make(5), 2, seed=0, epoch_examples=3)
+    assert shorter.steps_per_epoch == 1
+    with pytest.raises(UserError, match="epoch_examples: expected 0, or at least the batch size 4"):
+        TrainBatches(make(5), 4, seed=0, epoch_examples=3)
+
+
 def test_train_batches_resumed_give_the_same_batch():
     split = make(20)
     forward = TrainBatches(split, 4, seed=7)

@@ -50,6 +50,7 @@ BOUNDARIES = {
     "data.image_size": ((0, 256), (-1, 4097, 2**31, 2**70)),
     "data.memory_limit_mb": ((0, 2**30), (-1, 2**30 + 1)),
     "data.train_examples": IMAGES,
+    "data.epoch_examples": IMAGES,
     "data.validation_examples": IMAGES,
     "data.split_seed": ((0, SEED), (-1, SEED + 1)),
     "data.order_seed": ((-1, SEED), (-2, SEED + 1)),
@@ -239,11 +240,13 @@ def test_help_text_shows_type_default_rule_and_meaning_of_every_key():
 
 
 def test_teacher_config_is_that_of_its_network_with_labels_only():
-    config = small_run.config(teacher__epochs=7, teacher__drop_epochs=(3,))
+    config = small_run.config(
+        teacher__epochs=7, teacher__drop_epochs=(3,), data__epoch_examples=128
+    )
     teacher = configs.teacher_config(config)
     assert (teacher.student, teacher.method) == ("wrn_10_0.5", "none")
     assert (teacher.epochs, teacher.optimizer.drop_epochs) == (7, (3,))
-    assert teacher.data.train_examples == 60
+    assert (teacher.data.train_examples, teacher.data.epoch_examples) == (60, 0)
     assert (config.student, config.method) == ("wrn_10_0.25", "at")  # unchanged
     as_the_student = configs.teacher_config(small_run.config(teacher__epochs=0))
     assert (as_the_student.epochs, as_the_student.optimizer.drop_epochs) == (2, (1,))
