@@ -10,9 +10,10 @@ from at_jax import data
 from at_jax.data import checks
 from at_jax.distributed import processes
 from at_jax.errors import UserError
-from at_jax.training.settings import DataSettings
+from at_jax.training.config import order_seed
+from at_jax.training.settings import DataSettings, Settings
 
-__all__ = ["load_dataset"]
+__all__ = ["batches", "load_dataset"]
 
 # Decoding a data set takes seconds; the teacher and the student of one command share it.
 _load = functools.lru_cache(maxsize=1)(data.load)
@@ -53,6 +54,12 @@ def load_dataset(
     dataset = processes.run_on_all(load)
     processes.check_same(dataset.summary())
     return _with_statistics(dataset, settings)
+
+
+def batches(settings: Settings, dataset: data.Dataset) -> data.TrainBatches:
+    """Training batches of a run."""
+    seed, examples = order_seed(settings), settings.data.epoch_examples
+    return data.TrainBatches(dataset.train, settings.batch_size, seed, examples)
 
 
 def _with_statistics(dataset: data.Dataset, settings: DataSettings) -> data.Dataset:

@@ -19,10 +19,10 @@ from at_jax.distributed import devices
 from at_jax.errors import UserError
 from at_jax.objective import Objective
 from at_jax.terms import changes_forward_pass
-from at_jax.training import compatibility, memory, modules, networks, optimizers
+from at_jax.training import compatibility, datasets, memory, modules, networks, optimizers
 from at_jax.training.arguments import Arguments, chosen_terms
 from at_jax.training.compatibility import Shapes, Teacher
-from at_jax.training.config import Settings, TermSettings, order_seed
+from at_jax.training.config import Settings, TermSettings
 from at_jax.training.state import carried_collections
 from at_jax.training.step import Prepare, StudentSpec
 
@@ -119,7 +119,7 @@ def assemble(
     Raises:
       UserError: if networks, data and terms do not fit together.
     """
-    batches = _batches(settings, dataset)
+    batches = datasets.batches(settings, dataset)
     chosen = chosen_terms(settings, arguments)
     objective, of_student, of_teacher = _objective(settings, dataset, student, teacher, chosen)
     term_modules = objective.modules(of_student.taps, of_teacher.taps if of_teacher else {})
@@ -155,11 +155,6 @@ def assemble(
         name=name or type(student).__name__,
         description=networks.describe(settings, dataset, student, name, objective.terms),
     )
-
-
-def _batches(settings: Settings, dataset: data.Dataset) -> data.TrainBatches:
-    seed, examples = order_seed(settings), settings.data.epoch_examples
-    return data.TrainBatches(dataset.train, settings.batch_size, seed, examples)
 
 
 def _objective(
