@@ -1,4 +1,8 @@
-"""Figures of a table: errors.png (the error of every seed) and curves.png (the error over the epochs)."""
+"""Figures of a table.
+
+errors.png has the error of every seed, curves.png the error over the epochs, and labels.png the error over
+the number of labels, for tables whose rows differ in it.
+"""
 
 import math
 import pathlib
@@ -30,7 +34,8 @@ def draw(summary: Mapping[str, Any], out: pathlib.Path) -> list[pathlib.Path]:
       out: folder of the table.
 
     Returns:
-      Paths of errors.png and curves.png; empty if no run is finished or matplotlib is not installed.
+      Paths of errors.png, curves.png and, for several numbers of labels, labels.png; empty if no run is
+      finished or matplotlib is not installed.
     """
     rows = [row for row in summary["rows"] if row["seeds"]]
     if not rows:
@@ -40,6 +45,9 @@ def draw(summary: Mapping[str, Any], out: pathlib.Path) -> list[pathlib.Path]:
         with style.context():
             _draw_errors(summary, rows, paths[0])
             _draw_curves(summary, rows, paths[1])
+            if len({_labels(row) for row in rows}) > 1:
+                paths.append(out / "labels.png")
+                _draw_labels(summary, rows, paths[-1])
     except UserError as error:
         log(f"No figures: {error}")
         return []
@@ -143,5 +151,42 @@ def _draw_curves(summary: Mapping[str, Any], rows: Sequence[_Row], path: pathlib
         panel.set_ylabel(f"{summary['measured_on']} error, percent")
         panel.grid(color="#e4e4e4", lw=0.6)
         panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.legend(fontsize=8)
+    style.save(figure, path)
+
+
+def _labels(row: _Row) -> int:
+    """Number of labeled images of the student; 0 stands for all."""
+    return row["changes"].get("data.train_examples", 0)
+
+
+def _draw_labels(summary: Mapping[str, Any], rows: Sequence[_Row], path: pathlib.Path) -> None:
+    """Draw one panel for each pair: a line through the means of each method, every seed as a point."""
+    pairs: dict[tuple[str, str], dict[str, list[_Row]]] = {}
+    for row in rows:
+        methods = pairs.setdefault((row["student"], row["teacher"]), {})
+        methods.setdefault(row["method"], []).append(row)
+    figure, axes = style.figure(7.6 * len(pairs), 4.4, 1, len(pairs))
+    for panel, ((student, teacher), methods) in zip(axes.flat, pairs.items(), strict=True):
+        # In the legend, methods have the order of the lines at the fewest labels.
+        for method, members in sorted(methods.items(), key=lambda each: -each[1][0]["mean"]):
+            color = terms.color(method)
+            counts = [_labels(row) for row in members]
+            label = terms.title(method)
+            panel.plot(counts, [row["mean"] for row in members], color=color, lw=1.6, label=label)
+            for row in members:
+                errors = [seed["test_error"] for seed in row["seeds"]]
+                panel.scatter([_labels(row)] * len(errors), errors, s=16, color=color, lw=0)
+        for run in (t["run"] for t in summary["teachers"] if t["teacher"] == teacher and t["run"]):
+            panel.axhline(run["test_error"], color="#555555", lw=1, ls="--", label="teacher")
+        counts = sorted({_labels(row) for members in methods.values() for row in members})
+        panel.set_xscale("log")
+        panel.set_xticks(counts, [f"{count:,}" for count in counts])
+        panel.minorticks_off()
+        panel.set_title(f"{student} <- {teacher}, {_setting(summary)}", loc="left", fontsize=9)
+        panel.set_xlabel("labeled images of the student (line: mean, points: seeds)")
+        panel.set_ylabel(f"{summary['measured_on']} error, percent")
+        panel.set_ylim(bottom=0)
+        panel.grid(color="#e4e4e4", lw=0.6)
         panel.legend(fontsize=8)
     style.save(figure, path)

@@ -91,6 +91,20 @@ def test_draw_makes_results_readable_on_the_axis_of_errors(numbers, tmp_path, mo
     assert panel.get_yticklabels()[0].get_text() == "10"
 
 
+def test_draw_of_rows_with_few_labels_adds_their_errors_over_the_labels(tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(style, "save", lambda figure, path: drawn.update({path.name: figure}))
+    stored = pathlib.Path(__file__).parents[2] / "results" / "cifar10_few_labels" / "table.json"
+    plots.draw(json.loads(stored.read_text()), tmp_path)
+    panel = drawn["labels.png"].axes[0]
+    lines = {line.get_label(): line for line in panel.get_lines()}
+    assert list(lines["labels only"].get_xdata()) == [500, 1000, 4000]
+    # Means of the table: (52.69 + 54.95) / 2 of two seeds, then one seed each.
+    assert list(lines["labels only"].get_ydata()) == pytest.approx([53.82, 43.56, 26.62])
+    assert lines["teacher"].get_ydata()[0] == pytest.approx(14.08)
+    assert [tick.get_text() for tick in panel.get_xticklabels()] == ["500", "1,000", "4,000"]
+
+
 def test_draw_of_the_first_version_s_table(tmp_path):
     stored = pathlib.Path(__file__).parents[2] / "results" / "cifar10_activation" / "table.json"
     assert len(plots.draw(json.loads(stored.read_text()), tmp_path)) == 2
