@@ -1,6 +1,7 @@
 """``at-jax weights``: weights of PyTorch as a run, and the weights of a run for other programs."""
 
 import argparse
+import os
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ import jax
 
 from at_jax import models, paths
 from at_jax.cli.parser import Parser
-from at_jax.errors import UserError
+from at_jax.errors import UserError, printable
 from at_jax.models import pretrained
 from at_jax.training import export, imported
 from at_jax.training.console import log
@@ -92,9 +93,10 @@ def _export(options: argparse.Namespace, destination: pathlib.Path) -> None:
 
 
 def _import(options: argparse.Namespace, destination: pathlib.Path) -> None:
-    if pathlib.Path(options.source).is_dir():
+    source = printable(options.source)
+    if os.path.isdir(options.source):
         raise UserError(
-            f"SOURCE {options.source} is a directory: give a weights file, or write the network of a run "
+            f"SOURCE {source} is a directory: give a weights file, or write the network of a run "
             "with --to-safetensors or --to-stablehlo"
         )
     _check_numbers(options)
@@ -105,7 +107,7 @@ def _import(options: argparse.Namespace, destination: pathlib.Path) -> None:
     classes = options.classes or of_file or 1000
     module: Any = models.build(options.model, classes)
     key = jax.random.key(options.seed)
-    loaded = pretrained.convert(found, module, key=key, source=options.source)
+    loaded = pretrained.convert(found, module, key=key, source=source)
     description = imported.describe(
         options.model,
         classes,
@@ -120,7 +122,7 @@ def _import(options: argparse.Namespace, destination: pathlib.Path) -> None:
             f"The classifier of the file has {loaded.classes:,} classes: that for {classes:,} is new "
             f"(seed {options.seed})"
         )
-    log(f"{destination}: {family.title(module)} with {classes:,} classes from {options.source}")
+    log(f"{destination}: {family.title(module)} with {classes:,} classes from {source}")
 
 
 def _check_numbers(options: argparse.Namespace) -> None:
@@ -145,10 +147,10 @@ def _class_names(path: str | None) -> list[str]:
     if path is None:
         return []
     try:
-        lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
+        text = pathlib.Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
         raise UserError(
             f"--class_names: {path!r} cannot be read ({reason}): give a text file"
         ) from error
-    return [line.strip() for line in lines if line.strip()]
+    return text.strip().splitlines()

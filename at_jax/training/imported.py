@@ -1,5 +1,6 @@
 """Runs made of weights that were trained elsewhere: :func:`at_jax.checkpoint.load` opens them."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -77,8 +78,13 @@ def check_free(destination: str | os.PathLike[str], *, is_file: bool = False) ->
         raise UserError(
             f"DEST must be a local path, got {path}: write it here, and copy it when it is complete"
         )
-    path = paths.reachable(paths.absolute(path))
-    is_empty = not is_file and path.is_dir() and not any(path.iterdir())
+    path = paths.reachable(
+        os.path.abspath(path)
+    )  # without "..": its name is that of what is written
+    try:
+        is_empty = not is_file and path.is_dir() and not any(path.iterdir())
+    except OSError as error:
+        raise UserError(f"DEST {path} cannot be read ({error.strerror}): choose another") from error
     if os.path.lexists(path) and (path.is_symlink() or not is_empty):
         raise UserError(f"DEST {path} exists already: choose another, or delete it")
     return path
@@ -102,6 +108,7 @@ def create(
       UserError: if it cannot be written.
     """
     temporary = workdir.with_name(f".{workdir.name}.{uuid.uuid4().hex}.tmp")
+    created = [folder for folder in workdir.parents if not folder.exists()]
     try:
         temporary.mkdir(parents=True)
         _write(temporary, variables, description, source)
@@ -111,6 +118,9 @@ def create(
         raise UserError(f"DEST {workdir} cannot be written ({reason}): choose another") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        for folder in created:  # those that stayed empty
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def _write(

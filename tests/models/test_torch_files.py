@@ -136,6 +136,7 @@ def test_code_of_a_pickle_is_not_executed(read, make, protocol, tmp_path):
         (Call(*ORDERED, ({},)), "other arguments than Python's"),
         (Call(*ORDERED, ([[1, 2, 3]],)), "other arguments than Python's"),
         ({((1,),): 2}, "key of type tuple"),
+        ({10**500: 2}, "key of type int"),
         (Persistent("weights"), "described in another way than PyTorch's"),
         (Persistent(("module", 1, 2, 3, 4)), "described in another way"),
         (Raw(b"("), "damaged or cut off"),
@@ -208,8 +209,8 @@ STATE, CONTENTS = writer.state_dict(ARRAYS), writer.contents(ARRAYS)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "neither safetensors nor a file of torch.save"),
-        (b"<html>404</html>", "neither safetensors nor"),
+        (b"", "it is no file of torch.save: download it again"),
+        (b"<html>404</html>", "it is no file of torch.save"),
         (writer.zip_file(STATE, CONTENTS, compression=zipfile.ZIP_DEFLATED), "is compressed"),
         (writer.zip_file(STATE, {"0": b""}), "storage 0 must have 96 bytes, got 0"),
         (writer.zip_file(STATE, {}), "storage 0 must have 96 bytes, got none"),
@@ -220,6 +221,8 @@ STATE, CONTENTS = writer.state_dict(ARRAYS), writer.contents(ARRAYS)
         (writer.legacy_file(STATE, CONTENTS, header=(*writer.LEGACY[:2], {"little_endian": False})),
          "byte order is not little-endian"),
         (writer.legacy_file(STATE, CONTENTS, header=(writer.LEGACY[0], 1002, {})), "version than 1001"),
+        (writer.legacy_file(STATE, {"0": b"", (("0",),): b""}, lengths={"0": 0, (("0",),): 0}),
+         "list of storages is not that of its tensors"),
         (writer.legacy_file(STATE, {"0": CONTENTS["0"]}), "list of storages is not that of its tensors"),
         (writer.legacy_file(STATE, CONTENTS, lengths={"0": 24, "1": 2**50}), "storage 1 must have 12"),
         (writer.legacy_file(STATE, CONTENTS, lengths={"0": -24, "1": 3}), "storage 0 must have 96"),

@@ -51,7 +51,7 @@ def load(
         has.
     """
     family(module)
-    return convert(files.read(path), module, key=key, source=os.fspath(path))
+    return convert(files.read(path), module, key=key, source=printable(os.fspath(path)))
 
 
 def convert(

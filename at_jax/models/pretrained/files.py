@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from at_jax import extras
-from at_jax.errors import UserError
+from at_jax.errors import UserError, printable
 from at_jax.models.pretrained import torch_files
 from at_jax.models.pretrained.torch_tensors import BadFile
 
@@ -33,17 +33,22 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
       UserError: naming the file and what is wrong with it.
     """
     path = pathlib.Path(path)
+    shown = printable(str(path))
     try:
         if path.is_dir():
             raise BadFile("it is a directory", "give the file in it")
         if not path.is_file():
             raise BadFile("there is no such file", "give the path of one")
-        found = _read_safetensors(path) if path.suffix == _SUFFIX else torch_files.read(path)
+        found = (
+            _read_safetensors(path) if path.suffix.lower() == _SUFFIX else torch_files.read(path)
+        )
     except BadFile as error:
-        raise UserError(f"{path} cannot be read as weights: {error.reason}: {error.fix}") from error
+        raise UserError(
+            f"{shown} cannot be read as weights: {error.reason}: {error.fix}"
+        ) from error
     except OSError as error:
         raise UserError(
-            f"{path} cannot be read as weights ({error.strerror}): check its path and permissions"
+            f"{shown} cannot be read as weights ({error.strerror}): check its path and permissions"
         ) from error
     return _without_prefix(found)
 

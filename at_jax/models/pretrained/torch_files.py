@@ -53,8 +53,8 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
         if head == _LEGACY:
             return _read_legacy(file)
     raise BadFile(
-        "it is neither safetensors nor a file of torch.save",
-        "give a .safetensors, .pth or .pt file, which may have to be downloaded again",
+        "it is no file of torch.save",
+        "download it again, or give a file whose name ends in .safetensors",
     )
 
 
@@ -153,7 +153,8 @@ def _positions(
     file: BinaryIO, size: int, keys: Any, storages: dict[str, Storage]
 ) -> dict[str, int]:
     """Where in a legacy file the bytes of each storage begin, checked to be in the file."""
-    if not isinstance(keys, list) or len(keys) > len(storages) or set(keys) != storages.keys():
+    are_names = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+    if not are_names or len(keys) > len(storages) or set(keys) != storages.keys():
         raise BadFile("its list of storages is not that of its tensors")
     positions = {}
     for key in keys:
@@ -174,6 +175,8 @@ def _arrays(value: Any, content: Callable[[Storage], bytes]) -> dict[str, np.nda
     # Once for all tensors of a storage: they share its memory.
     storages = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
     contents = {key: content(storage) for key, storage in storages.items()}
+    if any(len(contents[key]) != storage.bytes for key, storage in storages.items()):
+        raise BadFile("it is cut off")
     return {name: tensor.array(contents[tensor.storage.key]) for name, tensor in tensors.items()}
 
 

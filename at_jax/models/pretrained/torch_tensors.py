@@ -89,9 +89,9 @@ class OrderedDict(dict):
 
 
 def put(target: dict[Any, Any], key: Any, value: Any) -> None:
-    """Add an item to a dict of the pickle; its keys are strings and integers."""
-    # Hashing nested tuples can take exponential time.
-    if not isinstance(key, str | int):
+    """Add an item to a dict of the pickle; its keys are strings and integers of 64 bits."""
+    # Hashing nested tuples, and printing long integers, can take very long.
+    if not isinstance(key, str) and not (type(key) is int and abs(key) < 2**64):
         raise BadFile(f"its pickle has a key of type {type(key).__name__}", SAVE_AGAIN)
     target[key] = value
 
