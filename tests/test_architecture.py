@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "options": {"errors"},
     "paths": {"errors"},
     "arrays": {"errors"},
-    "models": {"errors", "arrays"},
+    "models": {"errors", "extras", "arrays"},  # safetensors is in an extra
     "data": {"errors", "paths"},
     "distributed": {"errors", "process"},
     "terms": ARRAYS | {"options"},
@@ -128,7 +128,9 @@ def modules_imported(tree):
 
 def row(name):
     """The row of the table in which a module is."""
-    first = name.split(".")[0]
+    first, *_, last = name.split(".")[0], *name.split(".")
+    if last == "__main__":
+        return "cli"  # a program, in whichever folder
     return next((group for group, members in GROUPS.items() if first in members), first)
 
 
