@@ -43,7 +43,7 @@ MAY_IMPORT = {
 GROUPS = {
     "arrays": {
         "maps", "norms", "attention", "losses", "gradients", "precision", "conv", "conv_lowerings",
-        "intermediates", "agreement",
+        "intermediates", "agreement", "pooling",
     },
     "entry": {"loop", "checkpoint"},
     "process": {"signals", "output"},
