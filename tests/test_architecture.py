@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "options": {"errors"},
     "paths": {"errors"},
     "arrays": {"errors"},
-    "models": {"errors", "arrays"},
+    "models": {"errors", "extras", "arrays"},  # safetensors is in an extra
     "data": {"errors", "paths"},
     "distributed": {"errors", "process"},
     "terms": ARRAYS | {"options"},

@@ -30,7 +30,6 @@ STUDENT, TEACHER, UNTRAINED = "student", "teacher", "untrained"
 ALONE, WITH_TRANSFER = "student alone", "student with transfer"
 
 # Normalization of torchvision and timm for ImageNet, in 0..255.
-_MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -210,27 +209,24 @@ def teacher_of(
 def pretrained(
     path: str | os.PathLike[str], name: str, num_classes: int, image_size: int
 ) -> Network:
-    """Load a ResNet with weights of torchvision or timm, see :mod:`at_jax.models.pretrained`.
+    """Load a network with weights of PyTorch, see :mod:`at_jax.models.pretrained`.
 
     Args:
-      path: the ``.safetensors`` file.
+      path: the ``.safetensors``, ``.pth`` or ``.pt`` file.
       name: of the network, such as ``"resnet_18"``.
       num_classes: 1000 for ImageNet.
       image_size: height and width of its images, in pixels.
 
     Raises:
-      UserError: if there is no such network, or the file does not fit it.
+      UserError: if there is no such network, or the file cannot be read or does not fit it.
     """
     module = models.build(name, num_classes)
-    if not isinstance(module, models.ResNet):
-        raise UserError(f"--model must be a ResNet for --weights, got {name!r}: such as resnet_18")
-    if not pathlib.Path(path).is_file():
-        raise UserError(f"--weights: there is no file {os.fspath(path)!r}: give the path of one")
+    family = weights.family(module)
     description = {
         "name": name,
         "image_shape": [image_size, image_size, 3],
-        "mean": list(_MEAN),
-        "std": list(_STD),
+        "mean": list(family.mean),
+        "std": list(family.std),
         "num_classes": num_classes,
     }
-    return Network(name, module, weights.load_resnet(path, module), description)
+    return Network(name, module, weights.load(path, module).variables, description)

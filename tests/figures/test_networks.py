@@ -19,6 +19,7 @@ from at_jax.errors import UserError
 from at_jax.figures import networks
 from at_jax.models import WideResNet
 from at_jax.models import pretrained as weights
+from at_jax.models.pretrained import namings
 from at_jax.training import state
 
 DESCRIPTION = {"image_shape": [8, 8, 1], "mean": [0.0], "std": [255.0], "num_classes": 10}
@@ -133,8 +134,8 @@ def test_pretrained_loads_a_resnet_from_its_file(tmp_path):
     variables = jax.eval_shape(module.init, jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
     tensors = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
-        name = weights._torch_name(tuple(key.key for key in path))
-        tensors[name] = np.zeros(weights._torch_shape(leaf.shape), np.float32)
+        name = weights.family(module).namings[0].name(tuple(key.key for key in path))
+        tensors[name] = np.zeros(namings.torch_shape(leaf.shape), np.float32)
     safetensors.numpy.save_file(tensors, tmp_path / "w.safetensors")
     found = networks.pretrained(tmp_path / "w.safetensors", "resnet_18", 3, 64)
     assert found.image_shape == (64, 64, 3) and found.class_name(2) == "class 2"
@@ -142,7 +143,7 @@ def test_pretrained_loads_a_resnet_from_its_file(tmp_path):
 
 
 def test_pretrained_weights_that_cannot_be_loaded_raise(tmp_path):
-    with pytest.raises(UserError, match="--model must be a ResNet for --weights, got 'wrn_10_1'"):
-        networks.pretrained(tmp_path / "a", "wrn_10_1", 10, 32)
-    with pytest.raises(UserError, match="--weights: there is no file"):
+    with pytest.raises(UserError, match="ResNet, WideResNet.*, got NIN: choose such a network"):
+        networks.pretrained(tmp_path / "a", "nin_thin", 10, 32)
+    with pytest.raises(UserError, match="there is no such file"):
         networks.pretrained(tmp_path / "a", "resnet_18", 10, 32)

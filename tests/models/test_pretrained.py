@@ -35,7 +35,7 @@ def test_convert_gives_the_activations_of_torch(depth):
     def forward(variables, images):
         return module.apply(variables, images, mutable=["intermediates"])
 
-    variables = pretrained.convert(state_dict, module)
+    variables = pretrained.convert(state_dict, module).variables
     logits, mutated = forward(variables, arrays["resnet/images"])
     assert relative(logits, arrays[f"resnet_{depth}/logits"]) <= 1e-4
     taps = intermediates.collect(mutated)
@@ -47,11 +47,11 @@ def test_convert_gives_the_activations_of_torch(depth):
         assert relative(value[:1, :, :, :4], stored["slice"]) <= 1e-4, name
 
 
-def test_load_resnet_of_a_saved_file_equals_convert(state_dict, tmp_path):
+def test_load_of_a_saved_file_equals_convert(state_dict, tmp_path):
     module = models.build("resnet_18", num_classes=CLASSES)
     safetensors.numpy.save_file(state_dict, tmp_path / "resnet18.safetensors")
-    variables = pretrained.load_resnet(tmp_path / "resnet18.safetensors", module)
-    chex.assert_trees_all_equal(variables, pretrained.convert(state_dict, module))
+    variables = pretrained.load(tmp_path / "resnet18.safetensors", module).variables
+    chex.assert_trees_all_equal(variables, pretrained.convert(state_dict, module).variables)
     params, stats = variables["params"], variables["batch_stats"]
     kernel = state_dict["layer2.0.downsample.0.weight"]  # (128, 64, 1, 1)
     assert params["stage2_block0"]["shortcut_conv"]["kernel"].shape == (1, 1, 64, 128)
@@ -69,7 +69,9 @@ def test_convert_of_each_depth_uses_every_array(depth):
     shapes = networks.resnet_shapes(depth, CLASSES)
     # Zeros without memory: only names and shapes matter here.
     zeros = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
-    variables = pretrained.convert(zeros, models.build(f"resnet_{depth}", num_classes=CLASSES))
+    variables = pretrained.convert(
+        zeros, models.build(f"resnet_{depth}", num_classes=CLASSES)
+    ).variables
     sizes = sorted(leaf.size for leaf in jax.tree.leaves(variables))
     assert sizes == sorted(array.size for array in zeros.values())
 
@@ -77,7 +79,7 @@ def test_convert_of_each_depth_uses_every_array(depth):
 def test_convert_of_half_precision_gives_float32(state_dict):
     module = models.build("resnet_18", num_classes=CLASSES)
     halves = {name: value.astype(np.float16) for name, value in state_dict.items()}
-    variables = pretrained.convert(halves, module)
+    variables = pretrained.convert(halves, module).variables
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype(np.float32)}
 
 
@@ -85,19 +87,19 @@ def test_convert_of_other_names_raises_user_error_with_them(state_dict):
     module = models.build("resnet_18", num_classes=CLASSES)
     broken = state_dict | {"head.weight": np.zeros((1, 1), np.float32)}
     del broken["layer3.1.bn2.running_mean"]
-    message = "missing layer3.1.bn2.running_mean; unexpected head.weight: pass the state dict of"
+    message = "missing layer3.1.bn2.running_mean; unexpected head.weight: give the weights of"
     with pytest.raises(UserError, match=message):
         pretrained.convert(broken, module)
 
 
 def test_convert_of_other_classes_raises_user_error_with_their_number(state_dict):
-    with pytest.raises(UserError, match=r"build the network with num_classes=10$") as error:
+    with pytest.raises(UserError, match=r"set the number of classes to 10$") as error:
         pretrained.convert(state_dict, models.build("resnet_18", num_classes=1000))
     assert "fc.weight of shape (10, 512) instead of (1000, 512)" in str(error.value)
 
 
 def test_convert_of_another_depth_names_five_arrays_and_a_count(state_dict):
-    with pytest.raises(UserError, match="pass the state dict of resnet34") as error:
+    with pytest.raises(UserError, match="does not fit ResNet-34 with 10") as error:
         pretrained.convert(state_dict, models.build("resnet_34", num_classes=CLASSES))
     # Blocks 2 of layer1, 2 and 3 of layer2, 2 to 5 of layer3, 2 of layer4: 2 convolutions and 2 norms of
     # 4 arrays each, 10 arrays per block.
@@ -105,35 +107,48 @@ def test_convert_of_another_depth_names_five_arrays_and_a_count(state_dict):
 
 
 def test_convert_of_another_depth_and_classes_names_both(state_dict):
-    with pytest.raises(UserError, match=r"num_classes=10; pass the state dict of resnet50, or"):
+    with pytest.raises(UserError, match=r"classes to 10; give the weights of this network, or"):
         pretrained.convert(state_dict, models.build("resnet_50", num_classes=1000))
 
 
-def test_load_resnet_of_a_damaged_file_raises_user_error(state_dict, tmp_path):
+def test_load_of_a_damaged_file_raises_user_error(state_dict, tmp_path):
     path = tmp_path / "cut.safetensors"
     safetensors.numpy.save_file(state_dict, path)
     path.write_bytes(path.read_bytes()[:10_000])
     module = models.build("resnet_18", num_classes=CLASSES)
-    with pytest.raises(UserError, match=r"cut.safetensors is not a complete safetensors file"):
-        pretrained.load_resnet(path, module)
+    with pytest.raises(
+        UserError, match=r"cut.safetensors cannot be read as weights: it is no complete"
+    ):
+        pretrained.load(path, module)
 
 
-def test_load_resnet_of_a_missing_file_raises_file_not_found(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        pretrained.load_resnet(tmp_path / "none.safetensors", models.build("resnet_18"))
+def test_load_of_a_missing_file_raises(tmp_path):
+    with pytest.raises(UserError, match="there is no such file: give the path"):
+        pretrained.load(tmp_path / "none.safetensors", models.build("resnet_18"))
 
 
-def test_load_resnet_without_safetensors_names_the_package(monkeypatch):
+def test_load_without_safetensors_names_the_extra(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "safetensors", None)
-    with pytest.raises(ModuleNotFoundError, match="pip install safetensors"):
-        pretrained.load_resnet("resnet18.safetensors", models.build("resnet_18"))
+    (tmp_path / "a.safetensors").touch()
+    with pytest.raises(UserError, match=r'pip install "at_jax\[pretrained\]"'):
+        pretrained.load(tmp_path / "a.safetensors", models.build("resnet_18"))
 
 
 @pytest.mark.parametrize(
     ("name", "value", "dtype", "message"),
     [
-        ("conv1.weight", np.nan, np.float32, r"conv1.weight has 1 of 9,408 values such as nan"),
-        ("fc.bias", -np.inf, np.float16, r"fc.bias has 1 of 10 values such as -inf"),
+        (
+            "conv1.weight",
+            np.nan,
+            np.float32,
+            r"conv1.weight of the state dict has 1 of 9,408 ",
+        ),
+        (
+            "fc.bias",
+            -np.inf,
+            np.float16,
+            r"has 1 of 10 values such as -inf",
+        ),
         (
             "layer1.0.conv1.weight",
             1e300,
@@ -141,9 +156,19 @@ def test_load_resnet_without_safetensors_names_the_package(monkeypatch):
             r"such as 1e\+300, expected finite numbers of f",
         ),
         ("bn1.running_var", -0.5, np.float32, r"such as -0.5, expected variances of at least 0"),
-        ("bn1.running_mean", 1, np.int32, r"bn1.running_mean has dtype int32, expected floating"),
-        ("bn1.weight", 1, np.int64, r"bn1.weight has dtype int64"),
-        ("layer4.1.bn2.bias", True, np.bool_, r"layer4.1.bn2.bias has dtype bool"),
+        (
+            "bn1.running_mean",
+            1,
+            np.int32,
+            r"bn1.running_mean of the state dict has dtype int32, exp",
+        ),
+        ("bn1.weight", 1, np.int64, r"bn1.weight of the state dict has dtype int64"),
+        (
+            "layer4.1.bn2.bias",
+            True,
+            np.bool_,
+            r"layer4.1.bn2.bias of the state dict has dtype bool",
+        ),
     ],
 )
 def test_convert_of_values_that_no_trained_network_has_raises(
@@ -158,6 +183,6 @@ def test_convert_of_values_that_no_trained_network_has_raises(
     assert "\n" not in str(error.value)
 
 
-def test_load_resnet_of_a_directory_raises_user_error(tmp_path):
-    with pytest.raises(UserError, match="is a directory, expected a safetensors file"):
-        pretrained.load_resnet(tmp_path, models.build("resnet_18"))
+def test_load_of_a_directory_raises_user_error(tmp_path):
+    with pytest.raises(UserError, match="it is a directory: give the file in it"):
+        pretrained.load(tmp_path, models.build("resnet_18"))

@@ -1,0 +1,20 @@
+"""Weights of PyTorch: reading and writing, without PyTorch and without executing code of a file.
+
+:func:`load` reads ``.safetensors``, ``.pth`` and ``.pt`` files for a network of at_jax. The names that a
+file may have are in :mod:`at_jax.models.pretrained.namings`:
+
+- :class:`at_jax.models.ResNet`: torchvision and timm (resnet18, 34, 50, 101), and the ImageNet networks of
+  the authors of attention transfer, whose batch normalizations are folded into the convolutions.
+- :class:`at_jax.models.WideResNet`: the authors' code (``group0.block1.conv0``).
+
+Normalize images as in the training of the weights; for ImageNet usually with mean 0.485, 0.456, 0.406 and
+standard deviation 0.229, 0.224, 0.225 of pixels in 0..1.
+"""
+
+from at_jax.models.pretrained.conversion import Loaded, convert, family, load, state_dict
+from at_jax.models.pretrained.files import read, write
+from at_jax.models.pretrained.namings import NAMINGS, Family, Naming
+
+__all__ = [
+    "NAMINGS", "Family", "Loaded", "Naming", "convert", "family", "load", "read", "state_dict", "write",
+]  # fmt: skip

@@ -1,0 +1,237 @@
+"""Conversion between state dicts of PyTorch and variables of Flax."""
+
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from at_jax.errors import UserError, listed, printable
+from at_jax.models.pretrained import files, namings
+from at_jax.models.pretrained.namings import NAMINGS, Family, Naming
+
+__all__ = ["Loaded", "convert", "family", "load", "state_dict"]
+
+_HEAD = "classifier"  # the name of the last layer in every network with pretrained weights
+
+
+class Loaded(NamedTuple):
+    """Weights of a file.
+
+    Attributes:
+      variables: ``{"params": ..., "batch_stats": ...}`` for ``module.apply``, float32.
+      new_head: True if the classifier of the file has another number of classes and a new one was
+        initialized.
+      classes: number of classes of the file.
+    """
+
+    variables: dict[str, Any]
+    new_head: bool
+    classes: int
+
+
+def family(module: nn.Module) -> Family:
+    """The entry of a network in ``NAMINGS``.
+
+    Raises:
+      UserError: if its files cannot be read.
+    """
+    if (found := NAMINGS.get(type(module))) is None:
+        known = ", ".join(each.__name__ for each in NAMINGS)
+        raise UserError(
+            f"weights of PyTorch can be read for {known}, got {type(module).__name__}: choose such a "
+            "network"
+        )
+    return found
+
+
+def load(
+    path: str | os.PathLike[str], module: nn.Module, *, key: jax.Array | None = None
+) -> Loaded:
+    """Read the weights of a network from a file of PyTorch.
+
+    Args:
+      path: a ``.safetensors``, ``.pth`` or ``.pt`` file; see :func:`at_jax.models.pretrained.read`.
+      module: the network, a type of ``NAMINGS``.
+      key: initializes the classifier if that of the file has another number of classes than
+        ``module.num_classes``. Without a key this is an error.
+
+    Returns:
+      The variables, and whether the classifier is new.
+
+    Raises:
+      UserError: if the file cannot be read, does not fit the network, or has values that no trained network
+        has.
+    """
+    family(module)
+    return convert(files.read(path), module, key=key, source=os.fspath(path))
+
+
+def convert(
+    state_dict: Mapping[str, np.ndarray],
+    module: nn.Module,
+    *,
+    key: jax.Array | None = None,
+    source: str = "the state dict",
+) -> Loaded:
+    """Convert a state dict of PyTorch to the variables of a network.
+
+    Convolutions are transposed from ``(O, I, H, W)`` to ``(H, W, I, O)``, linear layers from ``(K, C)`` to
+    ``(C, K)``. Running statistics become ``batch_stats``. ``num_batches_tracked`` is dropped.
+
+    Args:
+      state_dict: names of PyTorch to arrays, in PyTorch's shapes.
+      module: the network, a type of ``NAMINGS``.
+      key: as for :func:`load`.
+      source: of the state dict, for messages.
+
+    Returns:
+      The variables, and whether the classifier is new.
+
+    Raises:
+      UserError: naming missing and unexpected arrays, shapes that differ, and arrays that are no
+        floating-point numbers, are not finite in float32, or are negative variances.
+
+    >>> from at_jax.models import ResNet
+    >>> convert({}, ResNet(18, num_classes=10))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    at_jax.errors.UserError: the state dict does not fit ResNet-18 with 10 classes: missing bn1... \
+and 97 more: give the weights of this network, or choose that of the file
+    """
+    given = {k: v for k, v in state_dict.items() if not k.endswith(".num_batches_tracked")}
+    wanted = _wanted(module)
+    naming = _naming(family(module), wanted, given)
+    names = {path: naming.name(path) for path in wanted}
+    classes, has_other = _classes(names, given, module)
+    head = _initialized_head(module, key) if has_other and key is not None else {}
+    given = {k: v for k, v in given.items() if k not in {names[path] for path in head}}
+    read = {path: leaf for path, leaf in wanted.items() if path not in head}
+    shapes = {n: namings.torch_shape(read[p].shape) for p in read if (n := names[p]) is not None}
+    _check(given, shapes, module, source, classes if has_other else None)
+    variables: dict[namings.Path, jax.Array] = dict(head)
+    for path, leaf in read.items():
+        if (name := names[path]) is None:
+            variables[path] = jnp.full(leaf.shape, naming.absent[path[-1]], jnp.float32)
+        else:
+            # Parameters are float32: those of bfloat16 and float16 files are promoted.
+            array = _float32(name, np.asarray(given[name]), source)
+            variables[path] = jnp.asarray(namings.from_torch(array))
+    # In the order of the network, whichever part is new.
+    ordered = {path: variables[path] for path in wanted}
+    return Loaded(traverse_util.unflatten_dict(ordered), bool(head), classes)
+
+
+def state_dict(variables: Mapping[str, Any], module: nn.Module) -> dict[str, np.ndarray]:
+    """Convert variables to a state dict of PyTorch, with the first naming of the network.
+
+    The arrays are those that :func:`convert` gives back, bit for bit. ``num_batches_tracked`` is left out:
+    PyTorch sets it to 0.
+
+    Args:
+      variables: of the network.
+      module: a type of ``NAMINGS``.
+
+    Returns:
+      Name to array, contiguous, float32.
+
+    Raises:
+      UserError: if the network has no names in PyTorch.
+    """
+    name = family(module).namings[0].name
+    flat = traverse_util.flatten_dict(dict(variables))
+    arrays = {str(name(path)): np.asarray(leaf, np.float32) for path, leaf in flat.items()}
+    return {k: np.ascontiguousarray(namings.to_torch(array)) for k, array in arrays.items()}
+
+
+def _images(module: nn.Module) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((1, *family(module).image_shape), jnp.float32)
+
+
+def _wanted(module: nn.Module) -> dict[namings.Path, jax.ShapeDtypeStruct]:
+    """Shapes of the variables, without computing an initialization."""
+    shapes = jax.eval_shape(module.init, jax.random.key(0), _images(module))
+    return traverse_util.flatten_dict(dict(shapes))
+
+
+def _naming(family: Family, wanted: Mapping[namings.Path, Any], given: Mapping[str, Any]) -> Naming:
+    """The naming with most names of the file; the first one if several have as many."""
+
+    def found(naming: Naming) -> int:
+        return sum(naming.name(path) in given for path in wanted)
+
+    return max(family.namings, key=found)
+
+
+def _classes(
+    names: Mapping[namings.Path, str | None], given: Mapping[str, np.ndarray], module: Any
+) -> tuple[int, bool]:
+    """Number of classes of a file, and whether only this differs from the network's classifier."""
+    weight = given.get(str(names["params", _HEAD, "kernel"]))
+    bias = given.get(str(names["params", _HEAD, "bias"]))
+    if weight is None or bias is None or np.ndim(weight) != 2 or bias.shape != weight.shape[:1]:
+        return module.num_classes, False
+    return len(weight), len(weight) != module.num_classes
+
+
+def _initialized_head(module: nn.Module, key: jax.Array) -> dict[namings.Path, jax.Array]:
+    """The classifier of a new network; the rest of its initialization is not computed."""
+
+    def initialize(key: jax.Array) -> Any:
+        images = jnp.zeros(_images(module).shape, jnp.float32)
+        return module.init(key, images)["params"][_HEAD]
+
+    return {("params", _HEAD, name): leaf for name, leaf in jax.jit(initialize)(key).items()}
+
+
+def _float32(name: str, weights: np.ndarray, source: str) -> np.ndarray:
+    """Convert an array of a state dict, and check that a trained network can have it."""
+    if not jnp.issubdtype(weights.dtype, jnp.floating):
+        raise UserError(
+            f"{name} of {source} has dtype {weights.dtype}, expected floating-point numbers: pass the "
+            "weights of a network that is not quantized"
+        )
+    with np.errstate(over="ignore"):  # reported below
+        result = weights.astype(np.float32)
+    wrong = ~np.isfinite(result)
+    expected = "finite numbers of float32"
+    if not wrong.any() and name.endswith(".running_var"):
+        wrong, expected = result < 0, "variances of at least 0"
+    if wrong.any():
+        raise UserError(
+            f"{name} of {source} has {np.count_nonzero(wrong):,} of {wrong.size:,} values such as "
+            f"{weights[wrong][0]}, expected {expected}: pass the weights of a training that succeeded"
+        )
+    return result
+
+
+def _check(
+    given: Mapping[str, np.ndarray],
+    shapes: Mapping[str, tuple[int, ...]],
+    module: Any,
+    source: str,
+    classes: int | None,
+) -> None:
+    """Raise unless names and shapes agree; ``classes`` is the number of the file if it differs."""
+    missing = [name for name in shapes if name not in given]
+    unexpected = [printable(name[:100]) for name in given if name not in shapes]
+    different = [
+        f"{name} of shape {tuple(given[name].shape)} instead of {shape}"
+        for name, shape in shapes.items()
+        if name in given and tuple(given[name].shape) != shape
+    ]
+    groups = {"missing": missing, "unexpected": unexpected, "with": different}
+    problems = [f"{group} {listed(names)}" for group, names in groups.items() if names]
+    if not problems:
+        return
+    fixes = [f"set the number of classes to {classes}"] if classes is not None else []
+    if missing or unexpected or not fixes:
+        fixes.append("give the weights of this network, or choose that of the file")
+    title = family(module).title(module)
+    raise UserError(
+        f"{source} does not fit {title} with {module.num_classes} classes: "
+        f"{'; '.join(problems)}: {'; '.join(fixes)}"
+    )

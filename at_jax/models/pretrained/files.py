@@ -1,0 +1,95 @@
+"""Weights files of PyTorch as names and arrays: ``.safetensors``, and ``.pth`` or ``.pt``."""
+
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from at_jax import extras
+from at_jax.errors import UserError
+from at_jax.models.pretrained import torch_files
+from at_jax.models.pretrained.torch_tensors import BadFile
+
+__all__ = ["SUFFIX", "read", "write"]
+
+SUFFIX = ".safetensors"
+_DOWNLOAD = "download it again, or save a PyTorch state dict with safetensors.torch.save_file"
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Read a state dict. No code of the file is executed, and PyTorch is not needed.
+
+    Args:
+      path: of a ``.safetensors`` file, or of one that ``torch.save`` wrote, in the zip format or the legacy
+        format. The latter holds a state dict, or a dict with one among numbers and strings, as training
+        programs save it. The prefix ``module.`` of ``DataParallel`` is removed.
+
+    Returns:
+      Name to array, in the shape and dtype of the file.
+
+    Raises:
+      UserError: naming the file and what is wrong with it.
+    """
+    path = pathlib.Path(path)
+    try:
+        if path.is_dir():
+            raise BadFile("it is a directory", "give the file in it")
+        if not path.is_file():
+            raise BadFile("there is no such file", "give the path of one")
+        found = _read_safetensors(path) if path.suffix == SUFFIX else torch_files.read(path)
+    except BadFile as error:
+        raise UserError(f"{path} cannot be read as weights: {error.reason}: {error.fix}") from error
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read as weights ({error.strerror}): check its path and permissions"
+        ) from error
+    return _without_prefix(found)
+
+
+def _without_prefix(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    prefix = "module."
+    if not all(name.startswith(prefix) for name in found):
+        return found
+    return {name.removeprefix(prefix): array for name, array in found.items()}
+
+
+def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+    safetensors = _safetensors(f"reading {path}")
+    try:
+        return safetensors.numpy.load_file(path)
+    except safetensors.SafetensorError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadFile(f"it is no complete safetensors file ({reason})", _DOWNLOAD) from error
+    except (AttributeError, KeyError, TypeError) as error:  # of the package, for dtypes of NumPy's
+        raise BadFile("it has a dtype that NumPy lacks", "save its weights as float32") from error
+
+
+def _safetensors(what: str) -> Any:
+    """The package safetensors.
+
+    Raises:
+      UserError: if it is not installed.
+    """
+    try:
+        import safetensors
+        import safetensors.numpy
+    except ImportError as error:
+        if (line := extras.missing(error, what)) is None:
+            raise
+        raise UserError(line) from error
+    return safetensors
+
+
+def write(path: pathlib.Path, state_dict: Mapping[str, np.ndarray]) -> None:
+    """Write a state dict as safetensors, for PyTorch.
+
+    Raises:
+      UserError: if the package safetensors is not installed.
+      OSError: if the file cannot be written.
+    """
+    safetensors = _safetensors(f"writing {path}")
+    # It takes the memory of an array as it is, without its strides.
+    arrays = {name: np.ascontiguousarray(array) for name, array in state_dict.items()}
+    path.write_bytes(safetensors.numpy.save(arrays, metadata={"format": "pt"}))
