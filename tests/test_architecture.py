@@ -43,7 +43,7 @@ MAY_IMPORT = {
 GROUPS = {
     "arrays": {
         "maps", "norms", "attention", "losses", "gradients", "precision", "conv", "conv_lowerings",
-        "intermediates", "agreement", "pooling",
+        "intermediates", "agreement", "pooling", "freezing",
     },
     "entry": {"loop", "checkpoint"},
     "process": {"signals", "output"},

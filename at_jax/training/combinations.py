@@ -27,10 +27,17 @@ def check(settings: Settings) -> None:
             f"compare must name each method once, got {settings.compare}: leave one out"
         )
     data, transfer, optimizer = settings.data, settings.transfer, settings.optimizer
-    if len(data.mean) != len(data.std):
+    for section, each in (("data", data), ("teacher", settings.teacher)):
+        if len(each.mean) != len(each.std):
+            raise UserError(
+                f"{section}.mean and {section}.std must have one number a channel each, got {each.mean} "
+                f"and {each.std}: set both, or neither"
+            )
+    if settings.teacher.checkpoint and settings.teacher.weights:
         raise UserError(
-            f"data.mean and data.std must have one number a channel each, got {data.mean} and {data.std}: "
-            "set both, or neither"
+            "a run has one teacher, got teacher.checkpoint="
+            f"{settings.teacher.checkpoint!r} and teacher.weights={settings.teacher.weights!r}: leave one "
+            "of them out"
         )
     if data.source == "digits" and data.image_size > _LARGEST_DIGITS:
         raise UserError(

@@ -2,6 +2,7 @@
 
 import pathlib
 import statistics
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -27,9 +28,17 @@ def teacher_error(run: Run, used: tuple[jax.Device, ...]) -> float | None:
         return None
     objective = Objective(run.teacher.module)
     evaluate = evaluator(
-        objective, run.prepare_eval, run.dataset.test, run.settings.batch_size, used
+        objective, _prepare_teacher(run), run.dataset.test, run.settings.batch_size, used
     )
     return evaluate(devices.replicate(run.teacher.variables, used))
+
+
+def _prepare_teacher(run: Run) -> Callable[[jax.Array], jax.Array]:
+    """Normalization, and the teacher's own size and normalization."""
+    to_teacher = run.objective.teacher_images
+    if to_teacher is None:
+        return run.prepare_eval
+    return lambda images: to_teacher(run.prepare_eval(images))
 
 
 def finish(

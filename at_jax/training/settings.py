@@ -11,10 +11,12 @@ from at_jax.distributed.devices import MAX_STEPS_PER_DISPATCH
 from at_jax.options import BETAS, EPOCHS, between, epochs, items, one_of, option, or_special
 from at_jax.terms import TERMS, Term
 from at_jax.training import schedules
+from at_jax.training.network_settings import InitSettings, TeacherSettings
 
 __all__ = [
     "SECTIONS",
     "DataSettings",
+    "InitSettings",
     "OptimizerSettings",
     "RuntimeSettings",
     "Settings",
@@ -27,22 +29,6 @@ __all__ = [
 _SEEDS = between(0, 2**32 - 1, "from 0 to 2**32 - 1")
 _EPOCHS, _EPOCH, _DROPS = between(1, EPOCHS), between(0, EPOCHS), epochs(EPOCHS)
 _IMAGES, _FACTORS = between(0, 2**31 - 1), between(1e-6, 1)
-
-
-@dataclasses.dataclass(frozen=True)
-class TeacherSettings:
-    """The teacher: a finished run, or a network that is trained first."""
-
-    checkpoint: str = option("", "Workdir of a finished run; empty: train the network below first.")
-    model: str = option(
-        "wrn_16_2", "Network of a teacher that is trained first, in <workdir>/teacher."
-    )
-    epochs: int = option(0, "Epochs of its training; 0: the student's epochs and drops.", _EPOCH)
-    drop_epochs: tuple = option((), "Epochs at which its learning rate drops.", _DROPS)
-    train_examples: int = option(0, "Training images of the teacher; 0: all.", _IMAGES)
-    stochastic: bool = option(
-        False, "Apply the teacher with deterministic=False and the student's random numbers."
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,6 +208,7 @@ class Settings:
         1, "Micro-batches of an update, to fit into memory.", between(1, 2**20)
     )
     teacher: TeacherSettings = dataclasses.field(default_factory=TeacherSettings)
+    init: InitSettings = dataclasses.field(default_factory=InitSettings)
     data: DataSettings = dataclasses.field(default_factory=DataSettings)
     optimizer: OptimizerSettings = dataclasses.field(default_factory=OptimizerSettings)
     transfer: TransferSettings = dataclasses.field(default_factory=TransferSettings)
@@ -231,6 +218,7 @@ class Settings:
 
 SECTIONS = {
     "teacher": TeacherSettings,
+    "init": InitSettings,
     "data": DataSettings,
     "optimizer": OptimizerSettings,
     "transfer": TransferSettings,

@@ -34,6 +34,8 @@ IMAGES = ((0, 2**31 - 1), (-1, 2**31))
 FACTOR = ((1e-6, 1.0), (0.0, 1e-7, 1.1, NAN, INF))
 TEMPERATURE = ((0.01, 100.0), (0.0, 1e-30, 101.0, 1e20, NAN, INF))
 BETA = ((0.0, 1e8), (-1e-9, 1.1e8, 1e30, NAN, INF))
+MEAN = (((0.0,), (255,)), (("a",), (NAN,), (INF,), (-1.0,), (1e30,)))
+STD = (((0.1,), (255.0,)), ((0.0,), (NAN,), ("a",), (1e-30,), (1e30,)))
 
 # Key -> (values at the edge that are accepted, values beyond it that are not).
 BOUNDARIES = {
@@ -46,6 +48,10 @@ BOUNDARIES = {
     "teacher.epochs": EPOCH,
     "teacher.drop_epochs": EPOCHS,
     "teacher.train_examples": (*IMAGES[:1], (-1, 2**70)),
+    "teacher.image_size": ((0, 4096), (-1, 4097)),
+    "teacher.mean": MEAN,
+    "teacher.std": STD,
+    "init.freeze": (((), ("conv1", "stage1")), ((1,), ("",))),
     "data.source": (("digits", "tfds", "folder"), ("digit", "")),
     "data.image_size": ((0, 256), (-1, 4097, 2**31, 2**70)),
     "data.memory_limit_mb": ((0, 2**30), (-1, 2**30 + 1)),
@@ -53,8 +59,8 @@ BOUNDARIES = {
     "data.validation_examples": IMAGES,
     "data.split_seed": ((0, SEED), (-1, SEED + 1)),
     "data.order_seed": ((-1, SEED), (-2, SEED + 1)),
-    "data.mean": (((0.0,), (255,)), (("a",), (NAN,), (INF,), (-1.0,), (1e30,))),
-    "data.std": (((0.1,), (255.0,)), ((0.0,), (NAN,), ("a",), (1e-30,), (1e30,))),
+    "data.mean": MEAN,
+    "data.std": STD,
     "data.pad": ((0, 1024), (-1, 1025)),
     "optimizer.name": (("sgd", "adamw", "lamb"), ("adam",)),
     "optimizer.learning_rate": ((0.0, 100.0), (-1e-9, 1e10, NAN, INF)),
@@ -79,6 +85,7 @@ BOUNDARIES = {
     "at.kind": (("sum", "max", "channel"), ("mean",)),
     "at.p": ((1.0, 16.0), (1.0 - 1e-9, 64.0, NAN, INF)),
     "at.convention": (("code", "paper"), ("torch",)),
+    "at.align": (("resize", "pool"), ("crop",)),
     **{f"{name}.beta": BETA for name in TERMS if name != "kd"},
     **{f"{name}.begin_epoch": ((-1, 0, 100_000), (-2, 100_001)) for name in TERMS},
     **{f"{name}.temperature": TEMPERATURE for name in ("gradient_at", "flip_symmetry", "min_l2")},
@@ -87,6 +94,8 @@ BOUNDARIES = {
 COMPANIONS = {
     "data.mean": {"data.std": (1.0,)},
     "data.std": {"data.mean": (1.0,)},
+    "teacher.mean": {"teacher.std": (1.0,)},
+    "teacher.std": {"teacher.mean": (1.0,)},
     "transfer.decay": {"transfer.decay_epochs": (1,)},
 }
 
@@ -162,6 +171,11 @@ def test_settings_of_text_that_no_file_can_hold_names_the_key(key, value):
         ),
         ({"data.image_size": 257}, "data.image_size must be at most 256 for the digits.* got 257"),
         ({"data.mean": (1.0,)}, "data.mean and data.std must have one number a channel each"),
+        ({"teacher.std": (1.0,)}, "teacher.mean and teacher.std must have one number a channel"),
+        (
+            {"teacher.weights": "a.pt", "teacher.checkpoint": "runs/a"},
+            "one teacher, got teacher.checkpoint='runs/a' and teacher.weights='a.pt'",
+        ),
         ({"transfer.decay": "steps"}, "needs the epochs of its steps, got none"),
         (
             {"optimizer.nesterov": True, "optimizer.name": "adamw"},
