@@ -64,7 +64,7 @@ class Trainer:
         )
 
         @functools.cache
-        def evaluate(objective: Objective) -> Callable[..., float]:
+        def evaluate(objective: Objective) -> Callable[..., dict[str, float]]:
             return evaluator(
                 objective, self.run.prepare_eval, self.run.dataset.test, settings.batch_size, used
             )

@@ -103,8 +103,8 @@ from at_jax.training import networks
         (
             None,
             {"init__freeze": ("conv0", "gruop1")},
-            "'gruop1', .* conv0, group1, group2, group3, "
-            "bn, classifier: name some of these; did you mean 'group1'",
+            "'gruop1', .* bn, classifier, conv0, group1, group2, group3: "
+            "name some of these; did you mean 'group1'",
         ),
         (
             None,

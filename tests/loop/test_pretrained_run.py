@@ -15,12 +15,12 @@ from at_jax.errors import UserError
 from at_jax.models import pretrained
 from at_jax.training import initialization, preparation
 
-CLASSES, FROZEN = 3, ("conv0", "group1")
+CLASSES, NAMES, FROZEN = 12, "abcdefghijkl", ("conv0", "group1")
 NORMALIZED = {"teacher__mean": (120.0, 110.0, 100.0), "teacher__std": (60.0, 60.0, 60.0)}
 
 
-def pictures(names="abc", seed=0):
-    """40 color images of 8x8 pixels."""
+def pictures(names=NAMES, seed=0):
+    """40 color images of 8x8 pixels, of more than ten classes."""
     rng = np.random.default_rng(seed)
     x = rng.integers(0, 256, (40, 8, 8, 3)).astype(np.uint8)
     y = np.arange(40) % CLASSES
@@ -74,12 +74,25 @@ def trained(files, compiled_once, tmp_path_factory):
 
 def test_run_from_files_says_what_it_starts_from(files, trained):
     text = trained[1]
-    assert f"init: {files[1]}, with a new classifier: 5 classes in the file and 3 in" in text
+    assert f"init: {files[1]}, with a new classifier: 5 classes in the file and 12 in" in text
     assert "frozen: conv0, group1 (" in text
-    assert "different classes (7 classes in the teacher and 3 in the data)" in text
+    assert "different classes (7 classes in the teacher and 12 in the data)" in text
     assert not (trained[0] / "teacher").exists()
     result = json.loads((trained[0] / "result.json").read_text())
     assert result["teacher_test_error"] is None
+
+
+def test_more_than_ten_classes_have_a_top5_error(files, trained):
+    result = json.loads((trained[0] / "result.json").read_text())
+    line = small_run.lines_of(trained[0])[-1]
+    for split in ("train", "test"):
+        assert 0 <= line[f"{split}_top5_error"] <= line[f"{split}_error"]
+    assert result["test_top5_error"] == line["test_top5_error"] > 0
+    found = loop.evaluate(config(files), trained[0], dataset=pictures())
+    assert found["test_top5_error"] == pytest.approx(result["test_top5_error"])
+    assert set(found) == {
+        f"{best}test_{name}" for best in ("", "best_") for name in ("error", "top5_error")
+    }
 
 
 def test_frozen_modules_are_those_of_the_file_and_the_others_are_trained(files, trained):
@@ -139,7 +152,7 @@ def test_student_starts_from_a_run_and_keeps_the_classifier_of_the_same_classes(
     _, variables = checkpoint.load(trained[0])
     kept = initialization.load(str(trained[0]), student, pictures())
     chex.assert_trees_all_equal(kept.variables, jax.device_get(variables))
-    other = initialization.load(str(trained[0]), student, pictures("abd"))
+    other = initialization.load(str(trained[0]), student, pictures("abdcefghijkl"))
     assert "class 2 is 'c' in the run and 'd' in the data" in other.note
     assert "classifier" not in other.variables["params"]
     assert kept.fingerprint != other.fingerprint
