@@ -93,6 +93,7 @@ COMPANIONS = {
     "data.mean": {"data.std": (1.0,)},
     "data.std": {"data.mean": (1.0,)},
     "transfer.decay": {"transfer.decay_epochs": (1,)},
+    "data.resize": {"data.source": "folder", "data.image_size": 1},
 }
 
 
