@@ -167,6 +167,11 @@ def test_settings_of_text_that_no_file_can_hold_names_the_key(key, value):
             r"teacher.model='wrn_11_1': .* must be 6n\+4",
         ),
         ({"data.image_size": 257}, "data.image_size must be at most 256 for the digits.* got 257"),
+        ({"data.resize": 256}, "data.resize=256 .* got data.image_size=0 and data.source='digits'"),
+        (
+            {"data.resize": 200, "data.image_size": 224, "data.source": "folder"},
+            "data.resize=200 must be at least data.image_size, .* got data.image_size=224",
+        ),
         ({"data.mean": (1.0,)}, "data.mean and data.std must have one number a channel each"),
         ({"transfer.decay": "steps"}, "needs the epochs of its steps, got none"),
         (
