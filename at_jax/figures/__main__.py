@@ -200,7 +200,8 @@ def _images(args: argparse.Namespace, shown: Sequence[Network]) -> images.Images
         paths = args.images[:1] if args.command == "mappings" else args.images
         known = student.description.get("class_names") or ()
         depth = student.description.get("bit_depth", reading.MAX_DEPTH)
-        return images.from_files(paths, student.image_shape, known, bit_depth=depth)
+        resize = student.description.get("resize", 0)
+        return images.from_files(paths, student.image_shape, known, bit_depth=depth, resize=resize)
     dataset = images.dataset_of(args.workdir)
     for network in shown:
         if network.description["num_classes"] == dataset.num_classes:

@@ -44,6 +44,13 @@ def check(settings: Settings) -> None:
             f"data.image_size must be at most {_LARGEST_DIGITS} for the digits, which are 8x8 pixels, got "
             f"{data.image_size}: set --config.data.image_size=16"
         )
+    fits = data.source != "digits" and 0 < data.image_size <= data.resize
+    if data.resize and not fits:
+        raise UserError(
+            f"data.resize={data.resize} must be at least data.image_size, in a folder or a TFDS set, "
+            f"got data.image_size={data.image_size} and data.source={data.source!r}: leave it out, or set "
+            "--config.data.image_size=224 --config.data.resize=256"
+        )
     if transfer.decay == "steps" and not transfer.decay_epochs:
         raise UserError(
             "transfer.decay='steps' needs the epochs of its steps, got none: set "

@@ -18,7 +18,7 @@ from at_jax.training.checkpoints import check_can_save
 from at_jax.training.compatibility import Teacher
 from at_jax.training.config import Settings, flatten, settings_of, teacher_config
 from at_jax.training.console import log, network_table
-from at_jax.training.datasets import load_dataset
+from at_jax.training.datasets import load_dataset, streaming_line
 from at_jax.training.setup import Run, assemble
 
 __all__ = ["Prepared", "prepare", "use_compilation_cache"]
@@ -220,6 +220,8 @@ def _describe(run: Run, used: tuple[jax.Device, ...]) -> None:
         log(f"  note: {huge_pages.KEY} is read from the command line only: huge pages are in use")
     optimizer = settings.optimizer
     notes = "".join(f"  note: {note}\n" for note in dataset.notes)
+    line = streaming_line(run.batches, settings.data)
+    streamed = f"  {line}\n" if line else ""
     late = [epoch for epoch in optimizer.drop_epochs if epoch >= settings.epochs]
     if late and optimizer.schedule == "steps":
         log(
@@ -229,6 +231,6 @@ def _describe(run: Run, used: tuple[jax.Device, ...]) -> None:
     log(
         f"  {dataset.name}: {len(dataset.train):,} training and {len(dataset.test):,} "
         f"{dataset.evaluated_on} images of {'x'.join(map(str, dataset.image_shape))}, "
-        f"{dataset.num_classes} classes\n{notes}"
+        f"{dataset.num_classes} classes\n{notes}{streamed}"
         f"  {settings.epochs} epochs of {run.steps_per_epoch} steps on {devices.describe(used)}"
     )

@@ -5,7 +5,6 @@ before a teacher is trained.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -21,8 +20,10 @@ from at_jax.terms import changes_forward_pass
 from at_jax.training import compatibility, memory, modules, networks, objectives, optimizers
 from at_jax.training.arguments import Arguments, chosen_terms
 from at_jax.training.compatibility import Teacher
-from at_jax.training.config import Settings, order_seed
+from at_jax.training.config import Settings
+from at_jax.training.datasets import train_batches
 from at_jax.training.initialization import Initial
+from at_jax.training.preprocessing import preprocessing
 from at_jax.training.state import carried_collections
 from at_jax.training.step import Prepare, StudentSpec
 
@@ -57,8 +58,8 @@ class Run:
       description: JSON in the student's checkpoints, with which a later run uses it: ``name`` (empty for a
         user-defined module), ``module`` (its record), ``num_classes``, ``class_names``, ``image_shape``
         (H, W, C), ``mean`` and ``std`` of the normalization (per channel, 0..255), ``bit_depth`` of 16-bit
-        image files, ``dtype``, ``needs_forward_inputs`` (whether a term passes the student inputs from the
-        teacher).
+        image files, ``resize`` (see ``Dataset.resize``),
+        ``dtype``, ``needs_forward_inputs`` (whether a term passes the student inputs from the teacher).
     """
 
     settings: Settings
@@ -125,13 +126,13 @@ def assemble(
     Raises:
       UserError: if networks, data and terms do not fit together.
     """
-    batches = data.TrainBatches(dataset.train, settings.batch_size, order_seed(settings))
+    batches = train_batches(settings, dataset)
     chosen = chosen_terms(settings, arguments)
     built = objectives.build(settings, dataset, student, teacher, chosen)
     objective, of_student, of_teacher = built
     term_modules = objective.modules(of_student.taps, of_teacher.taps if of_teacher else {})
     learning_rate = optimizers.learning_rate(settings, batches.steps_per_epoch)
-    prepare, normalize = _preparation(settings, dataset, arguments)
+    prepare, normalize = preprocessing(settings, dataset, arguments)
     _trace(prepare, objective, term_modules, of_student, of_teacher, settings, dataset)
     passed = "+".join(each.term.name for each in chosen)
     return Run(
@@ -193,21 +194,3 @@ def _trace(prepare, objective, term_modules, of_student, of_teacher, settings, d
     variables_t = of_teacher.variables if of_teacher else None
     with modules.translated_errors(objective.student, "student"):
         jax.eval_shape(objective, params, collections, variables_t, images, labels, weights, keys)
-
-
-def _preparation(
-    settings: Settings, dataset: data.Dataset, arguments: Arguments
-) -> tuple[Prepare, Callable[[jax.Array], jax.Array]]:
-    """Augmentation with normalization, and normalization alone; both run on the device."""
-    normalize = functools.partial(data.normalize, mean=dataset.mean, std=dataset.std)
-    if arguments.augment is not None:
-        augment = functools.partial(data.augment_each, arguments.augment)
-    else:
-        augment = functools.partial(
-            data.augment, pad=settings.data.pad, mirror=settings.data.mirror
-        )
-
-    def prepare(key, images, position):
-        return normalize(augment(key, images, position))
-
-    return prepare, normalize

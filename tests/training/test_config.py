@@ -54,6 +54,11 @@ BOUNDARIES = {
     "init.freeze": (((), ("conv1", "stage1")), ((1,), ("",))),
     "data.source": (("digits", "tfds", "folder"), ("digit", "")),
     "data.image_size": ((0, 256), (-1, 4097, 2**31, 2**70)),
+    "data.resize": ((0, 8192), (-1, 8193)),
+    "data.workers": ((-1, 0, 256), (-2, 257)),
+    "data.test_fraction": ((0.001, 0.999), (0.0, 1.0, NAN)),
+    "data.augmentation": (("crop", "random_resized_crop"), ("none", "")),
+    "data.color_jitter": ((0.0, 1.0), (-0.1, 1.1, NAN)),
     "data.memory_limit_mb": ((0, 2**30), (-1, 2**30 + 1)),
     "data.train_examples": IMAGES,
     "data.validation_examples": IMAGES,
@@ -97,6 +102,7 @@ COMPANIONS = {
     "teacher.mean": {"teacher.std": (1.0,)},
     "teacher.std": {"teacher.mean": (1.0,)},
     "transfer.decay": {"transfer.decay_epochs": (1,)},
+    "data.resize": {"data.source": "folder", "data.image_size": 1},
 }
 
 
@@ -170,6 +176,11 @@ def test_settings_of_text_that_no_file_can_hold_names_the_key(key, value):
             r"teacher.model='wrn_11_1': .* must be 6n\+4",
         ),
         ({"data.image_size": 257}, "data.image_size must be at most 256 for the digits.* got 257"),
+        ({"data.resize": 256}, "data.resize=256 .* got data.image_size=0 and data.source='digits'"),
+        (
+            {"data.resize": 200, "data.image_size": 224, "data.source": "folder"},
+            "data.resize=200 must be at least data.image_size, .* got data.image_size=224",
+        ),
         ({"data.mean": (1.0,)}, "data.mean and data.std must have one number a channel each"),
         ({"teacher.std": (1.0,)}, "teacher.mean and teacher.std must have one number a channel"),
         (
