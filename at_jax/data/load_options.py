@@ -17,6 +17,7 @@ class LoadOptions(NamedTuple):
     random_crop: bool = False
     test_fraction: float = 0.2
     split_seed: int = 0
+    crop: str = ""
 
     @property
     def streams_train(self) -> bool:
@@ -26,4 +27,5 @@ class LoadOptions(NamedTuple):
     @property
     def scaled(self) -> bool:
         """Whether a JPEG is decoded at the scale that its crop needs."""
-        return self.streams_train or self.resize > 0
+        # The box of an example is that of the whole image.
+        return not self.crop and (self.streams_train or self.resize > 0)

@@ -31,6 +31,7 @@ def load(
     random_crop: bool = False,
     test_fraction: float = 0.2,
     split_seed: int = 0,
+    crop: str = "",
 ) -> Dataset:
     """Load a data set.
 
@@ -47,6 +48,7 @@ def load(
         each time another part of them can be resized to image_size.
       test_fraction: for "folder" without train and test: part of each class that is the test set.
       split_seed: for "folder" without train and test: seed of that choice.
+      crop: for "tfds": feature of a bounding box that is cut out of each image first, such as "bbox".
       memory_limit_mb: largest size of the decoded images in memory, in MiB. Larger data sets are
         decoded whenever a batch is taken.
       skip_corrupt: for "folder": leave out images that cannot be read; otherwise they are an error.
@@ -66,6 +68,11 @@ def load(
             f"data source: expected one of {', '.join(SOURCES)}, got {source!r}: {_hint(source)}"
         )
     _check_sizes(image_size, resize, memory_limit_mb)
+    if crop and source != "tfds":
+        raise UserError(
+            f"data.crop: expected a set of TFDS, whose examples have bounding boxes, got {crop!r} with "
+            f"data.source={source!r}: leave data.crop empty"
+        )
     options = LoadOptions(
         name,
         data_dir,
@@ -76,6 +83,7 @@ def load(
         random_crop,
         test_fraction,
         split_seed,
+        crop,
     )
     return SOURCES[source](options)
 

@@ -12,6 +12,7 @@ from at_jax.data.decoding import Examples, is_held
 from at_jax.data.inspection import check_shapes, inspect_examples
 from at_jax.data.listing import File
 from at_jax.data.load_options import LoadOptions
+from at_jax.data.tfds_boxes import cut_box
 from at_jax.data.verified import Verified
 from at_jax.errors import UserError, listed, printable
 
@@ -55,6 +56,8 @@ class _Reader:
             examples = [_decoded(self.source, int(i), self.describe(int(i))) for i in indices]
         for place, (index, example) in enumerate(zip(indices.tolist(), examples, strict=True)):
             image, label = (example[key] for key in self._keys)
+            if self._options.crop:
+                image = cut_box(image, example[self._options.crop])
             crop = crops[place] if crops else None
             yield self._image(image, crop, index), int(label)
 

@@ -14,6 +14,7 @@ from at_jax.data.dataset import Dataset
 from at_jax.data.decoding import assemble, check_sizes
 from at_jax.data.load_options import LoadOptions
 from at_jax.data.prepare import DEFAULT_DATA_DIR, FILE_FORMAT, archive_names, closest, file_formats
+from at_jax.data.tfds_boxes import check_box
 from at_jax.data.tfds_examples import checked, examples_of, first_label
 from at_jax.data.tfds_safety import check_metadata
 from at_jax.errors import UserError, listed
@@ -58,6 +59,7 @@ def load_tfds(options: LoadOptions) -> Dataset:
         builder = _open(name, data_dir)
         _check_prepared(builder, name, data_dir)
         keys = _image_and_label(builder, name)
+        check_box(builder, name, options.crop)
         names = ("train", _evaluation_split(builder, name, keys))
         splits = {each: examples_of(builder, name, each, keys, options) for each in names}
         (train, test), notes = checked(builder, name, splits, options)

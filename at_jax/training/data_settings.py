@@ -34,6 +34,11 @@ class DataSettings:
         "0: image_size, and 8/7 of it with random_resized_crop (256 for 224).",
         between(0, 8192),
     )
+    crop: str = option(
+        "",
+        "Feature of a TFDS set whose bounding box is cut out of each image first, such as bbox of "
+        "caltech_birds2011; empty: none.",
+    )
     memory_limit_mb: int = option(
         4096,
         "MiB of decoded images in memory; larger sets are streamed: decoded while training.",

@@ -54,6 +54,7 @@ def load_dataset(
             random_crop=is_random_resized_crop(settings),
             test_fraction=settings.test_fraction,
             split_seed=settings.split_seed,
+            crop=settings.crop,
         )
     else:
         load = functools.partial(_choose, given, choice)
