@@ -89,7 +89,7 @@ constraints:
 	rm -rf $(FROZEN)
 	$(PYTHON) -m venv $(FROZEN)
 	$(FROZEN)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt \
-		$(foreach name,pretrained gcs test docs,-r requirements/$(name).txt)
+		$(foreach name,pretrained export gcs test docs,-r requirements/$(name).txt)
 	$(FROZEN)/bin/python requirements/freeze.py
 	rm -rf $(FROZEN)
 

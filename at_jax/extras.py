@@ -9,6 +9,7 @@ _EXTRAS = {
          "tensorflow_datasets", "tqdm", "yaml"), "train",
     ),
     "array_record": "data",
+    "flatbuffers": "export",
     "matplotlib": "figures",
     "safetensors": "pretrained",
     "tensorboardX": "tensorboard",

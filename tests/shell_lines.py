@@ -15,7 +15,11 @@ from at_jax.training.config import default_config, flatten
 ROOT = pathlib.Path(__file__).parents[1]
 KEYS = set(flatten(default_config().to_dict()))
 CONFIG_PARTS = {"student", "teacher", "method", "data"}
-MODULES = {"at_jax.tables": "tables", "at_jax.figures": "figures", "at_jax": "at-jax"}
+COMMANDS = ("train", "evaluate", "predict", "figures", "tables", "weights", "data")
+MODULES = {
+    "at_jax.tables": "tables", "at_jax.figures": "figures", "at_jax.models.pretrained": "weights",
+    "at_jax": "at-jax",
+}  # fmt: skip
 
 
 @functools.cache
@@ -31,9 +35,7 @@ def flags_of(command: str) -> frozenset[str]:
 
 def all_flags() -> set[str]:
     """Flags of all subcommands of at-jax."""
-    return set().union(
-        *map(flags_of, ("train", "evaluate", "predict", "figures", "tables", "data"))
-    )
+    return set().union(*map(flags_of, COMMANDS))
 
 
 def check_line(line: str, *, runs: bool) -> None:
@@ -112,7 +114,7 @@ def _check_module(name: str, words: list[str]) -> None:
 
 def _check_command(words: list[str]) -> None:
     command, *rest = words
-    assert command in {"train", "evaluate", "predict", "figures", "tables", "data"}, command
+    assert command in COMMANDS, command
     for index, word in enumerate(rest):
         flag, _, value = word.partition("=")
         if flag == "--config":

@@ -137,7 +137,9 @@ def modules_imported(tree):
 
 def row(name):
     """The row of the table in which a module is."""
-    first = name.split(".")[0]
+    first, *_, last = name.split(".")[0], *name.split(".")
+    if last == "__main__":
+        return "cli"  # a program, in whichever folder
     return next((group for group, members in GROUPS.items() if first in members), first)
 
 

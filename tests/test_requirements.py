@@ -47,7 +47,8 @@ def test_constraints_pin_every_requirement_within_its_bounds(path):
     pinned = dict(audit.pins([path]))
     text = path.read_text()
     assert "@" not in text and "://" not in text and "--" not in text
-    names = ["core", "train", "tensorboard", "figures", "pretrained", "gcs", "test", "docs"]
+    names = ["core", "train", "tensorboard", "figures", "pretrained", "export", "gcs", "test",
+             "docs"]  # fmt: skip
     for package, bounds in {
         k: v for name in names for k, v in required(f"{name}.txt").items()
     }.items():

@@ -36,6 +36,9 @@ _COMMANDS = {
         "at_jax.figures.__main__", "draw attention maps, input gradients and curves"
     ),
     "tables": _Command("at_jax.tables.__main__", "train the paper's tables", True),
+    "weights": _Command(
+        "at_jax.cli.weights", "read weights of PyTorch into a run; export the network of a run"
+    ),
     "data": _Command("at_jax.data.prepare", "download and prepare a data set", extra="data"),
 }
 _HELP = """usage: at-jax COMMAND ...

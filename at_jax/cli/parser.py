@@ -11,21 +11,26 @@ __all__ = ["Parser"]
 
 
 class Parser(argparse.ArgumentParser):
-    """Parser of a command on a run. It names the nearest flag, and ends with exit code 2.
+    """Parser of a command. It names the nearest flag, and ends with exit code 2.
 
     Args:
       command: name of the subcommand.
       description: of the command, one sentence.
       examples: lines of the help.
+      on_run: add the flags of a command on a run.
     """
 
-    def __init__(self, command: str, description: str, examples: str):
+    def __init__(self, command: str, description: str, examples: str, *, on_run: bool = True):
         super().__init__(
             prog=f"at-jax {command}",
             description=description,
             epilog=examples,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        if on_run:
+            self._add_run()
+
+    def _add_run(self) -> None:
         add = self.add_argument
         add("--workdir", required=True, metavar="RUN", help="directory of the run")
         add("--module", metavar="PACKAGE:NAME", help="user-defined module that the run trained")

@@ -98,7 +98,11 @@ def _add_options(command: argparse.ArgumentParser, name: str) -> None:
     add("--which", choices=("latest", "best"), default="latest", help="checkpoint (%(default)s)")
     add("--module", metavar="PACKAGE:NAME",
         help="user-defined module that the run trained; several, separated by commas")  # fmt: skip
-    add("--weights", metavar="FILE", help="instead of a run: a pretrained ResNet's .safetensors")
+    add(
+        "--weights",
+        metavar="FILE",
+        help="instead of a run: weights of PyTorch (.safetensors, .pth)",
+    )
     add("--model", default="resnet_18", help="with --weights: its network (%(default)s)")
     add("--num_classes", type=int, default=1000, help="with --weights (%(default)s)")
     add("--image_size", type=int, default=224, help="with --weights: in pixels (%(default)s)")

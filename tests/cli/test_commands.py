@@ -25,13 +25,13 @@ def run(capsys, *arguments):
 def test_help_lists_the_commands(capsys):
     code, out, _ = run(capsys, "--help")
     assert code == 0
-    for name in ("train", "evaluate", "predict", "figures", "tables", "data"):
+    for name in ("train", "evaluate", "predict", "figures", "tables", "weights", "data"):
         assert re.search(rf"^  {name} ", out, re.MULTILINE)
     assert run(capsys)[0] == 2
     assert run(capsys, "--version") == (0, f"at_jax {version.__version__}\n", "")
 
 
-@pytest.mark.parametrize("name", ["evaluate", "predict", "figures", "tables", "data"])
+@pytest.mark.parametrize("name", ["evaluate", "predict", "figures", "tables", "weights", "data"])
 def test_help_of_a_command_names_it(capsys, name):
     code, out, _ = run(capsys, name, "--help")
     assert code == 0 and f"at-jax {name}" in out

@@ -16,6 +16,14 @@ RESNETS = {
     101: ((3, 4, 23, 3), True),
 }
 
+# Of the files in torch_files/.
+FILE_SHAPES = {
+    "conv.weight": (4, 3, 5, 2),
+    "bn.weight": (4,),
+    "bn.running_var": (4,),
+    "fc.weight": (2, 4),
+}
+
 
 def _norm(name, channels):
     kinds = ("weight", "bias", "running_mean", "running_var")
@@ -58,6 +66,65 @@ def resnet_shapes(depth, classes):
                 shapes |= _norm(f"{block}.downsample.1", after)
             before = after
     return shapes | {"fc.weight": (classes, before), "fc.bias": (classes,)}
+
+
+def folded_resnet_shapes(depth, classes):
+    """The authors' ImageNet ResNet-18 or 34, whose norms are folded: convolutions with a bias."""
+    shapes = {}
+    for name, shape in resnet_shapes(depth, classes).items():
+        block, conv = _authors_name(name)
+        if "downsample.0" in name:
+            shapes[f"{block}conv_dim.weight"] = shape
+        elif conv.startswith("conv"):
+            shapes |= {f"{block}{conv}.weight": shape, f"{block}{conv}.bias": shape[:1]}
+        elif name.startswith("fc"):
+            shapes[name] = shape
+    return shapes
+
+
+def student_resnet_shapes(classes):
+    """The authors' ImageNet student of depth 18: shortcuts have no norm."""
+    shapes = {}
+    for name, shape in resnet_shapes(18, classes).items():
+        block, inner = _authors_name(name)
+        if "downsample.0" in name:
+            shapes[f"{block}convdim"] = shape
+        elif inner.startswith("conv"):
+            shapes[f"{block}{inner}"] = shape
+        elif "downsample" not in name:
+            shapes[f"{block}{inner}.{name.split('.')[-1]}"] = shape
+    return shapes
+
+
+def _authors_name(name):
+    """("group1.block0.", "conv1") for "layer2.0.conv2.weight": the authors count from 0."""
+    *block, inner, _ = name.split(".")
+    if inner.startswith(("conv", "bn")):
+        inner = f"{inner[:-1]}{int(inner[-1]) - 1}"
+    block = f"group{int(block[0][-1]) - 1}.block{block[1]}." if block else ""
+    return block, inner
+
+
+def reference_shapes(depth, width, classes):
+    """The authors' WRN: convolutions have no suffix, groups count from 0."""
+    shapes, before = {"conv0": (16, 3, 3, 3)}, 16
+    for group in range(3):
+        after = 16 * 2**group * width
+        for index in range((depth - 4) // 6):
+            block = f"group{group}.block{index}"
+            shapes |= _norm(f"{block}.bn0", before) | _norm(f"{block}.bn1", after)
+            shapes[f"{block}.conv0"] = (after, before, 3, 3)
+            shapes[f"{block}.conv1"] = (after, after, 3, 3)
+            if before != after:
+                shapes[f"{block}.convdim"] = (after, before, 1, 1)
+            before = after
+    return shapes | _norm("bn", before) | {"fc.weight": (classes, before), "fc.bias": (classes,)}
+
+
+def images(size):
+    """Two normalized images, float32, a function of their size."""
+    random = np.random.RandomState(size)
+    return random.standard_normal((2, size, size, 3)).astype(np.float32)
 
 
 def nin_shapes(classes):

@@ -11,10 +11,12 @@ Normalize images as in the training of the weights; for ImageNet usually with me
 standard deviation 0.229, 0.224, 0.225 of pixels in 0..1.
 """
 
-from at_jax.models.pretrained.conversion import Loaded, convert, family, load, state_dict
-from at_jax.models.pretrained.files import read, write
-from at_jax.models.pretrained.namings import NAMINGS, Family, Naming
+from at_jax.models.pretrained.conversion import Loaded, convert, load, state_dict
+from at_jax.models.pretrained.files import dumps, read
+from at_jax.models.pretrained.matching import classes, family, image_shape
+from at_jax.models.pretrained.namings import NAMINGS, Family, Naming, joined
 
 __all__ = [
-    "NAMINGS", "Family", "Loaded", "Naming", "convert", "family", "load", "read", "state_dict", "write",
+    "NAMINGS", "Family", "Loaded", "Naming", "classes", "convert", "dumps", "family", "image_shape",
+    "joined", "load", "read", "state_dict",
 ]  # fmt: skip

@@ -11,12 +11,10 @@ import numpy as np
 from flax import traverse_util
 
 from at_jax.errors import UserError, listed, printable
-from at_jax.models.pretrained import files, namings
-from at_jax.models.pretrained.namings import NAMINGS, Family, Naming
+from at_jax.models.pretrained import files, matching, namings
+from at_jax.models.pretrained.matching import HEAD, family
 
-__all__ = ["Loaded", "convert", "family", "load", "state_dict"]
-
-_HEAD = "classifier"  # the name of the last layer in every network with pretrained weights
+__all__ = ["Loaded", "convert", "load", "state_dict"]
 
 
 class Loaded(NamedTuple):
@@ -32,21 +30,6 @@ class Loaded(NamedTuple):
     variables: dict[str, Any]
     new_head: bool
     classes: int
-
-
-def family(module: nn.Module) -> Family:
-    """The entry of a network in ``NAMINGS``.
-
-    Raises:
-      UserError: if its files cannot be read.
-    """
-    if (found := NAMINGS.get(type(module))) is None:
-        known = ", ".join(each.__name__ for each in NAMINGS)
-        raise UserError(
-            f"weights of PyTorch can be read for {known}, got {type(module).__name__}: choose such a "
-            "network"
-        )
-    return found
 
 
 def load(
@@ -103,15 +86,13 @@ def convert(
 and 97 more: give the weights of this network, or choose that of the file
     """
     given = {k: v for k, v in state_dict.items() if not k.endswith(".num_batches_tracked")}
-    wanted = _wanted(module)
-    naming = _naming(family(module), wanted, given)
-    names = {path: naming.name(path) for path in wanted}
-    classes, has_other = _classes(names, given, module)
-    head = _initialized_head(module, key) if has_other and key is not None else {}
+    naming, names, wanted, found, images = matching.match(given, module)
+    has_other = found is not None and found != module.num_classes
+    head = _initialized_head(module, images, key) if has_other and key is not None else {}
     given = {k: v for k, v in given.items() if k not in {names[path] for path in head}}
     read = {path: leaf for path, leaf in wanted.items() if path not in head}
     shapes = {n: namings.torch_shape(read[p].shape) for p in read if (n := names[p]) is not None}
-    _check(given, shapes, module, source, classes if has_other else None)
+    _check(given, shapes, module, source, found if has_other else None)
     variables: dict[namings.Path, jax.Array] = dict(head)
     for path, leaf in read.items():
         if (name := names[path]) is None:
@@ -122,7 +103,11 @@ and 97 more: give the weights of this network, or choose that of the file
             variables[path] = jnp.asarray(namings.from_torch(array))
     # In the order of the network, whichever part is new.
     ordered = {path: variables[path] for path in wanted}
-    return Loaded(traverse_util.unflatten_dict(ordered), bool(head), classes)
+    return Loaded(
+        traverse_util.unflatten_dict(ordered),
+        bool(head),
+        module.num_classes if found is None else found,
+    )
 
 
 def state_dict(variables: Mapping[str, Any], module: nn.Module) -> dict[str, np.ndarray]:
@@ -147,44 +132,15 @@ def state_dict(variables: Mapping[str, Any], module: nn.Module) -> dict[str, np.
     return {k: np.ascontiguousarray(namings.to_torch(array)) for k, array in arrays.items()}
 
 
-def _images(module: nn.Module) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((1, *family(module).image_shape), jnp.float32)
-
-
-def _wanted(module: nn.Module) -> dict[namings.Path, jax.ShapeDtypeStruct]:
-    """Shapes of the variables, without computing an initialization."""
-    shapes = jax.eval_shape(module.init, jax.random.key(0), _images(module))
-    return traverse_util.flatten_dict(dict(shapes))
-
-
-def _naming(family: Family, wanted: Mapping[namings.Path, Any], given: Mapping[str, Any]) -> Naming:
-    """The naming with most names of the file; the first one if several have as many."""
-
-    def found(naming: Naming) -> int:
-        return sum(naming.name(path) in given for path in wanted)
-
-    return max(family.namings, key=found)
-
-
-def _classes(
-    names: Mapping[namings.Path, str | None], given: Mapping[str, np.ndarray], module: Any
-) -> tuple[int, bool]:
-    """Number of classes of a file, and whether only this differs from the network's classifier."""
-    weight = given.get(str(names["params", _HEAD, "kernel"]))
-    bias = given.get(str(names["params", _HEAD, "bias"]))
-    if weight is None or bias is None or np.ndim(weight) != 2 or bias.shape != weight.shape[:1]:
-        return module.num_classes, False
-    return len(weight), len(weight) != module.num_classes
-
-
-def _initialized_head(module: nn.Module, key: jax.Array) -> dict[namings.Path, jax.Array]:
+def _initialized_head(
+    module: nn.Module, images: tuple[int, ...], key: jax.Array
+) -> dict[namings.Path, jax.Array]:
     """The classifier of a new network; the rest of its initialization is not computed."""
 
     def initialize(key: jax.Array) -> Any:
-        images = jnp.zeros(_images(module).shape, jnp.float32)
-        return module.init(key, images)["params"][_HEAD]
+        return module.init(key, jnp.zeros((1, *images), jnp.float32))["params"][HEAD]
 
-    return {("params", _HEAD, name): leaf for name, leaf in jax.jit(initialize)(key).items()}
+    return {("params", HEAD, name): leaf for name, leaf in jax.jit(initialize)(key).items()}
 
 
 def _float32(name: str, weights: np.ndarray, source: str) -> np.ndarray:

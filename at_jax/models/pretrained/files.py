@@ -12,9 +12,9 @@ from at_jax.errors import UserError
 from at_jax.models.pretrained import torch_files
 from at_jax.models.pretrained.torch_tensors import BadFile
 
-__all__ = ["SUFFIX", "read", "write"]
+__all__ = ["dumps", "read"]
 
-SUFFIX = ".safetensors"
+_SUFFIX = ".safetensors"
 _DOWNLOAD = "download it again, or save a PyTorch state dict with safetensors.torch.save_file"
 
 
@@ -38,7 +38,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             raise BadFile("it is a directory", "give the file in it")
         if not path.is_file():
             raise BadFile("there is no such file", "give the path of one")
-        found = _read_safetensors(path) if path.suffix == SUFFIX else torch_files.read(path)
+        found = _read_safetensors(path) if path.suffix == _SUFFIX else torch_files.read(path)
     except BadFile as error:
         raise UserError(f"{path} cannot be read as weights: {error.reason}: {error.fix}") from error
     except OSError as error:
@@ -82,14 +82,13 @@ def _safetensors(what: str) -> Any:
     return safetensors
 
 
-def write(path: pathlib.Path, state_dict: Mapping[str, np.ndarray]) -> None:
-    """Write a state dict as safetensors, for PyTorch.
+def dumps(state_dict: Mapping[str, np.ndarray]) -> bytes:
+    """Format a state dict as a safetensors file that PyTorch programs read.
 
     Raises:
       UserError: if the package safetensors is not installed.
-      OSError: if the file cannot be written.
     """
-    safetensors = _safetensors(f"writing {path}")
+    safetensors = _safetensors("writing safetensors")
     # It takes the memory of an array as it is, without its strides.
     arrays = {name: np.ascontiguousarray(array) for name, array in state_dict.items()}
-    path.write_bytes(safetensors.numpy.save(arrays, metadata={"format": "pt"}))
+    return safetensors.numpy.save(arrays, metadata={"format": "pt"})

@@ -59,6 +59,7 @@ class Family(NamedTuple):
       image_shape: ``(H, W, C)`` of the images that such files were trained on.
       mean: of their normalization, of pixels in 0..255.
       std: of their normalization.
+      stem: name of the first convolution, whose kernel has the number of channels of the images.
     """
 
     title: Callable[[Any], str]
@@ -66,6 +67,7 @@ class Family(NamedTuple):
     image_shape: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    stem: str
 
 
 def from_torch(array: np.ndarray) -> np.ndarray:
@@ -165,6 +167,7 @@ NAMINGS: dict[type[nn.Module], Family] = {
         (224, 224, 3),
         _IMAGENET_MEAN,
         _IMAGENET_STD,
+        "conv1",
     ),
     WideResNet: Family(
         lambda module: f"WRN-{module.depth}-{module.width:g}",
@@ -172,5 +175,6 @@ NAMINGS: dict[type[nn.Module], Family] = {
         (32, 32, 3),
         _CIFAR_MEAN,
         _CIFAR_STD,
+        "conv0",
     ),
 }

@@ -8,6 +8,7 @@ are read that the state dict needs.
 import io
 import os
 import pathlib
+import struct
 import zipfile
 from collections.abc import Callable
 from typing import Any, BinaryIO
@@ -25,6 +26,9 @@ _PROTOCOL = 1001
 _ZIP = b"PK\x03\x04"
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number as a pickle
 _MOST_BYTES = 16 * 2**20  # of a pickle; that of a ResNet-101 has 0.2 MB
+_ZIP_ERRORS = (
+    zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, struct.error,
+)  # fmt: skip
 # Names under which training programs save a state dict, the most specific first.
 _NAMES = ("state_dict", "model_state_dict", "model", "net", "network", "model_state")
 
@@ -76,8 +80,7 @@ def _read_zip(file: BinaryIO) -> dict[str, np.ndarray]:
     size = os.fstat(file.fileno()).st_size
     try:
         with zipfile.ZipFile(file) as archive:
-            members = _members(archive, size)
-            root = _root(members)
+            members, root = _members(archive, size)
             order = members.get(f"{root}byteorder")
             if order is not None and archive.read(order)[:16] != b"little":
                 raise BadFile("its byte order is not little", "save it on another machine")
@@ -94,26 +97,31 @@ def _read_zip(file: BinaryIO) -> dict[str, np.ndarray]:
                 return archive.read(member)
 
             return _arrays(pickled.value, content)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+    except _ZIP_ERRORS as error:
         reason = printable(" ".join(str(error).split())[:100])
         raise BadFile(f"its zip archive is damaged or cut off ({reason})") from error
 
 
-def _members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
-    """Members of an archive, which are not compressed and not larger than the file together."""
+def _members(archive: zipfile.ZipFile, size: int) -> tuple[dict[str, zipfile.ZipInfo], str]:
+    """Members of an archive, and its folder with a slash.
+
+    They are not compressed, not larger than the file together, and inside the folder.
+    """
     infos = archive.infolist()
     members = {info.filename: info for info in infos}
+    root = _root(members)
+    if any(".." in name.split("/") or not name.startswith(root) for name in members):
+        raise BadFile("a member of its zip archive has a path outside of its folder")
     if len(members) < len(infos):
         raise BadFile("two members of its zip archive have the same name")
     if any(info.compress_type or info.file_size != info.compress_size for info in infos):
         raise BadFile("its zip archive is compressed, which that of torch.save is not")
     if sum(info.file_size for info in infos) > size:
         raise BadFile("the members of its zip archive are larger than the file")
-    return members
+    return members, root
 
 
 def _root(members: dict[str, zipfile.ZipInfo]) -> str:
-    """The folder of an archive, with its slash."""
     pickles = [name for name in members if name.split("/")[1:] == ["data.pkl"]]
     if len(pickles) != 1:
         raise BadFile("its zip archive is not one of torch.save", "give a .pth or .pt file")
@@ -162,7 +170,11 @@ def _positions(
 
 def _arrays(value: Any, content: Callable[[Storage], bytes]) -> dict[str, np.ndarray]:
     """Read the tensors of the state dict in an object."""
-    return {name: tensor.array(content(tensor.storage)) for name, tensor in _tensors(value).items()}
+    tensors = _tensors(value)
+    # Once for all tensors of a storage: they share its memory.
+    storages = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
+    contents = {key: content(storage) for key, storage in storages.items()}
+    return {name: tensor.array(contents[tensor.storage.key]) for name, tensor in tensors.items()}
 
 
 def _tensors(value: Any) -> dict[str, Tensor]:

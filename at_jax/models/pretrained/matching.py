@@ -1,0 +1,117 @@
+"""Which network and which names a state dict of PyTorch has."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from at_jax.errors import UserError
+from at_jax.models.pretrained import namings
+from at_jax.models.pretrained.namings import NAMINGS, Family, Naming
+
+__all__ = ["HEAD", "Match", "classes", "family", "image_shape", "match"]
+
+HEAD = "classifier"  # the name of the last layer of every network with pretrained weights
+_MOST_CHANNELS = 64
+
+
+def family(module: nn.Module) -> Family:
+    """The entry of a network in ``NAMINGS``.
+
+    Raises:
+      UserError: if its files cannot be read.
+    """
+    if (found := NAMINGS.get(type(module))) is None:
+        known = ", ".join(each.__name__ for each in NAMINGS)
+        raise UserError(
+            f"weights of PyTorch can be read for {known}, got {type(module).__name__}: choose such a "
+            "network"
+        )
+    return found
+
+
+class Match(NamedTuple):
+    """The naming that a state dict has.
+
+    Attributes:
+      naming: the one with most names of the state dict.
+      names: Flax path to name.
+      wanted: Flax path to shape.
+      classes: of the classifier of the state dict; None without one.
+      image_shape: usual for the network, with the channels of the state dict.
+    """
+
+    naming: Naming
+    names: dict[namings.Path, str | None]
+    wanted: dict[namings.Path, jax.ShapeDtypeStruct]
+    classes: int | None
+    image_shape: tuple[int, int, int]
+
+
+def match(given: Mapping[str, np.ndarray], module: nn.Module) -> Match:
+    """Find the naming of a state dict.
+
+    Args:
+      given: names of PyTorch to arrays.
+      module: a network of the type of the state dict.
+
+    Raises:
+      UserError: if the files of such networks cannot be read.
+    """
+    known = family(module)
+    height, width, channels = known.image_shape
+    paths = _shapes(module, known.image_shape)
+    all_names = [{path: naming.name(path) for path in paths} for naming in known.namings]
+    found = [sum(name in given for name in names.values()) for names in all_names]
+    best = found.index(max(found))
+    names = all_names[best]
+    stem = given.get(str(names["params", known.stem, "kernel"]))
+    if stem is not None and stem.ndim == 4 and 0 < stem.shape[1] <= _MOST_CHANNELS:
+        channels = stem.shape[1]
+    images = (height, width, channels)
+    wanted = paths if images == known.image_shape else _shapes(module, images)
+    return Match(known.namings[best], names, wanted, _classes(names, given), images)
+
+
+def _shapes(module: nn.Module, images: tuple[int, ...]) -> dict[namings.Path, jax.ShapeDtypeStruct]:
+    """Shapes of the variables, without computing an initialization."""
+    batch = jax.ShapeDtypeStruct((1, *images), jnp.float32)
+    return traverse_util.flatten_dict(dict(jax.eval_shape(module.init, jax.random.key(0), batch)))
+
+
+def _classes(
+    names: Mapping[namings.Path, str | None], given: Mapping[str, np.ndarray]
+) -> int | None:
+    weight = given.get(str(names["params", HEAD, "kernel"]))
+    bias = given.get(str(names["params", HEAD, "bias"]))
+    if weight is None or bias is None or np.ndim(weight) != 2 or bias.shape != weight.shape[:1]:
+        return None
+    return len(weight)
+
+
+def classes(state_dict: Mapping[str, np.ndarray], module: nn.Module) -> int | None:
+    """Number of classes of a state dict, whatever that of the network; None without a classifier.
+
+    Args:
+      state_dict: names of PyTorch to arrays.
+      module: a network of the type of the state dict.
+    """
+    return match(state_dict, module).classes
+
+
+def image_shape(
+    state_dict: Mapping[str, np.ndarray], module: nn.Module, size: int = 0
+) -> tuple[int, int, int]:
+    """Shape ``(H, W, C)`` of the images of a state dict; C is that of its first convolution.
+
+    Args:
+      state_dict: names of PyTorch to arrays.
+      module: a network of the type of the state dict.
+      size: height and width in pixels; 0 for the size that is usual for the network.
+    """
+    height, width, channels = match(state_dict, module).image_shape
+    return size or height, size or width, channels

@@ -1,0 +1,291 @@
+"""The command at-jax weights: files become runs, runs become files, bad input changes nothing."""
+
+import errno
+import json
+import os
+import pathlib
+import re
+import runpy
+import subprocess
+import sys
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+import tiny
+import torch_writer as writer
+from parity import networks
+
+from at_jax import checkpoint, cli, data, models
+from at_jax.errors import UserError
+from at_jax.models import pretrained
+from at_jax.training import export, run_files
+from at_jax.training.checkpoints import Checkpoints
+from at_jax.training.config import default_config
+from at_jax.training.networks import load_teacher, open_run
+
+SHAPES = networks.reference_shapes(10, 1, 5)
+WEIGHTS = networks.generated(SHAPES)
+MODEL = "--model=wrn_10_1"
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def run(capsys, *arguments):
+    """Exit code, stdout and stderr of at-jax weights."""
+    try:
+        code = cli.main(["weights", *map(str, arguments)])
+    except SystemExit as stopped:
+        code = stopped.code
+    return code, *capsys.readouterr()
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "wrn.pth"
+    path.write_bytes(writer.zip_file(writer.state_dict(WEIGHTS), writer.contents(WEIGHTS)))
+    return path
+
+
+def test_weights_of_a_file_become_a_run(source, tmp_path, capsys):
+    (tmp_path / "names.txt").write_text("ant\nbee\ncat\ndog\neel\n")
+    dest = tmp_path / "new" / "run"
+    given = [source, dest, MODEL, f"--class_names={tmp_path / 'names.txt'}"]
+    code, out, err = run(capsys, *given)
+    assert (code, err) == (0, "")
+    assert out == f"{dest}: WRN-10-1 with 5 classes from {source}\n"
+    module, variables = checkpoint.load(dest)
+    assert module == models.build("wrn_10_1", num_classes=5)
+    chex.assert_trees_all_equal(variables, pretrained.convert(WEIGHTS, module).variables)
+    described = open_run(dest)[2]
+    assert described["class_names"] == ["ant", "bee", "cat", "dog", "eel"]
+    assert (described["image_shape"], described["mean"][0]) == ([32, 32, 3], 125.3)
+    assert load_teacher(str(dest), "float32").description == described  # a finished run
+    assert [path.name for path in dest.parent.iterdir()] == ["run"]
+    # It is not trained: its config is that of no other run.
+    with pytest.raises(UserError, match="holds a run with another config"):
+        run_files.check(dest, default_config().to_dict())
+
+
+def test_another_number_of_classes_gets_a_new_classifier_and_a_line(source, tmp_path, capsys):
+    code, out, _ = run(capsys, source, tmp_path / "run", MODEL, "--classes=7", "--seed=3")
+    assert code == 0
+    assert out.splitlines()[0] == (
+        "The classifier of the file has 5 classes: that for 7 is new (seed 3)"
+    )
+    module, variables = checkpoint.load(tmp_path / "run")
+    fresh = jax.jit(lambda key: module.init(key, jnp.zeros((1, 32, 32, 3)))["params"]["classifier"])
+    head = variables["params"].pop("classifier")
+    chex.assert_trees_all_equal(head, fresh(jax.random.key(3)))
+    of_file = pretrained.convert(WEIGHTS, models.build("wrn_10_1", 5)).variables
+    del of_file["params"]["classifier"]
+    chex.assert_trees_all_equal(variables, of_file)
+
+
+def test_load_without_a_key_asks_for_the_number_of_classes(source):
+    module = models.build("wrn_10_1", 7)
+    with pytest.raises(UserError, match=r"set the number of classes to 5$"):
+        pretrained.load(source, module)
+    loaded = pretrained.load(source, module, key=jax.random.key(0))
+    assert (loaded.new_head, loaded.classes) == (True, 5)
+    loaded = pretrained.load(source, models.build("wrn_10_1", 5), key=jax.random.key(0))
+    assert (loaded.new_head, loaded.classes) == (False, 5)
+
+
+def test_a_trained_student_comes_back_bit_for_bit(finished, tmp_path, capsys):
+    workdir = finished[0]
+    file, dest = tmp_path / "student.safetensors", tmp_path / "run"
+    code, _, err = run(capsys, workdir, file, "--to-safetensors")
+    assert (code, err) == (0, "")
+    names = safetensors.numpy.load_file(file)
+    assert names["group0.block0.conv0"].shape[2:] == (3, 3)
+    flags = ["--model=wrn_10_0.25", "--image_size=16", "--mean=0", "--std=255"]
+    assert run(capsys, file, dest, *flags)[0] == 0
+    chex.assert_trees_all_equal(checkpoint.load(dest), checkpoint.load(workdir))
+    assert open_run(dest)[2]["image_shape"] == [16, 16, 1]
+
+
+PROGRAM = """
+import sys
+import numpy as np
+from jax import export
+
+with open(sys.argv[1], "rb") as file:
+    network = export.deserialize(file.read())
+assert network.platforms == ("cpu", "cuda", "tpu")
+for images in np.load(sys.argv[2]).values():
+    print(np.asarray(network.call(images)).tolist())
+assert not [name for name in sys.modules if name.startswith(("at_jax", "flax"))]
+"""
+
+
+def test_exported_network_is_of_three_platforms_and_any_number_of_images(finished):
+    exported = jax.export.deserialize(export.to_stablehlo(finished[0]))
+    assert exported.platforms == ("cpu", "cuda", "tpu")
+    (images,), (logits,) = exported.in_avals, exported.out_avals
+    assert (str(images.shape), str(logits.shape)) == ("(batch, 16, 16, 1)", "(batch, 10)")
+
+
+@pytest.mark.slow  # two programs
+def test_exported_network_runs_without_at_jax(finished, tmp_path, capsys):
+    file = tmp_path / "student.stablehlo"
+    code, _, err = run(capsys, finished[0], file, "--to-stablehlo")
+    assert (code, err) == (0, "")
+    # Batches of 1 and 3: their number is a symbol of the exported function.
+    random = np.random.default_rng(0)
+    batches = [random.uniform(0, 255, (n, 16, 16, 1)).astype(np.float32) for n in (1, 3)]
+    np.savez(tmp_path / "images.npz", *batches)
+    flags = "--xla_backend_optimization_level=0"
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(file), str(tmp_path / "images.npz")],
+        cwd=tmp_path, env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    module, variables, described = open_run(finished[0])
+    for images, line in zip(batches, done.stdout.splitlines(), strict=True):
+        normalized = data.normalize(images, described["mean"], described["std"])
+        expected = tiny.jit(module.apply)(variables, normalized)
+        np.testing.assert_allclose(json.loads(line), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_module_of_the_weights_is_the_command(monkeypatch):
+    monkeypatch.setattr(cli, "main", lambda name: {"weights": 7}[name])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_module("at_jax.models.pretrained", run_name="__main__")
+    assert stopped.value.code == 7
+
+
+def changed(name, value, dtype=np.float32):
+    array = WEIGHTS[name].astype(dtype)
+    array.flat[0] = value
+    return WEIGHTS | {name: array}
+
+
+def safe(header, content=b""):
+    header = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(header).to_bytes(8, "little") + header + content
+
+
+TENSOR = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+SAFE = safetensors.numpy.save(WEIGHTS)
+WITHOUT = {name: value for name, value in WEIGHTS.items() if "group1" not in name}
+BAD_FILES = {
+    "no safetensors": ("a.safetensors", b"<html>404 Not Found</html>", "no complete safetensors file"),
+    "empty": ("a.safetensors", b"", "no complete safetensors file"),
+    "truncated": ("a.safetensors", SAFE[:-1], "no complete safetensors file"),
+    "long header": ("a.safetensors", (2**62).to_bytes(8, "little") + b"{}", "no complete safetensors"),
+    "deep header": ("a.safetensors", safe(b"[" * 10**5), "no complete safetensors file"),
+    "overlap": ("a.safetensors", safe({"a": TENSOR, "b": TENSOR}, bytes(8)), "no complete safetensors"),
+    "huge": ("a.safetensors", safe({"a": TENSOR | {"shape": [2**40, 2**40]}}, bytes(8)), "no complete"),
+    "negative": ("a.safetensors", safe({"a": TENSOR | {"shape": [-2]}}, bytes(8)), "no complete"),
+    "dtype": ("a.safetensors", safe({"a": TENSOR | {"dtype": "F8_E4M3", "data_offsets": [0, 2]}}, b"00"),
+              "a dtype that NumPy lacks"),
+    "no pth": ("a.pth", SAFE, "neither safetensors nor a file of torch.save"),
+    "code": ("a.pth", writer.legacy_file({"w": writer.Call("os", "system", ("touch made",))}, {}),
+             "names os.system, which is not read"),
+    "nan": ("a.safetensors", safetensors.numpy.save(changed("conv0", np.nan)),
+            "conv0 of .* has 1 of 432 values such as nan, expected finite"),
+    "inf": ("a.safetensors", safetensors.numpy.save(changed("fc.bias", np.inf)), "such as inf"),
+    "variance": ("a.safetensors", safetensors.numpy.save(changed("bn.running_var", -1)),
+                 "such as -1.0, expected variances of at least 0"),
+    "integers": ("a.safetensors", safetensors.numpy.save(changed("conv0", 1, np.int8)), "has dtype int8"),
+    "missing": ("a.safetensors", safetensors.numpy.save(WITHOUT),
+                r"missing group1([^,;]*, ){4}\S* and 6 more: give the weights of this network"),
+    "unexpected": ("a.safetensors", safetensors.numpy.save(WEIGHTS | {"a\x1b": WEIGHTS["fc.bias"]}),
+                   r"unexpected 'a\\x1b': give the weights"),
+    "shape": ("a.safetensors", safetensors.numpy.save(WEIGHTS | {"bn.bias": np.zeros(3, np.float32)}),
+              r"with bn.bias of shape \(3,\) instead of \(64,\)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "content", "message"), BAD_FILES.values(), ids=BAD_FILES)
+def test_bad_file_is_one_line_and_nothing_is_written(
+    name, content, message, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path(name).write_bytes(content)
+    code, out, err = run(capsys, name, "run", MODEL)
+    assert (code, out) == (2, "") and err.startswith("error: ")
+    assert len(err.splitlines()) == 1 and err[:-1].isprintable()
+    assert re.search(message, err), err
+    assert os.listdir() == [name]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.pth", "run"], "there is no such file: give the path of one"),
+        (["taken", "run"], "is a directory: give a weights file, or write the network of a run with"),
+        (["wrn.pth", "taken"], "DEST .*taken exists already: choose another, or delete it"),
+        (["wrn.pth", "wrn.pth"], "DEST .*wrn.pth exists already"),
+        (["wrn.pth", "link"], "DEST .*link exists already"),
+        (["wrn.pth", "wrn.pth/run"], "DEST .*run cannot be written"),
+        (["wrn.pth", "gs://bucket/run"], "DEST must be a local path|needs gcsfs"),
+        (["wrn.pth", "run", "--model=resnet_18"], "does not fit ResNet-18 with 5 classes: missing"),
+        (["wrn.pth", "run", "--model=nin_thin"], "can be read for ResNet, WideResNet.*, got NIN"),
+        (["wrn.pth", "run", "--model=resnet_19"], "depth of a ResNet must be one of"),
+        (["wrn.pth", "run", "--classes=1"], "--classes must be within 2..100000, got 1"),
+        (["wrn.pth", "run", "--seed=-1"], "--seed must be within 0..4294967295"),
+        (["wrn.pth", "run", "--image_size=1"], "--image_size must be within 8..4096"),
+        (["wrn.pth", "run", "--mean", "0.4", "0.4"], "mean must have a number for each of the 3 ch"),
+        (["wrn.pth", "run", "--std", "0.01", "1", "1"], "--std must be within 0.1..255"),
+        (["wrn.pth", "run", "--class_names=none.txt"], "--class_names: 'none.txt' cannot be read"),
+        (["wrn.pth", "run", "--class_names=wrn.pth"], "cannot be read .it is not UTF-8"),
+        (["wrn.pth", "run", "--class_names=names.txt"], "5 classes must have as many class names, got 2"),
+        (["wrn.pth"], "required: DEST"),
+        (["wrn.pth", "run", "--clases=3"], "'--clases=3': did you mean --classes?"),
+        (["taken", "f", "--to-safetensors", "--to-stablehlo"], "write one file each: pass one of them"),
+        (["taken", "empty", "--to-safetensors"], "DEST .*empty exists already"),
+        (["taken", "f", "--to-safetensors"], "taken holds no checkpoints: give the workdir of a run"),
+        (["wrn.pth", "f", "--to-stablehlo"], "holds no checkpoints: give the workdir of a run"),
+    ],
+)  # fmt: skip
+def test_mistake_is_one_line_and_nothing_is_written(
+    arguments, message, source, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").touch()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("elsewhere")
+    (tmp_path / "names.txt").write_text("one\ntwo\n")
+    before = sorted(tmp_path.rglob("*"))
+    code, out, err = run(capsys, MODEL, *arguments)
+    assert (code, out) == (2, "") and len(err.splitlines()) == 1
+    assert re.search(message, err), err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_run_that_cannot_be_written_leaves_nothing(source, tmp_path, capsys, monkeypatch):
+    def full(self, *_):
+        (self._directory / "0").mkdir()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._directory))
+
+    monkeypatch.setattr(Checkpoints, "save", full)
+    code, _, err = run(capsys, source, tmp_path / "run", MODEL)
+    assert code == 2 and "cannot be written (No space left on device)" in err
+    assert list(tmp_path.iterdir()) == [source]
+
+
+@pytest.mark.parametrize(
+    ("package", "flag", "extra"),
+    [
+        ("flatbuffers", "--to-stablehlo", "export"),
+        ("safetensors", "--to-safetensors", "pretrained"),
+    ],
+)
+def test_missing_package_of_an_export_names_its_extra(
+    package, flag, extra, finished, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    code, _, err = run(capsys, finished[0], tmp_path / "file", flag)
+    assert code == 2 and err.endswith(f'not installed: pip install "at_jax[{extra}]"\n')
+    assert not list(tmp_path.iterdir())
+
+
+def test_network_without_names_in_pytorch_is_not_converted():
+    with pytest.raises(UserError, match="got NIN: choose such a network"):
+        pretrained.state_dict({}, models.build("nin_thin", 3))
