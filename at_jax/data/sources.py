@@ -68,23 +68,9 @@ def load(
             f"data source: expected one of {', '.join(SOURCES)}, got {source!r}: {_hint(source)}"
         )
     _check_sizes(image_size, resize, memory_limit_mb)
-    if crop and source != "tfds":
-        raise UserError(
-            f"data.crop: expected a set of TFDS, whose examples have bounding boxes, got {crop!r} with "
-            f"data.source={source!r}: leave data.crop empty"
-        )
-    options = LoadOptions(
-        name,
-        data_dir,
-        image_size,
-        memory_limit_mb,
-        skip_corrupt,
-        resize,
-        random_crop,
-        test_fraction,
-        split_seed,
-        crop,
-    )
+    _check_crop(source, crop)
+    limit, choice = (memory_limit_mb, skip_corrupt), (test_fraction, split_seed)
+    options = LoadOptions(name, data_dir, image_size, *limit, resize, random_crop, *choice, crop)
     return SOURCES[source](options)
 
 
@@ -110,3 +96,11 @@ def _hint(source: str) -> str:
     if close := difflib.get_close_matches(str(source), SOURCES, n=1):
         return f"did you mean {close[0]!r}?"
     return f"for a TFDS set pass --config.data.source=tfds --config.data.name={source}"
+
+
+def _check_crop(source: str, crop: str) -> None:
+    if crop and source != "tfds":
+        raise UserError(
+            f"data.crop: expected a set of TFDS, whose examples have bounding boxes, got {crop!r} with "
+            f"data.source={source!r}: leave data.crop empty"
+        )

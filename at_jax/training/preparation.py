@@ -211,7 +211,8 @@ def _describe(run: Run, used: tuple[jax.Device, ...]) -> None:
         log(f"  init: {run.initial.note}")
     if settings.init.freeze:
         names = ", ".join(settings.init.freeze)
-        log(f"  frozen: {names} ({run.frozen:,} of {run.parameters:,} parameters)")
+        start = "" if run.initial else ", at random values: init.weights is empty"
+        log(f"  frozen: {names} ({run.frozen:,} of {run.parameters:,} parameters{start})")
     if run.other_classes:
         log(
             f"  note: the teacher has different classes ({run.other_classes}), so its error is not defined"
