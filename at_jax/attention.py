@@ -14,13 +14,16 @@ from at_jax.errors import UserError, check_equal, check_rank
 from at_jax.precision import at_least_float32, check_floating, power_of_two
 
 __all__ = [
-    "CONVENTIONS", "KINDS", "MAX_EXPONENT", "Convention", "Kind", "attention_maps", "attention_transfer",
+    "ALIGNMENTS", "CONVENTIONS", "KINDS", "MAX_EXPONENT", "Alignment", "Convention", "Kind",
+    "attention_maps", "attention_transfer",
 ]  # fmt: skip
 
 Kind = Literal["sum", "max", "channel"]
 Convention = Literal["code", "paper"]
+Alignment = Literal["resize", "pool"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
+ALIGNMENTS: tuple[Alignment, ...] = get_args(Alignment)
 # Largest exponent of attention_transfer. 4**16, the power of a scaled activation, is far from overflow.
 MAX_EXPONENT = 16
 # Norm of a difference of normalized maps, in units of the type's epsilon, below which maps are equal.
@@ -28,18 +31,27 @@ _EQUAL = 8
 
 
 def attention_maps(
-    a_s: jax.Array, a_t: jax.Array, kind: Kind = "sum", p: float = 2
+    a_s: jax.Array,
+    a_t: jax.Array,
+    kind: Kind = "sum",
+    p: float = 2,
+    align: Alignment = "resize",
 ) -> tuple[jax.Array, jax.Array]:
     r"""Attention maps of student and teacher at a common size, not normalized.
 
-    Spatial maps of different size are resized to the smaller height and the smaller width: detail that
+    Spatial maps of different size are brought to the smaller height and the smaller width: detail that
     one of them lacks cannot be transferred.
+
+    - ``align="resize"``, as in the paper, resizes the maps (:func:`at_jax.maps.resize`);
+    - ``align="pool"``, as in RepDistiller and mdistiller, average-pools the larger activations before
+      they are squared (:func:`at_jax.maps.pool`).
 
     Args:
       a_s: student activations, ``(B, Hs, Ws, Cs)``.
       a_t: teacher activations, ``(B, Ht, Wt, Ct)``.
       kind: ``"sum"``, ``"max"`` (spatial attention) or ``"channel"`` (needs ``Cs == Ct``).
       p: exponent of the map, at least 1.
+      align: ``"resize"`` or ``"pool"``; without effect on ``"channel"``.
 
     Returns:
       Two maps ``(B, min(Hs, Ht), min(Ws, Wt))``, or ``(B, C)`` for ``"channel"``.
@@ -52,13 +64,19 @@ def attention_maps(
     >>> q_s.shape, q_t.shape
     ((2, 8, 8), (2, 8, 8))
     """
-    _check_activations("attention_maps", a_s, a_t, kind)
+    _check_activations("attention_maps", a_s, a_t, kind, align)
     if kind == "channel":
         return maps.channel_map(a_s, p), maps.channel_map(a_t, p)
     spatial_map = maps.sum_map if kind == "sum" else maps.max_map
-    q_s, q_t = spatial_map(a_s, p), spatial_map(a_t, p)
-    height, width = (min(pair) for pair in zip(q_s.shape[1:], q_t.shape[1:], strict=True))
-    return maps.resize(q_s, (height, width)), maps.resize(q_t, (height, width))
+    size = _common_size(a_s, a_t)
+    if align == "pool":
+        a_s, a_t = maps.pool(a_s, size), maps.pool(a_t, size)
+    return maps.resize(spatial_map(a_s, p), size), maps.resize(spatial_map(a_t, p), size)
+
+
+def _common_size(a_s: jax.Array, a_t: jax.Array) -> tuple[int, int]:
+    """The smaller height and the smaller width."""
+    return min(a_s.shape[1], a_t.shape[1]), min(a_s.shape[2], a_t.shape[2])
 
 
 def attention_transfer(
@@ -68,6 +86,7 @@ def attention_transfer(
     kind: Kind = "sum",
     p: float = 2,
     convention: Convention = "code",
+    align: Alignment = "resize",
 ) -> jax.Array:
     r"""Activation-based attention transfer at one transfer point.
 
@@ -77,7 +96,7 @@ def attention_transfer(
     - ``convention="code"`` is the authors' released code, :math:`\frac1N \|q_s - q_t\|_2^2`: the mean
       over positions of the squared difference, used with :math:`\beta = 10^3`.
 
-    Maps of different size are resized as in :func:`attention_maps`. The result does not depend on the
+    Maps of different size are aligned as in :func:`attention_maps`. The result does not depend on the
     scale of the activations: each example is scaled before the power, so that it is exact wherever the
     activations are normal numbers. A NaN or an infinity gives NaN, for its example alone.
 
@@ -92,13 +111,14 @@ def attention_transfer(
       kind: ``"sum"``, ``"max"`` (spatial attention) or ``"channel"`` (needs ``Cs == Ct``).
       p: exponent of the map, from 1 to 16.
       convention: ``"code"`` or ``"paper"``.
+      align: ``"resize"`` resizes maps, ``"pool"`` average-pools the larger activations before squaring.
 
     Returns:
       ``(B,)``, dimensionless; 0 where the normalized maps agree.
 
     Raises:
-      UserError: for an unknown kind or convention, p out of range, a wrong rank or dtype, batches that
-        differ, or channel counts that differ with ``kind="channel"``.
+      UserError: for an unknown kind, convention or alignment, p out of range, a wrong rank or dtype,
+        batches that differ, or channel counts that differ with ``kind="channel"``.
 
     >>> import jax.numpy as jnp
     >>> a = jnp.array([1.0, 0.0]).reshape(1, 1, 2, 1)
@@ -110,18 +130,22 @@ def attention_transfer(
     """
     if convention not in CONVENTIONS:
         raise UserError(f"convention must be one of {', '.join(CONVENTIONS)}, got {convention!r}")
-    _check_activations("attention_transfer", a_s, a_t, kind)
+    _check_activations("attention_transfer", a_s, a_t, kind, align)
     maps.check_exponent(p)
     if p > MAX_EXPONENT:
         raise UserError(
             f"attention_transfer: the exponent p must be at most {MAX_EXPONENT}, got {p!r}: the paper uses "
             "p=2"
         )
-    return _attention_transfer(a_s, a_t, kind, p, convention)
+    return _attention_transfer(a_s, a_t, kind, p, convention, align)
 
 
-@functools.partial(jax.jit, static_argnames=("kind", "p", "convention"))
-def _attention_transfer(a_s, a_t, kind, p, convention):
+@functools.partial(jax.jit, static_argnames=("kind", "p", "convention", "align"))
+def _attention_transfer(a_s, a_t, kind, p, convention, align):
+    if align == "pool" and kind != "channel":
+        # Scaled first, so that no sum overflows, and again below: a mean of both signs may be small.
+        size = _common_size(a_s, a_t)
+        a_s, a_t = (maps.pool(_scaled(a, "sum"), size) for a in (a_s, a_t))
     q_s, q_t = attention_maps(_scaled(a_s, kind), _scaled(a_t, kind), kind, p)
     difference = maps.normalize(q_s) - maps.normalize(q_t)  # (B, N)
     if convention == "paper":
@@ -139,9 +163,13 @@ def _scaled(a, kind):
     return a * power_of_two(a, (1, 2, 3))[0]
 
 
-def _check_activations(function: str, a_s: jax.Array, a_t: jax.Array, kind: str) -> None:
+def _check_activations(
+    function: str, a_s: jax.Array, a_t: jax.Array, kind: str, align: str
+) -> None:
     if kind not in KINDS:
         raise UserError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    if align not in ALIGNMENTS:
+        raise UserError(f"align must be one of {', '.join(ALIGNMENTS)}, got {align!r}")
     check_rank(function, 4, a_s=a_s, a_t=a_t)
     check_floating(function, a_s=a_s, a_t=a_t)
     fix = "apply both networks to the same images"

@@ -124,9 +124,9 @@ def _train(
     trained = [(each.run, folder) for each, folder in runs]
     ends = Trainer(trained, used, labels=labels, profile=profile, callbacks=callbacks).train()
     with_teacher = next((run for run, _ in trained if run.teacher is not None), None)
-    teacher_error = result.teacher_error(with_teacher, used) if with_teacher else None
+    errors_t = result.teacher_errors(with_teacher, used) if with_teacher else None
     return [
-        result.finish(run, folder, progress, teacher_error if run.teacher else None, quiet=quiet)
+        result.finish(run, folder, progress, errors_t if run.teacher else None, quiet=quiet)
         for (run, folder), progress in zip(trained, ends, strict=True)
     ]
 
@@ -219,7 +219,8 @@ def evaluate(
       module: in place of ``student``: an instance, or ``"package:name"``.
 
     Returns:
-      ``test_error`` and ``best_test_error``, in percent.
+      ``test_error`` and ``best_test_error`` in percent; with more than ten classes also
+      ``test_top5_error`` and ``best_test_top5_error``.
 
     Raises:
       UserError: if there is no checkpoint, or something must be passed.
@@ -233,15 +234,16 @@ def evaluate(
     use_compilation_cache(settings.runtime.compilation_cache)
     opened = {
         key: networks.open_run(workdir, which=which, module=student or module)
-        for key, which in (("test_error", "latest"), ("best_test_error", "best"))
+        for key, which in (("", "latest"), ("best_", "best"))
     }
-    networks.check_stands_alone(opened["test_error"][2], workdir)
+    networks.check_stands_alone(opened[""][2], workdir)
     loaded = load_dataset(settings.data, hold_out=False, given=dataset)
-    identity.check_classes(workdir, opened["test_error"][2], loaded)
+    identity.check_classes(workdir, opened[""][2], loaded)
     identity.note_other_images(workdir, loaded)
-    errors = {}
+    errors: dict[str, float] = {}
     for key, (network, variables, described) in opened.items():
         normalize = functools.partial(data.normalize, mean=described["mean"], std=described["std"])
         measure = evaluator(Objective(network), normalize, loaded.test, settings.batch_size, used)
-        errors[key] = measure(devices.replicate(variables, used))
+        found = measure(devices.replicate(variables, used))
+        errors |= {key + name: error for name, error in found.items()}
     return errors

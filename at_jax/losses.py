@@ -11,9 +11,11 @@ import optax
 from jax.typing import ArrayLike
 
 from at_jax.attention import (
+    ALIGNMENTS,
     CONVENTIONS,
     KINDS,
     MAX_EXPONENT,
+    Alignment,
     Convention,
     Kind,
     attention_maps,
@@ -23,7 +25,7 @@ from at_jax.errors import UserError, check_equal, check_rank, check_scalar
 from at_jax.precision import at_least_float32, check_floating
 
 __all__ = [
-    "CONVENTIONS", "KINDS", "MAX_EXPONENT", "Convention", "Kind",
+    "ALIGNMENTS", "CONVENTIONS", "KINDS", "MAX_EXPONENT", "Alignment", "Convention", "Kind",
     "activation_transfer", "attention_maps", "attention_transfer", "cross_entropy", "distillation",
 ]  # fmt: skip
 

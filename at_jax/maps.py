@@ -20,11 +20,12 @@ from jax import lax
 
 from at_jax.errors import UserError, check_rank
 from at_jax.norms import l2_norm, normalize
+from at_jax.pooling import pool
 from at_jax.precision import at_least_float32, check_floating, magnitude_bits
 
 __all__ = [
     "absolute_power", "channel_map", "check_exponent", "l2_norm",
-    "max_map", "normalize", "resize", "sum_map",
+    "max_map", "normalize", "pool", "resize", "sum_map",
 ]  # fmt: skip
 
 

@@ -6,14 +6,14 @@ No term is named here: :mod:`at_jax.terms` holds them.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from at_jax import intermediates
+from at_jax import freezing, intermediates
 from at_jax.errors import UserError, listed
 from at_jax.terms.base import Batch, Term, changes_forward_pass, check_terms
 from at_jax.terms.view import View, view_network
@@ -55,6 +55,8 @@ class Objective:
       paths_s: submodules of the student whose output is captured as a transfer point.
       paths_t: submodules of the teacher whose output is captured as a transfer point.
       stochastic_teacher: apply the teacher with ``deterministic=False`` and the student's random numbers.
+      freeze: modules of the student that do not change, see :mod:`at_jax.freezing`.
+      teacher_images: from normalized images to those of the teacher; None for the same. Hashable.
     """
 
     student: nn.Module
@@ -64,6 +66,8 @@ class Objective:
     paths_s: tuple[str, ...] = ()
     paths_t: tuple[str, ...] = ()
     stochastic_teacher: bool = False
+    freeze: tuple[str, ...] = ()
+    teacher_images: Callable[[jax.Array], jax.Array] | None = None
 
     def __post_init__(self) -> None:
         check_terms(self.terms, has_teacher=self.teacher is not None, has_points=bool(self.points))
@@ -114,18 +118,12 @@ class Objective:
         if not isinstance(teacher, View):
             teacher = self.view_teacher(teacher, images, labels, keys)
 
+        trained = freezing.stopped(params["student"], self.freeze)
+        variables = {"params": trained, **collections}
+
         def student_at(images: jax.Array) -> View:
-            return view_network(
-                self.student,
-                {"params": params["student"], **collections},
-                images,
-                labels,
-                paths=self.paths_s,
-                mutable=tuple(collections),
-                keys=keys,
-                train=True,
-                **self._forward_inputs(teacher, images),
-            )
+            inputs = self._forward_inputs(teacher, images)
+            return self._view_student(variables, images, labels, keys, inputs)
 
         student = student_at(images)
         batch = Batch(images, labels, keys, student, teacher, self.points, student_at)
@@ -136,7 +134,13 @@ class Objective:
         for metric, weight, values in self._weighted(batch, params, weights):
             metrics[metric] = values
             loss = loss + weight * jnp.mean(values)
-        return loss, Outputs(metrics, student.logits, dict(collections) | student.mutated)
+        updated = freezing.restored(student.mutated, collections, self.freeze)
+        return loss, Outputs(metrics, student.logits, updated)
+
+    def _view_student(self, variables: Any, images, labels, keys, inputs: dict[str, Any]) -> View:
+        kwargs = {"mutable": _carried(variables), "keys": keys, "freeze": self.freeze, **inputs}
+        network = self.student, variables
+        return view_network(*network, images, labels, paths=self.paths_s, train=True, **kwargs)
 
     def _weighted(self, batch: Batch, params: Mapping[str, Any], weights: Mapping[str, jax.Array]):
         """Yield (metric, weight, values): the cross-entropy or its replacement first."""
@@ -154,10 +158,8 @@ class Objective:
 
     def _check_weights(self, weights: Mapping[str, Any]) -> None:
         if missing := [name for name in self.weighted_terms if name not in weights]:
-            raise UserError(
-                f"every term needs a weight, got none for {listed(missing)}: "
-                f"pass weights={{{missing[0]!r}: beta}}"
-            )
+            fix = f"pass weights={{{missing[0]!r}: beta}}"
+            raise UserError(f"every term needs a weight, got none for {listed(missing)}: {fix}")
 
     def _check_points(self, batch: Batch) -> None:
         if any(term.compares_taps for term in self.terms):
@@ -186,9 +188,7 @@ class Objective:
         """
         if self.teacher is None:
             return None
-        stochastic: dict[str, Any] = {}
-        if self.stochastic_teacher:
-            stochastic = {"deterministic": keys is None, "keys": keys}
+        stochastic: dict[str, Any] = {"deterministic": keys is None, "keys": keys}
         return view_network(
             self.teacher,
             variables,
@@ -196,8 +196,9 @@ class Objective:
             labels,
             paths=self.paths_t,
             frozen=True,
+            prepare=self.teacher_images,
             train=False,
-            **stochastic,
+            **(stochastic if self.stochastic_teacher else {}),
         )
 
     def _forward_inputs(self, teacher: View | None, images: jax.Array) -> dict[str, Any]:
@@ -223,11 +224,14 @@ class Objective:
             teacher = self.view_teacher(teacher_variables, images, labels)
             inputs = self._forward_inputs(teacher, images)
         # Some modules update other collections in evaluation mode too; the update is discarded.
-        mutable = [name for name in variables if name != "params"]
         logits, _, _ = intermediates.forward(
-            self.student, variables, images, mutable=mutable, train=False, **inputs
+            self.student, variables, images, mutable=_carried(variables), train=False, **inputs
         )
         return logits
+
+
+def _carried(variables: Mapping[str, Any]) -> list[str]:
+    return [name for name in variables if name != "params"]
 
 
 def _values(term: Term, batch: Batch, params: Mapping[str, Any]) -> jax.Array:

@@ -43,14 +43,23 @@ MAY_IMPORT = {
 GROUPS = {
     "arrays": {
         "maps", "norms", "attention", "losses", "gradients", "precision", "conv", "conv_lowerings",
-        "intermediates", "agreement",
+        "intermediates", "agreement", "pooling", "freezing",
     },
     "entry": {"loop", "checkpoint"},
     "process": {"signals", "output"},
     "cli": {"cli", "__main__"},
 }  # fmt: skip
 # Packages that a row does not import, beyond what `import at_jax` needs.
-HEAVY = {"ml_collections", "orbax", "tensorflow_datasets", "sklearn", "PIL", "tqdm", "matplotlib"}
+HEAVY = {
+    "ml_collections",
+    "orbax",
+    "tensorflow_datasets",
+    "sklearn",
+    "PIL",
+    "tqdm",
+    "matplotlib",
+    "grain",
+}
 LIGHT_ROWS = {"errors", "options", "paths", "arrays", "models", "distributed", "terms", "objective"}
 # Dotted names that only these files may use, imported or written in an expression.
 ONLY_IN = {
@@ -66,7 +75,7 @@ ONLY_IN = {
     "jax.process_count": {"distributed.processes"},
     "jax.distributed": {"distributed.launch"},
     "jax.experimental.multihost_utils": {"distributed.processes"},
-    "absl.flags": {"cli.train", "cli.config_flag"},
+    "absl.flags": {"cli.train", "cli.config_flag", "data.streaming"},  # Grain has flags of its own
     "absl.app": {"cli.train"},
 }
 MOST_LINES, MOST_FUNCTION_LINES, MOST_CONFIG_MODULES = 250, 60, 10

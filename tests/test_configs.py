@@ -10,9 +10,11 @@ import pathlib
 
 import pytest
 
+from at_jax import freezing, models
 from at_jax.cli import train
 from at_jax.errors import UserError
 from at_jax.terms import TERMS
+from at_jax.training import compatibility
 from at_jax.training import config as configs
 from at_jax.training.settings import SECTIONS, Settings
 
@@ -42,6 +44,25 @@ def test_parts_of_a_config_file_set_the_keys_that_they_name():
     config = folder.get_config("data=/some/dir,student=nin_thin,teacher=nin_wide,method=at+kd")
     chosen = (config.data.data_dir, config.student, config.teacher.model, config.method)
     assert chosen == ("/some/dir", "nin_thin", "nin_wide", "at+kd")
+
+
+@pytest.mark.parametrize("name", ["imagenet", "cub", "scenes"])
+def test_configs_of_photographs_name_modules_and_points_of_their_networks(name):
+    file = importlib.import_module(f"configs.{name}")
+    part = {"imagenet": "weights", "cub": "init", "scenes": "init"}[name]
+    config = file.get_config(f"{part}=a.pth")
+    assert (config.teacher.weights if part == "weights" else config.init.weights) == "a.pth"
+    settings = configs.settings_of(config)
+    taps = {}
+    for network in (settings.student, settings.teacher.model):
+        found = compatibility.shapes(models.build(network, 5), (32, 32, 3), network)
+        taps[network] = found.taps
+        # Both are fine-tuned with this config.
+        freezing.check(settings.init.freeze, found.variables["params"])
+    pairs = compatibility.pair_points(settings.transfer.points, *taps.values())
+    compatibility.check_points(pairs, *taps.values())
+    frozen = {"imagenet": ()}.get(name, ("conv1", "bn1", "stage1"))
+    assert settings.init.freeze == frozen
 
 
 @pytest.mark.parametrize(

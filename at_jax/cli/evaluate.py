@@ -9,7 +9,7 @@ from typing import Any
 from at_jax import paths
 from at_jax.cli.parser import Parser
 from at_jax.errors import UserError
-from at_jax.training import run_files
+from at_jax.training import metrics, run_files
 from at_jax.training.config import default_config
 from at_jax.training.console import log
 
@@ -62,7 +62,7 @@ def run(
       quiet: print nothing.
 
     Returns:
-      ``test_error`` and ``best_test_error``, in percent.
+      As :func:`at_jax.loop.evaluate`.
 
     Raises:
       UserError: if the workdir holds no run, or as :func:`at_jax.loop.evaluate`.
@@ -80,7 +80,7 @@ def run(
     errors = loop.evaluate(config, workdir, module=module)
     if not quiet:
         log(
-            f"{config.student} in {workdir}: test error {errors['test_error']:.2f} % "
-            f"(best checkpoint {errors['best_test_error']:.2f} %)"
+            f"{config.student} in {workdir}: test error {metrics.shown(errors)} "
+            f"(best checkpoint {metrics.shown(errors, 'best_test_error')})"
         )
     return errors

@@ -80,7 +80,9 @@ def predict(
     height, width, channels = described["image_shape"]
     depth = described.get("bit_depth", reading.MAX_DEPTH)
     shape = (height, width, channels)
-    pixels = images.from_files(files, shape, subject="FILE", bit_depth=depth).pixels
+    resize = described.get("resize", 0)
+    found = images.from_files(files, shape, subject="FILE", bit_depth=depth, resize=resize)
+    pixels = found.pixels
 
     @jax.jit
     def probabilities(batch: jax.Array) -> jax.Array:

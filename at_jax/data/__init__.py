@@ -1,19 +1,22 @@
 """Data sets, subsets of them, batches, and augmentation on the device."""
 
-from at_jax.data.augmentation import augment, augment_each, normalize
+from at_jax.data.augmentation import augment, augment_each, color_jitter, normalize
 from at_jax.data.batches import TrainBatches, eval_batches
 from at_jax.data.custom import from_arrays, from_source
 from at_jax.data.dataset import Dataset, Split, channel_statistics
 from at_jax.data.sources import load
+from at_jax.data.streaming import Stream
 from at_jax.data.subsets import few_labels, hold_out
 
 __all__ = [
     "Dataset",
     "Split",
+    "Stream",
     "TrainBatches",
     "augment",
     "augment_each",
     "channel_statistics",
+    "color_jitter",
     "eval_batches",
     "few_labels",
     "from_arrays",

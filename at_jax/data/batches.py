@@ -1,18 +1,20 @@
 """Training batches as a function of (seed, step), and evaluation batches that cover every example once."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from at_jax.data.dataset import Split
+from at_jax.data.crops import Crop, RandomResizedCrop
+from at_jax.data.dataset import Split, take_images
 from at_jax.data.memory import check_fits
 from at_jax.errors import UserError
 
 __all__ = ["Batch", "TrainBatches", "eval_batches"]
 
 Batch = dict[str, np.ndarray]
-_ORDER = 3  # keeps the order independent of the subsets in subsets.py, which use 1 and 2
+# Keep order and crops independent of the subsets in subsets.py, which use 1 and 2.
+_ORDER, _CROP = 3, 4
 
 
 class TrainBatches:
@@ -26,8 +28,10 @@ class TrainBatches:
     Args:
       split: N training examples.
       batch_size: global batch size B over all devices and processes, in 1..N.
-      seed: seed of the order, at least 0.
+      seed: seed of the order and of the crops, at least 0.
       epoch_examples: number E of examples of an epoch, at least ``batch_size``; 0 for N.
+      random_crop: resize a random part of each image, a function of (seed, step, position); see
+        :class:`at_jax.data.crops.RandomResizedCrop`.
 
     Raises:
       UserError: if an argument is out of range, or a batch does not fit into memory.
@@ -38,7 +42,15 @@ class TrainBatches:
     (2, [0, 1])
     """
 
-    def __init__(self, split: Split, batch_size: int, seed: int, epoch_examples: int = 0) -> None:
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int,
+        seed: int,
+        *,
+        epoch_examples: int = 0,
+        random_crop: bool = False,
+    ) -> None:
         if not 1 <= batch_size <= len(split):
             raise UserError(
                 f"batch_size: expected 1 to {len(split)} (the number of training images), got "
@@ -57,7 +69,7 @@ class TrainBatches:
             "choose a smaller batch or smaller images",
         )
         self.split, self.batch_size, self.seed = split, batch_size, seed
-        self.epoch_examples = epoch_examples or len(split)
+        self.epoch_examples, self.random_crop = epoch_examples or len(split), random_crop
         self.steps_per_epoch = self.epoch_examples // batch_size
         self._epoch_and_order = (-1, np.empty(0, np.int64))
 
@@ -87,9 +99,29 @@ class TrainBatches:
         Raises:
           UserError: if the batch cannot be divided into `count` equal parts.
         """
-        part = _part(self.batch_size, shard)
-        position = np.arange(self.batch_size, dtype=np.int32)[part]
-        images, labels = self.split.take(self.indices(step)[part])
+        position = self.positions(shard)
+        return self.with_labels(step, position, self.images(step, position))
+
+    def positions(self, shard: tuple[int, int]) -> np.ndarray:
+        """Return the positions in a batch that belong to one process, int32 ``(b,)``.
+
+        Raises:
+          UserError: as :meth:`batch`.
+        """
+        return np.arange(self.batch_size, dtype=np.int32)[_part(self.batch_size, shard)]
+
+    def images(self, step: int, position: np.ndarray) -> np.ndarray:
+        """Return images of the batch of `step` by their positions ``(b,)``, uint8 ``(b, H, W, C)``."""
+        crops: Sequence[Crop] = ()
+        if self.random_crop:
+            height, width = (int(side) for side in self.split.images.shape[1:3])
+            keys = ((self.seed, _CROP, step, place) for place in position.tolist())
+            crops = [RandomResizedCrop((height, width), key) for key in keys]
+        return take_images(self.split.images, self.indices(step)[position], crops)
+
+    def with_labels(self, step: int, position: np.ndarray, images: np.ndarray) -> Batch:
+        """Return a part of the batch of `step`, whose images are decoded already."""
+        labels = self.split.labels[self.indices(step)[position]]
         return {"image": images, "label": labels, "position": position}
 
 

@@ -1,17 +1,28 @@
 """The layout of an image folder: two splits, a directory for each class, images at any depth in it."""
 
 import dataclasses
+import hashlib
+import os
 import pathlib
 
 import numpy as np
 
 from at_jax.data.formats import READABLE
-from at_jax.data.listing import File, Skipped, class_directories, files_below, skipped_line
+from at_jax.data.listing import (
+    File,
+    Skipped,
+    class_directories,
+    files_below,
+    normal,
+    skipped_line,
+)
 from at_jax.errors import UserError, listed, printable
 
-__all__ = ["LAYOUT", "ClassFiles", "list_classes"]
+__all__ = ["LAYOUT", "ClassFiles", "list_classes", "split_files"]
 
 LAYOUT = "<dir>/{train,test}/<class>/<images>"
+# Directories of these names are parts of a data set, not classes.
+_PARTS = {"dev", "eval", "evaluation", "testing", "training", "val", "valid", "validation"}
 
 
 @dataclasses.dataclass
@@ -19,7 +30,7 @@ class ClassFiles:
     """Files of one split, in the order of the data set.
 
     Attributes:
-      directory: train or test.
+      directory: train or test, or the one that contains the classes.
       class_names: sorted.
       files: that were listed.
       labels: int32, of the files.
@@ -42,6 +53,11 @@ class ClassFiles:
         self.labels = self.labels[indices]
         self.check_classes()
 
+    def select(self, indices: np.ndarray) -> "ClassFiles":
+        """Return the files at some indices."""
+        files = [self.files[index] for index in indices.tolist()]
+        return dataclasses.replace(self, files=files, labels=self.labels[indices])
+
     def check_classes(self) -> None:
         """Raise if a class has no image."""
         empty = np.setdiff1d(np.arange(len(self.class_names)), self.labels)
@@ -54,12 +70,18 @@ class ClassFiles:
             )
 
 
-def list_classes(root: pathlib.Path) -> tuple[ClassFiles, ClassFiles]:
+def list_classes(root: pathlib.Path) -> list[ClassFiles]:
     """List the files of the splits train and test, which must have the same classes.
+
+    Returns:
+      Both splits; a single one, which is not split yet, if the classes are directly in `root`.
 
     Raises:
       UserError: if the layout is different, the classes differ, or a class has no file.
     """
+    if _is_not_split(root):
+        left_out = Skipped()
+        return [_list_split(root, _classes(root, left_out), left_out)]
     skipped = {split: Skipped() for split in ("train", "test")}
     classes = {split: _classes(root / split, skipped[split]) for split in skipped}
     if list(classes["train"]) != list(classes["test"]):
@@ -71,8 +93,57 @@ def list_classes(root: pathlib.Path) -> tuple[ClassFiles, ClassFiles]:
             f"image folder {printable(str(root))}: expected the same classes in train and test, got only "
             f"in train: {only['train']}, only in test: {only['test']}: rename or add these directories"
         )
-    train, test = (_list_split(root / each, classes[each], skipped[each]) for each in skipped)
-    return train, test
+    return [_list_split(root / each, classes[each], skipped[each]) for each in skipped]
+
+
+def _is_not_split(root: pathlib.Path) -> bool:
+    """Whether a directory contains classes, and no directory whose name is that of a split."""
+    if not root.is_dir():
+        return False
+    names = {name.lower() for name in class_directories(root, Skipped())}
+    return len(names) > 1 and not names & {"train", "test", *_PARTS}
+
+
+def split_files(
+    files: ClassFiles, test_fraction: float, seed: int
+) -> tuple[tuple[np.ndarray, np.ndarray], str]:
+    """Choose the training and the test images of each class.
+
+    The choice is a function of the seed and of the names of the files. It changes little when files are
+    added.
+
+    Args:
+      files: of all classes.
+      test_fraction: part of each class that is tested on, at least one image and not all of them.
+      seed: at least 0.
+
+    Returns:
+      Ascending indices of the training and of the test images, and a line that says so.
+
+    Raises:
+      UserError: if a class has only one image.
+    """
+    start = len(os.path.join(files.directory, ""))
+    names = (normal(file.path[start:]) for file in files.files)
+    digests = (hashlib.blake2b(os.fsencode(f"{seed}/{each}"), digest_size=8) for each in names)
+    place = np.array([int.from_bytes(each.digest(), "big") for each in digests], np.uint64)
+    test = []
+    for label, name in enumerate(files.class_names):
+        of_class = np.flatnonzero(files.labels == label)
+        if len(of_class) < 2:
+            raise UserError(
+                f"image folder {printable(str(files.directory / name))}: expected at least 2 images, one "
+                "to train and one to test on, got 1: add images, or make directories train and test"
+            )
+        count = min(len(of_class) - 1, max(1, round(test_fraction * len(of_class))))
+        test.append(of_class[np.argsort(place[of_class], kind="stable")[:count]])
+    tested = np.sort(np.concatenate(test))
+    trained = np.setdiff1d(np.arange(len(files.files)), tested)
+    line = (
+        f"no directories train and test: {len(tested):,} of {len(files.files):,} images are the test set "
+        f"(data.test_fraction={test_fraction:g}, data.split_seed={seed})"
+    )
+    return (trained, tested), line
 
 
 def _classes(split_dir: pathlib.Path, skipped: Skipped) -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from at_jax.data.checks import check_class_names, check_image, check_labels, numbered_class_names
+from at_jax.data.crops import Crop, crop_array
 from at_jax.data.dataset import Dataset, Split, channel_statistics
 from at_jax.data.decoding import Examples, assemble
 from at_jax.errors import UserError, listed
@@ -175,8 +176,10 @@ def _examples(source: Source, split: str, names: tuple[str, ...]) -> Examples:
             f"from_source: {split}: expected at least one example, got none: add examples"
         )
 
-    def read(indices: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
-        return (_read(source, int(i), f"from_source: {split}[{i}]", names) for i in indices)
+    def read(indices: np.ndarray, crops: Sequence[Crop] = ()) -> Iterator[tuple[np.ndarray, int]]:
+        for place, index in enumerate(indices.tolist()):
+            image, label = _read(source, index, f"from_source: {split}[{index}]", names)
+            yield crop_array(image, crops[place]) if crops else image, label
 
     return Examples(
         count=len(source),

@@ -4,14 +4,16 @@ import dataclasses
 import functools
 import math
 import zlib
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
+from at_jax.data.crops import Crop, crop_array
 from at_jax.data.identity import Identity, identify
 from at_jax.errors import UserError
 
-__all__ = ["Dataset", "Images", "Split", "channel_statistics", "examples_at_once"]
+__all__ = ["Dataset", "Images", "Split", "channel_statistics", "examples_at_once", "take_images"]
 
 # Number of images that the statistics of a lazy split are computed from. Decoding a million images for
 # two numbers per channel would take longer than an epoch, and 10,000 give the mean to about a
@@ -26,8 +28,32 @@ class Images(Protocol):
     def shape(self) -> tuple[int, int, int, int]:
         """``(N, H, W, C)``."""
 
-    def take(self, indices: np.ndarray) -> np.ndarray:
-        """Return the images at `indices` ``(n,)``, uint8 ``(n, H, W, C)``."""
+    def take(self, indices: np.ndarray, crops: Sequence[Crop] = ()) -> np.ndarray:
+        """Return the images at `indices` ``(n,)``, uint8 ``(n, H, W, C)``.
+
+        With n crops, which only a random crop passes, these parts of them.
+        """
+
+
+def take_images(
+    images: "np.ndarray | Images", indices: np.ndarray, crops: Sequence[Crop] = ()
+) -> np.ndarray:
+    """Return images, or crops of them, at `indices` ``(n,)``.
+
+    Args:
+      images: uint8 ``(N, H, W, C)`` in memory, or images that are decoded when taken.
+      indices: of the images.
+      crops: one for each; without any, the images as they are evaluated.
+
+    Returns:
+      uint8 ``(n, H, W, C)``.
+    """
+    if not isinstance(images, np.ndarray):
+        return images.take(indices, crops) if crops else images.take(indices)
+    taken = images[indices]
+    for place, crop in enumerate(crops):
+        taken[place] = crop_array(taken[place], crop)
+    return taken
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,8 +67,12 @@ class _Subset:
     def shape(self) -> tuple[int, int, int, int]:
         return (len(self.indices), *self.images.shape[1:])
 
-    def take(self, indices: np.ndarray) -> np.ndarray:
-        return self.images.take(self.indices[indices])
+    @property
+    def picklable(self) -> bool:
+        return getattr(self.images, "picklable", False)
+
+    def take(self, indices: np.ndarray, crops: Sequence[Crop] = ()) -> np.ndarray:
+        return take_images(self.images, self.indices[indices], crops)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -83,9 +113,7 @@ class Split:
 
     def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the examples at `indices` ``(n,)``: uint8 ``(n, H, W, C)`` and int32 ``(n,)``."""
-        if isinstance(self.images, np.ndarray):
-            return self.images[indices], self.labels[indices]
-        return self.images.take(indices), self.labels[indices]
+        return take_images(self.images, indices), self.labels[indices]
 
     def select(self, indices: np.ndarray) -> "Split":
         """Return a split of the examples at `indices` ``(n,)``, in that order."""
@@ -109,6 +137,8 @@ class Dataset:
       origin: identity of the images as loaded; None computes it from ``train`` and ``test``.
       bit_depth: bits of the values in its 16-bit image files, 8 to 16; see
         :func:`at_jax.data.reading.read_image`.
+      resize: pixels of the shorter side before the center of an image is cropped for evaluation; 0: those
+        of the crop.
       notes: lines to print: files that were skipped, and the like.
     """
 
@@ -121,6 +151,7 @@ class Dataset:
     evaluated_on: str = "test"
     origin: Identity | None = None
     bit_depth: int = 16
+    resize: int = 0
     notes: tuple[str, ...] = ()
 
     @functools.cached_property

@@ -3,11 +3,11 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from at_jax.data.crops import Crop
 from at_jax.data.dataset import Dataset, Split, channel_statistics, examples_at_once
 from at_jax.data.identity import Identity, identify
 from at_jax.data.memory import check_fits
@@ -15,7 +15,7 @@ from at_jax.data.threads import WORKERS, in_threads
 from at_jax.errors import UserError
 
 __all__ = [
-    "Examples", "LazyImages", "as_array", "assemble", "check_sizes", "is_held", "to_square",
+    "Examples", "LazyImages", "assemble", "check_sizes", "is_held",
 ]  # fmt: skip
 
 _MAX_CHUNK = 64  # examples that a thread decodes at a time: enough for its overhead to vanish
@@ -28,31 +28,40 @@ class Examples:
 
     Attributes:
       count: number of examples, N.
-      read: indices ``(n,)`` to n pairs of an image, uint8 ``(H, W, C)``, and a label. Called from
-        threads.
+      read: indices ``(n,)``, and n crops or none, to n pairs of an image, uint8 ``(H, W, C)``, and a label.
+        Called from threads, and from other processes.
       labels: returns the labels, ``(N,)`` integers, without decoding the images; None reads them with
         the images.
       describe: name of the example at an index in messages, such as the path of the file.
       resize: fix that messages give for images of different sizes.
       names: returns the names of the images in the data set, for its identity: nothing if the labels
         identify it; None if the images do.
+      picklable: whether other processes can read them, too: they are files.
     """
 
     count: int
-    read: Callable[[np.ndarray], Iterable[tuple[np.ndarray, int]]]
+    read: Callable[[np.ndarray, Sequence[Crop]], Iterable[tuple[np.ndarray, int]]]
     labels: Callable[[], np.ndarray] | None
     describe: Callable[[int], str]
     resize: str = _RESIZE
     names: Callable[[], Iterable[str]] | None = None
+    picklable: bool = False
 
     @functools.cached_property
     def image_shape(self) -> tuple[int, ...]:
         """Shape (H, W, C) of the first example, which all others must have."""
-        ((image, _),) = self.read(np.array([0]))
+        ((image, _),) = self.read(np.array([0]), ())
         return image.shape
 
-    def decode(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Decode the examples at `indices` ``(n,)`` in threads: uint8 ``(n, H, W, C)``, int32 ``(n,)``."""
+    def decode(
+        self, indices: np.ndarray, crops: Sequence[Crop] = ()
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Decode the examples at `indices` ``(n,)`` in threads: uint8 ``(n, H, W, C)``, int32 ``(n,)``.
+
+        Args:
+          indices: of the examples.
+          crops: one for each; without any, the images as they are evaluated.
+        """
         images = np.empty((len(indices), *self.image_shape), np.uint8)
         labels = np.empty(len(indices), np.int32)
         # Several chunks per thread, so that none waits long for the last one of a small batch.
@@ -60,7 +69,8 @@ class Examples:
 
         def fill(start: int) -> None:
             chunk = indices[start : start + step]
-            for place, (image, label) in enumerate(self.read(chunk), start):
+            parts = crops[start : start + step]
+            for place, (image, label) in enumerate(self.read(chunk, parts), start):
                 self.check_shape(int(indices[place]), image.shape)
                 images[place], labels[place] = image, label
 
@@ -84,13 +94,19 @@ class Examples:
             found = list(names()) if names is not None else []
             return [found[index] for index in indices.tolist()] if found else []
 
+        def read(
+            places: np.ndarray, crops: Sequence[Crop] = ()
+        ) -> Iterable[tuple[np.ndarray, int]]:
+            return self.read(indices[places], crops)
+
         return Examples(
             len(indices),
-            lambda places: self.read(indices[places]),
+            read,
             None if labels is None else lambda: labels()[indices],
             lambda place: self.describe(int(indices[place])),
             self.resize,
             None if names is None else selected,
+            self.picklable,
         )
 
     def read_labels(self) -> np.ndarray:
@@ -104,9 +120,18 @@ class Examples:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LazyImages:
-    """Images that are decoded when taken."""
+    """Images that are decoded when taken.
+
+    Attributes:
+      examples: to decode.
+    """
 
     examples: Examples
+
+    @property
+    def picklable(self) -> bool:
+        """Whether other processes can read them, too."""
+        return self.examples.picklable
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -114,9 +139,9 @@ class LazyImages:
         height, width, channels = self.examples.image_shape
         return self.examples.count, height, width, channels
 
-    def take(self, indices: np.ndarray) -> np.ndarray:
+    def take(self, indices: np.ndarray, crops: Sequence[Crop] = ()) -> np.ndarray:
         """Decode the images at `indices` ``(n,)``, uint8 ``(n, H, W, C)``."""
-        return self.examples.decode(np.asarray(indices))[0]
+        return self.examples.decode(np.asarray(indices), crops)[0]
 
 
 def assemble(
@@ -125,6 +150,8 @@ def assemble(
     test: Examples,
     class_names: Iterable[str],
     memory_limit_mb: int,
+    *,
+    streams_train: bool = False,
 ) -> Dataset:
     """Build a data set from two splits. Decode them at once if both fit in memory together.
 
@@ -135,6 +162,7 @@ def assemble(
       class_names: K names.
       memory_limit_mb: largest size of the decoded images in memory, in MiB. Larger data sets are
         decoded whenever images are taken.
+      streams_train: decode training images whenever they are taken, each time another part of them.
 
     Returns:
       The data set.
@@ -148,7 +176,7 @@ def assemble(
             f"{_size(train.image_shape)} ({train.describe(0)}) and {_size(test.image_shape)} "
             f"({test.describe(0)}): {train.resize}"
         )
-    count = train.count + test.count
+    count = test.count + (0 if streams_train else train.count)
     in_memory = is_held(count, train.image_shape, memory_limit_mb)
     if in_memory:
         check_fits(
@@ -157,9 +185,8 @@ def assemble(
             "choose a smaller image_size, or a smaller memory_limit_mb to read them while training",
         )
     class_names = tuple(class_names)
-    train_split, test_split = (
-        _split(name, examples, len(class_names), in_memory) for examples in (train, test)
-    )
+    train_split = _split(name, train, len(class_names), in_memory and not streams_train)
+    test_split = _split(name, test, len(class_names), in_memory)
     mean, std = channel_statistics(train_split)
     origin = None
     if train.names is not None and test.names is not None:
@@ -197,40 +224,6 @@ def check_sizes(image_size: int, *, count: int = 1, pixel_bytes: int = 1) -> Non
         count * pixel_bytes * image_size**2,
         "choose a smaller data.image_size",
     )
-
-
-def to_square(image: Any, size: int) -> Any:
-    """Resize the center square of a PIL image to `size` x `size` pixels.
-
-    Pixels outside of the square are not computed: a picture of 65000x1 pixels would become one of 65000
-    squares.
-
-    Args:
-      image: PIL image.
-      size: side of the result in pixels; 0 returns the image unchanged.
-
-    Returns:
-      PIL image of size x size pixels (bilinear, with antialiasing where it shrinks).
-    """
-    from PIL import Image
-
-    if size == 0 or image.size == (size, size):
-        return image
-    short = min(image.size)
-    box = [0.0, 0.0, *map(float, image.size)]
-    for axis, side in enumerate(image.size):
-        # As if the whole image were resized, to whole pixels, and then cropped at whole pixels.
-        resized = max(size, round(side * size / short))
-        start = (resized - size) // 2
-        box[axis] = start * side / resized
-        box[axis + 2] = min(float(side), (start + size) * side / resized)
-    return image.resize((size, size), Image.Resampling.BILINEAR, box=tuple(box))
-
-
-def as_array(image: Any) -> np.ndarray:
-    """Convert a PIL image to uint8 ``(H, W, C)``, with C = 1 for gray."""
-    array = np.asarray(image, np.uint8)
-    return array if array.ndim == 3 else array[..., None]
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -5,8 +5,10 @@ import pathlib
 
 import numpy as np
 
+from at_jax.data.crops import as_array, to_square
 from at_jax.data.dataset import Dataset, Split, channel_statistics
-from at_jax.data.decoding import as_array, check_sizes, to_square
+from at_jax.data.decoding import check_sizes
+from at_jax.data.load_options import LoadOptions
 from at_jax.errors import UserError
 
 __all__ = ["load_digits"]
@@ -16,24 +18,15 @@ _TEST_EVERY = 5
 _COUNT = 1797
 
 
-def load_digits(
-    name: str = "",
-    data_dir: str = "",
-    image_size: int = 0,
-    memory_limit_mb: int = 0,
-    skip_corrupt: bool = False,
-) -> Dataset:
+def load_digits(options: LoadOptions) -> Dataset:
     """Load the gray digits, without importing scikit-learn (which takes two seconds).
 
     The split is fixed: every fifth image of each class, in the order of the file, is a test image.
     This gives 1,442 training and 355 test images, nearly the same share of every class.
 
     Args:
-      name: empty or "digits".
-      data_dir: unused; the images come with scikit-learn.
-      image_size: the 8x8 images are resized to this many pixels (bilinear); 0 means 16.
-      memory_limit_mb: unused; the set is held in memory.
-      skip_corrupt: unused.
+      options: the name is empty or "digits"; the 8x8 images are resized to the image_size (bilinear), 16 if
+        it is 0; the others are not used.
 
     Returns:
       The data set, with images uint8 ``(N, image_size, image_size, 1)``.
@@ -42,7 +35,7 @@ def load_digits(
       UserError: if scikit-learn is not installed, ``name`` is the name of another set, or the images do
         not fit into memory.
     """
-    del data_dir, memory_limit_mb, skip_corrupt
+    name, image_size = options.name, options.image_size
     if name not in ("", "digits"):
         raise UserError(
             f"data source 'digits': expected no name, got {name!r}: leave data.name empty, or use "

@@ -85,7 +85,7 @@ def inspect_examples(
 
     def look(index: int, found: Inspection) -> None:
         try:
-            ((image, _),) = examples.read(np.array([index]))
+            ((image, _),) = examples.read(np.array([index]), ())
             height, width = image.shape[:2]
             found.entries[index] = (found.entries["key"][index], 0, width, height)
         except UserError as error:

@@ -30,7 +30,9 @@ __all__ = [
 DEFAULT_DATA_DIR = "~/tensorflow_datasets_array_record"
 FILE_FORMAT = "array_record"
 _PREFLIGHT_SECONDS = 3.0
-_CONFIGS = ("cifar10", "cifar100")  # data sets with their own file in configs/
+# Data sets with their own file in configs/.
+_CONFIGS = {"imagenet2012": "imagenet", "caltech_birds2011": "cub"}
+_CONFIGS |= {name: name for name in ("cifar10", "cifar100")}
 _PORTS = {"http": 80, "https": 443, "ftp": 21}
 
 
@@ -207,7 +209,7 @@ def _download_and_prepare(builder: Any, manual_dir: str) -> None:
 
 
 def _next_step(name: str, data_dir: str) -> str:
-    config = f"--config={name if name in _CONFIGS else 'cifar10'}"
+    config = f"--config={_CONFIGS.get(name, 'cifar10')}"
     name_override = "" if name in _CONFIGS else f" --config.data.name={name}"
     return f"train on it: at-jax train {config}{name_override} --config.data.data_dir={data_dir}"
 

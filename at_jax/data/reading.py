@@ -13,11 +13,11 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from at_jax import paths
 from at_jax.data import png
+from at_jax.data.crops import Box, Crop, cut, decoded_size
 from at_jax.data.formats import FORMATS, HEAD, READABLE, is_sixteen_bit_png, recognize
+from at_jax.data.upright_rgb import TURNED, from_sixteen_bits, orientation, to_rgb, upright
 from at_jax.errors import UserError, printable
 
 __all__ = [
@@ -33,7 +33,6 @@ __all__ = [
 MAX_DEPTH = 16  # bits
 _MAX_BYTES = 2**30  # of a file
 _MAX_PIXELS_AT_ONCE = 2**27  # over all threads; decoding takes 8 to 30 bytes for each
-_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF tag; its values that exchange height and width
 _FIX = "replace or remove the file"
 # For the files of a data set.
 FIX_OF_FOLDER = f"{_FIX}, or set data.skip_corrupt=True"
@@ -47,12 +46,19 @@ class _OtherFormat(Exception):
     """A file that is no image, or of a format that is not read."""
 
 
-def read_image(path: str | os.PathLike[str], depth: int = MAX_DEPTH, *, fix: str = _FIX) -> Any:
+def read_image(
+    path: str | os.PathLike[str],
+    depth: int = MAX_DEPTH,
+    *,
+    crop: Crop | None = None,
+    fix: str = _FIX,
+) -> Any:
     """Read a JPEG, PNG, WebP, BMP or GIF file; of an animation the first picture.
 
     Args:
       path: file, local or in cloud storage.
       depth: bits of the values in 16-bit PNG files, 8 to 16; larger values become 255.
+      crop: the part that is wanted. A JPEG is then decoded at the smallest scale that has its pixels.
       fix: what the error asks for.
 
     Returns:
@@ -62,7 +68,7 @@ def read_image(path: str | os.PathLike[str], depth: int = MAX_DEPTH, *, fix: str
       UserError: naming the file, if it is no regular file, of another format, damaged, or too large.
     """
     try:
-        return decode(read_bytes(path), depth)
+        return decode(read_bytes(path), depth, crop)
     # PIL raises many types for a bad file: OSError, SyntaxError (PNG), ValueError, struct.error ...
     except Exception as error:
         raise unreadable(path, error, fix) from error
@@ -109,20 +115,42 @@ def _check_regular(status: os.stat_result) -> None:
         raise _OtherFormat("no regular file")
 
 
-def decode(content: bytes, depth: int = MAX_DEPTH) -> Any:
+def decode(content: bytes, depth: int = MAX_DEPTH, crop: Crop | None = None) -> Any:
     """Decode the content of an image file, as :func:`read_image`.
 
     Raises:
       Exception: of any type, for bad content.
     """
     with _opened(content) as image:
+        whole = _scaled_down(image, crop) if crop is not None and image.format == "JPEG" else None
         if is_sixteen_bit_png(content):
             values, opacity = png.sixteen_bit_values(content, image)
-            rgb = _from_sixteen_bits(values, opacity, depth)
+            rgb = from_sixteen_bits(values, opacity, depth)
         else:
             image.load()
-            rgb = _to_rgb(image, content)
-        return _upright(rgb, image)
+            rgb = to_rgb(image, content)
+        picture = upright(rgb, image)
+        if crop is None:
+            return picture
+        width, height = whole or picture.size
+        box = crop.box(width, height)
+        if whole not in (None, picture.size):
+            x, y = picture.width / width, picture.height / height
+            box = Box(box.left * x, box.top * y, box.right * x, box.bottom * y)
+        return cut(picture, crop, box)
+
+
+def _scaled_down(image: Any, crop: Crop) -> tuple[int, int]:
+    """Have a JPEG decoded at the smallest scale that has the pixels of a crop.
+
+    Returns:
+      (width, height) of the upright picture at its own scale.
+    """
+    turned = orientation(image) in TURNED
+    width, height = size = image.size[::-1] if turned else image.size
+    needed = decoded_size(crop, crop.box(width, height), width, height)
+    image.draft(None, needed[::-1] if turned else needed)
+    return size
 
 
 def examine(content: bytes) -> tuple[int, tuple[int, int]]:
@@ -139,13 +167,13 @@ def examine(content: bytes) -> tuple[int, tuple[int, int]]:
         if is_sixteen_bit_png(content):
             values, opacity = png.sixteen_bit_values(content, image)
             largest = int(values.max())
-            _from_sixteen_bits(values, opacity, MAX_DEPTH)
+            from_sixteen_bits(values, opacity, MAX_DEPTH)
         else:
             # A JPEG may leave out the inverse transforms; all of its data is still read.
             image.draft("L", (1, 1))
             image.load()
-            _to_rgb(image, content)
-        return largest, size[::-1] if _orientation(image) in _TURNED else size
+            to_rgb(image, content)
+        return largest, size[::-1] if orientation(image) in TURNED else size
 
 
 @contextlib.contextmanager
@@ -175,57 +203,6 @@ def _opened(content: bytes) -> Iterator[Any]:
         ) from error
     with image, _room(image.width * image.height):
         yield image
-
-
-def _from_sixteen_bits(values: np.ndarray, opacity: np.ndarray | None, depth: int) -> Any:
-    from PIL import Image
-
-    # In place: a large image has several copies already.
-    values = np.minimum(np.right_shift(values, np.uint16(depth - 8), out=values), np.uint16(255))
-    colors = values.astype(np.uint8)
-    image = Image.fromarray(colors if colors.shape[-1] == 3 else colors[..., 0]).convert("RGB")
-    if opacity is None:
-        return image
-    return _over_white(image, Image.fromarray((opacity >> np.uint16(8)).astype(np.uint8)))
-
-
-def _to_rgb(image: Any, content: bytes) -> Any:
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    key = image.info.get("transparency")
-    # A gray PNG of 2 or 4 bits is widened to 8; its transparent value is not.
-    if image.mode == "L" and isinstance(key, int) and image.format == "PNG":
-        image.info["transparency"] = key * 255 // (2 ** png.bits(content) - 1)
-    rgba = image.convert("RGBA")
-    return _over_white(rgba.convert("RGB"), rgba.getchannel("A"))
-
-
-def _over_white(image: Any, opacity: Any) -> Any:
-    from PIL import Image
-
-    result = Image.new("RGB", image.size, "white")
-    result.paste(image, mask=opacity)
-    return result
-
-
-def _upright(rgb: Any, image: Any) -> Any:
-    """Turn a picture as the metadata of `image` says, which viewers do."""
-    from PIL import Image
-
-    turns = Image.Transpose
-    methods = {
-        2: turns.FLIP_LEFT_RIGHT, 3: turns.ROTATE_180, 4: turns.FLIP_TOP_BOTTOM, 5: turns.TRANSPOSE,
-        6: turns.ROTATE_270, 7: turns.TRANSVERSE, 8: turns.ROTATE_90,
-    }  # fmt: skip
-    method = methods.get(_orientation(image))
-    return rgb if method is None else rgb.transpose(method)
-
-
-def _orientation(image: Any) -> int:
-    try:
-        return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # Damaged metadata: the picture is shown as it is stored.
-        return 1
 
 
 _pixels_decoded = 0  # over all threads

@@ -1,16 +1,22 @@
 """Data sources by name."""
 
 import difflib
+from collections.abc import Callable
 
 from at_jax.data.dataset import Dataset
 from at_jax.data.digits import load_digits
 from at_jax.data.folder import load_folder
+from at_jax.data.load_options import LoadOptions
 from at_jax.data.tfds_source import load_tfds
 from at_jax.errors import UserError
 
 __all__ = ["SOURCES", "load"]
 
-SOURCES = {"digits": load_digits, "folder": load_folder, "tfds": load_tfds}
+SOURCES: dict[str, Callable[[LoadOptions], Dataset]] = {
+    "digits": load_digits,
+    "folder": load_folder,
+    "tfds": load_tfds,
+}
 
 
 def load(
@@ -21,6 +27,11 @@ def load(
     image_size: int = 0,
     memory_limit_mb: int = 4096,
     skip_corrupt: bool = False,
+    resize: int = 0,
+    random_crop: bool = False,
+    test_fraction: float = 0.2,
+    split_seed: int = 0,
+    crop: str = "",
 ) -> Dataset:
     """Load a data set.
 
@@ -28,9 +39,16 @@ def load(
       source: "digits", "folder" or "tfds".
       name: for "tfds" the name of the set, such as "cifar10"; for "folder" an optional name in tables.
       data_dir: for "tfds" the directory of prepared sets; for "folder" the directory that contains
-        train and test.
+        train and test, or the classes.
       image_size: 0 keeps the size of the images (digits: 16). Otherwise the shorter side is resized to
         this many pixels (bilinear) and the center square is cropped.
+      resize: for "folder" and "tfds": pixels that the shorter side is resized to before the center square
+        of image_size is cropped; 0: image_size.
+      random_crop: for "folder" and "tfds": training images are decoded whenever they are taken, so that
+        each time another part of them can be resized to image_size.
+      test_fraction: for "folder" without train and test: part of each class that is the test set.
+      split_seed: for "folder" without train and test: seed of that choice.
+      crop: for "tfds": feature of a bounding box that is cut out of each image first, such as "bbox".
       memory_limit_mb: largest size of the decoded images in memory, in MiB. Larger data sets are
         decoded whenever a batch is taken.
       skip_corrupt: for "folder": leave out images that cannot be read; otherwise they are an error.
@@ -49,6 +67,14 @@ def load(
         raise UserError(
             f"data source: expected one of {', '.join(SOURCES)}, got {source!r}: {_hint(source)}"
         )
+    _check_sizes(image_size, resize, memory_limit_mb)
+    _check_crop(source, crop)
+    limit, choice = (memory_limit_mb, skip_corrupt), (test_fraction, split_seed)
+    options = LoadOptions(name, data_dir, image_size, *limit, resize, random_crop, *choice, crop)
+    return SOURCES[source](options)
+
+
+def _check_sizes(image_size: int, resize: int, memory_limit_mb: int) -> None:
     if image_size < 0:
         raise UserError(
             f"image_size: expected 0 or more pixels, got {image_size}: use 0 to keep the images' size"
@@ -58,7 +84,11 @@ def load(
             f"memory_limit_mb: expected 0 or more MiB, got {memory_limit_mb}: use 0 to decode images "
             "whenever they are taken"
         )
-    return SOURCES[source](name, data_dir, image_size, memory_limit_mb, skip_corrupt)
+    if resize and not 0 < image_size <= resize:
+        raise UserError(
+            f"resize: expected at least image_size, {image_size}, which is not 0, got {resize}: choose a "
+            "larger one, or 0 to use image_size"
+        )
 
 
 def _hint(source: str) -> str:
@@ -66,3 +96,11 @@ def _hint(source: str) -> str:
     if close := difflib.get_close_matches(str(source), SOURCES, n=1):
         return f"did you mean {close[0]!r}?"
     return f"for a TFDS set pass --config.data.source=tfds --config.data.name={source}"
+
+
+def _check_crop(source: str, crop: str) -> None:
+    if crop and source != "tfds":
+        raise UserError(
+            f"data.crop: expected a set of TFDS, whose examples have bounding boxes, got {crop!r} with "
+            f"data.source={source!r}: leave data.crop empty"
+        )

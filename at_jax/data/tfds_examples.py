@@ -1,22 +1,81 @@
 """Examples of a prepared TFDS set: reading, and the search for images that cannot be decoded."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from at_jax.data.decoding import Examples, as_array, is_held, to_square
+from at_jax.data import reading
+from at_jax.data.crops import CenterCrop, Crop, as_array, crop_array
+from at_jax.data.decoding import Examples, is_held
 from at_jax.data.inspection import check_shapes, inspect_examples
 from at_jax.data.listing import File
+from at_jax.data.load_options import LoadOptions
+from at_jax.data.tfds_boxes import cut_box
 from at_jax.data.verified import Verified
 from at_jax.errors import UserError, listed, printable
 
 __all__ = ["checked", "examples_of", "first_label"]
 
 
+class _Reader:
+    """Examples by index. In another process, the set is opened again."""
+
+    def __init__(
+        self, builder: Any, name: str, split: str, keys: tuple[str, str], options: LoadOptions
+    ):
+        self._directory, self._name, self._split = str(builder.data_path), name, split
+        self._keys, self._options = keys, options
+        self._channels = builder.info.features[keys[0]].shape[-1]
+        self.source = self._opened(builder)
+
+    def _opened(self, builder: Any) -> Any:
+        if self._options.scaled:
+            return _without_images(builder, self._split, self._keys)
+        return builder.as_data_source(self._split)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "source": None}
+
+    def describe(self, index: int) -> str:
+        """Name of an example in messages."""
+        return f"example {index} of {self._name} {self._split}"
+
+    def __call__(
+        self, indices: np.ndarray, crops: Sequence[Crop] = ()
+    ) -> Iterator[tuple[np.ndarray, int]]:
+        if self.source is None:
+            import tensorflow_datasets as tfds
+
+            self.source = self._opened(tfds.builder_from_directory(self._directory))
+        try:
+            examples = _at(self.source, indices)
+        except Exception:  # array_record and decoders raise several types
+            # One by one, to find the example.
+            examples = [_decoded(self.source, int(i), self.describe(int(i))) for i in indices]
+        for place, (index, example) in enumerate(zip(indices.tolist(), examples, strict=True)):
+            image, label = (example[key] for key in self._keys)
+            if self._options.crop:
+                image = cut_box(image, example[self._options.crop])
+            crop = crops[place] if crops else None
+            yield self._image(image, crop, index), int(label)
+
+    def _image(self, image: Any, crop: Crop | None, index: int) -> np.ndarray:
+        options = self._options
+        if crop is None and options.image_size:
+            crop = CenterCrop(options.image_size, options.resize)
+        if not options.scaled:
+            return image if crop is None else crop_array(image, crop)
+        try:
+            picture = reading.decode(image, crop=crop)
+        except Exception as error:
+            raise _unreadable(self.describe(index), error) from error
+        return as_array(picture.convert("L") if self._channels == 1 else picture)
+
+
 def examples_of(
-    builder: Any, name: str, split: str, keys: tuple[str, str], image_size: int
+    builder: Any, name: str, split: str, keys: tuple[str, str], options: LoadOptions
 ) -> Examples:
     """Examples of a split, not decoded yet.
 
@@ -25,39 +84,28 @@ def examples_of(
       name: of the set, for messages.
       split: of the set.
       keys: names of the image and the label feature.
-      image_size: see :func:`at_jax.data.load`.
+      options: how the set is loaded.
 
     Raises:
       UserError: if there is no such split, or it cannot be read.
     """
-    image_key, label_key = keys
     if split not in builder.info.splits:
         raise UserError(
             f"data set {name!r}: expected a split {split!r}, got "
             f"{listed(sorted(builder.info.splits))}: choose a set that has one"
         )
-    source = builder.as_data_source(split)
-    _check_readable(source, name, builder, lambda: _without_images(builder, split, keys))
-
-    def describe(index: int) -> str:
-        return f"example {index} of {name} {split}"
-
-    def read(indices: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
-        try:
-            examples = _at(source, indices)
-        except Exception:  # array_record and decoders raise several types
-            # One by one, to find the example.
-            examples = [_decoded(source, int(index), describe(int(index))) for index in indices]
-        for example in examples:
-            yield _to_size(example[image_key], image_size), int(example[label_key])
+    reader = _Reader(builder, name, split, keys, options)
+    _check_readable(reader.source, name, builder, lambda: _without_images(builder, split, keys))
 
     def labels() -> np.ndarray:
         fast = _without_images(builder, split, keys)
         chunks = np.array_split(np.arange(len(fast)), max(1, len(fast) // 1024))
-        return np.array([example[label_key] for chunk in chunks for example in _at(fast, chunk)])
+        return np.array([example[keys[1]] for chunk in chunks for example in _at(fast, chunk)])
 
     # The labels identify a prepared set: its images have no names, and decoders differ between machines.
-    return Examples(len(source), read, labels, describe, names=tuple)
+    return Examples(
+        len(reader.source), reader, labels, reader.describe, names=tuple, picklable=True
+    )
 
 
 def first_label(builder: Any, split: str, keys: tuple[str, str]) -> int:
@@ -73,8 +121,7 @@ def checked(
     builder: Any,
     name: str,
     splits: dict[str, Examples],
-    memory_limit_mb: int,
-    skip_corrupt: bool,
+    options: LoadOptions,
 ) -> tuple[list[Examples], list[str]]:
     """Decode examples to find those that cannot be. Examples in memory are decoded only once, later.
 
@@ -82,8 +129,7 @@ def checked(
       builder: of the prepared set.
       name: of the set, for messages.
       splits: names of splits to their examples.
-      memory_limit_mb: see :func:`at_jax.data.load`.
-      skip_corrupt: leave out examples that cannot be decoded.
+      options: with skip_corrupt, examples that cannot be decoded are left out.
 
     Returns:
       The examples of each split, and notes.
@@ -93,7 +139,9 @@ def checked(
     """
     examples, notes = list(splits.values()), list[str]()
     count = sum(each.count for each in examples)
-    if not skip_corrupt and is_held(count, examples[0].image_shape, memory_limit_mb):
+    skip_corrupt, limit = options.skip_corrupt, options.memory_limit_mb
+    decodes = skip_corrupt or options.streams_train
+    if not decodes and is_held(count, examples[0].image_shape, limit):
         return examples, notes
     for place, (split, each) in enumerate(splits.items()):
         folder = os.path.join(builder.data_path, split)
@@ -134,11 +182,15 @@ def _decoded(source: Any, index: int, subject: str) -> dict[str, Any]:
     try:
         return source[index]
     except Exception as error:
-        reason = printable(" ".join(str(error).split()))[:200]
-        raise UserError(
-            f"{subject}: expected a readable image, got {type(error).__name__} ({reason}): prepare the set "
-            "again, or set data.skip_corrupt=True"
-        ) from error
+        raise _unreadable(subject, error) from error
+
+
+def _unreadable(subject: str, error: Exception) -> UserError:
+    reason = printable(" ".join(str(error).split()))[:200]
+    return UserError(
+        f"{subject}: expected a readable image, got {type(error).__name__} ({reason}): prepare the set "
+        "again, or set data.skip_corrupt=True"
+    )
 
 
 def _check_readable(
@@ -165,12 +217,3 @@ def _at(source: Any, indices: np.ndarray) -> list[dict[str, Any]]:
         return source.__getitems__(places)  # twice as fast as one by one
     except TypeError:  # tfds.testing.mock_data has single examples only
         return [source[place] for place in places]
-
-
-def _to_size(image: np.ndarray, image_size: int) -> np.ndarray:
-    from PIL import Image
-
-    if image_size == 0 or image.shape[:2] == (image_size, image_size):
-        return image
-    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    return as_array(to_square(picture, image_size))

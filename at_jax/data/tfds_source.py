@@ -12,7 +12,9 @@ import numpy as np
 from at_jax import paths
 from at_jax.data.dataset import Dataset
 from at_jax.data.decoding import assemble, check_sizes
+from at_jax.data.load_options import LoadOptions
 from at_jax.data.prepare import DEFAULT_DATA_DIR, FILE_FORMAT, archive_names, closest, file_formats
+from at_jax.data.tfds_boxes import check_box
 from at_jax.data.tfds_examples import checked, examples_of, first_label
 from at_jax.data.tfds_safety import check_metadata
 from at_jax.errors import UserError, listed
@@ -20,13 +22,7 @@ from at_jax.errors import UserError, listed
 __all__ = ["load_tfds"]
 
 
-def load_tfds(
-    name: str,
-    data_dir: str = "",
-    image_size: int = 0,
-    memory_limit_mb: int = 4096,
-    skip_corrupt: bool = False,
-) -> Dataset:
+def load_tfds(options: LoadOptions) -> Dataset:
     """Load a TFDS set by name, such as "cifar10" or "imagenette/160px-v2".
 
     Nothing is downloaded. The set must be prepared in `data_dir`, by ``make data DATASET=<name>`` or by
@@ -34,12 +30,8 @@ def load_tfds(
     split, or its labels are withheld (-1, as in imagenet2012), `validation` is used.
 
     Args:
-      name: name, optionally with configuration and version ("name/config:1.0.0").
-      data_dir: directory of prepared sets; empty means ~/tensorflow_datasets_array_record.
-      image_size: 0 keeps the size of the images, which must all be the same. Otherwise the shorter
-        side is resized to this many pixels (bilinear) and the center square is cropped.
-      memory_limit_mb: largest size of the decoded images in memory, in MiB.
-      skip_corrupt: leave out images that cannot be decoded.
+      options: the name may have a configuration and a version ("name/config:1.0.0"); an empty data_dir
+        means ~/tensorflow_datasets_array_record.
 
     Returns:
       The data set, with images uint8 ``(N, H, W, C)``.
@@ -48,30 +40,33 @@ def load_tfds(
       UserError: if the name is unknown, or the set is not prepared, is in a format that cannot be read,
         has no image and label, lacks a split, or has images of different sizes.
     """
+    name = options.name
     if not name:
         raise UserError(
             "data source 'tfds': expected the name of a set, got none: set --config.data.name, for "
             "example to cifar10"
         )
-    path = paths.absolute(data_dir or DEFAULT_DATA_DIR)
+    path = paths.absolute(options.data_dir or DEFAULT_DATA_DIR)
     if paths.scheme(path):
         raise UserError(
             f"data set {name!r}: expected a local data.data_dir, which array_record can read, got {path}: "
             "copy the directory to this machine"
         )
     data_dir = os.path.abspath(path)
-    check_sizes(image_size)
+    check_sizes(options.image_size)
     with _quiet():
         check_metadata(data_dir, name)
         builder = _open(name, data_dir)
         _check_prepared(builder, name, data_dir)
         keys = _image_and_label(builder, name)
+        check_box(builder, name, options.crop)
         names = ("train", _evaluation_split(builder, name, keys))
-        splits = {each: examples_of(builder, name, each, keys, image_size) for each in names}
-        (train, test), notes = checked(builder, name, splits, memory_limit_mb, skip_corrupt)
+        splits = {each: examples_of(builder, name, each, keys, options) for each in names}
+        (train, test), notes = checked(builder, name, splits, options)
         classes = builder.info.features[keys[1]].names
-        dataset = assemble(name, train, test, classes, memory_limit_mb)
-        return dataclasses.replace(dataset, notes=tuple(notes))
+        limit, streams = options.memory_limit_mb, options.streams_train
+        dataset = assemble(name, train, test, classes, limit, streams_train=streams)
+        return dataclasses.replace(dataset, resize=options.resize, notes=tuple(notes))
 
 
 @contextlib.contextmanager

@@ -6,10 +6,17 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-__all__ = ["WORKERS", "in_threads"]
+__all__ = ["WORKERS", "in_threads", "use_one"]
 
 T = TypeVar("T")
 WORKERS = min(32, os.cpu_count() or 1)
+_uses_one = False
+
+
+def use_one() -> None:
+    """Make all later calls in the calling thread: this process is one of many that decode."""
+    global _uses_one
+    _uses_one = True
 
 
 def in_threads(function: Callable[[T], object], arguments: Iterable[T]) -> Iterator[T]:
@@ -18,6 +25,11 @@ def in_threads(function: Callable[[T], object], arguments: Iterable[T]) -> Itera
     The first error ends the iteration, and with it the calls that have not begun.
     """
     arguments = list(arguments)
+    if _uses_one:
+        for argument in arguments:
+            function(argument)
+            yield argument
+        return
     for argument, _ in zip(arguments, _threads().map(function, arguments), strict=True):
         yield argument
 

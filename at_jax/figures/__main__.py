@@ -11,7 +11,16 @@ import numpy as np
 from at_jax import output, paths, signals, terms
 from at_jax.data import reading
 from at_jax.errors import UserError, unknown_flag
-from at_jax.figures import attention, curves, images, network_figures, networks, pairing, style
+from at_jax.figures import (
+    attention,
+    curves,
+    images,
+    network_figures,
+    networks,
+    pairing,
+    style,
+    teachers,
+)
 from at_jax.figures.networks import Network
 from at_jax.training import run_files
 
@@ -121,7 +130,9 @@ def _network_figure(args: argparse.Namespace) -> "Figure":
         what += f" ({terms.title(run_files.read_method(workdir))})"
         config = run_files.read_config(workdir)
         points = tuple(config["transfer"]["points"])
-        if not args.compare and args.command != "mappings":
+        # Weights that a student started from need the data set of the run to be loaded.
+        is_random = not config["init"]["weights"]
+        if is_random and not args.compare and args.command != "mappings":
             shown.insert(1, networks.before_training(shown[0], config["seed"]))
     if args.command == "mappings":
         return network_figures.mapping_figure(shown, chosen, title=f"Four mappings of {what}")
@@ -165,7 +176,7 @@ def _networks_of_run(args: argparse.Namespace) -> list[Network]:
     pairs = pairing.pairs(config["transfer"]["points"], (), ())
     of_student, of_teacher = ([pair[side] for pair in pairs] for side in (0, 1))
     load = {"which": args.which, "module": args.module}
-    teacher = networks.teacher_of(args.workdir, module=args.module)
+    teacher = teachers.teacher_of(args.workdir, module=args.module)
     student = networks.of_run(args.workdir, title=networks.STUDENT, **load)
     is_passed = "teacher" in run_files.read_arguments(paths.parse(args.workdir))
     if teacher is None and not is_passed:
@@ -193,7 +204,8 @@ def _images(args: argparse.Namespace, shown: Sequence[Network]) -> images.Images
         paths = args.images[:1] if args.command == "mappings" else args.images
         known = student.description.get("class_names") or ()
         depth = student.description.get("bit_depth", reading.MAX_DEPTH)
-        return images.from_files(paths, student.image_shape, known, bit_depth=depth)
+        resize = student.description.get("resize", 0)
+        return images.from_files(paths, student.image_shape, known, bit_depth=depth, resize=resize)
     dataset = images.dataset_of(args.workdir)
     for network in shown:
         if network.description["num_classes"] == dataset.num_classes:

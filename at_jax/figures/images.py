@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from at_jax import data, paths
-from at_jax.data import decoding, listing, reading
+from at_jax.data import crops, listing, reading
 from at_jax.errors import UserError
 from at_jax.training import datasets, identity, run_files
 from at_jax.training.settings import DataSettings
@@ -68,6 +68,7 @@ def from_files(
     *,
     subject: str = "--images",
     bit_depth: int = reading.MAX_DEPTH,
+    resize: int = 0,
 ) -> Images:
     """Read photographs of any size, as training does: the center square is resized.
 
@@ -80,6 +81,7 @@ def from_files(
       class_names: K names; empty if unknown.
       subject: of the error messages: the flag or argument that named the files.
       bit_depth: of 16-bit files; that of the data set that the network was trained on.
+      resize: pixels of the shorter side before the center is cropped; see ``Dataset.resize``.
 
     Raises:
       UserError: if a file is missing or is no image.
@@ -88,10 +90,16 @@ def from_files(
     pixels, shown, labels = [], [], []
     for path in map(paths.parse, files):
         photograph = _open(path, subject, bit_depth)
-        seen = _crop(photograph, height, width).convert("L" if channels == 1 else "RGB")
-        pixels.append(decoding.as_array(seen))
+        if resize:  # decoded at the scale of the crop, as for evaluation
+            center = crops.CenterCrop(height, resize)
+            seen = reading.read_image(path, bit_depth, crop=center)
+        else:
+            seen = _crop(photograph, height, width)
+        seen = seen.convert("L" if channels == 1 else "RGB")
+        pixels.append(crops.as_array(seen))
         scale = max(1, _MIN_SIDE // max(height, width))
-        shown.append(_rgb(decoding.as_array(_crop(photograph, height * scale, width * scale))))
+        larger = _crop(photograph, height * scale, width * scale, resize * scale)
+        shown.append(_rgb(crops.as_array(larger)))
         directory = listing.normal(paths.resolve(path).parent.name)
         labels.append(list(class_names).index(directory) if directory in class_names else UNKNOWN)
     return Images(np.stack(pixels), tuple(shown), np.array(labels))
@@ -135,12 +143,12 @@ def _open(path: pathlib.Path, subject: str, bit_depth: int) -> Any:
         raise UserError(f"{subject}: {error}") from error
 
 
-def _crop(image: Any, height: int, width: int) -> Any:
+def _crop(image: Any, height: int, width: int, resize: int = 0) -> Any:
     """The center of a PIL image, resized to (height, width)."""
     from PIL import Image, ImageOps
 
     if height == width:
-        return decoding.to_square(image, height)
+        return crops.to_square(image, height, resize)
     return ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
 
 

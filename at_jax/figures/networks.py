@@ -14,18 +14,17 @@ from flax.core import meta
 
 from at_jax import data, models, paths, terms
 from at_jax.distributed import compilation
-from at_jax.errors import UserError
 from at_jax.figures import attention
 from at_jax.models import pretrained as weights
-from at_jax.training import compatibility, identity, run_files, state
+from at_jax.training import compatibility, run_files, state
 from at_jax.training.networks import open_run
 
 __all__ = [
-    "ALONE", "STUDENT", "TEACHER", "UNTRAINED", "WITH_TRANSFER", "Network", "before_training", "of_run",
-    "pretrained", "single_device", "teacher_of", "with_points",
+    "ALONE", "BEFORE", "STUDENT", "TEACHER", "UNTRAINED", "WITH_TRANSFER", "Network", "before_training",
+    "of_run", "pretrained", "single_device", "with_points",
 ]  # fmt: skip
 
-STUDENT, TEACHER, UNTRAINED = "student", "teacher", "untrained"
+STUDENT, TEACHER, UNTRAINED, BEFORE = "student", "teacher", "untrained", "before training"
 # Titles of two students next to each other: without and with the terms of the run's method.
 ALONE, WITH_TRANSFER = "student alone", "student with transfer"
 
@@ -108,10 +107,12 @@ class Network:
         return attention.gradient_maps(self.module, self.variables, normalized, labels)
 
     def normalize(self, images: np.ndarray) -> jax.Array:
-        """Normalize uint8 images ``(B, H, W, C)`` as in the network's training."""
-        return data.normalize(
-            jnp.asarray(images), self.description["mean"], self.description["std"]
-        )
+        """Resize and normalize uint8 images ``(B, H, W, C)`` as in the network's training."""
+        pixels = jnp.asarray(images)
+        if images.shape[1:] != self.image_shape:  # a teacher with an image size of its own
+            shape = (len(images), *self.image_shape)
+            pixels = jax.image.resize(pixels.astype(jnp.float32), shape, method="bilinear")
+        return data.normalize(pixels, self.description["mean"], self.description["std"])
 
 
 def single_device(module: nn.Module) -> nn.Module:
@@ -149,7 +150,9 @@ def of_run(
     return Network(title, *open_run(workdir, which=which, module=module))
 
 
-def before_training(student: Network, seed: int) -> Network:
+def before_training(
+    student: Network, seed: int, initial: Mapping[str, Any] | None = None
+) -> Network:
     """Recompute a student's initialization from the seed of its run.
 
     :func:`at_jax.training.state.create` uses the same key; results differ by rounding only.
@@ -157,9 +160,10 @@ def before_training(student: Network, seed: int) -> Network:
     Args:
       student: trained.
       seed: of its run.
+      initial: variables that it started from; those that it lacks are initialized.
 
     Returns:
-      The network, titled "untrained".
+      The network, titled "untrained", or "before training" if it started from other variables.
     """
 
     def init(key: jax.Array, images: jax.Array) -> dict[str, Any]:
@@ -169,41 +173,10 @@ def before_training(student: Network, seed: int) -> Network:
     key_student, _ = jax.random.split(jax.random.key(seed))
     given = key_student, jnp.zeros((1, *student.image_shape))
     variables = jax.jit(init, compiler_options=compilation.quick_options())(*given)
-    return dataclasses.replace(student, title=UNTRAINED, variables=variables)
-
-
-def teacher_of(
-    workdir: str | pathlib.Path, *, module: nn.Module | str | None = None
-) -> Network | None:
-    """Load the teacher of a run: the one in its config, or the one that it trained.
-
-    Returns:
-      None without a teacher, and for a teacher that was passed as an argument: it is not stored.
-
-    Raises:
-      UserError: if the teacher cannot be loaded, or is another than that of the run.
-    """
-    workdir = paths.parse(workdir)
-    trained = workdir / run_files.TEACHER
-    given = run_files.read_config(workdir)["teacher"]["checkpoint"]
-    known = [terms.TERMS.get(name) for name in run_files.read_method(workdir).split("+")]
-    if not any(term is None or term.needs_teacher for term in known):
-        return None
-    # A user-defined term may have no teacher.
-    is_certain = any(term is not None and term.needs_teacher for term in known)
-    if "teacher" in run_files.read_arguments(workdir):
-        return None
-    if not (given or is_certain or trained.is_dir()):
-        return None
-    try:
-        teacher = of_run(given or trained, title=TEACHER, module=module)
-    except UserError as error:
-        raise UserError(
-            f"the teacher of the run in {workdir} cannot be loaded: {error}; if it was moved, run the "
-            "command of the run again with --config.teacher.checkpoint=PLACE"
-        ) from error
-    identity.check_teacher(workdir, teacher.variables)
-    return teacher
+    if initial is None:
+        return dataclasses.replace(student, title=UNTRAINED, variables=variables)
+    variables = state.replaced(variables, initial)
+    return dataclasses.replace(student, title=BEFORE, variables=variables)
 
 
 def pretrained(

@@ -44,14 +44,14 @@ def pairs(
 
 
 def check_images(shown: Sequence[Network]) -> None:
-    """Raise unless all networks take images of one size.
+    """Raise unless all networks take images of one size. A teacher may have a size of its own.
 
     Raises:
       UserError: naming the two that differ.
     """
     first, *others = shown
     for network in others:
-        if network.image_shape != first.image_shape:
+        if network.title != networks.TEACHER and network.image_shape != first.image_shape:
             raise UserError(
                 f"{network.title} and {first.title} must take images of one size, got "
                 f"{network.image_shape} and {first.image_shape}: compare runs on one data set"

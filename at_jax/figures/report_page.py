@@ -11,6 +11,7 @@ import numpy as np
 
 from at_jax import terms
 from at_jax.figures import html_tables
+from at_jax.training import metrics
 
 __all__ = ["Agreement", "Picture", "page"]
 
@@ -143,13 +144,16 @@ def page(
     return "\n".join(parts)
 
 
+_UNDEFINED = "not defined (other classes)"
+
+
 def _result_rows(result: Mapping[str, Any], *, has_teacher: bool) -> list[tuple[str, str]]:
     teacher, rows = result["teacher_test_error"], []
     if has_teacher or teacher is not None:
-        text = "not defined (other classes)" if teacher is None else f"{teacher:.2f} %"
+        text = metrics.shown(result, "teacher_test_error") if teacher is not None else _UNDEFINED
         rows = [("teacher error", text)]
     return [
-        ("error after the last epoch", f"{result['test_error']:.2f} %"),
+        ("error after the last epoch", metrics.shown(result)),
         ("lowest error of all epochs", f"{result['best_test_error']:.2f} %"),
         *rows,
         ("evaluated on", f"{result['evaluated_on']} images"),

@@ -84,7 +84,7 @@ def _draw(workdir: pathlib.Path, run: Run, result: Mapping[str, Any], fingerprin
     narrow = style.stacked_png([curves.draw(histories, columns=1)])
     pictures = {"Curves": Picture(workdir / CURVES, narrow)}
     if _has_maps(run):
-        maps = _maps(workdir, student, teacher, measured, points, result, batch)
+        maps = _maps(workdir, run, student, teacher, measured, points, result, batch)
         style.save(maps.draw(), workdir / ATTENTION)
         narrow = style.stacked_png(maps.draw_narrow())
         heading = "Attention maps (the last rows are mistakes, if any)"
@@ -106,6 +106,7 @@ def _draw(workdir: pathlib.Path, run: Run, result: Mapping[str, Any], fingerprin
 
 def _maps(
     workdir: pathlib.Path,
+    run: Run,
     student: Network,
     teacher: Network | None,
     measured: Measurements,
@@ -116,7 +117,8 @@ def _maps(
     """Maps of the student alone (or before its training), the student, and its teacher."""
     other = None if result["method"] == "none" else comparisons.baseline(workdir, student)
     if other is None:
-        other = networks.before_training(student, result["seed"])
+        initial = run.initial.variables if run.initial else None
+        other = networks.before_training(student, result["seed"], initial)
     elif teacher is not None:
         student = dataclasses.replace(student, title=networks.WITH_TRANSFER)
     wrong = measured.predictions != measured.split.labels
@@ -160,13 +162,16 @@ def _networks(
     if run.teacher is None:
         return student, None
     module, description = run.teacher.module, run.teacher.description
+    own: Any = objective.teacher_images
     if result["teacher_test_error"] is not None:  # it has the student's classes
         classes = {key: student.description.get(key) for key in ("class_names", "num_classes")}
         description = {**(description or student.description), **classes}
     elif description is None:
-        logits = compatibility.shapes(module, student.image_shape, networks.TEACHER).logits
+        shape = own.shape if own else student.image_shape
+        logits = compatibility.shapes(module, shape, networks.TEACHER).logits
         unknown = {"class_names": [], "num_classes": logits.shape[-1]}
         description = {**student.description, **unknown}
+    description = {**description, **(own.describe() if own else {})}
     teacher = Network(
         networks.TEACHER,
         networks.single_device(module),

@@ -37,6 +37,12 @@ class AttentionTransfer(Term):
         "Mean square as in the authors' code, for beta 1000, or equation 2 of the paper.",
         one_of(*losses.CONVENTIONS),
     )
+    align: losses.Alignment = option(
+        "resize",
+        "Where sizes differ: resize the maps, or average-pool the larger activations before squaring "
+        "(pool), as in RepDistiller and mdistiller.",
+        one_of(*losses.ALIGNMENTS),
+    )
 
     def values(self, batch: Batch, params: Any) -> jax.Array:
         """Sum attention transfer over the points: (B,)."""

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from at_jax import intermediates, losses
+from at_jax import freezing, intermediates, losses
 from at_jax.errors import UserError
 
 __all__ = ["PerExample", "View", "view_network"]
@@ -156,6 +156,8 @@ def view_network(
     mutable: Sequence[str] = (),
     keys: jax.Array | None = None,
     frozen: bool = False,
+    freeze: Sequence[str] = (),
+    prepare: Callable[[jax.Array], jax.Array] | None = None,
     **kwargs: Any,
 ) -> View:
     """Apply a network.
@@ -169,13 +171,19 @@ def view_network(
       mutable: collections that the module may change.
       keys: PRNG keys ``(B,)``; the one of the first example gives the module's random numbers.
       frozen: as for :class:`View`.
+      freeze: modules that are called in evaluation mode, see :mod:`at_jax.freezing`.
+      prepare: from these images to those of the network, such as another size. It is part of the forward
+        pass: gradients are with respect to ``images``.
       **kwargs: for ``module.apply``: ``train``, ...
     """
 
     def forward(images):
-        logits, taps, mutated = intermediates.forward(
-            module, variables, images, paths=paths, mutable=mutable, rngs=_rngs(keys), **kwargs
-        )
+        if prepare is not None:
+            images = prepare(images)
+        with freezing.in_evaluation_mode(freeze):
+            logits, taps, mutated = intermediates.forward(
+                module, variables, images, paths=paths, mutable=mutable, rngs=_rngs(keys), **kwargs
+            )
         return (logits, taps), mutated
 
     return View(forward, images, labels, frozen=frozen)

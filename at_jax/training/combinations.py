@@ -27,15 +27,29 @@ def check(settings: Settings) -> None:
             f"compare must name each method once, got {settings.compare}: leave one out"
         )
     data, transfer, optimizer = settings.data, settings.transfer, settings.optimizer
-    if len(data.mean) != len(data.std):
+    for section, each in (("data", data), ("teacher", settings.teacher)):
+        if len(each.mean) != len(each.std):
+            raise UserError(
+                f"{section}.mean and {section}.std must have one number a channel each, got {each.mean} "
+                f"and {each.std}: set both, or neither"
+            )
+    if settings.teacher.checkpoint and settings.teacher.weights:
         raise UserError(
-            f"data.mean and data.std must have one number a channel each, got {data.mean} and {data.std}: "
-            "set both, or neither"
+            "a run has one teacher, got teacher.checkpoint="
+            f"{settings.teacher.checkpoint!r} and teacher.weights={settings.teacher.weights!r}: leave one "
+            "of them out"
         )
     if data.source == "digits" and data.image_size > _LARGEST_DIGITS:
         raise UserError(
             f"data.image_size must be at most {_LARGEST_DIGITS} for the digits, which are 8x8 pixels, got "
             f"{data.image_size}: set --config.data.image_size=16"
+        )
+    fits = data.source != "digits" and 0 < data.image_size <= data.resize
+    if data.resize and not fits:
+        raise UserError(
+            f"data.resize={data.resize} must be at least data.image_size, in a folder or a TFDS set, "
+            f"got data.image_size={data.image_size} and data.source={data.source!r}: leave it out, or set "
+            "--config.data.image_size=224 --config.data.resize=256"
         )
     if transfer.decay == "steps" and not transfer.decay_epochs:
         raise UserError(

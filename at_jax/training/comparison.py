@@ -65,6 +65,8 @@ def _config(
     result = ml_collections.ConfigDict(config.to_dict())
     result.method, result.compare = method, ()
     result.teacher.checkpoint = teacher
+    if not terms.needs_teacher(method):
+        result.teacher.weights = ""
     result.runtime.figures = False
     return result
 
@@ -75,7 +77,7 @@ def _teacher(
     arguments: Arguments,
     needs_teacher: bool,
 ) -> str:
-    if not needs_teacher or arguments.teacher is not None:
+    if not needs_teacher or arguments.teacher is not None or config.teacher.weights:
         return ""
     return config.teacher.checkpoint or str(workdir / run_files.TEACHER)
 

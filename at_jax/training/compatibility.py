@@ -17,7 +17,7 @@ from at_jax.terms import Term
 from at_jax.training import memory, modules
 
 __all__ = [
-    "Shapes", "Teacher", "check_classes", "check_images", "check_points", "check_variables",
+    "Shapes", "Teacher", "check_classes", "check_points", "check_variables",
     "other_classes", "pair_points", "shapes",
 ]  # fmt: skip
 
@@ -148,31 +148,6 @@ def check_points(
                     f"{whose} point {name!r} must have shape (B, H, W, C), got "
                     f"{('B', *shape[1:])}: {fix}"
                 )
-
-
-def check_images(dataset: data.Dataset, description: dict[str, Any]) -> None:
-    """Raise unless a teacher was trained on images of this size and normalization.
-
-    Raises:
-      UserError: naming both.
-    """
-    shape = list(dataset.image_shape)
-    if description["image_shape"] != shape:
-        raise UserError(
-            f"teacher and student must see the same images: the data are {shape} (height, width, "
-            f"channels), the teacher was trained on {description['image_shape']}: set data.image_size, or "
-            "choose another teacher.checkpoint"
-        )
-    theirs, ours = (
-        [tuple(round(x, 2) for x in values) for values in pair]
-        for pair in ((description["mean"], description["std"]), (dataset.mean, dataset.std))
-    )
-    if any(abs(a - b) > 0.5 for a, b in zip(sum(theirs, ()), sum(ours, ()), strict=True)):
-        raise UserError(
-            f"teacher and student must see images normalized alike: mean and std are {theirs[0]} and "
-            f"{theirs[1]} for the teacher, {ours[0]} and {ours[1]} for the data: set "
-            f'--config.data.mean="{theirs[0]}" --config.data.std="{theirs[1]}"'
-        )
 
 
 def check_classes(

@@ -18,6 +18,7 @@ from at_jax.training import combinations
 from at_jax.training.settings import (
     SECTIONS,
     DataSettings,
+    InitSettings,
     OptimizerSettings,
     RuntimeSettings,
     Settings,
@@ -28,9 +29,9 @@ from at_jax.training.settings import (
 )
 
 __all__ = [
-    "ConfigDict", "DataSettings", "OptimizerSettings", "RuntimeSettings", "Settings", "TeacherSettings",
-    "TermSettings", "TransferSettings", "check_together", "default_config", "flatten", "help_text",
-    "order_seed", "settings_of", "teacher_config",
+    "ConfigDict", "DataSettings", "InitSettings", "OptimizerSettings", "RuntimeSettings", "Settings",
+    "TeacherSettings", "TermSettings", "TransferSettings", "check_together", "default_config", "flatten",
+    "help_text", "order_seed", "settings_of", "teacher_config",
 ]  # fmt: skip
 
 
@@ -121,6 +122,7 @@ def teacher_config(config: ConfigDict) -> ConfigDict:
     result = ConfigDict(config.to_dict())
     result.student, result.method, result.compare = config.teacher.model, "none", ()
     result.data.train_examples, result.data.epoch_examples = config.teacher.train_examples, 0
+    result.init.weights, result.init.freeze = "", ()
     if config.teacher.epochs:
         result.epochs = config.teacher.epochs
         result.optimizer.drop_epochs = config.teacher.drop_epochs
@@ -137,7 +139,7 @@ def order_seed(settings: Settings) -> int:
 
 
 # Sections and keys in which students of one program may differ, in addition to the terms' sections.
-_MAY_DIFFER = {"student", "seed", "method", "optimizer", "transfer", "teacher"}
+_MAY_DIFFER = {"student", "seed", "method", "optimizer", "transfer", "teacher", "init"}
 
 
 def check_together(configs: Sequence[ConfigDict]) -> None:
@@ -176,7 +178,12 @@ def check_together(configs: Sequence[ConfigDict]) -> None:
         )
     with_teacher = [each.teacher for each in settings if terms.needs_teacher(each.method)]
     checkpoints = {each.checkpoint for each in with_teacher}
-    if len(checkpoints) > 1 or "" in checkpoints:
+    if len(set(map(_pretrained, with_teacher))) > 1:
+        raise UserError(
+            "students of one program must have the same teacher.weights, model, image_size, mean and std, "
+            f"got {listed(map(repr, map(_pretrained, with_teacher)))}: set the same values"
+        )
+    if len(checkpoints) > 1 or ("" in checkpoints and not with_teacher[0].weights):
         raise UserError(
             "students of one program must have the same finished teacher, got teacher.checkpoint="
             f"{listed(map(repr, sorted(checkpoints)))}: train the teacher first and pass its workdir"
@@ -186,6 +193,12 @@ def check_together(configs: Sequence[ConfigDict]) -> None:
             "students of one program must have the same teacher.stochastic, got True and False: train "
             "them separately, or set the same value"
         )
+
+
+def _pretrained(teacher: TeacherSettings) -> tuple[Any, ...]:
+    """What else tells a teacher that exists from another one."""
+    images = (teacher.image_size, tuple(teacher.mean), tuple(teacher.std))
+    return (teacher.weights, teacher.model if teacher.weights else "", *images)
 
 
 def help_text() -> str:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from at_jax.distributed import processes
 from at_jax.intermediates import initialize
+from at_jax.training import metrics
 from at_jax.training.tensorboard import EventFile
 
 __all__ = ["ProgressReport", "duration", "log", "network_table", "parameter_count"]
@@ -173,7 +174,7 @@ class ProgressReport:
             f"epoch {line['epoch']}/{epochs}",
             f"loss {line['loss']:.4g}",
             f"train error {line['train_error']:.2f} %",
-            f"{self._evaluated_on} error {line['test_error']:.2f} %",
+            f"{self._evaluated_on} error {metrics.shown(line)}",
             f"{speed:.0f} images/s" if speed else "compiling",
             "" if seconds_left is None else f"ETA {duration(seconds_left)}",
         )

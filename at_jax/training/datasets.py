@@ -3,17 +3,20 @@
 import contextlib
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from at_jax import data
-from at_jax.data import checks
+from at_jax.data import checks, streaming
 from at_jax.distributed import processes
 from at_jax.errors import UserError
-from at_jax.training.config import order_seed
-from at_jax.training.settings import DataSettings, Settings
+from at_jax.training.config import Settings, order_seed
+from at_jax.training.settings import DataSettings
 
-__all__ = ["batches", "load_dataset"]
+__all__ = ["is_random_resized_crop", "load_dataset", "streaming_line", "train_batches"]
 
 # Decoding a data set takes seconds; the teacher and the student of one command share it.
 _load = functools.lru_cache(maxsize=1)(data.load)
@@ -47,6 +50,11 @@ def load_dataset(
             image_size=settings.image_size,
             memory_limit_mb=settings.memory_limit_mb,
             skip_corrupt=settings.skip_corrupt,
+            resize=_evaluation_resize(settings),
+            random_crop=is_random_resized_crop(settings),
+            test_fraction=settings.test_fraction,
+            split_seed=settings.split_seed,
+            crop=settings.crop,
         )
     else:
         load = functools.partial(_choose, given, choice)
@@ -56,10 +64,50 @@ def load_dataset(
     return _with_statistics(dataset, settings)
 
 
-def batches(settings: Settings, dataset: data.Dataset) -> data.TrainBatches:
-    """Training batches of a run."""
-    seed, examples = order_seed(settings), settings.data.epoch_examples
-    return data.TrainBatches(dataset.train, settings.batch_size, seed, examples)
+def is_random_resized_crop(settings: DataSettings) -> bool:
+    """Whether a random part of each training image is resized."""
+    return settings.augmentation == "random_resized_crop"
+
+
+def train_batches(settings: Settings, dataset: data.Dataset) -> data.TrainBatches:
+    """The batches of a run.
+
+    Raises:
+      UserError: if a batch cannot be made, or decoded as the settings say.
+    """
+    cropped = is_random_resized_crop(settings.data)
+    seed = order_seed(settings)
+    batches = data.TrainBatches(
+        dataset.train,
+        settings.batch_size,
+        seed,
+        epoch_examples=settings.data.epoch_examples,
+        random_crop=cropped,
+    )
+    streaming.worker_count(batches, settings.data.workers)
+    return batches
+
+
+def streaming_line(batches: data.TrainBatches, settings: DataSettings) -> str:
+    """Say that training images are decoded while training; empty if they are in memory."""
+    images = batches.split.images
+    if isinstance(images, np.ndarray):
+        return ""
+    count = streaming.worker_count(batches, settings.workers)
+    who = f"{count} worker process{'es' if count > 1 else ''}" if count else "threads"
+    size = math.prod(images.shape) / 2**20
+    if size > settings.memory_limit_mb:
+        why = f"{size:,.0f} MiB, more than data.memory_limit_mb={settings.memory_limit_mb:,}"
+    else:
+        why = f"data.augmentation={settings.augmentation}"
+    return f"streamed: training images are decoded while training, by {who} ({why})"
+
+
+def _evaluation_resize(settings: DataSettings) -> int:
+    """Pixels of the shorter side before the center of an image is cropped; 0: those of the crop."""
+    if settings.resize or not is_random_resized_crop(settings):
+        return settings.resize
+    return round(settings.image_size * 8 / 7)
 
 
 def _with_statistics(dataset: data.Dataset, settings: DataSettings) -> data.Dataset:

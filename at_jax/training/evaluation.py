@@ -23,7 +23,7 @@ def evaluator(
     split: data.Split,
     batch_size: int,
     used: tuple[jax.Device, ...],
-) -> Callable[..., float]:
+) -> Callable[..., dict[str, float]]:
     """Compile the evaluation of a network on a split.
 
     Args:
@@ -35,7 +35,7 @@ def evaluator(
 
     Returns:
       A function from replicated variables (and the teacher's, where a term changes the student's forward
-      pass) to the error in percent.
+      pass) to ``test_error`` in percent, and ``test_top5_error`` with more than ten classes.
     """
     mapped = devices.map_eval(
         functools.partial(
@@ -45,7 +45,7 @@ def evaluator(
     )
     rounded = -(-batch_size // len(used)) * len(used)
 
-    def evaluate(variables: Any, teacher_variables: Any = None) -> float:
+    def evaluate(variables: Any, teacher_variables: Any = None) -> dict[str, float]:
         parts = []
         for batch in data.eval_batches(split, rounded, shard=processes.index_and_count()):
             sharded = devices.shard(batch, devices.local_count(used))
@@ -53,7 +53,7 @@ def evaluator(
             if len(parts) > devices.RUN_AHEAD:
                 # Neither images nor collectives may pile up on the device.
                 jax.block_until_ready(parts[-1 - devices.RUN_AHEAD])
-        return 100 * metrics.means(metrics.total(jax.device_get(parts)))["error"]
+        return metrics.percent(metrics.means(metrics.total(jax.device_get(parts))), "test")
 
     return evaluate
 

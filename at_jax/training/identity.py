@@ -20,7 +20,7 @@ from at_jax.training import config_record, run_files
 from at_jax.training.console import log
 
 __all__ = [
-    "check_checkpoint", "check_classes", "check_data", "check_same_data", "check_teacher",
+    "check_checkpoint", "check_classes", "check_data", "check_initial", "check_same_data", "check_teacher",
     "note_other_images", "of_weights", "run_id",
 ]  # fmt: skip
 
@@ -113,6 +113,32 @@ def check_teacher(workdir: pathlib.Path, variables: Any) -> dict[str, Any]:
             "same teacher, or choose another --workdir"
         )
     return {**stored, "teacher": now}
+
+
+def check_initial(
+    workdir: pathlib.Path, identity: Mapping[str, Any], fingerprint: str | None
+) -> dict[str, Any]:
+    """Check that a student starts from the weights that its run was started with.
+
+    Args:
+      workdir: of the run; it may hold none yet.
+      identity: of the run, from :func:`check_data`.
+      fingerprint: of the weights, see :func:`of_weights`; None for a random start.
+
+    Returns:
+      The identity, with that of the weights.
+
+    Raises:
+      UserError: for other weights.
+    """
+    if run_files.has_config(workdir):
+        stored = run_files.read_identity(workdir)
+        if stored and stored.get("init") != fingerprint:
+            raise UserError(
+                f"the run in {workdir} was started from other weights than those of init.weights: give the "
+                "same weights, or choose another --workdir"
+            )
+    return {**identity, **({"init": fingerprint} if fingerprint else {})}
 
 
 def check_classes(

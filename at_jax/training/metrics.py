@@ -12,9 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["Metrics", "errors", "from_examples", "means", "total"]
+__all__ = [
+    "ERRORS", "Metrics", "error_metrics", "errors", "from_examples", "means", "percent", "shown", "total",
+]  # fmt: skip
 
 Metrics = dict[str, tuple[chex.Array, chex.Array]]
+
+# With at most ten classes, five guesses say little.
+_MOST_FOR_TOP1 = 10
+ERRORS = (_TOP1, _TOP5) = ("error", "top5_error")
 
 
 def from_examples(
@@ -40,24 +46,68 @@ def from_examples(
     return jnp.sum(jnp.where(weights > 0, values * weights, 0)), jnp.sum(weights)
 
 
-def errors(logits: chex.Array, labels: chex.Array) -> jax.Array:
-    """Top-1 error of each example.
+def errors(logits: chex.Array, labels: chex.Array, top: int = 1) -> jax.Array:
+    """Top-1 error of each example, or its error with ``top`` guesses.
 
     Args:
       logits: ``(B, K)``.
       labels: ``(B,)``, integers.
+      top: number of guesses: the classes of the largest logits, of equal logits the first.
 
     Returns:
-      ``(B,)`` float32: 1 where the class of the largest logit is not the label, else 0. A row with NaN
-      counts as an error.
+      ``(B,)`` float32: 1 where the label is none of the guesses, else 0. A row with NaN counts as an error.
 
     >>> import jax.numpy as jnp
     >>> errors(jnp.array([[2.0, 1.0], [2.0, 1.0]]), jnp.array([0, 1])).tolist()
     [0.0, 1.0]
+    >>> errors(jnp.array([[3.0, 2.0, 1.0]] * 3), jnp.array([0, 1, 2]), top=2).tolist()
+    [0.0, 0.0, 1.0]
     """
-    # argmax of an all-NaN row is class 0, which would count as correct for one label in K.
-    wrong = (jnp.argmax(logits, axis=-1) != labels) | jnp.any(jnp.isnan(logits), axis=-1)
+    if top == 1:
+        missed = jnp.argmax(logits, axis=-1) != labels
+    else:
+        labels = labels[:, None]
+        own = jnp.take_along_axis(logits, labels, axis=-1)  # (B, 1)
+        is_before = jnp.arange(logits.shape[-1])[None] < labels
+        missed = jnp.sum((logits > own) | ((logits == own) & is_before), axis=-1) >= top
+    # Comparisons with NaN are false, and argmax of an all-NaN row is class 0: both would look correct.
+    wrong = missed | jnp.any(jnp.isnan(logits), axis=-1)
     return wrong.astype(jnp.float32)
+
+
+def error_metrics(
+    logits: chex.Array, labels: chex.Array, weights: chex.Array | None = None
+) -> Metrics:
+    """Metric ``error``, and ``top5_error`` with more than ten classes.
+
+    Args:
+      logits: ``(B, K)``.
+      labels: ``(B,)``, integers.
+      weights: as for :func:`from_examples`.
+    """
+    measured = {_TOP1: from_examples(errors(logits, labels), weights)}
+    if logits.shape[-1] > _MOST_FOR_TOP1:
+        measured[_TOP5] = from_examples(errors(logits, labels, top=5), weights)
+    return measured
+
+
+def percent(means: Mapping[str, float], split: str) -> dict[str, float]:
+    """Errors in percent, as they are named in metrics.jsonl and result.json.
+
+    >>> percent({"error": 0.25, "loss": 1.0}, "test")
+    {'test_error': 25.0}
+    """
+    return {f"{split}_{name}": 100 * means[name] for name in ERRORS if name in means}
+
+
+def shown(found: Mapping[str, Any], name: str = "test_error") -> str:
+    """Format an error, and the top-5 error next to it where there is one.
+
+    >>> shown({"test_error": 30.4}), shown({"test_error": 30.4, "test_top5_error": 10.8})
+    ('30.40 %', '30.40 % (top-5 10.80 %)')
+    """
+    top5 = found.get(name.removesuffix("error") + _TOP5)
+    return f"{found[name]:.2f} %" + ("" if top5 is None else f" (top-5 {top5:.2f} %)")
 
 
 def total(parts: Iterable[Mapping[str, tuple[Any, Any]]]) -> dict[str, tuple[float, float]]:

@@ -50,6 +50,7 @@ def describe(
         "mean": list(dataset.mean),
         "std": list(dataset.std),
         "bit_depth": dataset.bit_depth,
+        "resize": dataset.resize,
         "dtype": settings.dtype,
     }
 

@@ -5,11 +5,13 @@ from typing import Any
 
 import jax
 import optax
+from flax import traverse_util
 
+from at_jax import freezing
 from at_jax.training import combinations, schedules
 from at_jax.training.settings import OptimizerSettings, Settings, TermSettings
 
-__all__ = ["OptimizerFactory", "build", "learning_rate", "sgd", "term_weights"]
+__all__ = ["OptimizerFactory", "build", "learning_rate", "sgd", "term_weights", "without"]
 
 # From the learning-rate schedule (step -> rate) to a transformation.
 OptimizerFactory = Callable[[optax.Schedule], optax.GradientTransformation]
@@ -76,6 +78,27 @@ def build(
 def kernels(params: Any) -> Any:
     """Mask of the parameters with two axes or more: kernels, not biases or BatchNorm scales."""
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def without(
+    optimizer: optax.GradientTransformation, names: Sequence[str]
+) -> optax.GradientTransformation:
+    """Leave frozen modules of the student out of an optimizer: no update, no decay and no memory.
+
+    Args:
+      optimizer: of all parameters, ``{"student": ..., <term>: ...}``.
+      names: of frozen modules, see :mod:`at_jax.freezing`.
+    """
+    if not names:
+        return optimizer
+
+    def labels(params: Any) -> Any:
+        flat = traverse_util.flatten_dict(params)
+        return traverse_util.unflatten_dict(
+            {path: path[0] == "student" and freezing.is_frozen(path[1:], names) for path in flat}
+        )
+
+    return optax.multi_transform({False: optimizer, True: optax.set_to_zero()}, labels)
 
 
 def learning_rate(settings: Settings, steps_per_epoch: int) -> optax.Schedule:

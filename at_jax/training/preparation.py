@@ -12,13 +12,13 @@ from at_jax import data, paths, terms
 from at_jax.data.decoding import check_sizes
 from at_jax.distributed import devices, huge_pages, processes
 from at_jax.errors import UserError, listed
-from at_jax.training import identity, modules, networks, run_files
+from at_jax.training import identity, initialization, modules, networks, run_files
 from at_jax.training.arguments import Arguments, chosen_terms
 from at_jax.training.checkpoints import check_can_save
 from at_jax.training.compatibility import Teacher
 from at_jax.training.config import Settings, flatten, settings_of, teacher_config
 from at_jax.training.console import log, network_table
-from at_jax.training.datasets import load_dataset
+from at_jax.training.datasets import load_dataset, streaming_line
 from at_jax.training.setup import Run, assemble
 
 __all__ = ["Prepared", "prepare", "use_compilation_cache"]
@@ -69,17 +69,17 @@ def prepare(
     needs_teacher = any(each.term.needs_teacher for each in chosen_terms(settings, arguments))
     known = _known_teacher(settings, arguments, needs_teacher)
     check_sizes(settings.data.image_size, count=settings.batch_size)
+    initialization.check_place("init.weights", settings.init.weights)
     dataset = load_dataset(settings.data, given=arguments.dataset)
     identified = identity.check_data(workdir, dataset, allow_changes=settings.data.allow_changes)
     name = "" if arguments.student else settings.student
     student = arguments.student or networks.build(name, dataset.num_classes, settings.dtype)
+    initial = initialization.of_settings(settings.init, student, dataset, arguments.module)
+    identified = identity.check_initial(workdir, identified, initial and initial.fingerprint)
     trains_teacher = needs_teacher and known is None
     if trains_teacher:
-        # On shapes: no teacher is trained for a student that cannot learn from it.
-        known = Teacher(networks.build(settings.teacher.model, dataset.num_classes, settings.dtype))
-        _check_teacher_run(teacher_config(config), known.module, arguments)
-        _check_compared(config, dataset, student, name, known, arguments)
-    run = assemble(settings, dataset, student, name, known, arguments)
+        known = _planned_teacher(config, dataset, student, name, arguments)
+    run = assemble(settings, dataset, student, name, known, arguments, initial)
     _check_statistics(run, used)
     run_files.claim(workdir, config.to_dict(), record, identified)
     if describe:
@@ -90,7 +90,7 @@ def prepare(
         train_teacher(teacher_config(config), workdir / run_files.TEACHER, arguments.for_teacher())
         known = networks.load_teacher(str(workdir / run_files.TEACHER), settings.dtype)
         log(f"Training the student: {run.name}, method {run.method}.")
-        run = assemble(settings, dataset, student, name, known, arguments)
+        run = assemble(settings, dataset, student, name, known, arguments, initial)
     if run.teacher is not None:
         run_files.record_identity(workdir, identity.check_teacher(workdir, run.teacher.variables))
     return Prepared(run, used)
@@ -118,22 +118,47 @@ def _with_recorded_student(workdir: pathlib.Path, arguments: Arguments) -> Argum
 
 
 def _known_teacher(settings: Settings, arguments: Arguments, needs_teacher: bool) -> Teacher | None:
-    checkpoint = settings.teacher.checkpoint
-    if arguments.teacher is not None and (checkpoint or not needs_teacher):
+    teacher = settings.teacher
+    key = "weights" if teacher.weights else "checkpoint"
+    given = getattr(teacher, key)
+    if arguments.teacher is not None and (given or not needs_teacher):
         raise UserError(
-            f"a teacher was passed to train_and_evaluate, got also teacher.checkpoint={checkpoint!r} and "
+            f"a teacher was passed to train_and_evaluate, got also teacher.{key}={given!r} and "
             f"method {settings.method!r}: pass one teacher, and a method that uses it"
         )
-    if checkpoint and not needs_teacher:
+    if given and not needs_teacher:
         raise UserError(
-            f"method {settings.method!r} uses no teacher, got teacher.checkpoint={checkpoint!r}: leave it "
+            f"method {settings.method!r} uses no teacher, got teacher.{key}={given!r}: leave it "
             "out, or choose a method such as at"
         )
     if arguments.teacher is not None:
         return Teacher(*arguments.teacher)
-    if checkpoint:
-        return networks.load_teacher(checkpoint, settings.dtype, arguments.module)
+    if teacher.checkpoint:
+        return networks.load_teacher(teacher.checkpoint, settings.dtype, arguments.module)
+    if teacher.weights:
+        return initialization.load_teacher(teacher.weights, teacher.model, settings.dtype)
+    if needs_teacher and (teacher.image_size or teacher.mean):
+        raise UserError(
+            "a teacher that is trained first sees the student's images, got teacher.image_size="
+            f"{teacher.image_size} and teacher.mean={teacher.mean}: give a teacher that exists, "
+            "teacher.weights or teacher.checkpoint, or leave them out"
+        )
     return None
+
+
+def _planned_teacher(
+    config: ml_collections.ConfigDict,
+    dataset: data.Dataset,
+    student: nn.Module,
+    name: str,
+    arguments: Arguments,
+) -> Teacher:
+    """A teacher on shapes: none is trained for a student that cannot learn from it."""
+    settings = settings_of(config)
+    known = Teacher(networks.build(settings.teacher.model, dataset.num_classes, settings.dtype))
+    _check_teacher_run(teacher_config(config), known.module, arguments)
+    _check_compared(config, dataset, student, name, known, arguments)
+    return known
 
 
 def _check_teacher_run(
@@ -182,6 +207,12 @@ def _describe(run: Run, used: tuple[jax.Device, ...]) -> None:
     log(network_table(run.objective.student, dataset.image_shape))
     for s, t in run.objective.points:
         log(f"  transfer: student {s} {'x'.join(map(str, run.taps[s].shape[1:]))} <- teacher {t}")
+    if run.initial:
+        log(f"  init: {run.initial.note}")
+    if settings.init.freeze:
+        names = ", ".join(settings.init.freeze)
+        start = "" if run.initial else ", at random values: init.weights is empty"
+        log(f"  frozen: {names} ({run.frozen:,} of {run.parameters:,} parameters{start})")
     if run.other_classes:
         log(
             f"  note: the teacher has different classes ({run.other_classes}), so its error is not defined"
@@ -190,6 +221,8 @@ def _describe(run: Run, used: tuple[jax.Device, ...]) -> None:
         log(f"  note: {huge_pages.KEY} is read from the command line only: huge pages are in use")
     optimizer = settings.optimizer
     notes = "".join(f"  note: {note}\n" for note in dataset.notes)
+    line = streaming_line(run.batches, settings.data)
+    streamed = f"  {line}\n" if line else ""
     late = [epoch for epoch in optimizer.drop_epochs if epoch >= settings.epochs]
     if late and optimizer.schedule == "steps":
         log(
@@ -199,6 +232,6 @@ def _describe(run: Run, used: tuple[jax.Device, ...]) -> None:
     log(
         f"  {dataset.name}: {len(dataset.train):,} training and {len(dataset.test):,} "
         f"{dataset.evaluated_on} images of {'x'.join(map(str, dataset.image_shape))}, "
-        f"{dataset.num_classes} classes\n{notes}"
+        f"{dataset.num_classes} classes\n{notes}{streamed}"
         f"  {settings.epochs} epochs of {run.steps_per_epoch} steps on {devices.describe(used)}"
     )

@@ -2,6 +2,7 @@
 
 import pathlib
 import statistics
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -9,17 +10,20 @@ import jax
 from at_jax.distributed import devices
 from at_jax.errors import UserError
 from at_jax.objective import Objective
-from at_jax.training import provenance, run_files
+from at_jax.training import metrics, provenance, run_files
 from at_jax.training.console import duration, log
 from at_jax.training.evaluation import evaluator
 from at_jax.training.resume import Progress
 from at_jax.training.setup import Run
 
-__all__ = ["finish", "teacher_error"]
+__all__ = ["finish", "teacher_errors"]
 
 
-def teacher_error(run: Run, used: tuple[jax.Device, ...]) -> float | None:
-    """Error of the teacher in percent, on the split that the run is evaluated on.
+_ERRORS = ("test_error", "test_top5_error")
+
+
+def teacher_errors(run: Run, used: tuple[jax.Device, ...]) -> dict[str, float] | None:
+    """Errors of the teacher in percent, on the split that the run is evaluated on.
 
     None without a teacher, and for a teacher whose classes are not those of the data.
     """
@@ -27,16 +31,24 @@ def teacher_error(run: Run, used: tuple[jax.Device, ...]) -> float | None:
         return None
     objective = Objective(run.teacher.module)
     evaluate = evaluator(
-        objective, run.prepare_eval, run.dataset.test, run.settings.batch_size, used
+        objective, _prepare_teacher(run), run.dataset.test, run.settings.batch_size, used
     )
     return evaluate(devices.replicate(run.teacher.variables, used))
+
+
+def _prepare_teacher(run: Run) -> Callable[[jax.Array], jax.Array]:
+    """Normalization, and the teacher's own size and normalization."""
+    to_teacher = run.objective.teacher_images
+    if to_teacher is None:
+        return run.prepare_eval
+    return lambda images: to_teacher(run.prepare_eval(images))
 
 
 def finish(
     run: Run,
     workdir: pathlib.Path,
     progress: Progress,
-    teacher_error: float | None,
+    teacher_errors: Mapping[str, float] | None,
     *,
     quiet: bool = False,
 ) -> dict[str, Any]:
@@ -46,7 +58,7 @@ def finish(
       run: that was trained.
       workdir: of the run.
       progress: of its training.
-      teacher_error: of :func:`teacher_error`; the same for all students of a teacher.
+      teacher_errors: of :func:`teacher_errors`; the same for all students of a teacher.
       quiet: print nothing.
 
     Returns:
@@ -65,9 +77,10 @@ def finish(
     result = {
         "student": run.name,
         "method": run.method,
-        "test_error": lines[-1]["test_error"],
+        **{name: lines[-1][name] for name in _ERRORS if name in lines[-1]},
         "best_test_error": min(line["test_error"] for line in lines),
-        "teacher_test_error": teacher_error,
+        "teacher_test_error": None,
+        **{f"teacher_{name}": error for name, error in (teacher_errors or {}).items()},
         "evaluated_on": run.dataset.evaluated_on,
         "parameters": run.parameters,
         "epochs": run.settings.epochs,
@@ -90,11 +103,11 @@ def finish(
 def _log_errors(run: Run, result: dict[str, Any]) -> None:
     on = "" if run.dataset.evaluated_on == "test" else f" on the {run.dataset.evaluated_on} split"
     if result["teacher_test_error"] is not None:
-        log(f"teacher error  {result['teacher_test_error']:.2f} %{on}")
+        log(f"teacher error  {metrics.shown(result, 'teacher_test_error')}{on}")
     elif run.teacher is not None:
         log("teacher error  not defined: the teacher has other classes than the data")
     log(
         f"{'' if run.method == 'none' else run.method + ' '}{run.name} error  "
-        f"{result['test_error']:.2f} %{on} (best {result['best_test_error']:.2f} %), "
+        f"{metrics.shown(result)}{on} (best {result['best_test_error']:.2f} %), "
         f"{result['epochs']} epochs in {duration(result['wall_seconds'])}"
     )

@@ -78,13 +78,15 @@ def initial_state(run: Run, key: jax.Array) -> state.TrainState:
       run: to train.
       key: of the initialization.
     """
-    return jax.jit(_create(run), compiler_options=compilation.quick_options())(key)
+    initial = run.initial.variables if run.initial else None
+    return jax.jit(_create(run), compiler_options=compilation.quick_options())(key, initial)
 
 
-def _create(run: Run) -> Callable[[jax.Array], state.TrainState]:
-    """A function from the key to the initial state."""
+def _create(run: Run) -> Callable[..., state.TrainState]:
+    """A function from the key, and the variables that the student starts from, to the initial state."""
     shape, student = run.dataset.image_shape, run.objective.student
-    return lambda key: state.create(student, run.modules, run.optimizer, key, shape, run.taps)
+    made = run.modules, run.optimizer
+    return lambda key, given=None: state.create(student, *made, key, shape, run.taps, given)
 
 
 def _read(

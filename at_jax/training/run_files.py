@@ -49,7 +49,7 @@ __all__ = [
 RESULT = "result.json"
 TEACHER = "teacher"  # subdirectory: the run of a teacher that was trained first
 # Where something is stored. It may be moved, if the identity of the run tells whether it is the same.
-_PLACES = ("data.data_dir", "teacher.checkpoint")
+_PLACES = ("data.data_dir", "teacher.checkpoint", "teacher.weights", "init.weights")
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

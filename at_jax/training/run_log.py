@@ -42,7 +42,7 @@ class RunLog:
     Args:
       run: to train.
       workdir: of the run.
-      evaluate: from replicated variables, and those of the teacher, to the error in percent.
+      evaluate: from replicated variables, and those of the teacher, to the errors in percent.
       label: prefix of its lines, where several runs share a console.
       callbacks: receive the metrics of every epoch, on process 0.
     """
@@ -51,7 +51,7 @@ class RunLog:
         self,
         run: Run,
         workdir: pathlib.Path,
-        evaluate: Callable[..., float],
+        evaluate: Callable[..., dict[str, float]],
         label: str = "",
         callbacks: Sequence[Callback] = (),
     ):
@@ -162,7 +162,6 @@ class RunLog:
         run, progress = self.run, self.progress
         step = epoch * run.steps_per_epoch
         means = metrics.means(progress.totals)
-        train_error = 100 * means.pop("error")
         names = {term.name: term.metric for term in run.objective.terms if term.beta is not None}
         betas = {metric: float(run.weights[name](step - 1)) for name, metric in names.items()}
         variables = state.variables_of(train_state)
@@ -170,13 +169,13 @@ class RunLog:
         return {
             "epoch": epoch,
             "step": step,
-            **means,
+            **{name: mean for name, mean in means.items() if name not in metrics.ERRORS},
             "learning_rate": float(run.learning_rate(step - 1)),
             "beta": next(iter(betas.values()), 0.0),
             # Each weight, where there are several terms.
             **({f"beta/{term}": beta for term, beta in betas.items()} if len(betas) > 1 else {}),
-            "train_error": train_error,
-            "test_error": self._evaluate(variables, teacher_variables),
+            **metrics.percent(means, "train"),
+            **self._evaluate(variables, teacher_variables),
             "images_per_second": progress.images / progress.seconds if progress.images else None,
         }
 

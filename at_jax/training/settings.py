@@ -11,10 +11,13 @@ from at_jax.distributed.devices import MAX_STEPS_PER_DISPATCH
 from at_jax.options import BETAS, EPOCHS, between, epochs, items, one_of, option, or_special
 from at_jax.terms import TERMS, Term
 from at_jax.training import schedules
+from at_jax.training.data_settings import DataSettings
+from at_jax.training.network_settings import InitSettings, TeacherSettings
 
 __all__ = [
     "SECTIONS",
     "DataSettings",
+    "InitSettings",
     "OptimizerSettings",
     "RuntimeSettings",
     "Settings",
@@ -27,68 +30,6 @@ __all__ = [
 _SEEDS = between(0, 2**32 - 1, "from 0 to 2**32 - 1")
 _EPOCHS, _EPOCH, _DROPS = between(1, EPOCHS), between(0, EPOCHS), epochs(EPOCHS)
 _IMAGES, _FACTORS = between(0, 2**31 - 1), between(1e-6, 1)
-
-
-@dataclasses.dataclass(frozen=True)
-class TeacherSettings:
-    """The teacher: a finished run, or a network that is trained first."""
-
-    checkpoint: str = option("", "Workdir of a finished run; empty: train the network below first.")
-    model: str = option(
-        "wrn_16_2", "Network of a teacher that is trained first, in <workdir>/teacher."
-    )
-    epochs: int = option(0, "Epochs of its training; 0: the student's epochs and drops.", _EPOCH)
-    drop_epochs: tuple = option((), "Epochs at which its learning rate drops.", _DROPS)
-    train_examples: int = option(0, "Training images of the teacher; 0: all.", _IMAGES)
-    stochastic: bool = option(
-        False, "Apply the teacher with deterministic=False and the student's random numbers."
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class DataSettings:
-    """The data set, the choice of images, and augmentation."""
-
-    source: str = option(
-        "digits",
-        "digits (bundled), tfds (needs name) or folder (needs data_dir).",
-        one_of("digits", "tfds", "folder"),
-    )
-    name: str = option("", "TFDS name, such as cifar10 or imagenette/160px-v2.")
-    data_dir: str = option(
-        "",
-        "Directory of prepared TFDS sets (empty: ~/tensorflow_datasets_array_record), or image folder, "
-        "which may be at gs:// or s3://.",
-    )
-    image_size: int = option(
-        0, "Height and width to resize to, in pixels; 0: no resizing.", between(0, 4096)
-    )
-    memory_limit_mb: int = option(
-        4096,
-        "MiB of decoded images in memory; larger sets are read while training.",
-        between(0, 2**30),
-    )
-    skip_corrupt: bool = option(False, "Leave out images that cannot be read, and count them.")
-    train_examples: int = option(0, "Labeled images, balanced over classes; 0: all.", _IMAGES)
-    epoch_examples: int = option(0, "Images in an epoch; 0: each once; more repeat them.", _IMAGES)
-    validation_examples: int = option(
-        0,
-        "Training images held out and evaluated on instead of the test set; 0: none.",
-        _IMAGES,
-    )
-    allow_changes: bool = option(False, "Resume although images were added, removed or renamed.")
-    split_seed: int = option(0, "Seed of the two choices above; not the run's seed.", _SEEDS)
-    order_seed: int = option(
-        -1, "Seed of data order and augmentation; -1: the run's seed.", between(-1, 2**32 - 1)
-    )
-    mean: tuple = option((), "Mean per channel, in 0..255; empty: of the training set.",
-                         items(between(0, 255), "numbers from 0 to 255"))  # fmt: skip
-    std: tuple = option((), "Standard deviation per channel, in 0..255; empty: of the training set.",
-                        items(between(0.1, 255), "numbers from 0.1 to 255"))  # fmt: skip
-    pad: int = option(
-        4, "Pixels of reflect padding before the random crop; 0: no crop.", between(0, 1024)
-    )
-    mirror: bool = option(True, "Mirror half of the images.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,6 +162,7 @@ class Settings:
         1, "Micro-batches of an update, to fit into memory.", between(1, 2**20)
     )
     teacher: TeacherSettings = dataclasses.field(default_factory=TeacherSettings)
+    init: InitSettings = dataclasses.field(default_factory=InitSettings)
     data: DataSettings = dataclasses.field(default_factory=DataSettings)
     optimizer: OptimizerSettings = dataclasses.field(default_factory=OptimizerSettings)
     transfer: TransferSettings = dataclasses.field(default_factory=TransferSettings)
@@ -230,6 +172,7 @@ class Settings:
 
 SECTIONS = {
     "teacher": TeacherSettings,
+    "init": InitSettings,
     "data": DataSettings,
     "optimizer": OptimizerSettings,
     "transfer": TransferSettings,

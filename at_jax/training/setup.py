@@ -5,7 +5,6 @@ before a teacher is trained.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,15 +13,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from at_jax import data
+from at_jax import data, freezing
 from at_jax.distributed import devices
-from at_jax.errors import UserError
 from at_jax.objective import Objective
 from at_jax.terms import changes_forward_pass
-from at_jax.training import compatibility, datasets, memory, modules, networks, optimizers
+from at_jax.training import compatibility, memory, modules, networks, objectives, optimizers
 from at_jax.training.arguments import Arguments, chosen_terms
-from at_jax.training.compatibility import Shapes, Teacher
-from at_jax.training.config import Settings, TermSettings
+from at_jax.training.compatibility import Teacher
+from at_jax.training.config import Settings
+from at_jax.training.datasets import train_batches
+from at_jax.training.initialization import Initial
+from at_jax.training.preprocessing import preprocessing
 from at_jax.training.state import carried_collections
 from at_jax.training.step import Prepare, StudentSpec
 
@@ -40,6 +41,7 @@ class Run:
       objective: student, teacher, terms.
       modules: trainable modules of the terms, by term name.
       teacher: None without one.
+      initial: weights that the student starts from; None for random ones.
       other_classes: the first class in which teacher and data differ; None if their classes are the same.
       optimizer: with its schedule.
       learning_rate: step -> rate.
@@ -49,14 +51,15 @@ class Run:
       prepare_train: augmentation and normalization.
       prepare_eval: normalization.
       taps: shapes of the student's activations.
-      parameters: number of trained numbers of the student.
+      parameters: of the student, their number.
+      frozen: number of those that are not trained.
       has_statistics: whether the student normalizes by the batch.
       name: of the student: for :func:`at_jax.models.build`, or the class of a user-defined module.
       description: JSON in the student's checkpoints, with which a later run uses it: ``name`` (empty for a
         user-defined module), ``module`` (its record), ``num_classes``, ``class_names``, ``image_shape``
         (H, W, C), ``mean`` and ``std`` of the normalization (per channel, 0..255), ``bit_depth`` of 16-bit
-        image files, ``dtype``, ``needs_forward_inputs`` (whether a term passes the student inputs from the
-        teacher).
+        image files, ``resize`` (see ``Dataset.resize``),
+        ``dtype``, ``needs_forward_inputs`` (whether a term passes the student inputs from the teacher).
     """
 
     settings: Settings
@@ -65,6 +68,7 @@ class Run:
     objective: Objective
     modules: dict[str, nn.Module]
     teacher: Teacher | None
+    initial: Initial | None
     other_classes: str | None
     optimizer: optax.GradientTransformation
     learning_rate: optax.Schedule
@@ -75,6 +79,7 @@ class Run:
     prepare_eval: Callable[[jax.Array], jax.Array]
     taps: dict[str, jax.ShapeDtypeStruct]
     parameters: int
+    frozen: int
     has_statistics: bool
     name: str
     description: dict[str, Any]
@@ -102,6 +107,7 @@ def assemble(
     name: str,
     teacher: Teacher | None,
     arguments: Arguments,
+    initial: Initial | None = None,
 ) -> Run:
     """Build the components of a run, and trace its loss on shapes so that every error is raised here.
 
@@ -112,6 +118,7 @@ def assemble(
       name: its name for :func:`at_jax.models.build`; empty for a user-defined module.
       teacher: None without one; without variables the result serves as a check.
       arguments: passed by the user.
+      initial: weights that the student starts from; None for random ones.
 
     Returns:
       The components.
@@ -119,30 +126,25 @@ def assemble(
     Raises:
       UserError: if networks, data and terms do not fit together.
     """
-    batches = datasets.batches(settings, dataset)
+    batches = train_batches(settings, dataset)
     chosen = chosen_terms(settings, arguments)
-    objective, of_student, of_teacher = _objective(settings, dataset, student, teacher, chosen)
+    built = objectives.build(settings, dataset, student, teacher, chosen)
+    objective, of_student, of_teacher = built
     term_modules = objective.modules(of_student.taps, of_teacher.taps if of_teacher else {})
     learning_rate = optimizers.learning_rate(settings, batches.steps_per_epoch)
-    prepare, normalize = _preparation(settings, dataset, arguments)
+    prepare, normalize = preprocessing(settings, dataset, arguments)
     _trace(prepare, objective, term_modules, of_student, of_teacher, settings, dataset)
-    if hasattr(student, "bn_axis_name"):
-        synchronized = student.clone(bn_axis_name=devices.AXIS_NAME)
-        objective = dataclasses.replace(objective, student=synchronized)
-    if arguments.optimizer is not None:
-        optimizer = optax.with_extra_args_support(arguments.optimizer(learning_rate))
-    else:
-        optimizer = optimizers.build(settings.optimizer, learning_rate)
     passed = "+".join(each.term.name for each in chosen)
     return Run(
         settings=settings,
         method=settings.method if arguments.terms is None else passed or "none",
         dataset=dataset,
-        objective=objective,
+        objective=_synchronized(objective),
         modules=term_modules,
         teacher=teacher if of_teacher else None,
+        initial=initial,
         other_classes=compatibility.other_classes(dataset, teacher, of_teacher),
-        optimizer=optimizer,
+        optimizer=_optimizer(settings, learning_rate, arguments),
         learning_rate=learning_rate,
         weights=optimizers.term_weights(settings, batches.steps_per_epoch, chosen),
         batches=batches,
@@ -151,65 +153,29 @@ def assemble(
         prepare_eval=normalize,
         taps=of_student.taps,
         parameters=sum(leaf.size for leaf in jax.tree.leaves(of_student.variables["params"])),
+        frozen=freezing.count(of_student.variables["params"], settings.init.freeze),
         has_statistics=bool(of_student.variables.get("batch_stats")),
         name=name or type(student).__name__,
         description=networks.describe(settings, dataset, student, name, objective.terms),
     )
 
 
-def _objective(
-    settings: Settings,
-    dataset: data.Dataset,
-    student: nn.Module,
-    teacher: Teacher | None,
-    chosen: tuple[TermSettings, ...],
-) -> tuple[Objective, Shapes, Shapes | None]:
-    """Objective, and shapes of both networks."""
-    terms = tuple(each.term for each in chosen)
-    image_shape = dataset.image_shape
-    of_student = compatibility.shapes(student, image_shape, "student")
-    if of_student.logits.shape != (1, dataset.num_classes):
-        raise UserError(
-            f"the student must return {dataset.num_classes} logits for {dataset.name}, got shape "
-            f"{of_student.logits.shape[1:]}: build it with num_classes={dataset.num_classes}"
-        )
-    if teacher is None or not any(term.needs_teacher for term in terms):
-        return Objective(student, terms=terms), of_student, None
-    stochastic: dict[str, Any] = {"deterministic": True} if settings.teacher.stochastic else {}
-    whose = "teacher (teacher.stochastic=True)" if stochastic else "teacher"
-    of_teacher = compatibility.shapes(teacher.module, image_shape, whose, **stochastic)
-    compatibility.check_classes(terms, dataset, teacher, of_teacher)
-    if teacher.description is not None:
-        compatibility.check_images(dataset, teacher.description)
-    if teacher.variables is not None:
-        compatibility.check_variables(
-            teacher.module,
-            teacher.variables,
-            of_teacher.variables,
-            whose="the teacher",
-            fix="pass module and variables of one network, as at_jax.checkpoint.load returns them",
-        )
-    pairs: tuple[tuple[str, str], ...] = ()
-    paths_s: tuple[str, ...] = ()
-    paths_t: tuple[str, ...] = ()
-    if any(term.compares_taps for term in terms):
-        pairs = compatibility.pair_points(
-            settings.transfer.points, of_student.taps, of_teacher.taps
-        )
-        # What is no tap may be the path of a submodule, whose output is captured.
-        paths_s = tuple(s for s, _ in pairs if s not in of_student.taps)
-        paths_t = tuple(t for _, t in pairs if t not in of_teacher.taps)
-        if paths_s:
-            of_student = compatibility.shapes(student, image_shape, "student", paths_s)
-        if paths_t:
-            of_teacher = compatibility.shapes(
-                teacher.module, image_shape, "teacher", paths_t, **stochastic
-            )
-        compatibility.check_points(pairs, of_student.taps, of_teacher.taps)
-    objective = Objective(
-        student, teacher.module, terms, pairs, paths_s, paths_t, settings.teacher.stochastic
-    )
-    return objective, of_student, of_teacher
+def _synchronized(objective: Objective) -> Objective:
+    """Average the batch statistics of the student over devices."""
+    if not hasattr(objective.student, "bn_axis_name"):
+        return objective
+    student = objective.student.clone(bn_axis_name=devices.AXIS_NAME)
+    return dataclasses.replace(objective, student=student)
+
+
+def _optimizer(
+    settings: Settings, learning_rate: optax.Schedule, arguments: Arguments
+) -> optax.GradientTransformation:
+    if arguments.optimizer is not None:
+        optimizer = optax.with_extra_args_support(arguments.optimizer(learning_rate))
+    else:
+        optimizer = optimizers.build(settings.optimizer, learning_rate)
+    return optimizers.without(optimizer, settings.init.freeze)
 
 
 def _trace(prepare, objective, term_modules, of_student, of_teacher, settings, dataset) -> None:
@@ -228,21 +194,3 @@ def _trace(prepare, objective, term_modules, of_student, of_teacher, settings, d
     variables_t = of_teacher.variables if of_teacher else None
     with modules.translated_errors(objective.student, "student"):
         jax.eval_shape(objective, params, collections, variables_t, images, labels, weights, keys)
-
-
-def _preparation(
-    settings: Settings, dataset: data.Dataset, arguments: Arguments
-) -> tuple[Prepare, Callable[[jax.Array], jax.Array]]:
-    """Augmentation with normalization, and normalization alone; both run on the device."""
-    normalize = functools.partial(data.normalize, mean=dataset.mean, std=dataset.std)
-    if arguments.augment is not None:
-        augment = functools.partial(data.augment_each, arguments.augment)
-    else:
-        augment = functools.partial(
-            data.augment, pad=settings.data.pad, mirror=settings.data.mirror
-        )
-
-    def prepare(key, images, position):
-        return normalize(augment(key, images, position))
-
-    return prepare, normalize

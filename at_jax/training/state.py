@@ -8,10 +8,11 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from flax import traverse_util
 
 from at_jax.intermediates import initialize
 
-__all__ = ["TrainState", "carried_collections", "create", "variables_of"]
+__all__ = ["TrainState", "carried_collections", "create", "replaced", "variables_of"]
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -55,6 +56,12 @@ def carried_collections(variables: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def replaced(variables: Mapping[str, Any], by: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace the variables of a network that are in another, possibly incomplete, tree."""
+    old, new = (traverse_util.flatten_dict(dict(tree)) for tree in (variables, by))
+    return traverse_util.unflatten_dict(old | new)
+
+
 def create(
     student: nn.Module,
     modules: Mapping[str, nn.Module],
@@ -62,6 +69,7 @@ def create(
     key: jax.Array,
     image_shape: tuple[int, int, int],
     taps: Mapping[str, jax.ShapeDtypeStruct],
+    initial: Mapping[str, Any] | None = None,
 ) -> TrainState:
     """Initialize the state; within ``jax.jit``, or each parameter is compiled as a program of its own.
 
@@ -72,6 +80,7 @@ def create(
       key: of the initialization.
       image_shape: (H, W, C).
       taps: shapes of the student's activations ``(B, H, W, C)``, on which modules are initialized.
+      initial: the student's variables; those that it lacks are initialized.
 
     Returns:
       The state before the first step.
@@ -79,6 +88,8 @@ def create(
     key_student, key_modules = jax.random.split(key)
     images = jnp.zeros((1, *image_shape))
     variables = initialize(student, key_student, images)
+    if initial is not None:
+        variables = replaced(variables, initial)
     params = {"student": variables["params"]}
     for index, (name, module) in enumerate(modules.items()):
         zeros = {point: jnp.zeros(tap.shape) for point, tap in taps.items()}

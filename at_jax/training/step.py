@@ -66,7 +66,7 @@ def train_together(
       axis_name: the mapped axis; None on one device.
 
     Returns:
-      New states, and global metrics of each: ``loss``, ``loss/<term>`` before weights, ``error``.
+      New states, and global metrics of each: ``loss``, ``loss/<term>`` before weights, and the errors.
     """
     step = states[0].step
     key_augment = jax.random.fold_in(key, step)
@@ -126,7 +126,7 @@ def _differentiate(
     measured = {
         "loss": (loss * size, size),
         **{f"loss/{k}": metrics.from_examples(v) for k, v in outputs.terms.items()},
-        "error": metrics.from_examples(metrics.errors(outputs.logits, labels)),
+        **metrics.error_metrics(outputs.logits, labels),
     }
     return outputs.collections, gradient, measured
 
@@ -235,12 +235,12 @@ def eval_step(
       axis_name: the mapped axis; None on one device.
 
     Returns:
-      Global metrics ``error`` and ``cross_entropy``.
+      Global metrics ``error`` (and ``top5_error``) and ``cross_entropy``.
     """
     logits = objective.predict(variables, teacher_variables, prepare(batch["image"]))
     labels, weight = batch["label"], batch["weight"]
     measured = {
-        "error": metrics.from_examples(metrics.errors(logits, labels), weight),
+        **metrics.error_metrics(logits, labels, weight),
         "cross_entropy": metrics.from_examples(losses.cross_entropy(logits, labels), weight),
     }
     return measured if axis_name is None else lax.psum(measured, axis_name)

@@ -19,7 +19,12 @@ from at_jax.distributed import processes
 __all__ = ["EventFile", "write_image"]
 
 _PREFIX = "events.out.tfevents"
-_TAGS = {"train_error": "train/error", "test_error": "eval/error"}
+_TAGS = {
+    "train_error": "train/error",
+    "test_error": "eval/error",
+    "train_top5_error": "train/top5_error",
+    "test_top5_error": "eval/top5_error",
+}
 
 
 class EventFile:

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from at_jax import data
 from at_jax.distributed import devices, processes
 from at_jax.objective import Objective
 from at_jax.training import provenance, step
@@ -58,13 +59,16 @@ class Trainer:
         settings = self.run.settings
         self._local_devices = devices.local_count(used)
         self._profiler = Profiler(workdir / "profile", wanted=profile)
+        self._stream = data.Stream(
+            self.run.batches, processes.index_and_count(), settings.data.workers
+        )
         self._compiled: set[int] = set()  # numbers of steps of a call
         self._per_call = settings.runtime.steps_per_dispatch or devices.default_steps_per_dispatch(
             used
         )
 
         @functools.cache
-        def evaluate(objective: Objective) -> Callable[..., float]:
+        def evaluate(objective: Objective) -> Callable[..., dict[str, float]]:
             return evaluator(
                 objective, self.run.prepare_eval, self.run.dataset.test, settings.batch_size, used
             )
@@ -106,6 +110,7 @@ class Trainer:
         with contextlib.ExitStack() as stack:
             for each in self.logs:
                 stack.enter_context(each)
+            stack.callback(self._stream.close)
             interrupted = stack.enter_context(interruptible())
             states = restore_all(self.logs)
             first = int(states[0].step)
@@ -209,8 +214,7 @@ class Trainer:
 
     def batches(self, first: int, steps: int) -> dict[str, np.ndarray]:
         """Stack this process's part of the batches of some steps: arrays (steps, b, ...)."""
-        part = processes.index_and_count()
-        batches = [self.run.batches.batch(s, part) for s in range(first, first + steps)]
+        batches = [self._stream.batch(s) for s in range(first, first + steps)]
         if steps == 1:
             return {name: x[None] for name, x in batches[0].items()}
         return {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}

@@ -1,6 +1,7 @@
 """Crops, mirrors, user-defined augmentation and normalization on the device."""
 
 import functools
+import math
 
 import chex
 import jax
@@ -8,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from at_jax.data import augment, augment_each, normalize
-from at_jax.data.augmentation import _crop, _draw
+from at_jax.data import augment, augment_each, color_jitter, normalize
+from at_jax.data.augmentation import _crop, _draw, _jitter
 from at_jax.errors import UserError
 
 
@@ -211,3 +212,49 @@ def test_augment_each_with_a_wrong_result_raises_when_traced(wrong, match):
     positions = jax.ShapeDtypeStruct((6,), jnp.int32)
     with pytest.raises(UserError, match=match):
         jax.eval_shape(functools.partial(augment_each, wrong, jax.random.key(0)), images, positions)
+
+
+def blended(image, factors):
+    """Brightness, contrast and saturation, as the docstring of color_jitter defines them."""
+    image = image.astype(np.float64)
+
+    def gray(x):
+        weights = (0.299, 0.587, 0.114) if x.shape[-1] == 3 else (1 / x.shape[-1],) * x.shape[-1]
+        return np.sum(x * weights, axis=-1, keepdims=True)
+
+    image = np.clip(factors[0] * image, 0, 255)
+    image = np.clip(factors[1] * image + (1 - factors[1]) * gray(image).mean(), 0, 255)
+    if image.shape[-1] == 3:
+        image = np.clip(factors[2] * image + (1 - factors[2]) * gray(image), 0, 255)
+    return image
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_color_jitter_blends_each_image_with_its_own_factors(channels):
+    images = random_images()[..., :channels]
+    factors = np.array([[1.4, 1, 1], [1, 0.6, 1], [1, 1, 1.4], [0.7, 1.3, 0.8], [1, 1, 1]])
+    for image, chosen in zip(images, factors, strict=False):
+        found = _jitter(jnp.asarray(image, jnp.float32), jnp.asarray(chosen, jnp.float32))
+        np.testing.assert_allclose(found, blended(image, chosen), atol=1e-3)
+    key, strength = jax.random.key(3), 0.4
+    out = color_jitter(key, images, jnp.arange(6), strength=strength)
+    # The result depends on the position in the global batch, not on the batch.
+    part = color_jitter(key, images[4:], jnp.arange(4, 6), strength=strength)
+    np.testing.assert_allclose(part, out[4:], atol=1e-3)
+    assert out.dtype == jnp.float32 and float(out.min()) >= 0 and float(out.max()) <= 255
+    same = color_jitter(key, np.broadcast_to(images[:1], images.shape), jnp.arange(6), strength=0.4)
+    assert len({np.asarray(image).tobytes() for image in same}) == 6
+    unchanged = color_jitter(key, images, jnp.arange(6), strength=0.0)
+    np.testing.assert_allclose(unchanged, images, atol=1e-3)
+
+
+def test_color_jitter_draws_factors_within_its_strength_and_apart_from_the_mirroring():
+    images = np.full((2000, 1, 1, 1), 100, np.uint8)
+    key = jax.random.key(0)
+    # One gray pixel: contrast and saturation change nothing, so that the value is the factor.
+    factor = np.asarray(color_jitter(key, images, jnp.arange(2000), strength=0.4)).ravel() / 100
+    assert 0.6 <= factor.min() < 0.61 and 1.39 < factor.max() <= 1.4
+    assert abs(factor.mean() - 1) < 4 * 0.8 / math.sqrt(12 * 2000)
+    keys = jax.vmap(lambda place: jax.random.fold_in(key, place))(jnp.arange(2000))
+    _, flips = jax.vmap(lambda key: _draw(key, 0, True))(keys)
+    assert abs(np.corrcoef(factor, np.asarray(flips))[0, 1]) < 0.09  # 4 / sqrt(2000)

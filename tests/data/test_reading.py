@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from at_jax.data import decoding, reading
+from at_jax.data import crops, reading
 from at_jax.data.formats import recognize
 from at_jax.errors import UserError
 from benchmarks.faults import images
@@ -22,7 +22,7 @@ def test_file_in_a_folder_has_the_right_pixels_or_message(kind, tmp_path):
 
 def test_run_of_the_benchmark_names_failures(tmp_path, monkeypatch):
     assert images.run(2, tmp_path, seed=0) == ("image folders with a hostile file", 2, ())
-    monkeypatch.setattr(reading, "_to_rgb", lambda image, content: Image.new("RGB", image.size))
+    monkeypatch.setattr(reading, "to_rgb", lambda image, content: Image.new("RGB", image.size))
     (failure,) = images.run(1, tmp_path, seed=0).failures
     assert failure.startswith("PNG, seed 0, index 0: pixels differ by ")
 
@@ -76,7 +76,7 @@ def test_to_square_equals_resizing_the_whole_image(picture):
         )
         left, top = (whole.width - size) // 2, (whole.height - size) // 2
         expected = np.asarray(whole.crop((left, top, left + size, top + size)), int)
-        found = np.asarray(decoding.to_square(image, size), int)
+        found = np.asarray(crops.to_square(image, size), int)
         assert np.abs(found - expected).max() <= 1, (width, height, size)
 
 
@@ -85,7 +85,7 @@ def test_to_square_of_a_long_image_is_cheap(size):
     image = Image.new("RGB", size, (1, 2, 3))
     began = time.monotonic()
     tracemalloc.start()
-    square = decoding.to_square(image, 224)
+    square = crops.to_square(image, 224)
     assert tracemalloc.get_traced_memory()[1] < 2**24 and time.monotonic() - began < 5
     tracemalloc.stop()
     assert square.size == (224, 224) and square.getpixel((100, 100)) == (1, 2, 3)

@@ -16,7 +16,7 @@ from own_modules import Counting, Tapped, Untapped
 
 from at_jax import models
 from at_jax.errors import UserError
-from at_jax.figures import networks
+from at_jax.figures import networks, teachers
 from at_jax.models import WideResNet
 from at_jax.models import pretrained as weights
 from at_jax.models.pretrained import namings
@@ -33,12 +33,12 @@ def initialized(module):
 
 def test_a_run_gives_its_student_and_its_teacher(finished):
     workdir, *_ = finished
-    student, teacher = networks.of_run(workdir), networks.teacher_of(workdir)
+    student, teacher = networks.of_run(workdir), teachers.teacher_of(workdir)
     assert (student.title, teacher.title) == ("attention transfer", "teacher")
     assert student.image_shape == teacher.image_shape == (16, 16, 1)
     assert (student.class_name(7), student.model_name) == ("7", "wrn_10_0.25")
     assert teacher.has_classes_of(student)
-    assert networks.teacher_of(workdir / "teacher") is None
+    assert teachers.teacher_of(workdir / "teacher") is None
 
 
 @pytest.mark.parametrize("module", [Tapped(), Counting()])
@@ -113,7 +113,7 @@ def test_teacher_of_a_run_whose_teacher_was_passed_is_none(finished, tmp_path):
     stored = json.loads((finished[0] / "config.json").read_text())
     stored["arguments"] = {"teacher": {"class": "own_modules:Tapped", "fields": {}}}
     (tmp_path / "config.json").write_text(json.dumps(stored))
-    assert networks.teacher_of(tmp_path) is None
+    assert teachers.teacher_of(tmp_path) is None
 
 
 def test_teacher_of_a_run_that_is_gone_or_another_raises(finished, tmp_path):
@@ -123,10 +123,10 @@ def test_teacher_of_a_run_that_is_gone_or_another_raises(finished, tmp_path):
     with pytest.raises(
         UserError, match="teacher of the run in .* cannot be loaded: .*if it was moved"
     ):
-        networks.teacher_of(run)
+        teachers.teacher_of(run)
     shutil.copytree(run, teacher)  # the student
     with pytest.raises(UserError, match="started with another teacher"):
-        networks.teacher_of(run)
+        teachers.teacher_of(run)
 
 
 def test_pretrained_loads_a_resnet_from_its_file(tmp_path):

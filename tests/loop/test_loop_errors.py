@@ -77,9 +77,40 @@ from at_jax.training import networks
         (
             None,
             {"data__mean": (9.0,), "data__std": (1.0,)},
-            r'data.mean="\(.*,\)" --config.data.std=',
+            r'teacher.mean="\(.*,\)" --config.teacher.std=',
         ),
         (None, {"data__image_size": 20}, "must see the same images: the data are"),
+        (
+            None,
+            {"data__image_size": 20, "teacher__image_size": 24},
+            r"the data are \[24, 24, 1\] .*, the teacher was trained on \[16, 16, 1\]",
+        ),
+        (
+            None,
+            {"teacher__mean": (1.0, 2.0, 3.0), "teacher__std": (1.0, 1.0, 1.0)},
+            "teacher.std must have one number for each of 1 channels",
+        ),
+        (None, {"teacher__checkpoint": "", "teacher__image_size": 32}, "trained first sees the"),
+        (None, {"teacher__checkpoint": "", "teacher__weights": "a.pt"}, "no file 'a.pt'"),
+        (None, {"teacher__checkpoint": "", "teacher__weights": "runs"}, "must be a .safetensors"),
+        (
+            None,
+            {"method": "none", "teacher__weights": "a.pt", "teacher__checkpoint": ""},
+            "method 'none' uses no teacher, got teacher.weights='a.pt'",
+        ),
+        (None, {"init__weights": "a.pth"}, "init.weights: there is no file 'a.pth'"),
+        (None, {"init__weights": "runs/a"}, "init.weights: there is no run in 'runs/a'"),
+        (
+            None,
+            {"init__freeze": ("conv0", "gruop1")},
+            "'gruop1', .* bn, classifier, conv0, group1, group2, group3: "
+            "name some of these; did you mean 'group1'",
+        ),
+        (
+            None,
+            {"init__freeze": ("conv0", "group1", "group2", "group3", "bn", "classifier")},
+            "must leave parameters to train",
+        ),
         (None, {"teacher__checkpoint": "/nowhere"}, "/nowhere holds no checkpoints"),
     ],
 )

@@ -34,6 +34,8 @@ IMAGES = ((0, 2**31 - 1), (-1, 2**31))
 FACTOR = ((1e-6, 1.0), (0.0, 1e-7, 1.1, NAN, INF))
 TEMPERATURE = ((0.01, 100.0), (0.0, 1e-30, 101.0, 1e20, NAN, INF))
 BETA = ((0.0, 1e8), (-1e-9, 1.1e8, 1e30, NAN, INF))
+MEAN = (((0.0,), (255,)), (("a",), (NAN,), (INF,), (-1.0,), (1e30,)))
+STD = (((0.1,), (255.0,)), ((0.0,), (NAN,), ("a",), (1e-30,), (1e30,)))
 
 # Key -> (values at the edge that are accepted, values beyond it that are not).
 BOUNDARIES = {
@@ -46,16 +48,25 @@ BOUNDARIES = {
     "teacher.epochs": EPOCH,
     "teacher.drop_epochs": EPOCHS,
     "teacher.train_examples": (*IMAGES[:1], (-1, 2**70)),
+    "teacher.image_size": ((0, 4096), (-1, 4097)),
+    "teacher.mean": MEAN,
+    "teacher.std": STD,
+    "init.freeze": (((), ("conv1", "stage1")), ((1,), ("",))),
     "data.source": (("digits", "tfds", "folder"), ("digit", "")),
     "data.image_size": ((0, 256), (-1, 4097, 2**31, 2**70)),
+    "data.resize": ((0, 8192), (-1, 8193)),
+    "data.workers": ((-1, 0, 256), (-2, 257)),
+    "data.test_fraction": ((0.001, 0.999), (0.0, 1.0, NAN)),
+    "data.augmentation": (("crop", "random_resized_crop"), ("none", "")),
+    "data.color_jitter": ((0.0, 1.0), (-0.1, 1.1, NAN)),
     "data.memory_limit_mb": ((0, 2**30), (-1, 2**30 + 1)),
     "data.train_examples": IMAGES,
     "data.epoch_examples": IMAGES,
     "data.validation_examples": IMAGES,
     "data.split_seed": ((0, SEED), (-1, SEED + 1)),
     "data.order_seed": ((-1, SEED), (-2, SEED + 1)),
-    "data.mean": (((0.0,), (255,)), (("a",), (NAN,), (INF,), (-1.0,), (1e30,))),
-    "data.std": (((0.1,), (255.0,)), ((0.0,), (NAN,), ("a",), (1e-30,), (1e30,))),
+    "data.mean": MEAN,
+    "data.std": STD,
     "data.pad": ((0, 1024), (-1, 1025)),
     "optimizer.name": (("sgd", "adamw", "lamb"), ("adam",)),
     "optimizer.learning_rate": ((0.0, 100.0), (-1e-9, 1e10, NAN, INF)),
@@ -80,6 +91,7 @@ BOUNDARIES = {
     "at.kind": (("sum", "max", "channel"), ("mean",)),
     "at.p": ((1.0, 16.0), (1.0 - 1e-9, 64.0, NAN, INF)),
     "at.convention": (("code", "paper"), ("torch",)),
+    "at.align": (("resize", "pool"), ("crop",)),
     **{f"{name}.beta": BETA for name in TERMS if name != "kd"},
     **{f"{name}.begin_epoch": ((-1, 0, 100_000), (-2, 100_001)) for name in TERMS},
     **{f"{name}.temperature": TEMPERATURE for name in ("gradient_at", "flip_symmetry", "min_l2")},
@@ -88,7 +100,10 @@ BOUNDARIES = {
 COMPANIONS = {
     "data.mean": {"data.std": (1.0,)},
     "data.std": {"data.mean": (1.0,)},
+    "teacher.mean": {"teacher.std": (1.0,)},
+    "teacher.std": {"teacher.mean": (1.0,)},
     "transfer.decay": {"transfer.decay_epochs": (1,)},
+    "data.resize": {"data.source": "folder", "data.image_size": 1},
 }
 
 
@@ -162,7 +177,17 @@ def test_settings_of_text_that_no_file_can_hold_names_the_key(key, value):
             r"teacher.model='wrn_11_1': .* must be 6n\+4",
         ),
         ({"data.image_size": 257}, "data.image_size must be at most 256 for the digits.* got 257"),
+        ({"data.resize": 256}, "data.resize=256 .* got data.image_size=0 and data.source='digits'"),
+        (
+            {"data.resize": 200, "data.image_size": 224, "data.source": "folder"},
+            "data.resize=200 must be at least data.image_size, .* got data.image_size=224",
+        ),
         ({"data.mean": (1.0,)}, "data.mean and data.std must have one number a channel each"),
+        ({"teacher.std": (1.0,)}, "teacher.mean and teacher.std must have one number a channel"),
+        (
+            {"teacher.weights": "a.pt", "teacher.checkpoint": "runs/a"},
+            "one teacher, got teacher.checkpoint='runs/a' and teacher.weights='a.pt'",
+        ),
         ({"transfer.decay": "steps"}, "needs the epochs of its steps, got none"),
         (
             {"optimizer.nesterov": True, "optimizer.name": "adamw"},

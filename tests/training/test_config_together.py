@@ -18,9 +18,14 @@ def test_check_together_allows_students_seeds_optimizers_and_terms_to_differ():
     together(
         SHARED,
         SHARED | {"student": "wrn_10_0.5", "seed": 3, "method": "at+kd", "at__beta": 1.0},
+        SHARED | {"init__weights": "runs/other", "init__freeze": ("conv0",)},
         SHARED | {"optimizer__name": "adamw", "transfer__begin_epoch": 1, "sobolev__beta": 2.0},
         {"data__order_seed": 0, "method": "none"},
     )
+
+
+def test_check_together_allows_one_teacher_of_a_file():
+    together(*2 * ({"data__order_seed": 0, "teacher__weights": "resnet.pt"},))
 
 
 @pytest.mark.parametrize(
@@ -40,6 +45,10 @@ def test_check_together_allows_students_seeds_optimizers_and_terms_to_differ():
             "the same finished teacher, got teacher.checkpoint='elsewhere', 'somewhere'",
         ),
         (({"data__order_seed": 0},), "the same finished teacher, got teacher.checkpoint=''"),
+        (
+            (SHARED, SHARED | {"teacher__image_size": 32}),
+            "must have the same teacher.weights, model, image_size, mean and std, got",
+        ),
         (
             (SHARED, SHARED | {"teacher__stochastic": True}),
             "must have the same teacher.stochastic, got True and False",

@@ -37,6 +37,28 @@ def test_errors_of_a_row_with_nan_are_one():
     assert metrics.errors(logits, jnp.array([0, 1, 0, 0, 1])).tolist() == [0, 1, 1, 1, 1]
 
 
+def test_top5_errors_count_the_classes_before_the_label():
+    # Classes in the order of their logits: 11, 10, 9, 8, 7 are the five guesses.
+    logits = jnp.broadcast_to(jnp.arange(12.0), (4, 12))
+    assert metrics.errors(logits, jnp.array([11, 7, 6, 0]), top=5).tolist() == [0, 0, 1, 1]
+    # Of equal logits the first five classes are the guesses, as argmax takes the first.
+    zeros = jnp.zeros((3, 12))
+    assert metrics.errors(zeros, jnp.array([0, 4, 5]), top=5).tolist() == [0, 0, 1]
+    assert metrics.errors(zeros.at[0, 3].set(jnp.nan), jnp.array([0, 0, 0]), top=5)[0] == 1
+
+
+def test_top5_error_is_measured_with_more_than_ten_classes():
+    labels = jnp.array([3, 8])
+    measured = metrics.error_metrics(jnp.zeros((2, 11)), labels, jnp.array([1.0, 1.0]))
+    assert {name: float(total) for name, (total, _) in measured.items()} == {
+        "error": 2.0,
+        "top5_error": 1.0,
+    }
+    assert set(metrics.error_metrics(jnp.zeros((2, 10)), labels)) == {"error"}
+    found = metrics.percent({"error": 1.0, "top5_error": 0.5, "loss": 2.0}, "train")
+    assert found == {"train_error": 100.0, "train_top5_error": 50.0}
+
+
 def test_total_of_batches_of_different_sizes_adds_in_float64():
     parts = [
         {"error": (jnp.float32(1), jnp.float32(4)), "loss": (jnp.float32(8), jnp.float32(4))},

@@ -1,0 +1,31 @@
+"""How a data set is loaded: the arguments of :func:`at_jax.data.load`."""
+
+from typing import NamedTuple
+
+__all__ = ["LoadOptions"]
+
+
+class LoadOptions(NamedTuple):
+    """Arguments of :func:`at_jax.data.load`, which describes them."""
+
+    name: str = ""
+    data_dir: str = ""
+    image_size: int = 0
+    memory_limit_mb: int = 4096
+    skip_corrupt: bool = False
+    resize: int = 0
+    random_crop: bool = False
+    test_fraction: float = 0.2
+    split_seed: int = 0
+    crop: str = ""
+
+    @property
+    def streams_train(self) -> bool:
+        """Whether each training image is decoded again whenever it is taken, in another crop."""
+        return self.random_crop and self.image_size > 0
+
+    @property
+    def scaled(self) -> bool:
+        """Whether a JPEG is decoded at the scale that its crop needs."""
+        # The box of an example is that of the whole image.
+        return not self.crop and (self.streams_train or self.resize > 0)

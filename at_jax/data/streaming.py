@@ -1,0 +1,232 @@
+"""Training batches that are decoded ahead of time, in worker processes or in threads.
+
+The batch of a step is a function of (seed, step), whoever decodes it. A stream can therefore begin at any
+step, and a resumed run needs no other position than its step.
+"""
+
+import collections
+import concurrent.futures
+import dataclasses
+import importlib.util
+import os
+import pathlib
+import sys
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+
+from at_jax.data import threads
+from at_jax.data.batches import Batch, TrainBatches
+from at_jax.errors import UserError
+
+__all__ = ["Stream", "worker_count"]
+
+# Images that a worker decodes at a time: passing one between processes costs as much as passing many.
+_CHUNK = 16
+_BATCHES_AHEAD = 2
+# Starting worker processes takes seconds, in which threads decode as many images.
+_FEW_IMAGES = 2000
+_MOST_WORKERS = 64
+
+
+class Stream:
+    """The batches of a training run, in order.
+
+    Args:
+      batches: as functions of (seed, step).
+      shard: (index, count) of the process.
+      workers: processes that decode images; 0: automatic, -1: threads of this process.
+    """
+
+    def __init__(self, batches: TrainBatches, shard: tuple[int, int] = (0, 1), workers: int = -1):
+        self._batches, self._position = batches, batches.positions(shard)
+        self._workers = worker_count(batches, workers)
+        self._reader: _Reader | None = None
+        self._next = -1  # step of the next images of the reader
+
+    def batch(self, step: int) -> Batch:
+        """Return the part of the batch of `step` that belongs to this process.
+
+        Steps in order are decoded ahead. With any other step, the stream begins anew there.
+
+        Returns:
+          See :meth:`TrainBatches.batch`.
+
+        Raises:
+          UserError: if an image can no longer be read.
+        """
+        if isinstance(self._batches.split.images, np.ndarray):
+            images = self._batches.images(step, self._position)
+        else:
+            if self._reader is None or step != self._next:
+                self.close()
+                kind = _Processes if self._workers else _Threads
+                self._reader = kind(self._batches, self._position, step, self._workers)
+            self._next = step + 1
+            images = self._reader.read()
+        return self._batches.with_labels(step, self._position, images)
+
+    def close(self) -> None:
+        """End what decodes ahead; :meth:`batch` begins anew."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+
+class _Reader(Protocol):
+    """Images of one step after the other."""
+
+    def read(self) -> np.ndarray:
+        """Return the images of the next step."""
+
+    def close(self) -> None:
+        """End threads or processes."""
+
+
+def worker_count(batches: TrainBatches, workers: int) -> int:
+    """Number of processes that decode the images of a run; 0 for threads of this one.
+
+    Args:
+      batches: of the run.
+      workers: as for :class:`Stream`.
+
+    Raises:
+      UserError: if processes are asked for and Grain is not installed.
+    """
+    installed = importlib.util.find_spec("grain") is not None
+    if workers > 0 and not installed:
+        raise UserError(
+            f"data.workers={workers}: expected the package grain, which starts worker processes, got none: "
+            "pip install grain, or set --config.data.workers=-1 to decode in threads"
+        )
+    if workers or isinstance(batches.split.images, np.ndarray):
+        return max(workers, 0)
+    safe = getattr(batches.split.images, "picklable", False) and _main_may_be_imported()
+    if not (installed and safe and len(batches.split) > _FEW_IMAGES):
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(cores or 1, _MOST_WORKERS)
+
+
+def _main_may_be_imported() -> bool:
+    """Whether the program survives that each worker imports its main file: it has the usual guard."""
+    path = getattr(sys.modules.get("__main__"), "__file__", None)
+    if path is None:  # an interactive session, which is not imported
+        return True
+    try:
+        return "__main__" in pathlib.Path(path).read_text(errors="ignore")
+    except OSError:
+        return False
+
+
+class _Threads:
+    """Decodes in the threads of this process; one more begins steps ahead of time."""
+
+    def __init__(self, batches: TrainBatches, position: np.ndarray, first: int, workers: int):
+        del workers
+        self._batches, self._position, self._step = batches, position, first
+        self._ahead = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="at_jax_stream")
+        self._waiting: collections.deque[concurrent.futures.Future[np.ndarray]] = (
+            collections.deque()
+        )
+
+    def read(self) -> np.ndarray:
+        while len(self._waiting) <= _BATCHES_AHEAD:
+            begun = self._ahead.submit(self._batches.images, self._step, self._position)
+            self._waiting.append(begun)
+            self._step += 1
+        return self._waiting.popleft().result()
+
+    def close(self) -> None:
+        self._ahead.shutdown(wait=True, cancel_futures=True)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Chunks:
+    """Random access to parts of the batches, from a step on: what a worker process decodes.
+
+    Attributes:
+      batches: without their labels.
+      parts: positions of each chunk of a batch.
+      first: step.
+    """
+
+    batches: TrainBatches
+    parts: tuple[np.ndarray, ...]
+    first: int
+
+    def __len__(self) -> int:
+        return (2**31 - self.first) * len(self.parts)
+
+    def __getitem__(self, index: Any) -> dict[str, Any]:
+        step, place = divmod(int(index), len(self.parts))
+        try:
+            return {"image": self.batches.images(self.first + step, self.parts[place])}
+        except UserError as error:  # to be raised by the run
+            return {"error": str(error)}
+
+
+class _Processes:
+    """Decodes in worker processes of Grain."""
+
+    def __init__(self, batches: TrainBatches, position: np.ndarray, first: int, workers: int):
+        import grain
+        from absl import flags
+
+        if not flags.FLAGS.is_parsed():  # Grain reads flags of its own
+            flags.FLAGS.mark_as_parsed()
+        count = min(len(position), max(workers, -(-len(position) // _CHUNK)))
+        self._parts = tuple(np.array_split(position, count))
+        buffer = max(1, -(-_BATCHES_AHEAD * count // workers))
+        chunks = grain.MapDataset.source(_Chunks(batches, self._parts, first))
+        # Chunks are joined here, after the prefetch: batches made in the workers may lose examples.
+        decoded = chunks.to_iter_dataset(
+            grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
+        ).mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=buffer),
+            worker_init_fn=_start_worker,
+        )
+        self._iterator: Iterator[dict[str, Any]] = iter(decoded)
+
+    def read(self) -> np.ndarray:
+        chunks = []
+        for _ in self._parts:
+            try:
+                chunk = next(self._iterator)
+            except RuntimeError as error:
+                reason = " ".join(str(error).split())[:200]
+                raise UserError(
+                    f"data.workers: expected images from a worker process, got {reason}: use fewer of them "
+                    "if memory ran out, or --config.data.workers=-1 to decode in threads"
+                ) from error
+            if "error" in chunk:
+                raise UserError(str(chunk["error"]))
+            chunks.append(chunk["image"])
+        return np.concatenate(chunks)
+
+    def close(self) -> None:
+        self._iterator.close()  # type: ignore[attr-defined]
+
+
+def _start_worker(index: int, count: int) -> None:
+    """Prepare a worker process.
+
+    It leaves Ctrl-C to the run, which saves and closes the stream; it ends with the run, also if that is
+    killed; and it decodes one image at a time, because there is a worker for each core.
+    """
+    import multiprocessing
+    import signal
+    import threading
+
+    del index, count
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threads.use_one()
+
+    def end_with_parent() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()

@@ -1,0 +1,81 @@
+"""The teacher of a run, loaded to be drawn."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+
+from at_jax import paths, terms
+from at_jax.errors import UserError
+from at_jax.figures import networks
+from at_jax.figures.networks import Network
+from at_jax.training import identity, initialization, run_files
+from at_jax.training.networks import open_run
+
+__all__ = ["teacher_of"]
+
+
+def teacher_of(
+    workdir: str | pathlib.Path, *, module: nn.Module | str | None = None
+) -> Network | None:
+    """Load the teacher of a run: the one in its config, or the one that it trained.
+
+    Returns:
+      None without a teacher, and for a teacher that was passed as an argument: it is not stored.
+
+    Raises:
+      UserError: if the teacher cannot be loaded, or is another than that of the run.
+    """
+    workdir = paths.parse(workdir)
+    trained = workdir / run_files.TEACHER
+    config = run_files.read_config(workdir)["teacher"]
+    given = config["weights"] or config["checkpoint"]
+    known = [terms.TERMS.get(name) for name in run_files.read_method(workdir).split("+")]
+    if not any(term is None or term.needs_teacher for term in known):
+        return None
+    # A user-defined term may have no teacher.
+    is_certain = any(term is not None and term.needs_teacher for term in known)
+    if "teacher" in run_files.read_arguments(workdir):
+        return None
+    if not (given or is_certain or trained.is_dir()):
+        return None
+    try:
+        if config["weights"]:
+            teacher = _of_weights(workdir, config, module)
+        else:
+            teacher = networks.of_run(given or trained, title=networks.TEACHER, module=module)
+    except UserError as error:
+        key = "weights" if config["weights"] else "checkpoint"
+        raise UserError(
+            f"the teacher of the run in {workdir} cannot be loaded: {error}; if it was moved, run the "
+            f"command of the run again with --config.teacher.{key}=PLACE"
+        ) from error
+    identity.check_teacher(workdir, teacher.variables)
+    return dataclasses.replace(teacher, description=_with_own_images(teacher.description, config))
+
+
+def _of_weights(
+    workdir: pathlib.Path, config: Mapping[str, Any], module: nn.Module | str | None
+) -> Network:
+    """A teacher of a file: its images are those of the student unless the config says otherwise."""
+    _, _, description = open_run(workdir, module=module)
+    dtype = description["dtype"]
+    teacher = initialization.load_teacher(config["weights"], config["model"], dtype)
+    network: Any = teacher.module
+    if network.num_classes != description["num_classes"]:
+        description = description | {"num_classes": network.num_classes, "class_names": []}
+    description = description | {"name": config["model"]}
+    return Network(networks.TEACHER, network, teacher.variables, description)
+
+
+def _with_own_images(description: dict[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """A description with the teacher's own image size and normalization, where the config sets them."""
+    size, channels = config["image_size"], description["image_shape"][-1]
+    own = {
+        "image_shape": [size, size, channels] if size else None,
+        "mean": list(config["mean"]),
+        "std": list(config["std"]),
+    }
+    return description | {key: value for key, value in own.items() if value}

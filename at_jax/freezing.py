@@ -1,0 +1,147 @@
+"""Frozen modules of a network: neither their parameters nor their statistics change in training.
+
+A module is named by the first components of its path: ``"stage1"`` names ``stage1_block0``,
+``stage1_block1`` and all that is in them, but not ``stage10``.
+"""
+
+import contextlib
+import difflib
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+from flax import traverse_util
+
+from at_jax.errors import UserError
+
+__all__ = ["check", "count", "in_evaluation_mode", "is_frozen", "restored", "stopped"]
+
+# Blocks of one stage are listed once: stage1 for stage1_block0 and stage1_block1.
+_BLOCK = re.compile(r"_block\d+$")
+
+
+def is_frozen(path: Sequence[str], names: Sequence[str]) -> bool:
+    """Whether a module or a variable is named, or is in a module that is named.
+
+    Args:
+      path: of the module or the variable, without its collection.
+      names: of frozen modules.
+
+    >>> [is_frozen(path, ["conv1", "stage1"]) for path in (("stage1_block0", "bn1"), ("conv10",))]
+    [True, False]
+    """
+    joined = "/".join(path)
+    return any(joined == name or joined.startswith((f"{name}/", f"{name}_")) for name in names)
+
+
+def check(names: Sequence[str], params: Mapping[str, Any]) -> None:
+    """Raise unless every name is that of a module, and some parameters are left to train.
+
+    Args:
+      names: of frozen modules.
+      params: of the network, or their shapes.
+
+    Raises:
+      UserError: with the nearest name, and all names.
+    """
+    paths = list(traverse_util.flatten_dict(params))
+    modules = list(dict.fromkeys(_BLOCK.sub("", path[0]) for path in paths))
+    for name in names:
+        if not any(is_frozen(path, [name]) for path in paths):
+            known = [*modules, *params]
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise UserError(
+                f"init.freeze: the student has no module {name!r}, its modules are "
+                f"{', '.join(modules)}: name some of these{hint}"
+            )
+    if paths and all(is_frozen(path, names) for path in paths):
+        raise UserError(
+            f"init.freeze must leave parameters to train, got {tuple(names)!r}, which are all modules: "
+            "leave some of them out"
+        )
+
+
+def count(params: Any, names: Sequence[str]) -> int:
+    """Number of parameters in frozen modules.
+
+    Args:
+      params: of the network, or their shapes.
+      names: of frozen modules.
+    """
+    flat = traverse_util.flatten_dict(params)
+    return sum(leaf.size for path, leaf in flat.items() if is_frozen(path, names))
+
+
+def in_evaluation_mode(names: Sequence[str]) -> contextlib.AbstractContextManager[Any]:
+    """Call frozen modules with ``train=False`` within a context.
+
+    Their batch normalization uses its running statistics, and does not update them; that of
+    ``flax.linen`` is called with ``use_running_average=True``.
+    """
+    return nn.intercept_methods(_Evaluation(tuple(names))) if names else contextlib.nullcontext()
+
+
+class _Evaluation:
+    """Interceptor of method calls; see :func:`in_evaluation_mode`."""
+
+    def __init__(self, names: Sequence[str]):
+        self._names = names
+
+    def __call__(self, call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        module = context.module
+        if context.method_name != "__call__" or not is_frozen(module.path, self._names):
+            return call(*args, **kwargs)
+        signature = inspect.signature(type(module).__call__)
+        given = signature.bind_partial(module, *args, **kwargs)
+        if "train" in signature.parameters:
+            given.arguments["train"] = False
+        if "use_running_average" in signature.parameters:
+            if getattr(module, "use_running_average", None) is None:
+                given.arguments["use_running_average"] = True
+            else:
+                # Flax refuses both an attribute and an argument. The instance is that of this call.
+                object.__setattr__(module, "use_running_average", True)
+        return call(*given.args[1:], **given.kwargs)
+
+
+def stopped(params: Any, names: Sequence[str]) -> Any:
+    """Stop the gradients of frozen parameters, so that none is computed.
+
+    Args:
+      params: of the network.
+      names: of frozen modules.
+    """
+    if not names:
+        return params
+    flat = traverse_util.flatten_dict(params)
+    return traverse_util.unflatten_dict(
+        {
+            path: jax.lax.stop_gradient(leaf) if is_frozen(path, names) else leaf
+            for path, leaf in flat.items()
+        }
+    )
+
+
+def restored(
+    updated: Mapping[str, Any], before: Mapping[str, Any], names: Sequence[str]
+) -> dict[str, Any]:
+    """Collections after a forward pass, with those of frozen modules as they were before it.
+
+    Args:
+      updated: collection name to variables, those that the pass has changed.
+      before: all collections before the pass.
+      names: of frozen modules.
+
+    >>> restored({"batch_stats": {"bn1": 2.0, "bn2": 2.0}}, {"batch_stats": {"bn1": 1.0}}, ["bn1"])
+    {'batch_stats': {'bn1': 1.0, 'bn2': 2.0}}
+    """
+    merged = dict(before) | dict(updated)
+    if not names:
+        return merged
+    old, flat = traverse_util.flatten_dict(dict(before)), traverse_util.flatten_dict(merged)
+    kept = {path: old[path] for path in flat if is_frozen(path[1:], names) and path in old}
+    return traverse_util.unflatten_dict(flat | kept)

@@ -1,0 +1,98 @@
+"""Config keys of the section ``data``."""
+
+import dataclasses
+
+from at_jax.options import between, items, one_of, option
+
+__all__ = ["DataSettings"]
+
+_SEEDS = between(0, 2**32 - 1, "from 0 to 2**32 - 1")
+_IMAGES = between(0, 2**31 - 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings:
+    """The data set, the choice of images, and augmentation."""
+
+    source: str = option(
+        "digits",
+        "digits (bundled), tfds (needs name) or folder (needs data_dir).",
+        one_of("digits", "tfds", "folder"),
+    )
+    name: str = option("", "TFDS name, such as cifar10 or imagenette/160px-v2.")
+    data_dir: str = option(
+        "",
+        "Directory of prepared TFDS sets (empty: ~/tensorflow_datasets_array_record), or image folder, "
+        "which may be at gs:// or s3://.",
+    )
+    image_size: int = option(
+        0, "Height and width to resize to, in pixels; 0: no resizing.", between(0, 4096)
+    )
+    resize: int = option(
+        0,
+        "Pixels that the shorter side is resized to before the center square of image_size is evaluated; "
+        "0: image_size, and 8/7 of it with random_resized_crop (256 for 224).",
+        between(0, 8192),
+    )
+    crop: str = option(
+        "",
+        "Feature of a TFDS set whose bounding box is cut out of each image first, such as bbox of "
+        "caltech_birds2011; empty: none.",
+    )
+    memory_limit_mb: int = option(
+        4096,
+        "MiB of decoded images in memory; larger sets are streamed: decoded while training.",
+        between(0, 2**30),
+    )
+    workers: int = option(
+        0,
+        "Processes that decode streamed images; 0: one for each CPU core, -1: threads.",
+        between(-1, 256),
+    )
+    skip_corrupt: bool = option(False, "Leave out images that cannot be read, and count them.")
+    train_examples: int = option(
+        0, "Labeled images for the student, the same number of each class; 0: all.", _IMAGES
+    )
+    epoch_examples: int = option(
+        0,
+        "Images in an epoch; 0: each of them once. More repeat them, so that an epoch of few labels is long "
+        "enough.",
+        _IMAGES,
+    )
+    validation_examples: int = option(
+        0,
+        "Training images held out and evaluated on instead of the test set; 0: none.",
+        _IMAGES,
+    )
+    test_fraction: float = option(
+        0.2,
+        "Part of each class that is the test set of an image folder without train and test.",
+        between(0.001, 0.999),
+    )
+    split_seed: int = option(0, "Seed of the three choices above; not the run's seed.", _SEEDS)
+    allow_changes: bool = option(False, "Resume although images were added, removed or renamed.")
+    order_seed: int = option(
+        -1, "Seed of data order and augmentation; -1: the run's seed.", between(-1, 2**32 - 1)
+    )
+    mean: tuple = option((), "Mean per channel, in 0..255; empty: of the training set.",
+                         items(between(0, 255), "numbers from 0 to 255"))  # fmt: skip
+    std: tuple = option((), "Standard deviation per channel, in 0..255; empty: of the training set.",
+                        items(between(0.1, 255), "numbers from 0.1 to 255"))  # fmt: skip
+    augmentation: str = option(
+        "crop",
+        "Random crop of training images: crop (after padding, for small images), or random_resized_crop (a "
+        "part of 8 to 100 % of the area, resized to image_size: for photographs).",
+        one_of("crop", "random_resized_crop"),
+    )
+    pad: int = option(
+        4,
+        "Pixels of reflect padding before the random crop (augmentation crop); 0: no crop.",
+        between(0, 1024),
+    )
+    mirror: bool = option(True, "Mirror half of the images.")
+    color_jitter: float = option(
+        0.0,
+        "Brightness, contrast and saturation are each multiplied by a factor from 1 - color_jitter to "
+        "1 + color_jitter; 0: none.",
+        between(0, 1),
+    )

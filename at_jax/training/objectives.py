@@ -1,0 +1,107 @@
+"""Objective of a run: student, teacher, terms and transfer points, checked on shapes."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+
+from at_jax import data, freezing
+from at_jax.errors import UserError
+from at_jax.objective import Objective
+from at_jax.terms import Term
+from at_jax.training import compatibility, teacher_images
+from at_jax.training.compatibility import Shapes, Teacher
+from at_jax.training.config import Settings, TermSettings
+
+__all__ = ["build"]
+
+
+def build(
+    settings: Settings,
+    dataset: data.Dataset,
+    student: nn.Module,
+    teacher: Teacher | None,
+    chosen: tuple[TermSettings, ...],
+) -> tuple[Objective, Shapes, Shapes | None]:
+    """Build the objective of a run.
+
+    Args:
+      settings: of the run.
+      dataset: of the run.
+      student: the network to train.
+      teacher: None without one.
+      chosen: terms of the loss.
+
+    Returns:
+      Objective, and shapes of both networks: of the teacher, None where no term reads it.
+
+    Raises:
+      UserError: if networks, data and terms do not fit together.
+    """
+    terms = tuple(each.term for each in chosen)
+    of_student = compatibility.shapes(student, dataset.image_shape, "student")
+    if of_student.logits.shape != (1, dataset.num_classes):
+        raise UserError(
+            f"the student must return {dataset.num_classes} logits for {dataset.name}, got shape "
+            f"{of_student.logits.shape[1:]}: build it with num_classes={dataset.num_classes}"
+        )
+    freezing.check(settings.init.freeze, of_student.variables["params"])
+    if teacher is None or not any(term.needs_teacher for term in terms):
+        return Objective(student, terms=terms, freeze=settings.init.freeze), of_student, None
+    images = teacher_images.of_settings(settings.teacher, dataset)
+    if teacher.description is not None:
+        teacher_images.check(dataset, images, teacher.description)
+    shape_t = images.shape if images else dataset.image_shape
+    stochastic: dict[str, Any] = {"deterministic": True} if settings.teacher.stochastic else {}
+    whose = "teacher (teacher.stochastic=True)" if stochastic else "teacher"
+    of_teacher = compatibility.shapes(teacher.module, shape_t, whose, **stochastic)
+    compatibility.check_classes(terms, dataset, teacher, of_teacher)
+    if teacher.variables is not None:
+        compatibility.check_variables(
+            teacher.module,
+            teacher.variables,
+            of_teacher.variables,
+            whose="the teacher",
+            fix="pass module and variables of one network, as at_jax.checkpoint.load returns them",
+        )
+    objective = Objective(
+        student,
+        teacher.module,
+        terms=(),
+        stochastic_teacher=settings.teacher.stochastic,
+        freeze=settings.init.freeze,
+        teacher_images=images,
+    )
+    if not any(term.compares_taps for term in terms):
+        return dataclasses.replace(objective, terms=terms), of_student, of_teacher
+    return _with_points(settings, dataset, objective, terms, of_student, of_teacher)
+
+
+def _with_points(
+    settings: Settings,
+    dataset: data.Dataset,
+    objective: Objective,
+    terms: tuple[Term, ...],
+    of_student: Shapes,
+    of_teacher: Shapes,
+) -> tuple[Objective, Shapes, Shapes]:
+    """Add terms and transfer points to an objective, and those that are no taps to the shapes."""
+    images: Any = objective.teacher_images
+    teacher: Any = objective.teacher
+    shape_t = images.shape if images else dataset.image_shape
+    stochastic: dict[str, Any] = {"deterministic": True} if objective.stochastic_teacher else {}
+    pairs = compatibility.pair_points(settings.transfer.points, of_student.taps, of_teacher.taps)
+    # What is no tap may be the path of a submodule, whose output is captured.
+    paths_s = tuple(s for s, _ in pairs if s not in of_student.taps)
+    paths_t = tuple(t for _, t in pairs if t not in of_teacher.taps)
+    if paths_s:
+        of_student = compatibility.shapes(
+            objective.student, dataset.image_shape, "student", paths_s
+        )
+    if paths_t:
+        of_teacher = compatibility.shapes(teacher, shape_t, "teacher", paths_t, **stochastic)
+    compatibility.check_points(pairs, of_student.taps, of_teacher.taps)
+    objective = dataclasses.replace(
+        objective, terms=terms, points=pairs, paths_s=paths_s, paths_t=paths_t
+    )
+    return objective, of_student, of_teacher
