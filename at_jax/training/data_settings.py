@@ -55,7 +55,7 @@ class DataSettings:
     )
     epoch_examples: int = option(
         0,
-        "Images in an epoch; 0: each of them once. More repeat them, so that an epoch of few labels is long "
+        "Images in an epoch; 0: each once. More repeat them, so that an epoch of few labels is long "
         "enough.",
         _IMAGES,
     )
