@@ -94,7 +94,7 @@ def worker_count(batches: TrainBatches, workers: int) -> int:
     Raises:
       UserError: if processes are asked for and Grain is not installed.
     """
-    installed = importlib.util.find_spec("grain") is not None
+    installed = _is_installed()
     if workers > 0 and not installed:
         raise UserError(
             f"data.workers={workers}: expected the package grain, which starts worker processes, got none: "
@@ -107,6 +107,10 @@ def worker_count(batches: TrainBatches, workers: int) -> int:
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return min(cores or 1, _MOST_WORKERS)
+
+
+def _is_installed() -> bool:
+    return importlib.util.find_spec("grain") is not None
 
 
 def _main_may_be_imported() -> bool:
