@@ -13,7 +13,9 @@ from at_jax.errors import UserError
 from at_jax.models import pretrained
 from at_jax.models.efficientnet_lite import EfficientNetLite
 
-__all__ = ["MEAN", "STD", "class_names", "efficientnet_lite0", "weights_file"]
+__all__ = ["MEAN", "NAME", "STD", "class_names", "efficientnet_lite0", "weights_file"]
+
+NAME = "efficientnet_lite0"  # for at_jax.models.build
 
 # Normalization of EfficientNet-Lite's training, in 0..255; that of torchvision's networks is another one.
 _FAMILY = pretrained.NAMINGS[EfficientNetLite]

@@ -9,12 +9,14 @@ import sys
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 import tiny
 from parity import efficientnet
 from parity.cases import FOLDER, relative
 from PIL import Image
 
 from at_jax import data
+from at_jax.cli import weights
 from at_jax.data.decoding import to_square
 from at_jax.errors import UserError
 from at_jax.figures import samples
@@ -67,6 +69,27 @@ def test_another_version_of_the_package_is_one_line(tmp_path, monkeypatch, names
     monkeypatch.syspath_prepend(installed(tmp_path, names))
     with pytest.raises(UserError, match=message):
         imagenet.class_names()
+
+
+def test_the_command_makes_a_run_of_the_weights_with_the_names_of_the_classes(
+    tmp_path, monkeypatch, capsys
+):
+    # A small file in place of that of the extra.
+    path, created = tmp_path / "w.safetensors", []
+    safetensors.numpy.save_file(efficientnet.state_dict(3), path)
+    monkeypatch.setattr(imagenet, "weights_file", lambda: path)
+    monkeypatch.setattr(imagenet, "class_names", lambda: ("cat", "dog", "bird"))
+    monkeypatch.setattr(weights.imported, "create", lambda *given: created.append(given))
+    assert weights.main([imagenet.NAME, str(tmp_path / "run")]) == 0
+    ((_, variables, description, _),) = created
+    assert description["name"] == imagenet.NAME and description["mean"] == list(imagenet.MEAN)
+    assert description["class_names"] == ["cat", "dog", "bird"]
+    assert variables["params"]["classifier"]["kernel"].shape == (1280, 3)
+    monkeypatch.undo()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    capsys.readouterr()
+    assert weights.main([imagenet.NAME, str(tmp_path / "run")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 @pytest.mark.skipif(not IS_INSTALLED, reason="needs the extra pretrained")
