@@ -241,5 +241,6 @@ def of_imagenet(name: str) -> Network:
     """
     classes = list(imagenet.class_names())
     found = pretrained(imagenet.weights_file(), name, len(classes), 224)
-    known = {"name": weights.family(found.module).title(found.module), "class_names": classes}
-    return dataclasses.replace(found, description=found.description | known)
+    title = weights.family(found.module).title(found.module)
+    description = found.description | {"name": title, "class_names": classes}
+    return dataclasses.replace(found, title=title, description=description)

@@ -149,7 +149,7 @@ def test_of_imagenet_has_the_names_and_the_normalization_of_its_training(monkeyp
     loaded = weights.Loaded({}, False, 1000)
     monkeypatch.setattr(networks.weights, "load", lambda path, module: loaded)
     found = networks.of_imagenet("efficientnet_lite0")
-    assert found.module == models.EfficientNetLite() and found.model_name == "EfficientNet-Lite0"
+    assert found.module == models.EfficientNetLite() and found.title == "EfficientNet-Lite0"
     assert found.image_shape == (224, 224, 3) and found.class_name(7) == "class 7"
     # TensorFlow's (x - 127) / 128: white is 1, black -127/128.
     black_and_white = np.array([0, 255], np.uint8).reshape(1, 1, 2, 1).repeat(3, axis=3)
