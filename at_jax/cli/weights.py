@@ -12,7 +12,7 @@ import jax
 from at_jax import models, paths
 from at_jax.cli.parser import Parser
 from at_jax.errors import UserError, printable
-from at_jax.models import pretrained
+from at_jax.models import imagenet, pretrained
 from at_jax.training import export, imported
 from at_jax.training.console import log
 
@@ -22,6 +22,7 @@ _EXAMPLES = """examples:
   at-jax weights resnet18.safetensors runs/resnet18
   at-jax weights resnet34.pth runs/teacher --model=resnet_34 --class_names=imagenet.txt
   at-jax weights resnet18.pth runs/start --classes=67        a new classifier for 67 classes
+  at-jax weights efficientnet_lite0 runs/teacher             ImageNet weights of the extra pretrained
   at-jax weights runs/digits student.safetensors --to-safetensors
   at-jax weights runs/digits student.stablehlo --to-stablehlo
 """
@@ -47,7 +48,9 @@ def _parser() -> Parser:
     )
     parser = Parser("weights", description, _EXAMPLES, on_run=False)
     add = parser.add_argument
-    add("source", metavar="SOURCE", help="weights file, or the directory of a run to write")
+    add("source", metavar="SOURCE",
+        help="weights file; efficientnet_lite0 for those of the extra pretrained; directory of a "
+        "run that is written")  # fmt: skip
     add("dest", metavar="DEST", help="directory of the new run, or file; it must not exist")
     add("--model", default="resnet_18", help="network of the file (%(default)s)")
     add("--classes", type=int, metavar="K",
@@ -101,6 +104,10 @@ def _import(options: argparse.Namespace, destination: pathlib.Path) -> None:
         )
     _check_numbers(options)
     names = _class_names(options.class_names)
+    if options.source == imagenet.NAME:
+        options.source, options.model = str(imagenet.weights_file()), imagenet.NAME
+        if not names and options.classes in (None, len(known := imagenet.class_names())):
+            names = list(known)
     family = pretrained.family(models.build(options.model, 1000))
     found = pretrained.read(options.source)
     of_file = pretrained.classes(found, models.build(options.model, 1000))

@@ -18,6 +18,7 @@ from at_jax.figures import (
     network_figures,
     networks,
     pairing,
+    samples,
     style,
     teachers,
 )
@@ -33,6 +34,7 @@ _EXAMPLES = """examples:
   at-jax figures gradients --workdir runs/digits --images cat.jpg dog.jpg --out j.png
   at-jax figures mappings --weights resnet18.safetensors --images cat.jpg --out four.png
   at-jax figures maps --weights resnet18.safetensors --classes list.txt --images a.jpg --out a.png
+  at-jax figures maps --network efficientnet_lite0 --out photographs.png
   at-jax figures curves runs/digits runs/digits-method=none --out curves.png
 """
 _COMMANDS = {
@@ -98,11 +100,11 @@ def _add_options(command: argparse.ArgumentParser, name: str) -> None:
     add("--which", choices=("latest", "best"), default="latest", help="checkpoint (%(default)s)")
     add("--module", metavar="PACKAGE:NAME",
         help="user-defined module that the run trained; several, separated by commas")  # fmt: skip
-    add(
-        "--weights",
-        metavar="FILE",
-        help="instead of a run: weights of PyTorch (.safetensors, .pth)",
-    )
+    add("--weights", metavar="FILE",
+        help="instead of a run: weights of PyTorch (.safetensors, .pth)")  # fmt: skip
+    add("--network", choices=("efficientnet_lite0",),
+        help="instead of a run: a network with its ImageNet weights, of the extra pretrained; default "
+        "images: photographs of scikit-learn and matplotlib")  # fmt: skip
     add("--model", default="resnet_18", help="with --weights: its network (%(default)s)")
     add("--num_classes", type=int, default=1000, help="with --weights (%(default)s)")
     add("--image_size", type=int, default=224, help="with --weights: in pixels (%(default)s)")
@@ -145,16 +147,20 @@ def _network_figure(args: argparse.Namespace) -> "Figure":
 
 def _networks(args: argparse.Namespace) -> list[Network]:
     """Load the networks that are drawn, the student first."""
-    if bool(args.workdir) == bool(args.weights):
+    given = [flag for flag in ("workdir", "weights", "network") if getattr(args, flag)]
+    if len(given) != 1:
         raise UserError(
             "expected a run or pretrained weights, got "
-            f"{'both' if args.workdir else 'neither'}: pass --workdir or --weights"
+            f"{' and '.join(f'--{flag}' for flag in given) or 'neither'}: pass --workdir, --weights or "
+            "--network"
         )
     names = _class_names(args.classes)
     if args.weights:
         if not args.images:
             raise UserError("--weights needs images, got none: pass --images")
         shown = [networks.pretrained(args.weights, args.model, args.num_classes, args.image_size)]
+    elif args.network:
+        shown = [networks.of_imagenet(args.network)]
     else:
         shown = _networks_of_run(args)
     if names:
@@ -200,8 +206,8 @@ def _networks_of_run(args: argparse.Namespace) -> list[Network]:
 
 def _images(args: argparse.Namespace, shown: Sequence[Network]) -> images.Images:
     student = shown[0]
-    if args.images:
-        paths = args.images[:1] if args.command == "mappings" else args.images
+    if given := args.images or (args.network and samples.photographs()):
+        paths = given[:1] if args.command == "mappings" else given
         known = student.description.get("class_names") or ()
         depth = student.description.get("bit_depth", reading.MAX_DEPTH)
         resize = student.description.get("resize", 0)

@@ -18,6 +18,7 @@ __all__ = [
     "MapGrid", "attention_grid", "captions", "formula", "gradient_figure", "mapping_figure",
 ]  # fmt: skip
 
+_GUESSES = 3  # classes of an image whose true class is unknown
 _NARROW_SIDE = 72  # pixels of a cell: an image, three maps and a caption fit a phone
 # The mappings that the paper compares: kind and p.
 _MAPPINGS = (("sum", 1), ("sum", 2), ("sum", 4), ("max", 1))
@@ -101,7 +102,8 @@ def attention_grid(
     for point in [s for s in student if all(s in paired for paired in partners)]:
         size = "x".join(map(str, maps[0][point].shape[1:]))
         for index in pairing.drawing_order(shown):
-            other, title_of = partners[index][point], shown[index].title
+            # The title of the figure names a single network.
+            other, title_of = partners[index][point], shown[index].title * (len(shown) > 1)
             head = title_of if other == point else f"{title_of} {other}"
             q = rms_normalize(maps[index][other])
             columns.append(grid.Column(f"{point} ({size})", head, q))
@@ -182,6 +184,9 @@ def captions(
     student, rows = shown[0], []
     for row, label in enumerate(images.labels):
         is_known = label != UNKNOWN
+        if len(shown) == 1 and not is_known:
+            rows.append(_guesses(student, logits[0][row]))
+            continue
         lines = [grid.Line(student.class_name(label), bold=True)] if is_known else []
         for index in pairing.drawing_order(shown):
             network = shown[index]
@@ -198,6 +203,14 @@ def captions(
                 lines.append(grid.Line(text))
         rows.append(lines)
     return rows
+
+
+def _guesses(network: Network, logits: np.ndarray) -> list[grid.Line]:
+    """The most probable classes of an image, the first one in bold."""
+    powers = np.exp(logits - logits.max())
+    best = np.argsort(-logits, kind="stable")[:_GUESSES]
+    probable = [f"{network.class_name(k)} {powers[k] / powers.sum():.0%}" for k in best]
+    return [grid.Line(text, bold=place == 0) for place, text in enumerate(probable)]
 
 
 def formula(kind: str, p: float) -> str:

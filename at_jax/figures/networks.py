@@ -15,13 +15,14 @@ from flax.core import meta
 from at_jax import data, models, paths, terms
 from at_jax.distributed import compilation
 from at_jax.figures import attention
+from at_jax.models import imagenet
 from at_jax.models import pretrained as weights
 from at_jax.training import compatibility, run_files, state
 from at_jax.training.networks import open_run
 
 __all__ = [
     "ALONE", "BEFORE", "STUDENT", "TEACHER", "UNTRAINED", "WITH_TRANSFER", "Network", "before_training",
-    "of_run", "pretrained", "single_device", "with_points",
+    "of_imagenet", "of_run", "pretrained", "single_device", "with_points",
 ]  # fmt: skip
 
 STUDENT, TEACHER, UNTRAINED, BEFORE = "student", "teacher", "untrained", "before training"
@@ -203,3 +204,16 @@ def pretrained(
         "num_classes": num_classes,
     }
     return Network(name, module, weights.load(path, module).variables, description)
+
+
+def of_imagenet(name: str) -> Network:
+    """Load a network of :mod:`at_jax.models.imagenet`: ``"efficientnet_lite0"``.
+
+    Raises:
+      UserError: if the extra ``pretrained`` is not installed.
+    """
+    classes = list(imagenet.class_names())
+    found = pretrained(imagenet.weights_file(), name, len(classes), 224)
+    title = weights.family(found.module).title(found.module)
+    description = found.description | {"name": title, "class_names": classes}
+    return dataclasses.replace(found, title=title, description=description)

@@ -22,12 +22,14 @@ def conv(
     groups: int = 1,
     use_bias: bool = False,
     init_mode: Literal["fan_in", "fan_out"] = "fan_in",
+    same: bool = False,
     dtype: Any = jnp.float32,
     name: str | None = None,
 ) -> nn.Conv:
     """A square convolution that pads ``size // 2`` on each side and is closed under differentiation.
 
-    "SAME" is not used: with stride 2 it pads the bottom and the right only, PyTorch pads all sides.
+    "SAME" is for networks that were trained in TensorFlow: with stride 2 and an even number of pixels it
+    pads one pixel less at the top and the left, where PyTorch's networks pad all sides.
 
     Args:
       features: output channels.
@@ -36,6 +38,7 @@ def conv(
       groups: of channels that are convolved separately; the number of channels for a depthwise convolution.
       use_bias: add a bias.
       init_mode: He's normal initialization by fan-in or fan-out.
+      same: pad as TensorFlow's "SAME" does.
       dtype: of the computation; parameters are float32.
       name: of the submodule.
     """
@@ -44,7 +47,7 @@ def conv(
         (size, size),
         strides=(stride, stride),
         feature_group_count=groups,
-        padding=[(size // 2, size // 2)] * 2,
+        padding="SAME" if same else [(size // 2, size // 2)] * 2,
         use_bias=use_bias,
         dtype=dtype,
         kernel_init=nn.initializers.variance_scaling(2.0, init_mode, "normal"),
@@ -54,9 +57,16 @@ def conv(
 
 
 def batch_norm(
-    x: jax.Array, *, train: bool, dtype: Any, axis_name: str | None, name: str | None = None
+    x: jax.Array,
+    *,
+    train: bool,
+    dtype: Any,
+    axis_name: str | None,
+    momentum: float = 0.9,
+    epsilon: float = 1e-5,
+    name: str | None = None,
 ) -> jax.Array:
-    """Batch normalization with PyTorch's constants: (B, H, W, C) -> (B, H, W, C).
+    """Batch normalization, by default with PyTorch's constants: (B, H, W, C) -> (B, H, W, C).
 
     Args:
       x: activations.
@@ -64,10 +74,11 @@ def batch_norm(
         normalize by the running statistics.
       dtype: of the result; statistics and arithmetic are float32 at least.
       axis_name: the pmapped axis over which batch statistics are averaged; None on one device.
+      momentum: share of the old value in the running statistics; PyTorch calls 0.9 momentum 0.1.
+      epsilon: added to the variance.
       name: of the submodule.
     """
-    # Flax keeps 0.9 of the old value, which PyTorch calls momentum 0.1.
-    norm = BatchNorm(axis_name, momentum=0.9, epsilon=1e-5, name=name)
+    norm = BatchNorm(axis_name, momentum=momentum, epsilon=epsilon, name=name)
     return norm(at_least_float32(x), train).astype(dtype)
 
 

@@ -77,6 +77,38 @@ def test_maps_of_pretrained_weights(tmp_path, monkeypatch):
     assert given["class_names"] == ["cat", "dog"]
 
 
+def test_maps_of_a_pretrained_network_draw_photographs_and_their_most_probable_classes(
+    tmp_path, monkeypatch
+):
+    # Its weights are in an extra, see tests/models/test_imagenet.py; here a small network replaces it.
+    module, names = Tapped(classes=4), ["cat", "dog", "bird", "fish"]
+    zeros = np.zeros((1, 16, 16, 3), np.float32)
+    variables = tiny.jit(module.init)(tiny.jax.random.key(0), zeros)
+    kernel = variables["params"]["Dense_0"]["kernel"]
+    # Logits 0, log 2, log 4, log 1: probabilities 1/8, 2/8, 4/8, 1/8.
+    bias = np.log(np.array([1, 2, 4, 1], np.float32))
+    variables["params"]["Dense_0"] = {"kernel": 0 * kernel, "bias": bias}
+    given = {"image_shape": [16, 16, 3], "mean": [127.0] * 3, "std": [128.0] * 3, "num_classes": 4,
+             "name": "Small", "class_names": names}  # fmt: skip
+
+    def small(name):
+        assert name == "efficientnet_lite0"
+        return networks.Network(name, module, variables, given)
+
+    drawn = []
+    monkeypatch.setattr(command.networks, "of_imagenet", small)
+    monkeypatch.setattr(command.network_figures.grid, "draw", lambda *a, **k: drawn.append((a, k)))
+    monkeypatch.setattr(command.style, "save", lambda *_: None)
+    out = f"--out={tmp_path / 'maps.png'}"
+    assert command.main(["maps", "--network=efficientnet_lite0", out]) == 0
+    assert command.main(["gradients", "--network=efficientnet_lite0", out]) == 0
+    for (shown, _, captions), words in drawn:
+        assert len(shown) == 3 and words["title"].endswith("of Small")
+        lines = [[(line.text, line.bold) for line in caption] for caption in captions]
+        assert lines == 3 * [[("bird 50%", True), ("dog 25%", False), ("cat 12%", False)]]
+    assert [column.head for column in drawn[0][0][1]] == [""]  # the title names the only network
+
+
 def test_class_names_of_another_number_are_one_line(finished, tmp_path, capsys):
     (tmp_path / "names.txt").write_text("cat\ndog\n\n")
     arguments = [f"--workdir={finished[0]}", f"--classes={tmp_path / 'names.txt'}"]
@@ -159,6 +191,10 @@ def test_a_data_set_passed_as_an_argument_needs_images(finished, tmp_path, capsy
     ("arguments", "message"),
     [
         (["maps", "--out=a.png"], "expected a run or pretrained weights, got neither"),
+        (
+            ["maps", "--network=efficientnet_lite0", "--weights=w", "--out=a.png"],
+            "got --weights and --n",
+        ),
         (["maps", "--workdir=none", "--out=a.png"], "none holds no run"),
         (["maps", "--workdir=none", "--out=a.pdf"], "--out must end in .png, got 'a.pdf'"),
         (["maps", "--workdir=none", "--p=0", "--out=a.png"], "p must be a number of at least 1"),

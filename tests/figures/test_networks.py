@@ -142,6 +142,20 @@ def test_pretrained_loads_a_resnet_from_its_file(tmp_path):
     assert found.description["mean"][0] == pytest.approx(0.485 * 255)
 
 
+def test_of_imagenet_has_the_names_and_the_normalization_of_its_training(monkeypatch):
+    names = tuple(f"class {index}" for index in range(1000))
+    monkeypatch.setattr(networks.imagenet, "class_names", lambda: names)
+    monkeypatch.setattr(networks.imagenet, "weights_file", lambda: "w")
+    loaded = weights.Loaded({}, False, 1000)
+    monkeypatch.setattr(networks.weights, "load", lambda path, module: loaded)
+    found = networks.of_imagenet("efficientnet_lite0")
+    assert found.module == models.EfficientNetLite() and found.title == "EfficientNet-Lite0"
+    assert found.image_shape == (224, 224, 3) and found.class_name(7) == "class 7"
+    # TensorFlow's (x - 127) / 128: white is 1, black -127/128.
+    black_and_white = np.array([0, 255], np.uint8).reshape(1, 1, 2, 1).repeat(3, axis=3)
+    np.testing.assert_allclose(found.normalize(black_and_white)[0, 0, :, 0], [-127 / 128, 1])
+
+
 def test_pretrained_weights_that_cannot_be_loaded_raise(tmp_path):
     with pytest.raises(UserError, match="ResNet, WideResNet.*, got NIN: choose such a network"):
         networks.pretrained(tmp_path / "a", "nin_thin", 10, 32)

@@ -8,7 +8,7 @@ import tiny
 
 from at_jax import models
 from at_jax.errors import UserError
-from at_jax.models import NIN, Adapter, MobileNetV2, ResNet, WideResNet
+from at_jax.models import NIN, Adapter, EfficientNetLite, MobileNetV2, ResNet, WideResNet
 
 
 def test_build_returns_the_named_network():
@@ -16,6 +16,7 @@ def test_build_returns_the_named_network():
     assert models.build("nin_wide_bn") == NIN("wide", batch_norm=True)
     assert models.build("resnet_18", 1000) == ResNet(18)
     assert models.build("mobilenet_v2_0.5", 100) == MobileNetV2(0.5, num_classes=100)
+    assert models.build("efficientnet_lite0", 1000) == EfficientNetLite()
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,7 @@ def test_build_returns_the_named_network():
         ("resnet_18_2", "resnet_18"),
         ("wrn16_2", "wrn_16_2"),
         ("mobilenet_v2", "mobilenet_v2_1"),
+        ("efficientnet_lite1", "efficientnet_lite0"),
     ],
 )
 def test_build_of_an_unknown_name_suggests_the_nearest(name, nearest):
@@ -37,7 +39,7 @@ def test_build_of_an_unknown_name_suggests_the_nearest(name, nearest):
 
 @pytest.mark.parametrize("name", ["", "xyz"])
 def test_build_of_a_name_like_no_other_suggests_none(name):
-    with pytest.raises(UserError, match=f"unknown network '{name}': .*, mobilenet_v2_WIDTH.*$"):
+    with pytest.raises(UserError, match=f"unknown network '{name}': .*, efficientnet_lite0$"):
         models.build(name)
 
 
@@ -65,6 +67,7 @@ def test_networks_of_unknown_size_raise_user_error(make, message):
         ("nin_wide_bn", 4),
         ("resnet_18", 32),
         ("mobilenet_v2_0.5", 16),
+        ("efficientnet_lite0", 32),
     ],
 )
 def test_networks_of_bad_images_raise_user_error(name, least):

@@ -208,7 +208,7 @@ def test_networks_update_statistics_in_training_and_run_in_bfloat16(name, size):
     assert 0 < jnp.max(jnp.abs(rounded - still)) < 0.1 * jnp.max(jnp.abs(still))
 
 
-@pytest.mark.parametrize(("name", "size"), FAMILIES)
+@pytest.mark.parametrize(("name", "size"), [*FAMILIES, ("efficientnet_lite0", 32)])
 def test_networks_with_a_named_axis_need_it_only_in_training(name, size):
     module = models.build(name, bn_axis_name="batch")
     shapes = abstract(module, size)  # initialization is outside pmap

@@ -29,6 +29,7 @@ WRN = ("wrn_10_1", 32, 3, ("group1", "group2", "group3"))
 DIGITS = ("wrn_10_1", 16, 1, WRN[3])
 NIN = ("nin_thin", 32, 3, ("stage1", "stage2", "stage3"))
 RESNET = ("resnet_18", 224, 3, ("stage1", "stage2", "stage3", "stage4"))
+EFFICIENTNET = ("efficientnet_lite0", 224, 3, ("stage3", "stage4", "stage5"))
 SIZES = (("wrn_16_1", 32), ("wrn_40_2", 32), ("mobilenet_v2_0.5", 32), ("resnet_18", 224))
 
 
@@ -85,13 +86,14 @@ QUICK_METHODS = ("none", "at+kd", "gradient_at")
                 *((NIN, method, 4) for method in ("none", "at+kd", "flip_symmetry")),
                 (NIN, "gradient_at", 1),
                 (RESNET, "at", 1),
+                (EFFICIENTNET, "gradient_at", 1),
             )
         ),
     ],
     ids=lambda value: f"{value[0]}_{value[1]}px" if isinstance(value, tuple) else str(value),
 )
 def test_training_steps_hold_no_slow_convolution(network, method, steps):
-    traced, compiled = compiled_steps(network, method, steps, 2 if network is RESNET else 4)
+    traced, compiled = compiled_steps(network, method, steps, 4 if network[1] <= 32 else 2)
     _, slow = convolutions(compiled)
     # Every layer has two in a step besides its weight gradients, forward and input gradient, two more for
     # J, as many again at the mirrored images; a teacher's layer has one, two for its J.

@@ -6,6 +6,8 @@ file may have are in :mod:`at_jax.models.pretrained.namings`:
 - :class:`at_jax.models.ResNet`: torchvision and timm (resnet18, 34, 50, 101), and the ImageNet networks of
   the authors of attention transfer, whose batch normalizations are folded into the convolutions.
 - :class:`at_jax.models.WideResNet`: the authors' code (``group0.block1.conv0``).
+- :class:`at_jax.models.EfficientNetLite`: the package efficientnet_lite_pytorch. For its ImageNet weights
+  see :mod:`at_jax.models.imagenet`.
 
 Normalize images as in the training of the weights; for ImageNet usually with mean 0.485, 0.456, 0.406 and
 standard deviation 0.229, 0.224, 0.225 of pixels in 0..1.

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import numpy as np
 
+from at_jax.models.efficientnet_lite import STAGES, EfficientNetLite
 from at_jax.models.resnet import ResNet
 from at_jax.models.wide_resnet import WideResNet
 
@@ -156,6 +157,18 @@ def _with_leaves(path: Path) -> str:
     return f"{name}.weight" if path[-1] == "kernel" and not name.endswith(".weight") else name
 
 
+def _efficientnet(path: Path) -> str:
+    """('params', 'stage2_block0', 'depthwise', 'kernel') -> '_blocks.1._depthwise_conv.weight'."""
+    _, *modules, leaf = path
+    if block := _block(modules[0]):
+        # PyTorch counts the blocks of all stages.
+        before = sum(group[2] for stage in STAGES[: block[0] - 1] for group in stage)
+        inner = modules[1] if modules[1].startswith("bn") else f"{modules[1]}_conv"
+        return joined(("_blocks", str(before + block[1]), f"_{inner}"), leaf)
+    outer = {"conv0": "conv_stem", "conv1": "conv_head", "classifier": "fc"}
+    return joined((f"_{outer.get(modules[0], modules[0])}",), leaf)
+
+
 NAMINGS: dict[type[nn.Module], Family] = {
     ResNet: Family(
         lambda module: f"ResNet-{module.depth}",
@@ -175,6 +188,14 @@ NAMINGS: dict[type[nn.Module], Family] = {
         (32, 32, 3),
         _CIFAR_MEAN,
         _CIFAR_STD,
+        "conv0",
+    ),
+    EfficientNetLite: Family(
+        lambda module: "EfficientNet-Lite0",
+        (Naming(_efficientnet),),
+        (224, 224, 3),
+        (127.0, 127.0, 127.0),
+        (128.0, 128.0, 128.0),
         "conv0",
     ),
 }
