@@ -33,9 +33,9 @@ _COMMANDS = {
         "at_jax.cli.predict", "classify image files with the student of a run", prints=True
     ),
     "figures": _Command(
-        "at_jax.figures.__main__", "draw attention maps, input gradients and curves"
+        "at_jax.figures.command", "draw attention maps, input gradients and curves"
     ),
-    "tables": _Command("at_jax.tables.__main__", "train the paper's tables", True),
+    "tables": _Command("at_jax.tables.command", "train the paper's tables", True),
     "weights": _Command(
         "at_jax.cli.weights", "read weights of PyTorch into a run; export the network of a run"
     ),

@@ -12,8 +12,8 @@ from PIL import Image
 
 from at_jax import checkpoint, data, loop, paths
 from at_jax.errors import UserError
-from at_jax.figures import __main__ as figures
-from at_jax.tables import __main__ as tables
+from at_jax.figures import command as figures
+from at_jax.tables import command as tables
 from at_jax.training import preparation, run_files
 
 RUN = "gs://bucket/run"

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from at_jax.tables import __main__ as program
+from at_jax.tables import command as program
 from at_jax.tables import job
 
 

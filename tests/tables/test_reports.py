@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from at_jax.figures import style
-from at_jax.tables import __main__ as program
+from at_jax.tables import command as program
 from at_jax.tables import markdown, plan, plots, registry, summary
 from at_jax.tables.paper import PaperResult
 from at_jax.tables.registry import Row

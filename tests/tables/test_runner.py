@@ -9,7 +9,7 @@ import filelock
 import pytest
 
 from at_jax import loop, paths
-from at_jax.tables import __main__ as program
+from at_jax.tables import command as program
 from at_jax.tables import plan, plots, runner
 from at_jax.training import run_files, workdir_lock
 

@@ -13,7 +13,7 @@ import time
 import pytest
 
 from at_jax import loop
-from at_jax.tables import __main__ as program
+from at_jax.tables import command as program
 from at_jax.tables import registry
 
 # Compiling takes most of the time, several times longer on a loaded machine.

@@ -1,0 +1,84 @@
+"""Flags of ``at-jax figures``."""
+
+import argparse
+import sys
+from typing import Any, NoReturn
+
+from at_jax.errors import unknown_flag
+from at_jax.figures import attention
+
+__all__ = ["parser"]
+
+_EXAMPLES = """examples:
+  at-jax figures maps --workdir runs/digits --out maps.png
+  at-jax figures maps --workdir runs/digits --compare runs/digits-method=none --out maps.png
+  at-jax figures gradients --workdir runs/digits --images cat.jpg dog.jpg --out j.png
+  at-jax figures mappings --weights resnet18.safetensors --images cat.jpg --out four.png
+  at-jax figures maps --weights resnet18.safetensors --classes list.txt --images a.jpg --out a.png
+  at-jax figures maps --network efficientnet_lite0 --out photographs.png
+  at-jax figures curves runs/digits runs/digits-method=none --out curves.png
+"""
+_COMMANDS = {
+    "maps": "attention maps at every transfer point, one row an image",
+    "gradients": "input gradient |J| of the loss, summed over channels",
+    "mappings": "F_sum, F_sum^2, F_sum^4 and F_max of one image, side by side",
+    "curves": "loss terms and errors over the epochs, one line a run",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        is_command = self._subparsers is None
+        if is_command and (message := unknown_flag(args, self._option_string_actions)):
+            self.error(message)
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        print(f"error: {message}: see {self.prog} --help", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Parser of the command and its four subcommands."""
+    result = _Parser(
+        prog="at-jax figures",
+        description="Draw attention maps, input gradients and training curves, as PNG.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = result.add_subparsers(dest="command", required=True, metavar="|".join(_COMMANDS))
+    for name, text in _COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("--out", required=True, metavar="FILE.png", help="output file")
+        if name == "curves":
+            command.add_argument("runs", nargs="+", metavar="RUN", help="workdirs of runs")
+        else:
+            _add_options(command, name)
+    return result
+
+
+def _add_options(command: argparse.ArgumentParser, name: str) -> None:
+    add = command.add_argument
+    add("--workdir", metavar="RUN", help="draw the student of this run, next to its teacher")
+    add("--compare", metavar="RUN2", help="draw this run's student instead of the untrained one")
+    add("--which", choices=("latest", "best"), default="latest", help="checkpoint (%(default)s)")
+    add("--module", metavar="PACKAGE:NAME",
+        help="user-defined module that the run trained; several, separated by commas")  # fmt: skip
+    add("--weights", metavar="FILE",
+        help="instead of a run: weights of PyTorch (.safetensors, .pth)")  # fmt: skip
+    add("--network", choices=("efficientnet_lite0",),
+        help="instead of a run: a network with its ImageNet weights, of the extra pretrained; default "
+        "images: photographs of scikit-learn and matplotlib")  # fmt: skip
+    add("--model", default="resnet_18", help="with --weights: its network (%(default)s)")
+    add("--num_classes", type=int, default=1000, help="with --weights (%(default)s)")
+    add("--image_size", type=int, default=224, help="with --weights: in pixels (%(default)s)")
+    add("--images", nargs="+", metavar="FILE", help="photographs of any size; default: test images")
+    add("--classes", metavar="FILE", help="text file of class names, one per line")
+    if name == "mappings":
+        add("--index", type=int, default=0, help="index of the test image (%(default)s)")
+    else:
+        add("--count", type=int, default=8, help="number of test images (%(default)s)")
+    if name == "maps":
+        kinds = tuple(attention.KINDS)
+        add("--kind", choices=kinds, default="sum", help="over channels (%(default)s)")
+        add("--p", type=float, default=2, help="exponent of |activation| (%(default)s)")

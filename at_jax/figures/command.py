@@ -1,0 +1,175 @@
+"""Figures from the command line: ``at-jax figures maps|gradients|mappings|curves``."""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from at_jax import paths, terms
+from at_jax.data import reading
+from at_jax.errors import UserError
+from at_jax.figures import (
+    arguments,
+    attention,
+    curves,
+    images,
+    network_figures,
+    networks,
+    pairing,
+    samples,
+    style,
+    teachers,
+)
+from at_jax.figures.networks import Network
+from at_jax.training import run_files
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Draw one figure. A UserError is printed as one line, with exit code 2."""
+    args = arguments.parser().parse_args(argv)
+    try:
+        _check_out(args.out)
+        with style.context():
+            if args.command == "curves":
+                figure = curves.draw([curves.read(run) for run in args.runs])
+            else:
+                figure = _network_figure(args)
+            style.save(figure, args.out)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(args.out)
+    return 0
+
+
+def _network_figure(args: argparse.Namespace) -> "Figure":
+    """Draw maps, gradients or mappings."""
+    if args.command == "maps":
+        attention.check_kind(args.kind, args.p)
+    shown = _networks(args)
+    chosen = _images(args, shown)
+    what, points = shown[0].model_name, ()
+    if args.workdir:
+        workdir = paths.parse(args.workdir)
+        what += f" ({terms.title(run_files.read_method(workdir))})"
+        config = run_files.read_config(workdir)
+        points = tuple(config["transfer"]["points"])
+        # Weights that a student started from need the data set of the run to be loaded.
+        is_random = not config["init"]["weights"]
+        if is_random and not args.compare and args.command != "mappings":
+            shown.insert(1, networks.before_training(shown[0], config["seed"]))
+    if args.command == "mappings":
+        return network_figures.mapping_figure(shown, chosen, title=f"Four mappings of {what}")
+    if args.command == "gradients":
+        return network_figures.gradient_figure(shown, chosen, title=f"Input gradients of {what}")
+    title = f"Attention maps of {what}"
+    given = {"points": points, "kind": args.kind, "p": args.p, "title": title}
+    return network_figures.attention_grid(shown, chosen, **given).draw()
+
+
+def _networks(args: argparse.Namespace) -> list[Network]:
+    """Load the networks that are drawn, the student first."""
+    given = [flag for flag in ("workdir", "weights", "network") if getattr(args, flag)]
+    if len(given) != 1:
+        raise UserError(
+            "expected a run or pretrained weights, got "
+            f"{' and '.join(f'--{flag}' for flag in given) or 'neither'}: pass --workdir, --weights or "
+            "--network"
+        )
+    names = _class_names(args.classes)
+    if args.weights:
+        if not args.images:
+            raise UserError("--weights needs images, got none: pass --images")
+        shown = [networks.pretrained(args.weights, args.model, args.num_classes, args.image_size)]
+    elif args.network:
+        shown = [networks.of_imagenet(args.network)]
+    else:
+        shown = _networks_of_run(args)
+    if names:
+        wanted = shown[0].description["num_classes"]
+        if len(names) != wanted:
+            raise UserError(
+                f"--classes: {args.classes!r} must have {wanted} names, one per line, as "
+                f"{shown[0].model_name} has classes, got {len(names)}: choose another file"
+            )
+        for network in shown:
+            if network.description["num_classes"] == wanted:
+                network.description["class_names"] = names
+    return shown
+
+
+def _networks_of_run(args: argparse.Namespace) -> list[Network]:
+    """Student, compared student and teacher, with the transfer points of the run."""
+    config = run_files.read_config(paths.parse(args.workdir))
+    pairs = pairing.pairs(config["transfer"]["points"], (), ())
+    of_student, of_teacher = ([pair[side] for pair in pairs] for side in (0, 1))
+    load = {"which": args.which, "module": args.module}
+    teacher = teachers.teacher_of(args.workdir, module=args.module)
+    student = networks.of_run(args.workdir, title=networks.STUDENT, **load)
+    is_passed = "teacher" in run_files.read_arguments(paths.parse(args.workdir))
+    if teacher is None and not is_passed:
+        # Without a teacher the network may itself be one: the word student would mislead.
+        student = dataclasses.replace(student, title=student.model_name)
+    shown = [networks.with_points(student, of_student)]
+    if args.compare:
+        other = networks.of_run(args.compare, **load)
+        if other.model_name != student.model_name:
+            other = dataclasses.replace(other, title=f"{other.model_name}, {other.title}")
+        shown.append(networks.with_points(other, of_student))
+    if teacher is not None:
+        shown.append(networks.with_points(teacher, of_teacher))
+    elif is_passed:
+        print(
+            "The teacher was passed as an argument and is not stored: not drawn.", file=sys.stderr
+        )
+    pairing.check_images(shown)
+    return shown
+
+
+def _images(args: argparse.Namespace, shown: Sequence[Network]) -> images.Images:
+    student = shown[0]
+    if given := args.images or (args.network and samples.photographs()):
+        paths = given[:1] if args.command == "mappings" else given
+        known = student.description.get("class_names") or ()
+        depth = student.description.get("bit_depth", reading.MAX_DEPTH)
+        resize = student.description.get("resize", 0)
+        return images.from_files(paths, student.image_shape, known, bit_depth=depth, resize=resize)
+    dataset = images.dataset_of(args.workdir)
+    for network in shown:
+        if network.description["num_classes"] == dataset.num_classes:
+            network.description.setdefault("class_names", list(dataset.class_names))
+    if args.command == "mappings":
+        if not 0 <= args.index < len(dataset.test):
+            raise UserError(
+                f"--index must be from 0 to {len(dataset.test) - 1}, got {args.index}: choose another"
+            )
+        return images.from_split(dataset.test, np.array([args.index]))
+    if args.count < 1:
+        raise UserError(f"--count must be at least 1, got {args.count}: 8 fill a page")
+    return images.from_split(dataset.test, images.choose(dataset.test.labels, args.count))
+
+
+def _class_names(path: str | None) -> list[str]:
+    if not path:
+        return []
+    try:
+        return paths.parse(path).read_text(encoding="utf-8-sig").strip().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"--classes: {path!r} cannot be read ({error}): pass a text file, one name per line"
+        ) from error
+
+
+def _check_out(path: str) -> None:
+    """Raise before the computation for a file name that cannot be written."""
+    if not path.lower().endswith(".png"):
+        raise UserError(f"--out must end in .png, got {path!r}: choose another name")
+    paths.reachable(path)

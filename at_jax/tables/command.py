@@ -1,0 +1,111 @@
+"""Train the tables of the paper.
+
+  at-jax tables --list                          all tables, their rows, the paper's results
+  at-jax tables digits                          no download, some minutes on a CPU
+  at-jax tables cifar10_activation --rows 'wrn_16_1-none,wrn_16_1-wrn_16_2-*' --seeds 3
+  at-jax tables cifar10_activation --data DIR --epochs 10 --together
+
+Run the same command with the same --out to resume. Seeds and rows can be added to a trained table.
+On several machines: --shard 1/8 ... --shard 8/8 with one --out that all of them share, then --merge.
+"""
+
+import argparse
+import difflib
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from at_jax.errors import UserError
+
+__all__ = ["main"]
+
+_DESCRIPTION = __doc__
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser that raises UserError instead of printing its usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}: --help prints all options")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="at-jax tables",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("name", nargs="?", help="name of the table")
+    add("--list", action="store_true", help="print all tables and their rows")
+    add("--seeds", type=int, default=5, help="number of seeds: 0, 1, ... (default 5)")
+    add("--epochs", type=int, default=0,
+        help="epochs of a run; schedules scale in proportion (default: the table's own)")  # fmt: skip
+    add("--data", default="", help="a folder {train,test}/<class>/*.jpg, or a TFDS name")
+    add("--label", default="", help="name of the data set in the table and its figures")
+    add("--rows", default="", help="names or patterns of rows, separated by commas (default: all)")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes",
+        help="change a config key in every row; may be repeated")  # fmt: skip
+    add("--out", default="", help="folder of the runs and the table (default: runs/tables/NAME)")
+    add("--together", type=int, nargs="?", const=4, default=1, metavar="N",
+        help="train up to N (4) students of a pair and a seed in one program; several seeds too if "
+        "--set data.order_seed=0 gives them the same order of images")  # fmt: skip
+    add("--shard", default="1/1", metavar="I/N", help="train part I of N of the runs")
+    add("--merge", action="store_true", help="train nothing; make the table from the runs in --out")
+    return parser
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse the flags; an unknown one is named with its nearest match.
+
+    Raises:
+      UserError: for a flag that does not exist, or a value that is not valid.
+    """
+    parser = _parser()
+    options, unknown = parser.parse_known_args(argv)
+    if unknown:
+        raise UserError(f"unknown argument {unknown[0]!r}: {_suggestion(unknown[0], parser)}")
+    return options
+
+
+def _suggestion(argument: str, parser: argparse.ArgumentParser) -> str:
+    from at_jax.training.config import default_config, flatten  # here, as below in main
+
+    if not argument.startswith("-"):
+        return "give one name of a table; separate rows by commas, as in --rows 'a,b'"
+    name, _, value = argument.lstrip("-").removeprefix("config.").partition("=")
+    keys = flatten(default_config().to_dict())
+    if name in keys:
+        return f"did you mean --set {name}={value or '...'}?"
+    flags = {flag.lstrip("-"): flag for action in parser._actions for flag in action.option_strings}
+    known = {**{key: f"--set {key}=" for key in keys}, **flags}
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {known[close[0]]}?" if close else "--help prints all options"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command line.
+
+    Args:
+      argv: arguments without the program's name.
+
+    Returns:
+      The exit code: 2 for a UserError, which is printed as one line.
+    """
+    try:
+        options = _parse(argv)
+        # Imported here: --help should not wait for the training code.
+        from at_jax.tables import job
+
+        if options.list:
+            print(job.listing())
+            return 0
+        planned = job.from_options(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    try:
+        return job.run(planned)
+    except job.loop.StorageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
