@@ -5,14 +5,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from at_jax import terms
+from at_jax.tables import differences
 from at_jax.training.console import duration
 
 __all__ = ["render"]
 
 _HEADER = (
-    "method", "median", "mean", "lowest to highest", "seeds", "**paper**, median of 5", "status",
+    "method", "median", "mean", "lowest to highest", "seeds", "difference, last epoch",
+    "difference, best epoch", "**paper**, median of 5", "status",
 )  # fmt: skip
 _PAPER_COLUMNS = 2
+_COMPARED = (differences.LAST, differences.BEST)
 
 
 def render(summary: Mapping[str, Any]) -> str:
@@ -31,7 +34,8 @@ def render(summary: Mapping[str, Any]) -> str:
         rows = [row for row in summary["rows"] if row["pair"] == pair]
         teachers = [t for t in summary["teachers"] if t["teacher"] == rows[0]["teacher"]]
         shared = _shared_changes(rows)
-        body = [_line(row, shared) for row in rows] + [
+        compared = [differences.from_labels_only(rows, key) for key in _COMPARED]
+        body = [_line(row, shared, compared) for row in rows] + [
             _teacher_line(teacher) for teacher in teachers
         ]
         lines += [f"## {pair}", "", *_table(_HEADER[:columns], [line[:columns] for line in body])]
@@ -52,6 +56,11 @@ def _setting(summary: Mapping[str, Any]) -> list[str]:
         lines[0] += (
             f" The last two columns are from the paper{after}; all other numbers were measured here."
         )
+    lines += [
+        "",
+        "Differences are those from labels only, in percentage points, paired by seed: their mean, and half "
+        "the 95 % confidence interval of Student's t-distribution where there are several seeds.",
+    ]
     if summary["changes"]:
         lines += ["", "Set for all rows: " + ", ".join(f"`{c}`" for c in summary["changes"]) + "."]
     return lines
@@ -75,7 +84,11 @@ def _shared_changes(rows: Sequence[Mapping[str, Any]]) -> set[str]:
     return {k for k, v in first if all(row["changes"].get(k) == v for row in rows)}
 
 
-def _line(row: Mapping[str, Any], shared: set[str]) -> list[str]:
+def _line(
+    row: Mapping[str, Any],
+    shared: set[str],
+    compared: Sequence[Mapping[str, differences.Difference | None]],
+) -> list[str]:
     total = len(row["seeds"]) + len(row["failed"]) + len(row["missing"])
     changes = ", ".join(
         f"{key}={value}" for key, value in row["changes"].items() if key not in shared
@@ -87,6 +100,7 @@ def _line(row: Mapping[str, Any], shared: set[str]) -> list[str]:
         _number(row["mean"]),
         f"{row['lowest']:.2f} to {row['highest']:.2f}" if row["seeds"] else "",
         f"{len(row['seeds'])} of {total}",
+        *(str(each[row["name"]] or "") for each in compared),
         *_paper(row["paper"]),
     ]
 
@@ -95,7 +109,9 @@ def _teacher_line(teacher: Mapping[str, Any]) -> list[str]:
     run = teacher["run"]
     # A teacher with other classes than the data has no error.
     error = (_number(run["test_error"]) or "not defined") if run else ""
-    return [f"teacher, {teacher['teacher']}", error, error, "", "1 run", *_paper(teacher["paper"])]
+    blank = [""] * len(_COMPARED)
+    name, paper = f"teacher, {teacher['teacher']}", _paper(teacher["paper"])
+    return [name, error, error, "", "1 run", *blank, *paper]
 
 
 def _table(header: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:

@@ -38,11 +38,12 @@ def test_summarize_of_finished_runs(numbers):
 def test_render_of_finished_runs(numbers):
     text = markdown.render(numbers)
     assert (
-        "| `none` (labels only) | 21.00 | 21.00 | 20.00 to 22.00 | 3 of 3 | 8.77 | verified |"
+        "| `none` (labels only) | 21.00 | 21.00 | 20.00 to 22.00 | 3 of 3 |  |  | 8.77 | verified |"
         in text
     )
-    assert "| `at` | 11.00 | 11.00 | 10.00 to 12.00 | 3 of 3 |  |  |" in text
-    assert "| teacher, wrn_10_0.5 | 30.00 | 30.00 |  | 1 run |  |  |" in text
+    # 10 points less with every seed.
+    assert "| `at` | 11.00 | 11.00 | 10.00 to 12.00 | 3 of 3 | -10.00 ± 0.00 |" in text
+    assert "| teacher, wrn_10_0.5 | 30.00 | 30.00 |  | 1 run |  |  |  |  |" in text
     # 7 runs of 10 seconds each, two in a program where possible.
     assert "Measured 2026-01-02; total training time 1:10 (h:mm:ss)." in text
     assert "- 7 runs on 1 x cpu, jax 0.0, commit abc" in text
@@ -52,7 +53,7 @@ def test_render_of_finished_runs(numbers):
 
 def test_render_of_a_teacher_without_an_error(numbers):
     numbers["teachers"][0]["run"]["test_error"] = None
-    line = "| teacher, wrn_10_0.5 | not defined | not defined |  | 1 run |  |  |"
+    line = "| teacher, wrn_10_0.5 | not defined | not defined |  | 1 run |  |  |  |  |"
     assert line in markdown.render(numbers)
 
 
@@ -71,7 +72,7 @@ def test_render_without_finished_runs():
     text = markdown.render(numbers)
     assert "Test error in percent on CIFAR-10 (JPEG q75), after 6 epochs" in text
     assert "(learning-rate drops after 2, 4), batch size 128." in text
-    assert "| `at, F_sum^4` (at.p=4.0) |  |  |  | 0 of 1 | 8.09 | unverified |" in text
+    assert "| `at, F_sum^4` (at.p=4.0) |  |  |  | 0 of 1 |  |  | 8.09 | unverified |" in text
     assert "No run is finished yet." in text
 
 
