@@ -14,7 +14,8 @@ from at_jax.training.config import default_config, flatten
 
 ROOT = pathlib.Path(__file__).parents[1]
 KEYS = set(flatten(default_config().to_dict()))
-CONFIG_PARTS = {"student", "teacher", "method", "data"}
+PLACES = {"data", "init", "weights"}
+CONFIG_PARTS = {"student", "teacher", "method"} | PLACES
 COMMANDS = ("train", "evaluate", "predict", "figures", "tables", "weights", "data")
 MODULES = {
     "at_jax.tables": "tables", "at_jax.figures": "figures", "at_jax.models.pretrained": "weights",
@@ -137,7 +138,7 @@ def check_config(value: str) -> None:
         assert key in CONFIG_PARTS, part
         if key == "method":
             terms.parts(chosen)
-        elif key != "data":
+        elif key not in PLACES:
             models.build(chosen)
 
 

@@ -27,5 +27,10 @@ class LoadOptions(NamedTuple):
     @property
     def scaled(self) -> bool:
         """Whether a JPEG is decoded at the scale that its crop needs."""
-        # The box of an example is that of the whole image.
+        # A box is a part of the whole image.
         return not self.crop and (self.streams_train or self.resize > 0)
+
+    @property
+    def decodes_bytes(self) -> bool:
+        """Whether images of TFDS are decoded here: TFDS decodes gray images of a color set as gray."""
+        return bool(self.crop) or self.scaled

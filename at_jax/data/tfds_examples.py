@@ -31,7 +31,7 @@ class _Reader:
         self.source = self._opened(builder)
 
     def _opened(self, builder: Any) -> Any:
-        if self._options.scaled:
+        if self._options.decodes_bytes:
             return _without_images(builder, self._split, self._keys)
         return builder.as_data_source(self._split)
 
@@ -56,22 +56,25 @@ class _Reader:
             examples = [_decoded(self.source, int(i), self.describe(int(i))) for i in indices]
         for place, (index, example) in enumerate(zip(indices.tolist(), examples, strict=True)):
             image, label = (example[key] for key in self._keys)
-            if self._options.crop:
-                image = cut_box(image, example[self._options.crop])
             crop = crops[place] if crops else None
-            yield self._image(image, crop, index), int(label)
+            box = example[self._options.crop] if self._options.crop else None
+            yield self._image(image, crop, index, box), int(label)
 
-    def _image(self, image: Any, crop: Crop | None, index: int) -> np.ndarray:
+    def _image(self, image: Any, crop: Crop | None, index: int, box: Any = None) -> np.ndarray:
         options = self._options
         if crop is None and options.image_size:
             crop = CenterCrop(options.image_size, options.resize)
-        if not options.scaled:
+        if not options.decodes_bytes:
             return image if crop is None else crop_array(image, crop)
         try:
-            picture = reading.decode(image, crop=crop)
+            picture = reading.decode(image, crop=crop if options.scaled else None)
         except Exception as error:
             raise _unreadable(self.describe(index), error) from error
-        return as_array(picture.convert("L") if self._channels == 1 else picture)
+        array = as_array(picture.convert("L") if self._channels == 1 else picture)
+        if box is None:
+            return array
+        array = cut_box(array, box)
+        return array if crop is None else crop_array(array, crop)
 
 
 def examples_of(

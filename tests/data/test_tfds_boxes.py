@@ -38,7 +38,8 @@ def boxed(tmp_path_factory):
                 pixels = np.zeros((height, width, 3), np.uint8)
                 pixels[4:12, 10:18] = 100 + 50 * (index % 2)
                 box = tfds.features.BBox(4 / height, 10 / width, 12 / height, 18 / width)
-                image = Image.fromarray(pixels)
+                # A gray image of a color set, as CUB and ImageNet have some.
+                image = Image.fromarray(pixels[..., 0] if index == 2 else pixels)
                 yield index, {"image": image, "bbox": box, "label": index % 2}
 
     directory = tmp_path_factory.mktemp("boxed")
