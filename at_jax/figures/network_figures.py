@@ -102,8 +102,8 @@ def attention_grid(
     for point in [s for s in student if all(s in paired for paired in partners)]:
         size = "x".join(map(str, maps[0][point].shape[1:]))
         for index in pairing.drawing_order(shown):
-            # The title of the figure names a single network.
-            other, title_of = partners[index][point], shown[index].title * (len(shown) > 1)
+            other = partners[index][point]
+            title_of = "" if _is_in_title(shown) else shown[index].title
             head = title_of if other == point else f"{title_of} {other}"
             q = rms_normalize(maps[index][other])
             columns.append(grid.Column(f"{point} ({size})", head, q))
@@ -184,7 +184,7 @@ def captions(
     student, rows = shown[0], []
     for row, label in enumerate(images.labels):
         is_known = label != UNKNOWN
-        if len(shown) == 1 and not is_known:
+        if _is_in_title(shown) and not is_known:
             rows.append(_guesses(student, logits[0][row]))
             continue
         lines = [grid.Line(student.class_name(label), bold=True)] if is_known else []
@@ -203,6 +203,11 @@ def captions(
                 lines.append(grid.Line(text))
         rows.append(lines)
     return rows
+
+
+def _is_in_title(shown: Sequence[Network]) -> bool:
+    """Whether a single network is drawn, which the title of the figure names."""
+    return len(shown) == 1 and shown[0].title == shown[0].model_name
 
 
 def _guesses(network: Network, logits: np.ndarray) -> list[grid.Line]:

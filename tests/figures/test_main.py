@@ -92,7 +92,7 @@ def test_maps_of_a_pretrained_network_draw_photographs_and_their_most_probable_c
 
     def small(name):
         assert name == "efficientnet_lite0"
-        return networks.Network(name, module, variables, given)
+        return networks.Network("Small", module, variables, given)
 
     drawn = []
     monkeypatch.setattr(command.networks, "of_imagenet", small)
