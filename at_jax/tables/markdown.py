@@ -58,8 +58,8 @@ def _setting(summary: Mapping[str, Any]) -> list[str]:
         )
     lines += [
         "",
-        "Differences are those from labels only, in percentage points, paired by seed: their mean, and half "
-        "the 95 % confidence interval of Student's t-distribution where there are several seeds.",
+        "Differences are those from labels only, in percentage points, paired by seed: their mean, and "
+        "half the 95 % confidence interval of Student's t-distribution where there are several seeds.",
     ]
     if summary["changes"]:
         lines += ["", "Set for all rows: " + ", ".join(f"`{c}`" for c in summary["changes"]) + "."]
