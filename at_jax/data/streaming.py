@@ -92,15 +92,17 @@ def worker_count(batches: TrainBatches, workers: int) -> int:
       workers: as for :class:`Stream`.
 
     Raises:
-      UserError: if processes are asked for and Grain is not installed.
+      UserError: if processes are asked for, to decode images, and Grain is not installed.
     """
+    if isinstance(batches.split.images, np.ndarray):
+        return 0
     installed = _is_installed()
     if workers > 0 and not installed:
         raise UserError(
             f"data.workers={workers}: expected the package grain, which starts worker processes, got none: "
             "pip install grain, or set --config.data.workers=-1 to decode in threads"
         )
-    if workers or isinstance(batches.split.images, np.ndarray):
+    if workers:
         return max(workers, 0)
     safe = getattr(batches.split.images, "picklable", False) and _main_may_be_imported()
     if not (installed and safe and len(batches.split) > _FEW_IMAGES):
