@@ -127,7 +127,7 @@ def load(
             described["class_names"], dataset.class_names, ("in the run", "in the data")
         )
         new_head = bool(difference)
-    note = place
+    note = place + ("" if is_file(place) else _other_normalization(described, dataset))
     if new_head:
         head = _head(student, dataset, wanted)
         if head:
@@ -142,6 +142,18 @@ def load(
         fix="give weights of the same network, or choose their network as student",
     )
     return Initial(variables, identity.of_weights(variables), note)
+
+
+def _other_normalization(described: Mapping[str, Any], dataset: data.Dataset) -> str:
+    """Say that a run saw images of another normalization, and how to use it; empty if it did not."""
+    mean, std = (tuple(round(x, 2) for x in described[key]) for key in ("mean", "std"))
+    ours, theirs = (*dataset.mean, *dataset.std), (*mean, *std)
+    if len(ours) == len(theirs) and all(abs(a - b) <= 1 for a, b in zip(ours, theirs, strict=True)):
+        return ""
+    return (
+        ", which normalized images by another mean and std: "
+        f'--config.data.mean="{mean}" --config.data.std="{std}"'
+    )
 
 
 def _read(path: str, module: nn.Module) -> tuple[dict[str, Any], bool, int]:

@@ -1,6 +1,8 @@
 """Runs with pretrained networks: a file as teacher, a file or a run as start, frozen modules."""
 
+import dataclasses
 import json
+import pathlib
 
 import chex
 import jax
@@ -13,7 +15,8 @@ import tiny
 from at_jax import checkpoint, data, freezing, loop, models
 from at_jax.errors import UserError
 from at_jax.models import pretrained
-from at_jax.training import initialization, preparation
+from at_jax.training import comparison, initialization, preparation
+from at_jax.training.arguments import Arguments
 
 CLASSES, NAMES, FROZEN = 12, "abcdefghijkl", ("conv0", "group1")
 NORMALIZED = {"teacher__mean": (120.0, 110.0, 100.0), "teacher__std": (60.0, 60.0, 60.0)}
@@ -34,7 +37,7 @@ def saved(path, name, classes, seed):
     variables = tiny.filled(shapes, seed)
     statistics = jax.tree.map(lambda x: x + 0.25, variables["batch_stats"])
     variables |= {"batch_stats": statistics}
-    pretrained.write(path, pretrained.state_dict(variables, module))
+    path.write_bytes(pretrained.dumps(pretrained.state_dict(variables, module)))
     return variables
 
 
@@ -137,6 +140,14 @@ def test_finished_run_is_not_continued_with_other_weights(files, trained, change
         loop.train_and_evaluate(config(files, **changes), trained[0], dataset=pictures())
 
 
+def test_comparison_without_a_teacher_has_no_weights_of_one(files):
+    given = config(files, compare=("none", "kd"))
+    found = {m: comparison._config(given, m, "") for m in given.compare}
+    assert [each.teacher.weights for each in found.values()] == ["", str(files[0])]
+    assert all(each.init.weights == str(files[1]) for each in found.values())
+    assert comparison._teacher(given, pathlib.Path("run"), Arguments(), True) == ""
+
+
 def test_moved_files_are_the_same_weights(files, trained, tmp_path):
     moved = [path.rename(tmp_path / path.name) for path in files[:2]]
     try:
@@ -156,6 +167,12 @@ def test_student_starts_from_a_run_and_keeps_the_classifier_of_the_same_classes(
     assert "class 2 is 'c' in the run and 'd' in the data" in other.note
     assert "classifier" not in other.variables["params"]
     assert kept.fingerprint != other.fingerprint
+    assert "--config.data.mean=" not in kept.note
+    darker = dataclasses.replace(pictures(), mean=(90.0, 90.0, 90.0))
+    assert (
+        "another mean and std: --config.data.mean="
+        in initialization.load(str(trained[0]), student, darker).note
+    )
     message = r"init.weights='.*' are not those of WideResNet: .*give weights of the same network"
     with pytest.raises(UserError, match=message):
         initialization.load(str(trained[0]), models.build("wrn_16_0.25", CLASSES), pictures())
