@@ -92,21 +92,27 @@ def worker_count(batches: TrainBatches, workers: int) -> int:
       workers: as for :class:`Stream`.
 
     Raises:
-      UserError: if processes are asked for and Grain is not installed.
+      UserError: if processes are asked for, to decode images, and Grain is not installed.
     """
-    installed = importlib.util.find_spec("grain") is not None
+    if isinstance(batches.split.images, np.ndarray):
+        return 0
+    installed = _is_installed()
     if workers > 0 and not installed:
         raise UserError(
             f"data.workers={workers}: expected the package grain, which starts worker processes, got none: "
             "pip install grain, or set --config.data.workers=-1 to decode in threads"
         )
-    if workers or isinstance(batches.split.images, np.ndarray):
+    if workers:
         return max(workers, 0)
     safe = getattr(batches.split.images, "picklable", False) and _main_may_be_imported()
     if not (installed and safe and len(batches.split) > _FEW_IMAGES):
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return min(cores or 1, _MOST_WORKERS)
+
+
+def _is_installed() -> bool:
+    return importlib.util.find_spec("grain") is not None
 
 
 def _main_may_be_imported() -> bool:

@@ -23,8 +23,8 @@ from at_jax.training.setup import Run, assemble
 
 __all__ = ["Prepared", "prepare", "use_compilation_cache"]
 
-# Paths may differ between machines.
-_LOCAL_KEYS = ("data.data_dir", "runtime.compilation_cache")
+# Paths and numbers of cores may differ between machines.
+_LOCAL_KEYS = ("data.data_dir", "data.workers", "runtime.compilation_cache")
 TrainTeacher = Callable[[ml_collections.ConfigDict, pathlib.Path, Arguments], None]
 
 

@@ -40,9 +40,9 @@ _OUT = flags.DEFINE_string("out", "", "Directory for streaming.md and streaming.
 _TITLE = """# Streaming photographs
 
 `python -m benchmarks.streaming`: random resized crop to 224 pixels, mirroring and normalization of JPEG
-files, without a network. at_jax mirrors and normalizes in a jitted function on the CPU; PyTorch's DataLoader
-does all of it in its workers, with torchvision's RandomResizedCrop, RandomHorizontalFlip, ToTensor and
-Normalize."""
+files, without a network. at_jax mirrors and normalizes in a jitted function on the CPU; PyTorch's
+DataLoader does all of it in its workers, with torchvision's RandomResizedCrop, RandomHorizontalFlip,
+ToTensor and Normalize."""
 _NOTE = (
     "Speed ratio: median over the rounds of the speed divided by that of the DataLoader in the same "
     "round. Other programs may have shared the cores: the ratio counts, not the speed."

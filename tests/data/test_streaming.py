@@ -12,6 +12,8 @@ from at_jax import data
 from at_jax.data import load, streaming
 from at_jax.data.streaming import Stream
 from at_jax.errors import UserError
+from at_jax.training.datasets import streaming_line
+from at_jax.training.settings import DataSettings
 
 OPTIONS = {"image_size": 8, "resize": 9, "random_crop": True}
 
@@ -76,7 +78,7 @@ def test_stream_of_images_in_memory_starts_nothing(make_dataset):
 
 
 def test_worker_count_is_automatic(photographs, make_dataset, monkeypatch):
-    monkeypatch.setattr(streaming.importlib.util, "find_spec", lambda name: name == "grain" or None)
+    monkeypatch.setattr(streaming, "_is_installed", lambda: True)
     monkeypatch.setattr(streaming.os, "sched_getaffinity", lambda pid: {0, 1, 2}, raising=False)
     assert streaming.worker_count(photographs, 0) == 0  # few images
     assert streaming.worker_count(photographs, -1) == 0
@@ -94,10 +96,27 @@ def test_worker_count_is_automatic(photographs, make_dataset, monkeypatch):
             file.write(text)
         monkeypatch.setattr(streaming.sys.modules["__main__"], "__file__", script)
         assert streaming.worker_count(photographs, 0) == expected
-    monkeypatch.setattr(streaming.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(streaming, "_is_installed", lambda: False)
     assert streaming.worker_count(photographs, 0) == 0
     with pytest.raises(UserError, match="data.workers=2: expected the package grain.*workers=-1"):
         streaming.worker_count(photographs, 2)
+
+
+def test_streaming_line_says_who_decodes_and_why(photographs, monkeypatch):
+    def line(batches=photographs, **settings):
+        return streaming_line(batches, DataSettings(**settings))
+
+    assert line(augmentation="random_resized_crop") == (
+        "streamed: training images are decoded while training, by threads "
+        "(data.augmentation=random_resized_crop)"
+    )
+    monkeypatch.setattr(streaming, "_is_installed", lambda: True)
+    assert line(memory_limit_mb=0, workers=2).endswith(
+        "by 2 worker processes (0 MiB, more than data.memory_limit_mb=0)"
+    )
+    assert line(memory_limit_mb=0, workers=1).count("by 1 worker process (") == 1
+    held = data.TrainBatches(data.load("digits").train, 4, seed=0)
+    assert line(held, workers=2) == ""
 
 
 def test_tfds_reader_of_photographs_works_in_another_process(shapes):

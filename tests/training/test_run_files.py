@@ -35,6 +35,7 @@ def test_claim_with_another_config_names_the_keys(tmp_path):
 def test_claim_with_another_runtime_is_allowed(tmp_path):
     claim(tmp_path)
     claim(tmp_path, runtime__devices=1)
+    claim(tmp_path, data__workers=-1)  # the batches are the same
     claim(tmp_path, data__skip_corrupt=True)  # the images are compared on their own
 
 
