@@ -2,29 +2,23 @@
 
 import argparse
 import dataclasses
-import difflib
 import logging
 import pathlib
-from collections.abc import Sequence
-from typing import Any
 
 import ml_collections
 
 from at_jax import loop, paths, signals
-from at_jax.errors import UserError
-from at_jax.tables import markdown, plan, plots, sharding, summary
+from at_jax.tables import markdown, plan, plots, recorded, sharding, summary
+from at_jax.tables import options as table_options
 from at_jax.tables.plan import RunSpec
+from at_jax.tables.recorded import Recorded
 from at_jax.tables.registry import TABLES, Row, Table, choose_rows
 from at_jax.tables.runner import failure_of, train_all
-from at_jax.training import datasets, json_files, run_files, storage
-from at_jax.training.checkpoints import check_can_save
+from at_jax.training import datasets, run_files, storage
 from at_jax.training.config import settings_of
 from at_jax.training.console import log
 
 __all__ = ["Job", "from_options", "listing", "run", "write"]
-
-# Options that the folder was started with; later commands must agree with them.
-_PLAN = "plan.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +36,8 @@ class Job:
       label: name of the data set in the table.
       together: largest number of students in one program.
       train: False only writes the table.
+      recorded: results of an earlier table.json.
+      command: that trains what is missing.
     """
 
     table: Table
@@ -54,6 +50,8 @@ class Job:
     label: str
     together: int
     train: bool
+    recorded: Recorded
+    command: str
 
 
 def listing() -> str:
@@ -72,7 +70,7 @@ def from_options(options: argparse.Namespace) -> Job:
     """Check the options and plan the work, before anything trains.
 
     Args:
-      options: parsed by ``__main__``.
+      options: parsed by the command.
 
     Returns:
       The job.
@@ -80,32 +78,33 @@ def from_options(options: argparse.Namespace) -> Job:
     Raises:
       UserError: for an invalid option, or a folder that holds another table.
     """
-    _check_options(options)
+    table_options.check(options)
     table = TABLES[options.name]()
-    out = paths.reachable(options.out or f"runs/tables/{options.name}")
-    _check_out(options, out)
-    planned = _plan(options, out / _PLAN)
+    out = paths.reachable(options.out or table_options.default_out(options.name))
+    table_options.check_out(options, out)
+    planned = table_options.merged_plan(options, out / table_options.PLAN)
     changes = tuple(planned["changes"])
     patterns = [row for row in options.rows.split(",") if row]
     if options.merge:
         patterns = patterns or planned["rows"]
     rows = choose_rows(table, patterns)
     planned["rows"] = sorted({row.name for row in rows} | set(planned["rows"]))
-    _check_changes(rows, changes)
+    table_options.check_changes(rows, changes)
     common = plan.common_config(
         table, epochs=planned["epochs"], source=planned["data"], changes=changes
     )
-    seeds = summary.found_seeds(table, out) if options.merge else options.seeds
+    before = recorded.read(out / table_options.TABLE, table.title, common, changes)
+    seeds = summary.found_seeds(table, out, before) if options.merge else options.seeds
     specs = plan.expand(table, rows, common, seeds, out, changes)
     shard = sharding.shard(specs, options.shard, options.together)
     if not options.merge:
         for spec in specs:
             run_files.check(spec.workdir, spec.config.to_dict())
-        if not all(run_files.read_result(spec.workdir) for spec in specs):
+        if not all(s.name in before.runs or run_files.read_result(s.workdir) for s in specs):
             datasets.load_dataset(
                 settings_of(common).data
             )  # unreadable images would fail every run
-        run_files.write_json(out / _PLAN, planned)
+        run_files.write_json(out / table_options.PLAN, planned)
     return Job(
         table=table,
         rows=rows,
@@ -114,93 +113,12 @@ def from_options(options: argparse.Namespace) -> Job:
         specs=specs,
         shard=shard,
         out=out,
-        label=planned["label"],
+        label=planned["label"] or before.label,
         together=options.together,
         train=not options.merge,
+        recorded=before,
+        command=table_options.command_of(planned, seeds),
     )
-
-
-def _check_options(options: argparse.Namespace) -> None:
-    if options.name not in TABLES:
-        close = difflib.get_close_matches(options.name or "", TABLES, n=1)
-        fix = f"did you mean {close[0]}?" if close else "--list prints their rows"
-        got = repr(options.name) if options.name else "no name"
-        raise UserError(f"name a table, one of {', '.join(TABLES)}, got {got}: {fix}")
-    for flag in ("seeds", "together"):
-        if getattr(options, flag) < 1:
-            raise UserError(
-                f"--{flag} must be at least 1, got {getattr(options, flag)}: for example --{flag} 4"
-            )
-    if options.epochs < 0:
-        raise UserError(
-            f"--epochs must be at least 1, got {options.epochs}: leave it out for the table's own"
-        )
-
-
-def _check_out(options: argparse.Namespace, out: pathlib.Path) -> None:
-    if not options.merge:
-        check_can_save(out)
-    if paths.scheme(out) and options.shard != "1/1":
-        raise UserError(
-            f"--shard {options.shard}: shards need file locks, which cloud storage lacks, got --out {out}: "
-            "choose a shared local --out, or leave --shard out"
-        )
-
-
-def _plan(options: argparse.Namespace, path: pathlib.Path) -> dict[str, Any]:
-    """Options that all runs of a folder share: from the command line; for ``--merge``, from the folder.
-
-    Raises:
-      UserError: if the folder was started with other options.
-    """
-    before = _read_plan(path)
-    if options.merge and before is None:
-        raise UserError(f"--merge: {path.parent} holds no table: give the --out of a trained one")
-    now = {
-        "table": options.name,
-        "epochs": options.epochs,
-        "data": options.data,
-        "changes": options.changes,
-    }
-    # The label can change and rows can be added: neither affects the runs that exist.
-    kept = {"label": "", "rows": []} | (before or {})
-    kept = {"label": options.label or kept["label"], "rows": kept["rows"]}
-    compared = ("table",) if options.merge else tuple(now)
-    differing = [
-        f"{key}: {before[key]!r} there, {now[key]!r} now"
-        for key in compared
-        if before is not None and before[key] != now[key]
-    ]
-    if differing:
-        raise UserError(
-            f"{path.parent} holds a table with other options ({'; '.join(differing)}): choose another "
-            "--out, or give the same options"
-        )
-    return (before if options.merge and before is not None else now) | kept
-
-
-def _read_plan(path: pathlib.Path) -> dict[str, Any] | None:
-    try:
-        if not (plan := json_files.read(path)).keys() >= {"table", "epochs", "data", "changes"}:
-            raise json_files.Damaged("it lacks keys")
-    except FileNotFoundError:
-        return None
-    except json_files.Damaged as damaged:
-        raise UserError(
-            f"{path} is not readable as JSON ({damaged}): choose another --out, or delete the file"
-        ) from damaged
-    return plan
-
-
-def _check_changes(rows: Sequence[Row], changes: Sequence[str]) -> None:
-    """Raise if --set would change the key that defines a variant, and so its name and its paper result."""
-    keys = {change.partition("=")[0] for change in changes}
-    for row in rows:
-        if row.variant and (clash := sorted(keys & row.changes.keys())):
-            raise UserError(
-                f"--set {clash[0]}: row {row.name} is defined by {clash[0]}={row.changes[clash[0]]}: "
-                "leave it out, or choose other rows with --rows"
-            )
 
 
 def run(job: Job) -> int:
@@ -223,6 +141,7 @@ def _run(job: Job) -> int:
         try:
             train_all(
                 job.shard,
+                recorded=frozenset(job.recorded.runs),
                 groups=lambda specs: sharding.resumable_groups(specs, job.together),
                 after_group=lambda: write(job, draw=False),
             )
@@ -239,9 +158,16 @@ def _run(job: Job) -> int:
 def write(job: Job, *, draw: bool) -> None:
     """Write table.json and table.md of the finished runs; with `draw`, the figures too."""
     numbers = summary.summarize(
-        job.table, job.rows, job.specs, job.common, changes=job.changes, label=job.label
+        job.table,
+        job.rows,
+        job.specs,
+        job.common,
+        changes=job.changes,
+        label=job.label,
+        recorded=job.recorded,
+        command=job.command,
     )
-    run_files.write_json(job.out / "table.json", numbers, checked=False)
+    run_files.write_json(job.out / table_options.TABLE, numbers, checked=False)
     run_files.write_text(job.out / "table.md", markdown.render(numbers))
     if draw:
         written = plots.draw(numbers, job.out)

@@ -40,7 +40,7 @@ def render(summary: Mapping[str, Any]) -> str:
         ]
         lines += [f"## {pair}", "", *_table(_HEADER[:columns], [line[:columns] for line in body])]
         lines += [""]
-    lines += _unfinished(summary["rows"]) + _provenance(summary)
+    lines += _unfinished(summary) + _provenance(summary)
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -111,6 +111,8 @@ def _teacher_line(teacher: Mapping[str, Any]) -> list[str]:
     error = (_number(run["test_error"]) or "not defined") if run else ""
     blank = [""] * len(_COMPARED)
     name, paper = f"teacher, {teacher['teacher']}", _paper(teacher["paper"])
+    if teacher["name"].endswith(")"):
+        name += " (of earlier seeds)"
     return [name, error, error, "", "1 run", *blank, *paper]
 
 
@@ -119,16 +121,18 @@ def _table(header: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(cells) + " |" for cells in (header, rule, *body)]
 
 
-def _unfinished(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _unfinished(summary: Mapping[str, Any]) -> list[str]:
     lines = []
-    for row in {row["name"]: row for row in rows}.values():
+    for row in {row["name"]: row for row in summary["rows"]}.values():
         lines += [
             f"- `{row['name']}` seed {f['seed']} failed: {f['reason']}" for f in row["failed"]
         ]
         if row["missing"]:
             seeds = ", ".join(map(str, row["missing"]))
-            lines.append(f"- `{row['name']}`: seeds {seeds} are not finished")
-    return ["Not in the table:", "", *lines, ""] if lines else []
+            lines.append(f"- `{row['name']}`: seed{'s'[: len(row['missing']) > 1]} {seeds}")
+    if lines and (command := summary.get("command")):
+        lines += ["", f"The command that trains them: `{command}`"]
+    return ["Open:", "", *lines, ""] if lines else []
 
 
 def _provenance(summary: Mapping[str, Any]) -> list[str]:

@@ -4,7 +4,7 @@ import contextlib
 import pathlib
 import statistics
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from at_jax import loop, paths
@@ -32,15 +32,16 @@ def failure_of(workdir: pathlib.Path) -> dict[str, Any] | None:
 class Progress:
     """Numbers of finished, failed and remaining runs, with an estimate of the remaining time."""
 
-    def __init__(self, specs: Sequence[RunSpec]):
-        self._specs = list(specs)
+    def __init__(self, specs: Sequence[RunSpec], recorded: Collection[str] = ()):
+        self._specs, self._recorded = list(specs), recorded
         self.failed: set[str] = set()  # by this command; runs that failed before are tried again
 
     def line(self) -> str:
         """Format the progress: ``3 of 13 runs done, 10 left, about 1:05:00``."""
         results = {spec.name: run_files.read_result(spec.workdir) for spec in self._specs}
-        failed = [s for s in self._specs if not results[s.name] and s.name in self.failed]
-        left = [s for s in self._specs if not results[s.name] and s.name not in self.failed]
+        open_ = [s for s in self._specs if not results[s.name] and s.name not in self._recorded]
+        failed = [s for s in open_ if s.name in self.failed]
+        left = [s for s in open_ if s.name not in self.failed]
         seconds: dict[tuple[str, str, str], list[float]] = {}
         for spec in self._specs:
             if result := results[spec.name]:
@@ -68,6 +69,7 @@ def _kind(spec: RunSpec) -> tuple[str, str, str]:
 def train_all(
     specs: Sequence[RunSpec],
     *,
+    recorded: Collection[str] = (),
     groups: Callable[[Sequence[RunSpec]], list[list[RunSpec]]],
     after_group: Callable[[], None],
 ) -> None:
@@ -75,6 +77,7 @@ def train_all(
 
     Args:
       specs: teachers before their students.
+      recorded: names of runs whose results are in table.json: they are finished, with or without a folder.
       groups: divides runs into those that are trained in one program.
       after_group: called when a group is done.
 
@@ -84,26 +87,30 @@ def train_all(
     """
     if specs and paths.scheme(specs[0].workdir):
         log("No file locks in cloud storage: run one command at a time in this --out")
-    progress = Progress(specs)
+    progress = Progress(specs, recorded)
     log(progress.line())
-    teachers = {spec.teacher_workdir for spec in specs}
-    # Teachers are trained first, each alone: their students need a finished run.
-    first = [spec for spec in specs if spec.workdir in teachers or spec.row is None]
-    names = {spec.name for spec in first}
-    students = [
-        spec for spec in specs if spec.name not in names and not run_files.read_result(spec.workdir)
+    unfinished = [
+        s for s in specs if s.name not in recorded and not run_files.read_result(s.workdir)
     ]
+    # Teachers are trained first, each alone: their students need a finished run, and its folder.
+    teachers = {spec.teacher_workdir for spec in unfinished}
+    first = [
+        spec
+        for spec in specs
+        if spec.workdir in teachers or (spec.row is None and spec in unfinished)
+    ]
+    students = [spec for spec in unfinished if spec not in first]
     # Runs that failed before are retried last, each alone, so that they cannot crash others again.
     retry = [spec for spec in students if failure_of(spec.workdir)]
     fresh = [spec for spec in students if spec not in retry]
     for group in [*([spec] for spec in first), *groups(fresh), *([spec] for spec in retry)]:
-        with _locked(group, wait=group[0].workdir in teachers) as locked:
-            unfinished = [spec for spec in locked if not run_files.read_result(spec.workdir)]
-            if not unfinished:
+        with _locked(group, wait=group[0] in first) as locked:
+            left = [spec for spec in locked if not run_files.read_result(spec.workdir)]
+            if not left:
                 continue
-            for spec in unfinished:
+            for spec in left:
                 (spec.workdir / FAILURE).unlink(missing_ok=True)
-            _train_group(unfinished, progress.failed)
+            _train_group(left, progress.failed)
         after_group()
         log(f"[{progress.line()}]")
 

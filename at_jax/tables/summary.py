@@ -9,6 +9,7 @@ import ml_collections
 
 from at_jax.tables.paper import PaperResult
 from at_jax.tables.plan import RUNS, RunSpec
+from at_jax.tables.recorded import Recorded
 from at_jax.tables.registry import Row, Table
 from at_jax.tables.runner import failure_of
 from at_jax.training import identity, run_files
@@ -16,6 +17,8 @@ from at_jax.training.config import flatten
 
 __all__ = ["found_seeds", "summarize"]
 
+# End of the name of a teacher whose students are recorded, and which was trained again for others.
+_EARLIER = " (earlier)"
 # Entries of result.json that are copied for every seed.
 _RESULT_KEYS = (
     "seed", "test_error", "best_test_error", "epochs", "commit", "finished", "versions", "device",
@@ -31,6 +34,8 @@ def summarize(
     *,
     changes: Sequence[str] = (),
     label: str = "",
+    recorded: Recorded | None = None,
+    command: str = "",
 ) -> dict[str, Any]:
     """Read the finished runs of a table.
 
@@ -41,19 +46,21 @@ def summarize(
       common: config that all rows share.
       changes: values of ``--set``.
       label: name of the data set; empty for the name in the config.
+      recorded: results of an earlier table.json, of runs that have no folder here.
+      command: that trains what is missing.
 
     Returns:
       JSON with ``title``, ``data``, ``measured_on`` ("test" or "validation"), ``epochs``,
-      ``drop_epochs``, ``batch_size``, ``paper_epochs``, ``changes``, ``rows`` and ``teachers``. A row has
-      its names, ``paper`` (error and status, or null), ``seeds`` (an object for each finished run),
-      ``median``, ``mean``, ``lowest``, ``highest`` (null if no run is finished), ``failed`` and
-      ``missing`` (seeds). Errors are in percent.
+      ``drop_epochs``, ``batch_size``, ``paper_epochs``, ``changes``, ``command``, ``rows`` and
+      ``teachers``. A row has its names, ``paper`` (error and status, or null), ``seeds`` (an object for
+      each finished run), ``median``, ``mean``, ``lowest``, ``highest`` (null if no run is finished),
+      ``failed`` and ``missing`` (seeds). Errors are in percent.
 
     Raises:
       UserError: if two runs were trained on different data.
     """
     identity.check_same_data([spec.workdir for spec in specs if _result(spec)])
-    data = common.data
+    data, before = common.data, recorded or Recorded({})
     teachers = {spec.teacher_workdir for spec in specs}
     return {
         "title": table.title,
@@ -64,32 +71,37 @@ def summarize(
         "batch_size": common.batch_size,
         "paper_epochs": table.paper_epochs,
         "changes": list(changes),
+        "command": command,
         "rows": [
-            _row(
-                row, [spec for spec in specs if spec.row is not None and spec.row.name == row.name]
-            )
+            _row(row, [s for s in specs if s.row is not None and s.row.name == row.name], before)
             for row in rows
         ],
         "teachers": [
-            _teacher(spec, table.teachers.get(spec.config.student))
+            teacher
             for spec in specs
             if spec.workdir in teachers
+            for teacher in _teachers(spec, table.teachers.get(spec.config.student), before)
         ],
     }
 
 
-def found_seeds(table: Table, out: pathlib.Path) -> int:
-    """Number of seeds, counted from 0, of which a folder holds a run of at least one row."""
+def found_seeds(table: Table, out: pathlib.Path, recorded: Recorded) -> int:
+    """Number of seeds, counted from 0, of which a folder holds or records a run of at least one row."""
     seeds = [
         int(path.parent.name.removeprefix("seed")) + 1
         for row in table.rows
         for path in (out / RUNS / row.name).glob(f"seed*/{run_files.CONFIG}")
     ]
+    names = tuple(f"{row.name}/seed" for row in table.rows)
+    seeds += [
+        int(name.rpartition("seed")[2]) + 1 for name in recorded.runs if name.startswith(names)
+    ]
     return max(seeds, default=0)
 
 
-def _row(row: Row, specs: Sequence[RunSpec]) -> dict[str, Any]:
-    finished = [_seed(spec, result) for spec in specs if (result := _result(spec))]
+def _row(row: Row, specs: Sequence[RunSpec], recorded: Recorded) -> dict[str, Any]:
+    entries = [_entry(spec) or recorded.runs.get(spec.name) for spec in specs]
+    finished = [entry for entry in entries if entry]
     seeds = {seed["seed"] for seed in finished}
     # Read once: another process may be training the run again.
     failures = {spec.seed: failure_of(spec.workdir) for spec in specs if spec.seed not in seeds}
@@ -115,21 +127,30 @@ def _row(row: Row, specs: Sequence[RunSpec]) -> dict[str, Any]:
     }
 
 
-def _teacher(spec: RunSpec, paper: PaperResult | None) -> dict[str, Any]:
-    result = _result(spec)
-    return {
-        "name": spec.name,
-        "teacher": spec.config.student,
-        "paper": _paper(paper),
-        "run": _seed(spec, result) if result else None,
-    }
+def _teachers(spec: RunSpec, paper: PaperResult | None, recorded: Recorded) -> list[dict[str, Any]]:
+    """A teacher; and before it that of recorded seeds, if it has been trained again for others."""
+    entry, before = _entry(spec), recorded.runs.get(spec.name)
+    earlier = spec.name + _EARLIER
+    runs: dict[str, Any] = {n: recorded.runs[n] for n in recorded.teachers if n == earlier}
+    if entry and before and spec.name in recorded.teachers and _is_other(entry, before):
+        runs[earlier] = before
+    runs[spec.name] = entry or before
+    fixed = {"teacher": spec.config.student, "paper": _paper(paper)}
+    return [{"name": name, **fixed, "run": run} for name, run in runs.items()]
+
+
+def _is_other(entry: dict[str, Any], before: dict[str, Any]) -> bool:
+    return bool(entry["finished"] != before["finished"])
 
 
 def _result(spec: RunSpec) -> dict[str, Any] | None:
     return run_files.read_result(spec.workdir)
 
 
-def _seed(spec: RunSpec, result: dict[str, Any]) -> dict[str, Any]:
+def _entry(spec: RunSpec) -> dict[str, Any] | None:
+    """The entry of a run in table.json; None if its folder holds no result."""
+    if not (result := _result(spec)):
+        return None
     lines = run_files.read_metrics(spec.workdir)
     return {key: result.get(key) for key in _RESULT_KEYS} | {
         "errors": [line["test_error"] for line in lines]

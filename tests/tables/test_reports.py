@@ -10,6 +10,7 @@ from at_jax.figures import style
 from at_jax.tables import command as program
 from at_jax.tables import markdown, plan, plots, registry, summary
 from at_jax.tables.paper import PaperResult
+from at_jax.tables.recorded import Recorded
 from at_jax.tables.registry import Row
 
 
@@ -48,7 +49,7 @@ def test_render_of_finished_runs(numbers):
     assert "Measured 2026-01-02; total training time 1:10 (h:mm:ss)." in text
     assert "- 7 runs on 1 x cpu, jax 0.0, commit abc" in text
     assert "Up to 2 students were trained in one program." in text
-    assert "Not in the table" not in text
+    assert "Open:" not in text
 
 
 def test_render_of_a_teacher_without_an_error(numbers):
@@ -67,7 +68,7 @@ def test_render_without_finished_runs():
     numbers = {
         "title": "T", "data": "CIFAR-10 (JPEG q75)", "measured_on": "test", "epochs": 6,
         "drop_epochs": [2, 4], "batch_size": 128, "changes": [], "teachers": [],
-        "paper_epochs": 200, "rows": [summary._row(row, sum4)],
+        "paper_epochs": 200, "rows": [summary._row(row, sum4, Recorded({}))],
     }  # fmt: skip
     text = markdown.render(numbers)
     assert "Test error in percent on CIFAR-10 (JPEG q75), after 6 epochs" in text

@@ -1,0 +1,122 @@
+"""Options of the command, checked before anything is planned, and what a folder keeps of them."""
+
+import argparse
+import difflib
+import pathlib
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from at_jax import paths
+from at_jax.errors import UserError
+from at_jax.tables.registry import TABLES, Row
+from at_jax.training import json_files
+from at_jax.training.checkpoints import check_can_save
+
+__all__ = [
+    "PLAN", "TABLE", "check", "check_changes", "check_out", "command_of", "default_out", "merged_plan",
+]  # fmt: skip
+
+# Options that a folder was started with; later commands must agree with them.
+PLAN = "plan.json"
+TABLE = "table.json"
+
+
+def default_out(name: str) -> pathlib.Path:
+    """Folder of the committed results of a clone, if there are some, else one in runs/."""
+    committed = pathlib.Path("results", name)
+    return committed if (committed / TABLE).is_file() else pathlib.Path("runs/tables", name)
+
+
+def command_of(planned: Mapping[str, Any], seeds: int) -> str:
+    """Command that trains the open runs; the place of the data differs from machine to machine."""
+    words = ["at-jax", "tables", planned["table"], "--seeds", str(seeds)]
+    words += ["--epochs", str(planned["epochs"])] if planned["epochs"] else []
+    words += ["--data", "DIR"] if planned["data"] else []
+    words += [word for change in planned["changes"] for word in ("--set", change)]
+    return shlex.join(words)
+
+
+def check(options: argparse.Namespace) -> None:
+    """Raise UserError for the first option that is not valid."""
+    if options.name not in TABLES:
+        close = difflib.get_close_matches(options.name or "", TABLES, n=1)
+        fix = f"did you mean {close[0]}?" if close else "--list prints their rows"
+        got = repr(options.name) if options.name else "no name"
+        raise UserError(f"name a table, one of {', '.join(TABLES)}, got {got}: {fix}")
+    for flag in ("seeds", "together"):
+        if getattr(options, flag) < 1:
+            raise UserError(
+                f"--{flag} must be at least 1, got {getattr(options, flag)}: for example --{flag} 4"
+            )
+    if options.epochs < 0:
+        raise UserError(
+            f"--epochs must be at least 1, got {options.epochs}: leave it out for the table's own"
+        )
+
+
+def check_out(options: argparse.Namespace, out: pathlib.Path) -> None:
+    """Raise UserError if the folder cannot be written, or shards cannot share it."""
+    if not options.merge:
+        check_can_save(out)
+    if paths.scheme(out) and options.shard != "1/1":
+        raise UserError(
+            f"--shard {options.shard}: shards need file locks, which cloud storage lacks, got --out {out}: "
+            "choose a shared local --out, or leave --shard out"
+        )
+
+
+def merged_plan(options: argparse.Namespace, path: pathlib.Path) -> dict[str, Any]:
+    """Options that all runs of a folder share: from the command line; for ``--merge``, from the folder.
+
+    Raises:
+      UserError: if the folder was started with other options.
+    """
+    before = _read_plan(path)
+    if options.merge and before is None:
+        raise UserError(f"--merge: {path.parent} holds no table: give the --out of a trained one")
+    now = {
+        "table": options.name,
+        "epochs": options.epochs,
+        "data": options.data,
+        "changes": options.changes,
+    }
+    # The label can change and rows can be added: neither affects the runs that exist.
+    kept = {"label": "", "rows": []} | (before or {})
+    kept = {"label": options.label or kept["label"], "rows": kept["rows"]}
+    compared = ("table",) if options.merge else tuple(now)
+    differing = [
+        f"{key}: {before[key]!r} there, {now[key]!r} now"
+        for key in compared
+        if before is not None and before[key] != now[key]
+    ]
+    if differing:
+        raise UserError(
+            f"{path.parent} holds a table with other options ({'; '.join(differing)}): choose another "
+            "--out, or give the same options"
+        )
+    return (before if options.merge and before is not None else now) | kept
+
+
+def _read_plan(path: pathlib.Path) -> dict[str, Any] | None:
+    try:
+        if not (plan := json_files.read(path)).keys() >= {"table", "epochs", "data", "changes"}:
+            raise json_files.Damaged("it lacks keys")
+    except FileNotFoundError:
+        return None
+    except json_files.Damaged as damaged:
+        raise UserError(
+            f"{path} is not readable as JSON ({damaged}): choose another --out, or delete the file"
+        ) from damaged
+    return plan
+
+
+def check_changes(rows: Sequence[Row], changes: Sequence[str]) -> None:
+    """Raise UserError if --set would change the key that defines a variant, and so its paper result."""
+    keys = {change.partition("=")[0] for change in changes}
+    for row in rows:
+        if row.variant and (clash := sorted(keys & row.changes.keys())):
+            raise UserError(
+                f"--set {clash[0]}: row {row.name} is defined by {clash[0]}={row.changes[clash[0]]}: "
+                "leave it out, or choose other rows with --rows"
+            )

@@ -1,0 +1,87 @@
+"""Finished seeds in a committed table.json, which count as done without the folders of their runs."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import ml_collections
+
+from at_jax.errors import UserError
+from at_jax.training import json_files
+
+__all__ = ["Recorded", "read"]
+
+
+class Recorded(NamedTuple):
+    """Entries of a table.json.
+
+    Attributes:
+      runs: name of a run, such as ``"wrn_16_1-none/seed0"``, to its entry.
+      teachers: names of those that are the teachers of other runs.
+      label: name of the data set.
+    """
+
+    runs: dict[str, dict[str, Any]]
+    teachers: frozenset[str] = frozenset()
+    label: str = ""
+
+
+def read(
+    path: pathlib.Path,
+    title: str,
+    common: ml_collections.ConfigDict,
+    changes: tuple[str, ...],
+) -> Recorded:
+    """Read the finished seeds of a table.
+
+    Args:
+      path: of table.json.
+      title: of the table.
+      common: config that all rows share now.
+      changes: values of ``--set`` now.
+
+    Returns:
+      The entries; none if there is no file.
+
+    Raises:
+      UserError: if the file is damaged, or the seeds were trained with other settings.
+    """
+    try:
+        found = json_files.read(path)
+        entries = _entries(found)
+    except FileNotFoundError:
+        return Recorded({})
+    except (json_files.Damaged, KeyError, TypeError) as damaged:
+        raise UserError(
+            f"{path} is damaged ({damaged}): restore it, choose another --out, or delete the file"
+        ) from damaged
+    now = {
+        "title": title,
+        "epochs": common.epochs,
+        "drop_epochs": list(common.optimizer.drop_epochs),
+        "batch_size": common.batch_size,
+        "changes": _of_training(changes),
+    }
+    there = {key: found[key] for key in now} | {"changes": _of_training(found["changes"])}
+    differing = [
+        f"{key}: {there[key]!r} there, {now[key]!r} now" for key in now if there[key] != now[key]
+    ]
+    if differing:
+        raise UserError(
+            f"{path} holds results of other settings ({'; '.join(differing)}): choose another --out, or "
+            "give the same options"
+        )
+    return entries
+
+
+def _entries(found: Mapping[str, Any]) -> Recorded:
+    runs = {
+        f"{row['name']}/seed{seed['seed']}": seed for row in found["rows"] for seed in row["seeds"]
+    }
+    teachers = {each["name"]: each["run"] for each in found["teachers"] if each["run"]}
+    return Recorded(teachers | runs, frozenset(teachers), found["data"])
+
+
+def _of_training(changes: Any) -> list[str]:
+    """Changes without those that say only how a run is carried out."""
+    return [change for change in changes if not change.startswith("runtime.")]
