@@ -11,14 +11,14 @@ import sys
 import numpy as np
 
 from at_jax import agreement, checkpoint, data, figures
-from at_jax.figures import images, networks
+from at_jax.figures import images, teachers
 
 
 def main(workdir: str, count: int = 5) -> dict[str, list[float]]:
     """Compare the maps of some test images, and return the correlations at each point."""
     # The description holds the mean and std with which the network's images were normalized.
     student, variables, description = checkpoint.open_run(workdir)
-    teacher = networks.teacher_of(workdir)
+    teacher = teachers.teacher_of(workdir)
     pixels, labels = images.dataset_of(workdir).test.take(np.arange(count))
     normalized = data.normalize(pixels, description["mean"], description["std"])  # (B, H, W, C)
 

@@ -44,6 +44,7 @@ def test_example_trains(tmp_path, name):
 
 
 @pytest.mark.usefixtures("compiled_once")
+@pytest.mark.slow  # trains a run
 def test_own_logger_writes_its_files(tmp_path):
     result = run("own_logger", tmp_path, method="none")
     assert len((tmp_path / "epochs.csv").read_text().splitlines()) == 2

@@ -100,7 +100,7 @@ def from_options(options: argparse.Namespace) -> Job:
     if not options.merge:
         for spec in specs:
             run_files.check(spec.workdir, spec.config.to_dict())
-        if not all(s.name in before.runs or run_files.read_result(s.workdir) for s in specs):
+        if not all(before.entry(s) or run_files.read_result(s.workdir) for s in specs):
             datasets.load_dataset(
                 settings_of(common).data
             )  # unreadable images would fail every run
@@ -141,7 +141,7 @@ def _run(job: Job) -> int:
         try:
             train_all(
                 job.shard,
-                recorded=frozenset(job.recorded.runs),
+                recorded=frozenset(s.name for s in job.specs if job.recorded.entry(s)),
                 groups=lambda specs: sharding.resumable_groups(specs, job.together),
                 after_group=lambda: write(job, draw=False),
             )

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from at_jax.errors import UserError
-from at_jax.training import json_files
+from at_jax.tables.plan import RunSpec
+from at_jax.training import json_files, run_files
 
 __all__ = ["Recorded", "read"]
 
@@ -24,6 +25,10 @@ class Recorded(NamedTuple):
     runs: dict[str, dict[str, Any]]
     teachers: frozenset[str] = frozenset()
     label: str = ""
+
+    def entry(self, spec: RunSpec) -> dict[str, Any] | None:
+        """Entry of a run; None if there is none, or if a folder of the run was begun: it counts then."""
+        return None if run_files.has_config(spec.workdir) else self.runs.get(spec.name)
 
 
 def read(

@@ -100,7 +100,7 @@ def found_seeds(table: Table, out: pathlib.Path, recorded: Recorded) -> int:
 
 
 def _row(row: Row, specs: Sequence[RunSpec], recorded: Recorded) -> dict[str, Any]:
-    entries = [_entry(spec) or recorded.runs.get(spec.name) for spec in specs]
+    entries = [_entry(spec) or recorded.entry(spec) for spec in specs]
     finished = [entry for entry in entries if entry]
     seeds = {seed["seed"] for seed in finished}
     # Read once: another process may be training the run again.

@@ -80,6 +80,7 @@ def found(tmp_path_factory, environment):
     ]
 
 
+@pytest.mark.slow  # the whole run is compared in the fast tests
 def test_step_of_two_processes_equals_that_of_one(found):
     (_, (state, measured)), (_, other) = found
     chex.assert_trees_all_equal((state, measured), other)

@@ -80,6 +80,7 @@ def test_optimizer_passed_to_a_run_without_it_raises(finished):
         loop.train_and_evaluate(small_run.config(), finished[0], optimizer=adamw)
 
 
+@pytest.mark.slow  # trains twice
 def test_optimizer_that_needs_the_loss_resumes(tmp_path, lenient_promotion):
     changes = {"method": "none", "optimizer__learning_rate": 0.0}
     loop.train_and_evaluate(small_run.config(**changes), tmp_path, optimizer=plateau)
@@ -139,6 +140,7 @@ def with_state(value):
     return lambda rate: optax.chain(optax.GradientTransformation(init, update), optax.sgd(rate))
 
 
+@pytest.mark.slow  # trains a run
 def test_optimizer_with_an_infinite_number_in_its_state_trains(tmp_path):
     config = small_run.config(method="none", epochs=1)
     result = loop.train_and_evaluate(config, tmp_path, optimizer=with_state(jnp.inf))

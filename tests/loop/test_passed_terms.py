@@ -62,6 +62,7 @@ def test_terms_that_are_no_terms_raise(tmp_path):
         LogitMatching(scale=-1)
 
 
+@pytest.mark.slow  # the weights are tested in training/
 def test_begin_epoch_starts_the_terms_late(finished, tmp_path):
     config = small_run.with_teacher(finished, method="at+kd", at__begin_epoch=1, kd__begin_epoch=1)
     loop.train_and_evaluate(config, tmp_path)
@@ -84,6 +85,7 @@ class Mapped(Term):
         return self.function(batch.student.logits[:, 0])
 
 
+@pytest.mark.slow  # other arguments resume in the fast tests
 def test_term_with_a_function_resumes(tmp_path):
     config = small_run.config(method="none", epochs=1)
     loop.train_and_evaluate(config, tmp_path, terms=(Mapped(jnp.square),))
@@ -163,6 +165,7 @@ def test_term_without_values_raises(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow  # test_loop.py continues a run of the config
 def test_more_epochs_continue_a_run_with_passed_terms(finished, tmp_path):
     """Its teacher is given: nothing else is trained as long as the student."""
     config = small_run.with_teacher(finished, teacher__epochs=0, epochs=1)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from at_jax import data
 from at_jax.cli import weights
-from at_jax.data.decoding import to_square
+from at_jax.data.crops import to_square
 from at_jax.errors import UserError
 from at_jax.figures import samples
 from at_jax.models import imagenet

@@ -1,9 +1,3 @@
-"""Scripts of this folder are run manually or by a test, not collected."""
+"""Scripts of this folder are run by hand or by a test, not collected."""
 
-collect_ignore = [
-    "make_efficientnet.py",
-    "make_fixture.py",
-    "make_second_order.py",
-    "check_float64.py",
-    "check_second_order.py",
-]
+collect_ignore_glob = ["make_*.py", "check_*.py"]

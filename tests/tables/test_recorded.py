@@ -63,6 +63,19 @@ def test_missing_seeds_are_added_with_a_teacher_trained_again(
     assert fake_training.calls == [] and read_table(committed) == table
 
 
+def test_a_folder_that_was_begun_counts_in_place_of_the_recorded_seed(
+    committed, fake_training, tmp_path
+):
+    other = tmp_path / "other"
+    fake_training.failures["none"] = RuntimeError("after config.json")
+    assert run(other, "--seeds", "1", "--rows", "*none") == 1
+    fake_training.failures.clear()
+    fake_training.calls.clear()
+    shutil.copytree(other / "runs", committed / "runs")
+    assert run(committed, "--seeds", "1") == 0
+    assert fake_training.calls == [[f"{NONE}/seed0"]]
+
+
 def test_open_seeds_are_listed_with_their_command(committed, fake_training, read_table):
     fake_training.failures["at"] = KeyboardInterrupt()
     assert run(committed, "--seeds", "2", "--set", "runtime.tensorboard=False") == 130

@@ -80,6 +80,7 @@ def test_command_resumes_after_an_interruption(
     trained, tiny_table, tmp_path, monkeypatch, read_table
 ):
     out = copy_without(trained, tmp_path / "copy", f"{AT}/seed0")
+    (out / "table.json").unlink()  # its results would count as done
     original = loop.train_and_evaluate
 
     def interrupted(config, workdir):

@@ -34,6 +34,7 @@ def mypy(pytestconfig):
     return run
 
 
+@pytest.mark.slow  # mypy reads jax again; make lint checks the library
 def test_user_program_passes_mypy_strict(mypy):
     done = mypy("user_program.py")
     assert done.returncode == 0, done.stdout + done.stderr
