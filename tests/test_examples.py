@@ -30,9 +30,10 @@ def test_own_loop_reduces_the_attention_term():
 
 
 @pytest.mark.usefixtures("compiled_once")
+@pytest.mark.slow  # each trains two runs
 @pytest.mark.parametrize(
     "name",
-    ["own_term", *(pytest.param(n, marks=pytest.mark.slow) for n in ("own_data", "own_optimizer"))],
+    ["own_term", "own_data", "own_optimizer"],
 )
 def test_example_trains(tmp_path, name):
     # Without a teacher, where the example is not about one.
@@ -52,6 +53,7 @@ def test_own_logger_writes_its_files(tmp_path):
 
 
 @pytest.mark.usefixtures("compiled_once")
+@pytest.mark.slow  # trains two runs
 def test_own_module_trains_and_is_loaded(tmp_path, capsys):
     result = run("own_module", tmp_path)
     # 3*3*1*16 + 16, 3*3*16*32 + 32, 32*10 + 10

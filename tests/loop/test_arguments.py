@@ -90,7 +90,8 @@ def test_optimizer_that_needs_the_loss_resumes(tmp_path, lenient_promotion):
     assert [line["epoch"] for line in small_run.lines_of(tmp_path)] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("name", ["adamw", pytest.param("lamb", marks=pytest.mark.slow)])
+@pytest.mark.slow  # trains a run
+@pytest.mark.parametrize("name", ["adamw", "lamb"])
 def test_optimizer_of_the_config_trains(tmp_path, lenient_promotion, name):
     config = small_run.config(
         method="none", epochs=1, optimizer__name=name, optimizer__learning_rate=0.01,

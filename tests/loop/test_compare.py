@@ -51,6 +51,7 @@ def test_table_of_a_comparison_ends_with_the_run_and_its_teacher(compared):
         assert row.strip().startswith(name) and f" {error:.2f} %" in row
 
 
+@pytest.mark.slow  # trains two runs
 def test_comparison_run_that_is_missing_is_trained_alone(compared, tmp_path, monkeypatch):
     settings, workdir, result, _ = compared
     copy = tmp_path / "copy"

@@ -46,6 +46,7 @@ def test_terms_replace_those_of_the_method(finished, tmp_path):
         loop.train_and_evaluate(config, tmp_path, terms=terms | {LogitMatching(scale=2.0): 4.0})
 
 
+@pytest.mark.slow  # trains a run
 def test_terms_take_their_default_weight(finished, tmp_path):
     config = small_run.with_teacher(finished, epochs=1, at__beta=11.0)
     loop.train_and_evaluate(config, tmp_path, terms=(LogitMatching(), AttentionTransfer()))

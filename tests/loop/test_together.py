@@ -104,7 +104,8 @@ def test_train_together_writes_the_files_of_single_runs(finished, tmp_path):
         checkpoint.load(tmp_path / "together" / method)
 
 
-@pytest.mark.parametrize("every", [1, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.slow  # trains four runs
+@pytest.mark.parametrize("every", [1, 10])
 def test_train_together_resumes_from_the_latest_common_step(finished, tmp_path, monkeypatch, every):
     whole = runs(finished, tmp_path / "whole", runtime__checkpoint_every=every, epochs=4)[1:]
     loop.train_together(whole)
@@ -167,6 +168,7 @@ def test_train_together_with_different_orders_raises(finished, tmp_path):
         loop.train_together([(c, tmp_path / str(c.seed)) for c in configs])
 
 
+@pytest.mark.slow  # one student is compared in tests/distributed
 def test_train_together_on_four_devices_equals_one(finished):
     # With synchronized statistics: the losses are those of the global batch.
     def synchronized(each):

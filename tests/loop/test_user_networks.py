@@ -85,6 +85,7 @@ def test_points_by_submodule_path_are_captured(finished, tmp_path):
         loop.train_and_evaluate(wrong, tmp_path / "wrong", student=own_modules.Untapped())
 
 
+@pytest.mark.slow  # test_pretrained_run.py has other classes too
 def test_attention_transfer_between_other_classes_trains(finished, tmp_path):
     module, variables = checkpoint.load(finished[0] / "teacher")
     config = small_run.config(

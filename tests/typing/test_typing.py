@@ -40,6 +40,7 @@ def test_user_program_passes_mypy_strict(mypy):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow  # as above
 def test_wrong_calls_are_errors_of_mypy(mypy):
     done = mypy("wrong_calls.py")
     found = re.findall(r"wrong_calls\.py:(\d+): error: .*\[(.*)\]", done.stdout)
