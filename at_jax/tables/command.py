@@ -1,13 +1,4 @@
-"""Train the tables of the paper.
-
-  at-jax tables --list                          all tables, their rows, the paper's results
-  at-jax tables digits                          no download, some minutes on a CPU
-  at-jax tables cifar10_activation --rows 'wrn_16_1-none,wrn_16_1-wrn_16_2-*' --seeds 3
-  at-jax tables cifar10_activation --data DIR --epochs 10 --together
-
-Run the same command with the same --out to resume. Seeds and rows can be added to a trained table.
-On several machines: --shard 1/8 ... --shard 8/8 with one --out that all of them share, then --merge.
-"""
+"""The command ``at-jax tables``: its flags, and what it reports of errors."""
 
 import argparse
 import difflib
@@ -19,7 +10,16 @@ from at_jax.errors import UserError
 
 __all__ = ["main"]
 
-_DESCRIPTION = __doc__
+_DESCRIPTION = """Train the tables of the paper.
+
+  at-jax tables --list                          all tables, their rows, the paper's results
+  at-jax tables digits                          no download, some minutes on a CPU
+  at-jax tables cifar10_activation --rows 'wrn_16_1-none,wrn_16_1-wrn_16_2-*' --seeds 3
+  at-jax tables cifar10_activation --data DIR --epochs 10 --together
+
+Run the same command with the same --out to resume. Seeds and rows can be added to a trained table.
+On several machines: --shard 1/8 ... --shard 8/8 with one --out that all of them share, then --merge.
+"""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -46,7 +46,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--rows", default="", help="names or patterns of rows, separated by commas (default: all)")
     add("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes",
         help="change a config key in every row; may be repeated")  # fmt: skip
-    add("--out", default="", help="folder of the runs and the table (default: runs/tables/NAME)")
+    add("--out", default="", help="folder of the runs and the table "
+        "(default: results/NAME if it has a table.json, else runs/tables/NAME)")  # fmt: skip
     add("--together", type=int, nargs="?", const=4, default=1, metavar="N",
         help="train up to N (4) students of a pair and a seed in one program; several seeds too if "
         "--set data.order_seed=0 gives them the same order of images")  # fmt: skip
