@@ -57,18 +57,21 @@ def check_place(key: str, place: str) -> None:
     """
     if not place:
         return
+    example = f"--config.{key}=resnet18.safetensors"
     if is_file(place):
         if not os.path.isfile(place):
-            raise UserError(f"{key}: there is no file {place!r}: give the path of one")
+            raise UserError(
+                f"{key}: there is no file {place!r}: give the path of one, such as {example}"
+            )
     elif key == "teacher.weights":
         raise UserError(
-            f"{key} must be a {', '.join(_SUFFIXES)} file, got {place!r}: give one, or a finished run as "
-            "teacher.checkpoint"
+            f"{key} must be a {', '.join(_SUFFIXES)} file, got {place!r}: give one, such as {example}, or "
+            "a finished run as teacher.checkpoint"
         )
     elif not paths.reachable(paths.parse(place)).is_dir():
         raise UserError(
             f"{key}: there is no run in {place!r}: give the workdir of a run, or a "
-            f"{', '.join(_SUFFIXES)} file"
+            f"{', '.join(_SUFFIXES)} file, such as {example}"
         )
 
 
@@ -121,7 +124,10 @@ def load(
             f"{classes} classes in the file and {dataset.num_classes} in the data"
         )
     else:
-        _, variables, described = networks.open_run(place, module=module or student)
+        try:
+            _, variables, described = networks.open_run(place, module=module or student)
+        except UserError as error:
+            raise UserError(f"init.weights: {error}, or leave init.weights out") from error
         variables = jax.device_get(variables)
         difference = class_difference(
             described["class_names"], dataset.class_names, ("in the run", "in the data")

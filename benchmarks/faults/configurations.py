@@ -69,8 +69,8 @@ def run(count: int, folder: pathlib.Path, seed: int) -> Row:
     failures, arguments = [], list(sys.argv)
     for index in range(count):
         changes = draw(rng)
-        # Network traffic and output of a run are not part of the check.
-        with contextlib.redirect_stdout(io.StringIO()), _alarm():
+        # Output of a run is not part of the check. Relative paths among the values are below the folder.
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.chdir(folder), _alarm():
             problem = _problem(changes, folder / str(index))
         shutil.rmtree(folder / str(index), ignore_errors=True)
         if problem:

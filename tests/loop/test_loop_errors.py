@@ -100,6 +100,7 @@ from at_jax.training import networks
         ),
         (None, {"init__weights": "a.pth"}, "init.weights: there is no file 'a.pth'"),
         (None, {"init__weights": "runs/a"}, "init.weights: there is no run in 'runs/a'"),
+        (None, {"init__weights": "."}, "init.weights: . holds no checkpoints"),
         (
             None,
             {"init__freeze": ("conv0", "gruop1")},
