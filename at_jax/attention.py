@@ -39,7 +39,7 @@ def attention_maps(
 ) -> tuple[jax.Array, jax.Array]:
     r"""Attention maps of student and teacher at a common size, not normalized.
 
-    Spatial maps of different size are brought to the smaller height and the smaller width: detail that
+    Spatial maps of different size are compared at the smaller height and the smaller width: detail that
     one of them lacks cannot be transferred.
 
     - ``align="resize"``, as in the paper, resizes the maps (:func:`at_jax.maps.resize`);

@@ -1,12 +1,13 @@
 """The one exception that a person can act on."""
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 __all__ = [
-    "UserError", "check_array", "check_equal", "check_rank", "check_scalar", "listed", "printable",
-    "unknown_flag",
+    "UserError", "check_array", "check_equal", "check_rank", "check_scalar", "listed", "naming",
+    "printable", "unknown_flag",
 ]  # fmt: skip
 
 _MOST_NAMES = 5
@@ -142,6 +143,22 @@ def check_scalar(function: str, **values: Any) -> None:
                 f"{function}: {name} must be a number or a scalar array, got {got}: pass one number for "
                 "all examples"
             )
+
+
+@contextlib.contextmanager
+def naming(key: str, value: object) -> Iterator[None]:
+    """Add a config key and its value to a UserError of the context that does not name the key.
+
+    Args:
+      key: of the config.
+      value: of the key.
+    """
+    try:
+        yield
+    except UserError as error:
+        if key in str(error):
+            raise
+        raise UserError(f"{key}={value}: {error}") from error
 
 
 def printable(text: str) -> str:

@@ -156,7 +156,7 @@ def _draw_curves(summary: Mapping[str, Any], rows: Sequence[_Row], path: pathlib
 
 
 def _labels(row: _Row) -> int:
-    """Number of labeled images of the student; 0 stands for all."""
+    """Number of labeled images of the student; 0 for all."""
     return row["changes"].get("data.train_examples", 0)
 
 

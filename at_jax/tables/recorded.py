@@ -13,6 +13,13 @@ from at_jax.training import json_files, run_files
 __all__ = ["Recorded", "read"]
 
 
+# What the table, its figures and its list of hardware need of an entry.
+_KEYS = {
+    "seed", "test_error", "best_test_error", "errors", "finished", "device", "versions", "commit",
+    "wall_seconds", "trained_together",
+}  # fmt: skip
+
+
 class Recorded(NamedTuple):
     """Entries of a table.json.
 
@@ -53,10 +60,10 @@ def read(
     """
     try:
         found = json_files.read(path)
-        entries = _entries(found)
+        entries, there = _entries(found), _settings(found)
     except FileNotFoundError:
         return Recorded({})
-    except (json_files.Damaged, KeyError, TypeError) as damaged:
+    except (json_files.Damaged, KeyError, TypeError, AttributeError) as damaged:
         raise UserError(
             f"{path} is damaged ({damaged}): restore it, choose another --out, or delete the file"
         ) from damaged
@@ -67,7 +74,6 @@ def read(
         "batch_size": common.batch_size,
         "changes": _of_training(changes),
     }
-    there = {key: found[key] for key in now} | {"changes": _of_training(found["changes"])}
     differing = [
         f"{key}: {there[key]!r} there, {now[key]!r} now" for key in now if there[key] != now[key]
     ]
@@ -79,11 +85,19 @@ def read(
     return entries
 
 
+def _settings(found: Mapping[str, Any]) -> dict[str, Any]:
+    same = {key: found[key] for key in ("title", "epochs", "drop_epochs", "batch_size")}
+    return same | {"changes": _of_training(found["changes"])}
+
+
 def _entries(found: Mapping[str, Any]) -> Recorded:
     runs = {
         f"{row['name']}/seed{seed['seed']}": seed for row in found["rows"] for seed in row["seeds"]
     }
     teachers = {each["name"]: each["run"] for each in found["teachers"] if each["run"]}
+    for name, entry in (teachers | runs).items():
+        if missing := _KEYS - entry.keys():
+            raise json_files.Damaged(f"{name} lacks {', '.join(sorted(missing))}")
     return Recorded(teachers | runs, frozenset(teachers), found["data"])
 
 

@@ -1,10 +1,8 @@
 """The data set of a run: loading, and the choice of images."""
 
-import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,7 +10,7 @@ import numpy as np
 from at_jax import data
 from at_jax.data import checks, streaming
 from at_jax.distributed import processes
-from at_jax.errors import UserError
+from at_jax.errors import UserError, naming
 from at_jax.training.config import Settings, order_seed
 from at_jax.training.settings import DataSettings
 
@@ -137,16 +135,7 @@ def _choose(dataset: data.Dataset, choice: tuple[int, int, int]) -> data.Dataset
             f"data set {dataset.name!r}, {part} labels", labels, dataset.class_names
         )
     if held_out:
-        with _naming("data.validation_examples", held_out):
+        with naming("data.validation_examples", held_out):
             dataset = data.hold_out(dataset, held_out, split_seed)
-    with _naming("data.train_examples", examples):
+    with naming("data.train_examples", examples):
         return data.few_labels(dataset, examples, split_seed)
-
-
-@contextlib.contextmanager
-def _naming(key: str, value: int) -> Iterator[None]:
-    """Add the config key to the message of a choice of images that cannot be made."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{key}={value}: {error}") from None

@@ -12,7 +12,7 @@ from flax import traverse_util
 from at_jax import data, paths
 from at_jax.data.identity import class_difference
 from at_jax.distributed import processes
-from at_jax.errors import UserError
+from at_jax.errors import UserError, naming
 from at_jax.models import pretrained
 from at_jax.training import compatibility, identity, networks
 from at_jax.training.compatibility import Teacher
@@ -119,15 +119,14 @@ def load(
     check_place("init.weights", place)
     wanted = compatibility.shapes(student, dataset.image_shape, "student").variables
     if is_file(place):
-        variables, new_head, classes = _read(place, student)
+        with naming("init.weights", place):
+            variables, new_head, classes = _read(place, student)
         difference: str | None = (
             f"{classes} classes in the file and {dataset.num_classes} in the data"
         )
     else:
-        try:
+        with naming("init.weights", place):
             _, variables, described = networks.open_run(place, module=module or student)
-        except UserError as error:
-            raise UserError(f"init.weights: {error}, or leave init.weights out") from error
         variables = jax.device_get(variables)
         difference = class_difference(
             described["class_names"], dataset.class_names, ("in the run", "in the data")

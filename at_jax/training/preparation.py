@@ -11,7 +11,7 @@ import ml_collections
 from at_jax import data, paths, terms
 from at_jax.data.decoding import check_sizes
 from at_jax.distributed import devices, huge_pages, processes
-from at_jax.errors import UserError, listed
+from at_jax.errors import UserError, listed, naming
 from at_jax.training import identity, initialization, modules, networks, run_files
 from at_jax.training.arguments import Arguments, chosen_terms
 from at_jax.training.checkpoints import check_can_save
@@ -134,9 +134,11 @@ def _known_teacher(settings: Settings, arguments: Arguments, needs_teacher: bool
     if arguments.teacher is not None:
         return Teacher(*arguments.teacher)
     if teacher.checkpoint:
-        return networks.load_teacher(teacher.checkpoint, settings.dtype, arguments.module)
+        with naming("teacher.checkpoint", teacher.checkpoint):
+            return networks.load_teacher(teacher.checkpoint, settings.dtype, arguments.module)
     if teacher.weights:
-        return initialization.load_teacher(teacher.weights, teacher.model, settings.dtype)
+        with naming("teacher.weights", teacher.weights):
+            return initialization.load_teacher(teacher.weights, teacher.model, settings.dtype)
     if needs_teacher and (teacher.image_size or teacher.mean):
         raise UserError(
             "a teacher that is trained first sees the student's images, got teacher.image_size="

@@ -100,7 +100,7 @@ from at_jax.training import networks
         ),
         (None, {"init__weights": "a.pth"}, "init.weights: there is no file 'a.pth'"),
         (None, {"init__weights": "runs/a"}, "init.weights: there is no run in 'runs/a'"),
-        (None, {"init__weights": "."}, "init.weights: . holds no checkpoints"),
+        (None, {"init__weights": "."}, "init.weights=.: . holds no checkpoints"),
         (
             None,
             {"init__freeze": ("conv0", "gruop1")},
@@ -112,7 +112,11 @@ from at_jax.training import networks
             {"init__freeze": ("conv0", "group1", "group2", "group3", "bn", "classifier")},
             "must leave parameters to train",
         ),
-        (None, {"teacher__checkpoint": "/nowhere"}, "/nowhere holds no checkpoints"),
+        (
+            None,
+            {"teacher__checkpoint": "/nowhere"},
+            "teacher.checkpoint=/nowhere: /nowhere holds no",
+        ),
     ],
 )
 def test_train_with_bad_input_raises_and_writes_nothing(

@@ -1,5 +1,6 @@
 """ResNet weights of PyTorch: equal activations, and errors that name what does not fit."""
 
+import os
 import sys
 
 import chex
@@ -186,3 +187,9 @@ def test_convert_of_values_that_no_trained_network_has_raises(
 def test_load_of_a_directory_raises_user_error(tmp_path):
     with pytest.raises(UserError, match="it is a directory: give the file in it"):
         pretrained.load(tmp_path, models.build("resnet_18"))
+
+
+def test_load_of_a_pipe_is_refused_without_reading_it(tmp_path):
+    os.mkfifo(tmp_path / "pipe.pth")
+    with pytest.raises(UserError, match="it is no regular file: give the path of one"):
+        pretrained.load(tmp_path / "pipe.pth", models.build("wrn_10_1", 10))

@@ -98,9 +98,17 @@ def test_results_of_other_settings_are_refused(committed, arguments, named, caps
     assert "holds results of other settings" in error and named in error and error.count("\n") == 1
 
 
-def test_a_damaged_table_is_refused(committed, capsys):
+@pytest.mark.parametrize("key", ["seeds", "epochs", "changes", "finished"])
+def test_a_damaged_table_is_refused(committed, capsys, key):
     table = json.loads((committed / "table.json").read_text())
-    del table["rows"][0]["seeds"]
+    if key == "seeds":
+        del table["rows"][0][key]
+    elif key == "finished":
+        del table["rows"][0]["seeds"][0][key]
+    else:
+        table[key] = None
+        if key == "epochs":
+            del table[key]
     (committed / "table.json").write_text(json.dumps(table))
     assert run(committed) == 2
     assert "table.json is damaged" in capsys.readouterr().err

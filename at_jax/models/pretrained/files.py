@@ -37,8 +37,10 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     try:
         if path.is_dir():
             raise BadFile("it is a directory", "give the file in it")
-        if not path.is_file():
+        if not path.exists():
             raise BadFile("there is no such file", "give the path of one")
+        if not path.is_file():  # a pipe or a device: reading it may never end
+            raise BadFile("it is no regular file", "give the path of one")
         found = (
             _read_safetensors(path) if path.suffix.lower() == _SUFFIX else torch_files.read(path)
         )

@@ -85,7 +85,7 @@ class StorageType(NamedTuple):
 
 
 class OrderedDict(dict):
-    """Stands for an OrderedDict. Its attributes (``_metadata`` of a state dict) are dropped."""
+    """The content of an OrderedDict. Its attributes (``_metadata`` of a state dict) are dropped."""
 
 
 def put(target: dict[Any, Any], key: Any, value: Any) -> None:
