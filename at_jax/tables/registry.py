@@ -76,6 +76,7 @@ class Table:
         with two teachers) are one run.
       teachers: name of a teacher to its result in the paper.
       paper_epochs: number of epochs in the paper; 0 if the paper has no such table or does not state it.
+      held_out: number of training images on which a search measures.
     """
 
     title: str
@@ -83,6 +84,7 @@ class Table:
     rows: tuple[Row, ...]
     teachers: Mapping[str, PaperResult] = dataclasses.field(default_factory=dict)
     paper_epochs: int = 0
+    held_out: int = 5000
 
 
 def choose_rows(table: Table, patterns: Sequence[str]) -> tuple[Row, ...]:
@@ -148,11 +150,27 @@ def _gradient() -> Table:
     return Table(
         "Gradient-based attention transfer (table 3 of arXiv:1612.03928)",
         functools.partial(load, "cifar10_gradient"),
-        tuple(
-            Row("nin_thin", "nin_wide", method, label=method, paper=result)
-            for method, result in GRADIENT.items()
+        (
+            *(
+                Row("nin_thin", "nin_wide", method, label=method, paper=result)
+                for method, result in GRADIENT.items()
+            ),
+            # Ours: a temperature at which the teacher's J does not vanish; a late begin, when the student
+            # has begun to fit; and gradients of logits.
+            _variant(
+                "nin_thin", "nin_wide", "gradient_at", "tempered", {"gradient_at.temperature": 8.0}
+            ),
+            _variant(
+                "nin_thin", "nin_wide", "gradient_at", "late", {"gradient_at.begin_epoch": 67}
+            ),
+            Row("nin_thin", "nin_wide", "jacobian", label="jacobian"),
+            Row("nin_thin", "nin_wide", "sobolev", label="sobolev"),
         ),
     )
+
+
+def _variant(student: str, teacher: str, method: str, name: str, changes: Mapping[str, Any]) -> Row:
+    return Row(student, teacher, method, changes, name, label=f"{method}-{name}")
 
 
 _FEW_LABELS = (500, 1000, 4000)
@@ -179,10 +197,27 @@ def _digits() -> Table:
     return Table(
         "Handwritten digits, 200 labels",
         functools.partial(load, "digits"),
-        tuple(
-            Row("wrn_10_1", "wrn_16_2", method, label=method)
-            for method in ("none", "at", "kd", "at+kd", "gradient_at", "gradient_at+kd")
+        (
+            *(
+                Row("wrn_10_1", "wrn_16_2", method, label=method)
+                for method in (
+                    "none",
+                    "at",
+                    "f_actt",
+                    "kd",
+                    "at+kd",
+                    "flip_symmetry",
+                    "min_l2",
+                    "gradient_at",
+                    "gradient_at+kd",
+                    "jacobian",
+                    "jacobian+kd",
+                    "sobolev",
+                )
+            ),
+            _variant("wrn_10_1", "wrn_16_2", "gradient_at", "t1", {"gradient_at.temperature": 1.0}),
         ),
+        held_out=500,
     )
 
 
