@@ -135,7 +135,8 @@ def values(
     """Values that changes give to the keys of a config.
 
     Args:
-      changes: ``[ROWS:]KEY=VALUE``; later ones override earlier ones.
+      changes: ``[ROWS:]KEY=VALUE``. Those for some rows override those for all rows, and later ones
+        earlier ones.
       row: whose config it is; None for the config that all rows share.
       rows: of the table.
 
@@ -149,9 +150,10 @@ def values(
     {'at.beta': 10.0}
     """
     result = {}
-    for change in map(parse, changes):
+    for change in sorted(map(parse, changes), key=lambda change: bool(change.scope)):
         value = change.value()
-        if not change.scope or (row is not None and row.label in labels(change.scope, rows)):
+        concerns = not change.scope or (row is not None and row.label in labels(change.scope, rows))
+        if concerns and not (row is not None and change.key in row.tried):
             result[change.key] = value
     return result
 
@@ -170,7 +172,8 @@ def check(chosen: Sequence[Row], changes: Sequence[str], rows: Sequence[Row]) ->
     for change in map(parse, changes):
         concerned = labels(change.scope, rows) if change.scope else [row.label for row in rows]
         for row in chosen:
-            if row.label in concerned and row.variant and change.key in row.changes:
+            defined = row.variant and change.key in row.changes and change.key not in row.tried
+            if row.label in concerned and defined:
                 raise UserError(
                     f"--set {change.key}: row {row.name} is defined by "
                     f"{change.key}={row.changes[change.key]}: leave it out, or choose other rows with "

@@ -7,7 +7,7 @@ from typing import Any
 
 from at_jax import terms
 from at_jax.tables import differences
-from at_jax.tables.changes import text_of
+from at_jax.tables.changes import parse, text_of
 from at_jax.training.console import duration
 
 __all__ = ["render"]
@@ -108,8 +108,11 @@ def _setting(summary: Mapping[str, Any]) -> list[str]:
             "Differences are those from labels only, in percentage points, paired by seed: their mean, and "
             "half the 95 % confidence interval of Student's t-distribution where there are several seeds.",
         ]
-    if summary["changes"]:
-        lines += ["", "Set for all rows: " + ", ".join(f"`{c}`" for c in summary["changes"]) + "."]
+    for which in ("all", "some"):
+        found = [c for c in summary["changes"] if bool(parse(c).scope) == (which == "some")]
+        lines += (
+            ["", f"Set for {which} rows: {', '.join(f'`{c}`' for c in found)}."] if found else []
+        )
     return lines
 
 

@@ -35,6 +35,7 @@ class Row:
       condition: what rows of the same pair have in common, for their heading; may be empty.
       label: name of the method in the table.
       paper: the result in the paper; None if it reports none.
+      tried: keys among the changes whose values a search tries: --set does not override them.
     """
 
     student: str
@@ -45,6 +46,7 @@ class Row:
     condition: str = ""
     label: str = ""
     paper: PaperResult | None = None
+    tried: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

@@ -190,7 +190,13 @@ def _trials(row: Row, keys: Mapping[str, Sequence[str]]) -> list[Row]:
         # A part of a path.
         variant = "-".join(filter(None, [row.variant, re.sub(r"[^\w.=+(),-]", "_", name)]))
         trials.append(
-            dataclasses.replace(row, changes={**row.changes, **values}, variant=variant, paper=None)
+            dataclasses.replace(
+                row,
+                changes={**row.changes, **values},
+                variant=variant,
+                tried=tuple(keys),
+                paper=None,
+            )
         )
     return trials
 
