@@ -10,7 +10,6 @@ import math
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from at_jax import terms
 from at_jax.errors import UserError

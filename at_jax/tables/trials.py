@@ -35,7 +35,12 @@ def complete(
     """
     rows = []
     for row in summary["rows"]:
-        found = [failure for failure in row["failed"] if diverged(failure)]
+        # The rest of the reason is advice, with the folder of the run.
+        found = [
+            {**failure, "reason": failure["reason"].partition(";")[0]}
+            for failure in row["failed"]
+            if diverged(failure)
+        ]
         names = {seed: f"{row['name']}/seed{seed}" for seed in row["missing"]}
         found += [dict(before[name]) for name in names.values() if name in before]
         seeds = {each["seed"] for each in found}
