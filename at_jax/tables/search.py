@@ -39,7 +39,7 @@ def parse(texts: Sequence[str], rows: Sequence[Row]) -> Space:
       rows: chosen rows of the table.
 
     Returns:
-      The values, in the order of the texts.
+      The values, with the keys of a label sorted.
 
     Raises:
       UserError: for an unknown key or row, or a value of the wrong type.
@@ -55,7 +55,8 @@ def parse(texts: Sequence[str], rows: Sequence[Row]) -> Space:
         for label in changes.labels(scope, rows, _FLAG):
             keys = space.setdefault(label, {})
             keys[change.key] = list(dict.fromkeys([*keys.get(change.key, []), *values]))
-    return space
+    # Sorted, as in table.json: the name of a trial must not depend on the order of the options.
+    return {label: dict(sorted(keys.items())) for label, keys in space.items()}
 
 
 def tried(texts: Sequence[str], rows: Sequence[Row], path: pathlib.Path) -> Space:

@@ -95,12 +95,18 @@ def test_search_resumes_from_its_table_and_keeps_values_of_earlier_commands(
     )
 
 
-def test_search_of_two_keys_is_a_grid_and_set_does_not_override_it(errors, tmp_path, read_table):
+def test_search_of_two_keys_is_a_grid_and_set_does_not_override_it(
+    errors, fake_training, tmp_path, read_table
+):
     grid = ("--search", "at.beta=1,10", "--search", "at:at.p=1,2", "--set", "at.beta=7")
     assert run(tmp_path, *grid, "--rows", "*-at") == 0
     rows = read_table(tmp_path / "search")["rows"]
     tried = [(row["changes"]["at.beta"], row["changes"]["at.p"]) for row in rows]
     assert tried == [(1.0, 1.0), (1.0, 2.0), (10.0, 1.0), (10.0, 2.0)]
+    # The order of the options does not matter: the same trials are done.
+    fake_training.calls.clear()
+    assert run(tmp_path, *grid[2:4], *grid[:2], *grid[4:], "--rows", "*-at") == 0
+    assert fake_training.calls == []
 
 
 def test_searched_sets_the_chosen_values_of_each_row(errors, tmp_path, read_table):
