@@ -66,8 +66,7 @@ def train_together(
       axis_name: the mapped axis; None on one device.
 
     Returns:
-      New states, and global metrics of each: ``loss``, ``loss/<term>`` before weights, what terms report
-      in addition, and the errors.
+      New states, and global metrics of each: ``loss``, ``loss/<term>`` before weights, measures, errors.
     """
     step = states[0].step
     key_augment = jax.random.fold_in(key, step)
