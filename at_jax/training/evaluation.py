@@ -6,13 +6,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from at_jax import data
 from at_jax.distributed import devices, processes
 from at_jax.errors import UserError
 from at_jax.objective import Objective
-from at_jax.training import collapse, metrics, run_files, step
+from at_jax.training import metrics, run_files, step
 from at_jax.training.arguments import Arguments
 
 __all__ = ["Evaluation", "check_evaluable", "evaluator"]
@@ -23,11 +22,11 @@ class Evaluation(NamedTuple):
 
     Attributes:
       errors: ``test_error`` in percent, and ``test_top5_error`` with more than ten classes.
-      is_constant: whether all images get the same probabilities, although their labels differ.
+      information: of its predictions about the images, see :func:`at_jax.training.metrics.information`.
     """
 
     errors: dict[str, float]
-    is_constant: bool
+    information: float
 
 
 def evaluator(
@@ -58,8 +57,6 @@ def evaluator(
     )
     rounded = -(-batch_size // len(used)) * len(used)
 
-    labels_differ = bool(np.any(split.labels != split.labels[0]))
-
     def evaluate(variables: Any, teacher_variables: Any = None) -> Evaluation:
         parts = []
         for batch in data.eval_batches(split, rounded, shard=processes.index_and_count()):
@@ -70,8 +67,7 @@ def evaluator(
                 jax.block_until_ready(parts[-1 - devices.RUN_AHEAD])
         measured, predictions = zip(*jax.device_get(parts), strict=True)
         errors = metrics.percent(metrics.means(metrics.total(measured)), "test")
-        information = metrics.information(predictions)
-        return Evaluation(errors, labels_differ and collapse.is_constant(information))
+        return Evaluation(errors, metrics.information(predictions))
 
     return evaluate
 

@@ -79,7 +79,7 @@ def finish(
         "method": run.method,
         **{name: lines[-1][name] for name in _ERRORS if name in lines[-1]},
         "best_test_error": min(line["test_error"] for line in lines),
-        collapse.KEY: bool(lines[-1].get(collapse.KEY)),
+        collapse.KEY: collapse.is_collapsed(lines),
         "teacher_test_error": None,
         **{f"teacher_{name}": error for name, error in (teacher_errors or {}).items()},
         "evaluated_on": run.dataset.evaluated_on,

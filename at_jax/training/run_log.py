@@ -145,7 +145,7 @@ class RunLog:
         self.progress.lines.append(run_files.finite(line))
         settings = self.run.settings
         self._report.epoch(line, settings.epochs)
-        if collapse.is_collapsed(self.progress.lines, settings.epochs):
+        if collapse.is_new(self.progress.lines):
             log("  ".join(filter(None, (self._label, collapse.warning(self.run, line)))))
         if processes.is_primary():
             for callback in self._callbacks:
@@ -171,6 +171,8 @@ class RunLog:
         variables = state.variables_of(train_state)
         teacher_variables = teacher_variables if run.evaluates_with_teacher else None
         evaluated = self._evaluate(variables, teacher_variables)
+        train = metrics.percent(means, "train")
+        is_constant = collapse.is_constant(run, evaluated.information, train["train_error"])
         return {
             "epoch": epoch,
             "step": step,
@@ -179,9 +181,9 @@ class RunLog:
             "beta": next(iter(betas.values()), 0.0),
             # Each weight, where there are several terms.
             **({f"beta/{term}": beta for term, beta in betas.items()} if len(betas) > 1 else {}),
-            **metrics.percent(means, "train"),
+            **train,
             **evaluated.errors,
-            **({collapse.KEY: 1} if evaluated.is_constant else {}),
+            **({collapse.KEY: 1} if is_constant else {}),
             "images_per_second": progress.images / progress.seconds if progress.images else None,
         }
 

@@ -31,6 +31,18 @@ def test_information_of_predictions_is_that_of_their_mixture():
         assert information(varied) == pytest.approx(0.005 * (1 - 1 / classes), rel=0.1)
 
 
+def is_constant(information, train_error=100.0, train=(0, 1), test=(0, 1)):
+    """For an epoch of 100 images."""
+    labels = {name: np.array(values * 3) for name, values in (("train", train), ("test", test))}
+    splits = {name: types.SimpleNamespace(labels=array) for name, array in labels.items()}
+    run = types.SimpleNamespace(
+        steps_per_epoch=5,
+        settings=types.SimpleNamespace(batch_size=20),
+        dataset=types.SimpleNamespace(**splits),
+    )
+    return collapse.is_constant(run, information, train_error)
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("classes", [2, 10, 1000])
 def test_constant_predictions_are_found_despite_rounding(dtype, classes):
@@ -39,39 +51,48 @@ def test_constant_predictions_are_found_despite_rounding(dtype, classes):
     noise = rng.normal(size=constant.shape)
     for logits in (constant, constant + 1e-4 * noise, 1e6 * constant):
         logits = jnp.asarray(logits, dtype)
-        assert collapse.is_constant(information(*jnp.split(logits, 3)))
+        assert is_constant(information(*jnp.split(logits, 3)))
     for logits in (constant + 0.1 * noise, noise):
-        assert not collapse.is_constant(information(jnp.asarray(logits, dtype)))
+        assert not is_constant(information(jnp.asarray(logits, dtype)))
 
 
 def test_predictions_with_nan_are_not_constant():
-    assert not collapse.is_constant(information(np.array([[np.nan, 0.0], [1.0, 0.0]])))
-
-
-def lines(*constant):
-    return [
-        {"epoch": i + 1} | ({collapse.KEY: 1} if each else {}) for i, each in enumerate(constant)
-    ]
+    assert not is_constant(information(np.array([[np.nan, 0.0], [1.0, 0.0]])))
 
 
 @pytest.mark.parametrize(
-    ("constant", "epochs", "expected"),
+    ("train_error", "train", "test", "expected"),
     [
-        ((1,), 9, [0]),
-        ((1, 0, 1, 0), 9, [0, 0, 0, 0]),
-        ((1, 1, 1, 0, 1, 1), 9, [0, 1, 0, 0, 0, 0]),  # once a run
-        ((0, 0, 1), 3, [0, 0, 1]),  # the last epoch counts alone
-        ((1, 1, 1), 3, [0, 1, 0]),
-        ((1,), 1, [1]),
-        ((0, 0), 2, [0, 0]),
+        # 100 images, classes of share 1/2: a guess is right for 50 % and 3 * sqrt(0.25 / 100) = 15 %.
+        (50.0, (0, 1), (0, 1), True),
+        (35.1, (0, 1), (0, 1), True),
+        (34.9, (0, 1), (0, 1), False),  # it learns: batch normalization lags behind
+        (35.1, (0, 1, 2, 3), (0, 1), False),  # share 1/4: 25 % and 13 %
+        (50.0, (0, 1), (1, 1), False),  # one class is right
     ],
 )
-def test_a_collapse_is_reported_at_its_second_epoch_or_at_the_end_and_once(
-    constant, epochs, expected
-):
+def test_a_constant_has_the_training_error_of_a_guess(train_error, train, test, expected):
+    assert is_constant(0.0, train_error, train, test) == expected
+
+
+def lines(*constant):
+    return [{"epoch": i + 1} | ({collapse.KEY: 1} if c else {}) for i, c in enumerate(constant)]
+
+
+@pytest.mark.parametrize(
+    ("constant", "at_the_end", "reported"),
+    [
+        ((1,), False, [0]),
+        ((1, 0, 1), False, [0, 0, 0]),
+        ((1, 1, 1, 0, 1, 1), True, [0, 1, 0, 0, 0, 0]),  # once a run
+        ((0, 1, 1, 0), False, [0, 0, 1, 0]),
+    ],
+)
+def test_a_collapse_is_reported_once_after_two_epochs_in_a_row(constant, at_the_end, reported):
     every = lines(*constant)
-    found = [collapse.is_collapsed(every[: i + 1], epochs) for i in range(len(every))]
-    assert found == [bool(each) for each in expected]
+    assert collapse.is_collapsed(every) == at_the_end
+    found = [collapse.is_new(every[: i + 1]) for i in range(len(every))]
+    assert found == [bool(each) for each in reported]
 
 
 @pytest.mark.parametrize(
@@ -81,9 +102,8 @@ def test_a_collapse_is_reported_at_its_second_epoch_or_at_the_end_and_once(
         (
             (GradientTransfer(), MinL2()),
             {"gradient_at": lambda step: 50.0 + step, "min_l2": lambda step: 0.25},
-            "Probably gradient_at with weight 57 and min_l2 with weight 0.25 outweighs the "
-            "cross-entropy, because a constant has no input gradient: lower gradient_at.beta, "
-            "min_l2.beta",
+            "outweighed by gradient_at (weight 57) and min_l2 (weight 0.25), because a constant has no "
+            "input gradient: lower gradient_at.beta, min_l2.beta",
         ),
         # A term that has not begun is no cause.
         ((MinL2(),), {"min_l2": lambda step: 0.0}, "lower optimizer.learning_rate"),
