@@ -8,6 +8,7 @@ from typing import Any
 from at_jax import terms
 from at_jax.tables import differences
 from at_jax.tables.changes import parse, text_of
+from at_jax.training import collapse
 from at_jax.training.console import duration
 
 __all__ = ["render"]
@@ -17,6 +18,7 @@ _HEADER = (
     "difference, best epoch", "**paper**, median of 5", "status",
 )  # fmt: skip
 _PAPER_COLUMNS = 2
+_NO_SEARCH: Mapping[str, Any] = {"space": {}}
 _RIGHT = {"median", "mean", "lowest to highest"}
 _TRIAL_HEADER = ("method", "values", "mean", "lowest to highest", "seeds", "")
 _COMPARED = (differences.LAST, differences.BEST)
@@ -90,6 +92,10 @@ def _setting(summary: Mapping[str, Any]) -> list[str]:
     drops = ", ".join(map(str, summary["drop_epochs"])) or "none"
     name = summary.get("schedule", "steps")
     schedule = f"learning-rate drops after {drops}" if name == "steps" else f"schedule {name}"
+    if any(
+        "optimizer.schedule" in keys for keys in summary.get("search", _NO_SEARCH)["space"].values()
+    ):
+        schedule = "several schedules"
     lines = [
         f"{summary['measured_on'].capitalize()} error in percent on {summary['data']}, after "
         f"{summary['epochs']} epochs ({schedule}), batch size "
@@ -108,6 +114,8 @@ def _setting(summary: Mapping[str, Any]) -> list[str]:
             "Differences are those from labels only, in percentage points, paired by seed: their mean, and "
             "half the 95 % confidence interval of Student's t-distribution where there are several seeds.",
         ]
+    if any(seed.get(collapse.KEY) for row in summary["rows"] for seed in row["seeds"]):
+        lines += ["", "A constant student gives all images the same class probabilities."]
     for which in ("all", "some"):
         found = [c for c in summary["changes"] if bool(parse(c).scope) == (which == "some")]
         lines += (
@@ -169,7 +177,8 @@ def _range(row: Mapping[str, Any]) -> str:
 def _seeds(row: Mapping[str, Any]) -> str:
     kinds = ("seeds", "failed", "missing", "diverged")
     total = sum(len(row.get(kind, ())) for kind in kinds)
-    return f"{len(row['seeds'])} of {total}"
+    constant = sum(bool(seed.get(collapse.KEY)) for seed in row["seeds"])
+    return f"{len(row['seeds'])} of {total}" + (f", {constant} constant" if constant else "")
 
 
 def _teacher_line(teacher: Mapping[str, Any]) -> list[str]:
