@@ -17,10 +17,8 @@ from at_jax.tables import changes
 from at_jax.tables.registry import Row, Table
 from at_jax.training import json_files
 
-__all__ = ["FOLDER", "Space", "parse", "table_of", "tried", "with_held_out"]
+__all__ = ["Space", "parse", "table_of", "tried", "with_held_out"]
 
-# Folder of the search, in the folder of its table.
-FOLDER = "search"
 _FLAG = "--search"
 _RATE = "optimizer.learning_rate"
 _HELD_OUT = "data.validation_examples"
