@@ -163,7 +163,8 @@ def expand(
     # From all rows of the table: the place of a teacher must not depend on the chosen rows.
     labels_only = {}
     for row in table.rows:
-        if row.method == "none":
+        # Not the trials of a search: values that are added later must not move a teacher.
+        if row.method == "none" and not row.tried:
             config = _row_config(table, row, common, TEACHER_SEED, changes)
             spec = RunSpec(f"{row.name}/seed{TEACHER_SEED}", config, out, row)
             labels_only[_training_key(config)] = spec
@@ -196,10 +197,15 @@ def _row_config(
 
 
 def _scaled(table: Table, row: Row, epochs: int) -> dict[str, Any]:
-    """Changes of a row; epochs are those of the table's own schedule, and scale with it."""
+    """Changes of a row; epochs are those of the table's own schedule, and scale with it.
+
+    Values that a search tries do not, as those of --set.
+    """
     factor = epochs / table.config().epochs
     return {
-        key: round(value * factor) if key.endswith(".begin_epoch") else value
+        key: round(value * factor)
+        if key.endswith(".begin_epoch") and key not in row.tried
+        else value
         for key, value in row.changes.items()
     }
 
