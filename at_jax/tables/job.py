@@ -131,9 +131,10 @@ def _out(options: argparse.Namespace, table: Table) -> pathlib.Path:
     """Folder of the table, or of its search; adds the changes of a search to the options."""
     searched = bool(options.search or options.searched)
     out = paths.reachable(options.out or table_options.default_out(options.name, searched=searched))
+    options.chosen = []
     if options.searched:
-        found = trials.options_of(out / table_options.SEARCH / table_options.TABLE)
-        options.changes = [*found, *options.changes]
+        options.chosen = trials.options_of(out / table_options.SEARCH / table_options.TABLE)
+        options.changes = [*options.chosen, *options.changes]
     if options.search:
         out /= table_options.SEARCH
         options.changes = search.with_held_out(table, options.changes)

@@ -45,7 +45,9 @@ def command_of(planned: Mapping[str, Any], seeds: int) -> str:
     words += ["--data", "DIR"] if planned["data"] else []
     words += ["--rows", ",".join(planned["rows"])] if planned["search"] else []
     words += [word for values in planned["search"] for word in ("--search", values)]
-    words += [word for change in planned["changes"] for word in ("--set", change)]
+    words += ["--searched"] if planned["searched"] else []  # it decides the folder too
+    own = [change for change in planned["changes"] if change not in planned["searched"]]
+    words += [word for change in own for word in ("--set", change)]
     return shlex.join(words)
 
 
@@ -98,8 +100,9 @@ def merged_plan(options: argparse.Namespace, path: pathlib.Path) -> dict[str, An
         "changes": options.changes,
     }
     # The label can change, rows and values to try can be added: none affects the runs that exist.
-    kept = {"label": "", "rows": [], "search": []} | (before or {})
-    kept = {key: kept[key] for key in ("label", "rows", "search")}
+    empty: dict[str, Any] = {"label": "", "rows": [], "search": [], "searched": []}
+    kept = {key: (before or {}).get(key, value) for key, value in empty.items()}
+    kept["searched"] = options.chosen or kept["searched"]
     kept["label"] = options.label or kept["label"]
     kept["search"] = [*kept["search"], *(s for s in options.search if s not in kept["search"])]
     compared = ("table",) if options.merge else tuple(now)

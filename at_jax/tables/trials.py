@@ -99,16 +99,24 @@ def options_of(path: pathlib.Path) -> list[str]:
       path: of its table.json.
 
     Raises:
-      UserError: if there is none, it is damaged, or not finished.
+      UserError: if there is none, it is damaged, not finished, or all values of a label diverged.
     """
     try:
-        found = json_files.read(path)["search"]
+        table = json_files.read(path)
+        found = table["search"]
         space, best = found["space"], found["chosen"]
         result = [
             f"{label}:{key}={text}"
             for label in space
             for key, text in best.get(label, {"values": {}})["values"].items()
         ]
+        unchosen = {
+            label: any(
+                row["missing"] or row["failed"] for row in table["rows"] if row["label"] == label
+            )
+            for label in space
+            if label not in best
+        }
     except FileNotFoundError:
         raise UserError(
             f"--searched: there is no search at {path}: run one with --search first"
@@ -117,9 +125,13 @@ def options_of(path: pathlib.Path) -> list[str]:
         raise UserError(
             f"--searched: {path} is no search, or damaged ({damaged}): restore it, or delete it"
         ) from damaged
-    if unfinished := [label for label in space if label not in best]:
+    if unfinished := [label for label, is_open in unchosen.items() if is_open]:
         raise UserError(
             f"--searched: trials of {', '.join(unfinished)} are not finished: run the command in "
             f"{path.with_name('table.md')}"
+        )
+    if unchosen:
+        raise UserError(
+            f"--searched: all values of {', '.join(unchosen)} diverged: add others with --search"
         )
     return result
