@@ -6,7 +6,6 @@ order.
 
 import ast
 import difflib
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,10 +14,14 @@ from at_jax.errors import UserError
 from at_jax.tables.registry import Row
 from at_jax.training.config import default_config, flatten
 
-__all__ = ["Change", "check", "labels", "parse", "split_values", "text_of", "values"]
+__all__ = ["Change", "check", "defines", "labels", "parse", "split_values", "text_of", "values"]
 
 # Keys that rows and seeds set; no option can change them.
 _ROW_KEYS = ("student", "method", "seed", "teacher.model", "teacher.checkpoint")
+# Keys that decide what an error means: rows that differ in them cannot be compared.
+_COMMON_KEYS = (
+    "epochs", "data.source", "data.name", "data.data_dir", "data.validation_examples",
+)  # fmt: skip
 
 
 class Change(NamedTuple):
@@ -63,7 +66,7 @@ def parse(text: str, flag: str = "--set") -> Change:
       flag: for messages.
 
     Raises:
-      UserError: for an unknown key, or one that the rows set.
+      UserError: for an unknown key, one that the rows set, or one for some rows that all must share.
 
     >>> parse("none:optimizer.learning_rate=0.2")
     Change(scope='none', key='optimizer.learning_rate', text='0.2')
@@ -82,6 +85,9 @@ def parse(text: str, flag: str = "--set") -> Change:
             else "at-jax train --help-config prints all keys"
         )
         raise UserError(f"{flag} must be KEY=VALUE with a config key, got {text!r}: {fix}")
+    if key in _COMMON_KEYS and (scope or flag != "--set"):
+        fix = "use --epochs" if key == "epochs" else f"set it for all, as in --set {key}=VALUE"
+        raise UserError(f"{flag}: {key} must be the same in all rows, got {text!r}: {fix}")
     return Change(scope, key, value)
 
 
@@ -112,10 +118,17 @@ def labels(scope: str, rows: Sequence[Row], flag: str = "--set") -> list[str]:
 def split_values(text: str) -> list[str]:
     """Split values at commas outside of parentheses.
 
-    >>> split_values("0.1,0.2"), split_values("(5,9),(3,)")
-    (['0.1', '0.2'], ['(5,9)', '(3,)'])
+    >>> split_values("0.1,0.2"), split_values("(5,9),(3,)"), split_values("((1,2),(3,4)),()")
+    (['0.1', '0.2'], ['(5,9)', '(3,)'], ['((1,2),(3,4))', '()'])
     """
-    return [value.strip() for value in re.split(r",(?![^(]*\))", text)]
+    values, depth = [""], 0
+    for character in text:
+        depth += (character == "(") - (character == ")")
+        if character == "," and depth <= 0:
+            values.append("")
+        else:
+            values[-1] += character
+    return [value.strip() for value in values]
 
 
 def text_of(value: Any) -> str:
@@ -126,7 +139,7 @@ def text_of(value: Any) -> str:
     """
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() else repr(value)
-    return str(tuple(value) if isinstance(value, list) else value).replace(" ", "")
+    return str(tuple(value)).replace(" ", "") if isinstance(value, list | tuple) else str(value)
 
 
 def values(
@@ -158,6 +171,11 @@ def values(
     return result
 
 
+def defines(row: Row, key: str) -> bool:
+    """Whether a key distinguishes a row from others of its method: no option can change it."""
+    return bool(row.variant) and key in row.changes
+
+
 def check(chosen: Sequence[Row], changes: Sequence[str], rows: Sequence[Row]) -> None:
     """Check changes against the rows that they are for.
 
@@ -172,8 +190,7 @@ def check(chosen: Sequence[Row], changes: Sequence[str], rows: Sequence[Row]) ->
     for change in map(parse, changes):
         concerned = labels(change.scope, rows) if change.scope else [row.label for row in rows]
         for row in chosen:
-            defined = row.variant and change.key in row.changes and change.key not in row.tried
-            if row.label in concerned and defined:
+            if row.label in concerned and defines(row, change.key):
                 raise UserError(
                     f"--set {change.key}: row {row.name} is defined by "
                     f"{change.key}={row.changes[change.key]}: leave it out, or choose other rows with "

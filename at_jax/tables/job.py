@@ -87,7 +87,8 @@ def from_options(options: argparse.Namespace) -> Job:
     out = _out(options, table)
     planned = table_options.merged_plan(options, out / table_options.PLAN)
     changes = tuple(planned["changes"])
-    rows = _rows(options, table, planned)
+    rows = _rows(options, table, planned, out)
+    key_changes.check(rows, changes, table.rows)
     common = plan.common_config(
         table, epochs=planned["epochs"], source=planned["data"], changes=changes
     )
@@ -97,7 +98,6 @@ def from_options(options: argparse.Namespace) -> Job:
         rate = common.optimizer.learning_rate
         table, space = search.table_of(table, rows, space, rate)
         rows = table.rows
-    key_changes.check(rows, changes, table.rows)
     before = recorded.read(out / table_options.TABLE, table.title, common, changes)
     seeds = summary.found_seeds(table, out, before) if options.merge else options.seeds
     specs = plan.expand(table, rows, common, seeds, out, changes)
@@ -142,13 +142,16 @@ def _out(options: argparse.Namespace, table: Table) -> pathlib.Path:
     return out
 
 
-def _rows(options: argparse.Namespace, table: Table, planned: dict[str, Any]) -> tuple[Row, ...]:
+def _rows(
+    options: argparse.Namespace, table: Table, planned: dict[str, Any], out: pathlib.Path
+) -> tuple[Row, ...]:
     """Chosen rows, which are added to those of the plan."""
     patterns = [row for row in options.rows.split(",") if row]
     if options.merge:
         patterns = patterns or planned["rows"]
     elif options.search and patterns:
-        patterns += planned["rows"]  # their trials stay in the table
+        # Their trials stay in the table. A clone has no plan.
+        patterns += [*planned["rows"], *search.rows_of(table, out / table_options.TABLE)]
     rows = choose_rows(table, patterns)
     planned["rows"] = sorted({row.name for row in rows} | set(planned["rows"]))
     return rows

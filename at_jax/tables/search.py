@@ -9,7 +9,8 @@ import itertools
 import math
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from at_jax import terms
 from at_jax.errors import UserError
@@ -17,8 +18,9 @@ from at_jax.tables import changes
 from at_jax.tables.registry import Row, Table
 from at_jax.training import json_files
 
-__all__ = ["Space", "parse", "table_of", "tried", "with_held_out"]
+__all__ = ["Space", "parse", "rows_of", "table_of", "tried", "with_held_out"]
 
+_T = TypeVar("_T")
 _FLAG = "--search"
 _RATE = "optimizer.learning_rate"
 _HELD_OUT = "data.validation_examples"
@@ -68,20 +70,41 @@ def tried(texts: Sequence[str], rows: Sequence[Row], path: pathlib.Path) -> Spac
     Raises:
       UserError: as :func:`parse`, or if the file is damaged.
     """
-    try:
-        found = json_files.read(path)["search"]["space"].items()
-        before = [
+    before = _before(
+        path,
+        lambda found: [
             f"{label}:{key}={','.join(values)}"
-            for label, keys in found
+            for label, keys in found["search"]["space"].items()
             for key, values in keys.items()
-        ]
+        ],
+    )
+    return parse([*before, *texts], rows)
+
+
+def rows_of(table: Table, path: pathlib.Path) -> list[str]:
+    """Names of the rows that have trials in table.json.
+
+    Args:
+      table: whose rows are searched.
+      path: table.json of the search.
+
+    Raises:
+      UserError: if the file is damaged.
+    """
+    there = _before(path, lambda found: [(row["pair"], row["label"]) for row in found["rows"]])
+    return [row.name for row in table.rows if (row.pair, row.label) in there]
+
+
+def _before(path: pathlib.Path, read: Callable[[Mapping[str, Any]], list[_T]]) -> list[_T]:
+    """What table.json holds of earlier commands; nothing if there is none."""
+    try:
+        return read(json_files.read(path))
     except FileNotFoundError:
-        before = []
+        return []
     except (json_files.Damaged, KeyError, TypeError, AttributeError) as damaged:
         raise UserError(
             f"{path} is no search, or damaged ({damaged}): restore it, choose another --out, or delete it"
         ) from damaged
-    return parse([*before, *texts], rows)
 
 
 def with_held_out(table: Table, given: Sequence[str]) -> list[str]:
@@ -140,7 +163,7 @@ def table_of(table: Table, rows: Sequence[Row], space: Space, rate: float) -> tu
 
 def _trials(row: Row, keys: Mapping[str, Sequence[str]]) -> list[Row]:
     trials = []
-    if fixed := sorted(keys.keys() & row.changes.keys()):
+    if fixed := [key for key in keys if changes.defines(row, key)]:
         raise UserError(
             f"{_FLAG} {fixed[0]}: row {row.name} is defined by {fixed[0]}={row.changes[fixed[0]]}: try "
             "another key, or choose other rows with --rows"
