@@ -33,7 +33,10 @@ def preprocessing(
     else:
         # A random part of each photograph was resized when it was decoded.
         pad = 0 if is_random_resized_crop(settings.data) else settings.data.pad
-        augment = functools.partial(data.augment, pad=pad, mirror=settings.data.mirror)
+        section = settings.data
+        augment = functools.partial(
+            data.augment, pad=pad, mirror=section.mirror, pad_mode=section.pad_mode
+        )
     jitter = 0.0 if arguments.augment is not None else settings.data.color_jitter
 
     def prepare(key, images, position):
