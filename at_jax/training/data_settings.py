@@ -59,6 +59,10 @@ class DataSettings:
         "enough.",
         _IMAGES,
     )
+    drop_last: bool = option(
+        True,
+        "Drop the images of an epoch that do not fill a batch. False: they are its last, smaller batch.",
+    )
     validation_examples: int = option(
         0,
         "Training images held out and evaluated on instead of the test set; 0: none.",
