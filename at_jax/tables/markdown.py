@@ -6,15 +6,15 @@ from typing import Any
 
 from at_jax import terms
 from at_jax.tables import differences
+from at_jax.tables.paper import PAPER, Source
 from at_jax.training.console import duration
 
-__all__ = ["render"]
+__all__ = ["render", "source_of"]
 
 _HEADER = (
     "method", "median", "mean", "lowest to highest", "seeds", "difference, last epoch",
-    "difference, best epoch", "**paper**, median of 5", "status",
+    "difference, best epoch",
 )  # fmt: skip
-_PAPER_COLUMNS = 2
 _COMPARED = (differences.LAST, differences.BEST)
 
 
@@ -29,7 +29,7 @@ def render(summary: Mapping[str, Any]) -> str:
       missing, and the hardware and versions.
     """
     lines = [f"# {summary['title']}", "", *_setting(summary), ""]
-    columns = len(_HEADER) if _has_paper(summary) else len(_HEADER) - _PAPER_COLUMNS
+    header = [*_HEADER, *_paper_header(source_of(summary))] if _has_paper(summary) else _HEADER
     for pair in dict.fromkeys(row["pair"] for row in summary["rows"]):
         rows = [row for row in summary["rows"] if row["pair"] == pair]
         teachers = [t for t in summary["teachers"] if t["teacher"] == rows[0]["teacher"]]
@@ -38,7 +38,7 @@ def render(summary: Mapping[str, Any]) -> str:
         body = [_line(row, shared, compared) for row in rows] + [
             _teacher_line(teacher) for teacher in teachers
         ]
-        lines += [f"## {pair}", "", *_table(_HEADER[:columns], [line[:columns] for line in body])]
+        lines += [f"## {pair}", "", *_table(header, [line[: len(header)] for line in body])]
         lines += [""]
     lines += _unfinished(summary) + _provenance(summary)
     return "\n".join(lines).rstrip() + "\n"
@@ -54,7 +54,8 @@ def _setting(summary: Mapping[str, Any]) -> list[str]:
     if _has_paper(summary):
         after = f", after {summary['paper_epochs']} epochs" if summary["paper_epochs"] else ""
         lines[0] += (
-            f" The last two columns are from the paper{after}; all other numbers were measured here."
+            f" The last two columns are from {source_of(summary).name}{after}; all other numbers were "
+            "measured here."
         )
     lines += [
         "",
@@ -68,6 +69,16 @@ def _setting(summary: Mapping[str, Any]) -> list[str]:
 
 def _has_paper(summary: Mapping[str, Any]) -> bool:
     return any(row["paper"] for row in summary["rows"])
+
+
+def source_of(summary: Mapping[str, Any]) -> Source:
+    """Where the published results of a table are from; tables of earlier versions do not say it."""
+    return Source(**summary["source"]) if "source" in summary else PAPER
+
+
+def _paper_header(source: Source) -> tuple[str, str]:
+    statistic = f", {source.statistic}" if source.statistic else ""
+    return f"**{source.label}**{statistic}", "status"
 
 
 def _number(value: float | None) -> str:

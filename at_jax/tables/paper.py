@@ -6,21 +6,40 @@ printing of them. ``UNVERIFIED`` numbers are quoted from memory and still have t
 
 from typing import NamedTuple
 
-__all__ = ["ACTIVATION", "GRADIENT", "MAPPINGS", "UNVERIFIED", "VERIFIED", "PaperResult"]
+__all__ = [
+    "ACTIVATION", "GRADIENT", "MAPPINGS", "PAPER", "UNVERIFIED", "VERIFIED", "PaperResult", "Source",
+]  # fmt: skip
 
 VERIFIED, UNVERIFIED = "verified", "unverified"
 
 
 class PaperResult(NamedTuple):
-    """A number of the paper.
+    """A published number.
 
     Attributes:
       error: test error in percent.
-      status: ``VERIFIED`` or ``UNVERIFIED``.
+      status: ``VERIFIED`` or ``UNVERIFIED`` for the paper; another word for other sources.
     """
 
     error: float
     status: str
+
+
+class Source(NamedTuple):
+    """Where the published results of a table are from.
+
+    Attributes:
+      name: in a sentence, such as "the paper".
+      label: for headings.
+      statistic: of several runs; empty if it is not stated there.
+    """
+
+    name: str
+    label: str
+    statistic: str = ""
+
+
+PAPER = Source("the paper", "paper", "median of 5")
 
 
 def _row(**columns: tuple[float, str]) -> dict[str, PaperResult]:

@@ -14,6 +14,7 @@ import numpy as np
 from at_jax import terms
 from at_jax.errors import UserError
 from at_jax.figures import style
+from at_jax.tables.markdown import source_of
 from at_jax.tables.paper import VERIFIED
 from at_jax.training.console import log
 
@@ -106,8 +107,12 @@ def _draw_errors(summary: Mapping[str, Any], rows: Sequence[_Row], path: pathlib
     _draw_grid(measured)
     if has_paper:
         after = f", {summary['paper_epochs']} epochs" if summary["paper_epochs"] else ""
-        paper.set_title(f"paper{after}", loc="left")
-        paper.set_xlabel("percent, median of 5\n(hollow: unverified)")
+        source = source_of(summary)
+        paper.set_title(f"{source.label}{after}", loc="left")
+        words = {row["paper"]["status"] for row in rows if row["paper"]} - {VERIFIED}
+        notes = [f"(hollow: {', '.join(sorted(words))})"] if words else []
+        first = f"percent, {source.statistic}" if source.statistic else "percent"
+        paper.set_xlabel("\n".join([first, *notes]))
         paper.tick_params(axis="y", length=0, labelleft=False)
         paper.margins(x=0.2)
         _draw_grid(paper)

@@ -11,7 +11,8 @@ import ml_collections
 
 from at_jax import terms
 from at_jax.errors import UserError, listed
-from at_jax.tables.paper import ACTIVATION, GRADIENT, MAPPINGS, PaperResult
+from at_jax.tables import protocol
+from at_jax.tables.paper import ACTIVATION, GRADIENT, MAPPINGS, PAPER, PaperResult, Source
 from at_jax.training.config_files import load
 
 __all__ = ["TABLES", "Row", "Table", "choose_rows"]
@@ -76,6 +77,7 @@ class Table:
         with two teachers) are one run.
       teachers: name of a teacher to its result in the paper.
       paper_epochs: number of epochs in the paper; 0 if the paper has no such table or does not state it.
+      source: of the results that are called the paper's here.
     """
 
     title: str
@@ -83,6 +85,7 @@ class Table:
     rows: tuple[Row, ...]
     teachers: Mapping[str, PaperResult] = dataclasses.field(default_factory=dict)
     paper_epochs: int = 0
+    source: Source = PAPER
 
 
 def choose_rows(table: Table, patterns: Sequence[str]) -> tuple[Row, ...]:
@@ -186,10 +189,28 @@ def _digits() -> Table:
     )
 
 
+def _cifar100_protocol() -> Table:
+    rows = []
+    for (student, teacher), results in protocol.RESULTS.items():
+        points = protocol.POINTS.get(student)
+        for method in protocol.METHODS:
+            changes = {"transfer.points": points} if points and method == "at" else {}
+            rows.append(Row(student, teacher, method, changes, label=method, paper=results[method]))
+    return Table(
+        "The CIFAR-100 protocol of RepDistiller and mdistiller",
+        functools.partial(load, "cifar100_protocol"),
+        tuple(rows),
+        protocol.TEACHERS,
+        paper_epochs=240,
+        source=protocol.SOURCE,
+    )
+
+
 TABLES: dict[str, Callable[[], Table]] = {
     "cifar10_activation": _activation,
     "cifar10_mappings": _mappings,
     "cifar10_gradient": _gradient,
     "cifar10_few_labels": _few_labels,
+    "cifar100_protocol": _cifar100_protocol,
     "digits": _digits,
 }

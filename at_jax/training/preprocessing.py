@@ -33,9 +33,11 @@ def preprocessing(
     else:
         # A random part of each photograph was resized when it was decoded.
         pad = 0 if is_random_resized_crop(settings.data) else settings.data.pad
-        section = settings.data
         augment = functools.partial(
-            data.augment, pad=pad, mirror=section.mirror, pad_mode=section.pad_mode
+            data.augment,
+            pad=pad,
+            mirror=settings.data.mirror,
+            pad_mode=settings.data.pad_mode,
         )
     jitter = 0.0 if arguments.augment is not None else settings.data.color_jitter
 

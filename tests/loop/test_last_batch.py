@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import small_run
+from own_modules import Tapped
 
 from at_jax import checkpoint, data, loop
 from at_jax.errors import UserError
@@ -59,8 +60,8 @@ def test_every_image_of_an_epoch_is_trained_on_once(fake_steps, tmp_path, capsys
         asked = iter([False] + [True] * 9)
         patch.setattr(trainer, "interruptible", lambda: _Context(lambda: next(asked)))
         with pytest.raises(loop.Interrupted, match="after step 2 of 6"):
-            loop.train_and_evaluate(config, tmp_path)
-    loop.train_and_evaluate(config, tmp_path)
+            loop.train_and_evaluate(config, tmp_path, student=Tapped())
+    loop.train_and_evaluate(config, tmp_path, student=Tapped())
     # One call for the full batches of an epoch, and one for the last; a resumed run begins with that.
     assert fake_steps.shapes == [(2, 2, 12), (2, 1, 6), (2, 2, 12), (2, 1, 6)]
     lines = small_run.lines_of(tmp_path)
