@@ -66,6 +66,8 @@ def test_every_image_of_an_epoch_is_trained_on_once(fake_steps, tmp_path, capsys
     assert fake_steps.shapes == [(2, 2, 12), (2, 1, 6), (2, 2, 12), (2, 1, 6)]
     lines = small_run.lines_of(tmp_path)
     assert [line["step"] for line in lines] == [3, 6]
+    # The rate drops at the start of epoch 1, counted from 0: after three steps.
+    assert [line["learning_rate"] for line in lines] == pytest.approx([0.1, 0.02])
     # 6 images of each class: the mean over the images. That of the batches' means would be another.
     assert [line["loss"] for line in lines] == pytest.approx([4.5, 4.5])
     assert "2 epochs of 3 steps, the last with 12 images, on 2 x" in capsys.readouterr().out
