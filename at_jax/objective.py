@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from at_jax import freezing, intermediates
 from at_jax.errors import UserError, listed
+from at_jax.terms import base
 from at_jax.terms.base import Batch, Term, changes_forward_pass, check_terms
 from at_jax.terms.view import View, view_network
 
@@ -31,15 +32,17 @@ class Outputs:
       terms: metric name to per-example term before its weight, ``(B,)``.
       logits: of the student, ``(B, K)``.
       collections: the student's mutable collections after the pass, such as ``batch_stats``.
+      measures: metric name to what terms report in addition, ``(B,)``, see :meth:`Term.measures`.
     """
 
     terms: dict[str, jax.Array]
     logits: jax.Array
     collections: dict[str, Any]
+    measures: dict[str, jax.Array]
 
 
 jax.tree_util.register_dataclass(
-    Outputs, data_fields=["terms", "logits", "collections"], meta_fields=[]
+    Outputs, data_fields=["terms", "logits", "collections", "measures"], meta_fields=[]
 )
 
 
@@ -135,7 +138,8 @@ class Objective:
             metrics[metric] = values
             loss = loss + weight * jnp.mean(values)
         updated = freezing.restored(student.mutated, collections, self.freeze)
-        return loss, Outputs(metrics, student.logits, updated)
+        measures = base.measures_of(self.terms, batch, params)
+        return loss, Outputs(metrics, student.logits, updated, measures)
 
     def _view_student(self, variables: Any, images, labels, keys, inputs: dict[str, Any]) -> View:
         kwargs = {"mutable": _carried(variables), "keys": keys, "freeze": self.freeze, **inputs}
@@ -149,12 +153,12 @@ class Objective:
             yield _HARD, 1, batch.student.cross_entropy
         for term in replacing:
             share = weights.get(term.name, 1)
-            yield term.metric, share, _values(term, batch, params)
+            yield term.metric, share, base.values_of(term, batch, params)
             if term.name in weights:
                 yield _HARD, 1 - share, batch.student.cross_entropy
         for term in self.terms:
             if term.beta is not None:
-                yield term.metric, weights[term.name], _values(term, batch, params)
+                yield term.metric, weights[term.name], base.values_of(term, batch, params)
 
     def _check_weights(self, weights: Mapping[str, Any]) -> None:
         if missing := [name for name in self.weighted_terms if name not in weights]:
@@ -232,13 +236,3 @@ class Objective:
 
 def _carried(variables: Mapping[str, Any]) -> list[str]:
     return [name for name in variables if name != "params"]
-
-
-def _values(term: Term, batch: Batch, params: Mapping[str, Any]) -> jax.Array:
-    values = term.values(batch, params.get(term.name))
-    if jnp.shape(values) != batch.labels.shape:
-        raise UserError(
-            f"term {term.name} must return one number an example, shape {batch.labels.shape}, got "
-            f"{jnp.shape(values)}: do not take the mean in values()"
-        )
-    return values

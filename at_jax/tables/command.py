@@ -16,6 +16,7 @@ _DESCRIPTION = """Train the tables of the paper.
   at-jax tables digits                          no download, some minutes on a CPU
   at-jax tables cifar10_activation --rows 'wrn_16_1-none,wrn_16_1-wrn_16_2-*' --seeds 3
   at-jax tables cifar10_activation --data DIR --epochs 10 --together
+  at-jax tables digits --search at.beta=10,100,1000 --search kd.temperature=2,4,8
 
 Run the same command with the same --out to resume. Seeds and rows can be added to a trained table.
 On several machines: --shard 1/8 ... --shard 8/8 with one --out that all of them share, then --merge.
@@ -38,14 +39,18 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("name", nargs="?", help="name of the table")
     add("--list", action="store_true", help="print all tables and their rows")
-    add("--seeds", type=int, default=5, help="number of seeds: 0, 1, ... (default 5)")
+    add("--seeds", type=int, help="number of seeds: 0, 1, ... (default 5; 1 with --search)")
     add("--epochs", type=int, default=0,
         help="epochs of a run; schedules scale in proportion (default: the table's own)")  # fmt: skip
     add("--data", default="", help="a folder {train,test}/<class>/*.jpg, or a TFDS name")
     add("--label", default="", help="name of the data set in the table and its figures")
     add("--rows", default="", help="names or patterns of rows, separated by commas (default: all)")
-    add("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes",
-        help="change a config key in every row; may be repeated")  # fmt: skip
+    add("--set", action="append", default=[], metavar="[ROWS:]KEY=VALUE", dest="changes",
+        help="change a config key, in every row or in some; may be repeated")  # fmt: skip
+    add("--search", action="append", default=[], metavar="[ROWS:]KEY=V1,V2,...",
+        help="try values on held-out training images; may be repeated. Every method needs the same "
+        "number of trials; labels only tries learning rates unless it has values")  # fmt: skip
+    add("--searched", action="store_true", help="set the values that --search chose")
     add("--out", default="", help="folder of the runs and the table "
         "(default: results/NAME if it has a table.json, else runs/tables/NAME)")  # fmt: skip
     add("--together", type=int, nargs="?", const=4, default=1, metavar="N",
@@ -66,6 +71,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     options, unknown = parser.parse_known_args(argv)
     if unknown:
         raise UserError(f"unknown argument {unknown[0]!r}: {_suggestion(unknown[0], parser)}")
+    if options.seeds is None:
+        options.seeds = 1 if options.search else 5
     return options
 
 

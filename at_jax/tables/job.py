@@ -4,11 +4,13 @@ import argparse
 import dataclasses
 import logging
 import pathlib
+from typing import Any
 
 import ml_collections
 
 from at_jax import loop, paths, signals
-from at_jax.tables import markdown, plan, plots, recorded, sharding, summary
+from at_jax.tables import changes as key_changes
+from at_jax.tables import markdown, plan, plots, recorded, search, sharding, summary
 from at_jax.tables import options as table_options
 from at_jax.tables.plan import RunSpec
 from at_jax.tables.recorded import Recorded
@@ -38,6 +40,7 @@ class Job:
       train: False only writes the table.
       recorded: results of an earlier table.json.
       command: that trains what is missing.
+      space: values that a search tries; empty for a table.
     """
 
     table: Table
@@ -52,6 +55,7 @@ class Job:
     train: bool
     recorded: Recorded
     command: str
+    space: search.Space
 
 
 def listing() -> str:
@@ -83,19 +87,20 @@ def from_options(options: argparse.Namespace) -> Job:
     """
     table_options.check(options)
     table = TABLES[options.name]()
-    out = paths.reachable(options.out or table_options.default_out(options.name))
-    table_options.check_out(options, out)
+    out = _out(options, table)
     planned = table_options.merged_plan(options, out / table_options.PLAN)
     changes = tuple(planned["changes"])
-    patterns = [row for row in options.rows.split(",") if row]
-    if options.merge:
-        patterns = patterns or planned["rows"]
-    rows = choose_rows(table, patterns)
-    planned["rows"] = sorted({row.name for row in rows} | set(planned["rows"]))
-    table_options.check_changes(rows, changes)
+    rows = _rows(options, table, planned)
     common = plan.common_config(
         table, epochs=planned["epochs"], source=planned["data"], changes=changes
     )
+    space: search.Space = {}
+    if options.search:
+        space = search.tried(planned["search"], rows, out / table_options.TABLE)
+        rate = common.optimizer.learning_rate
+        table, space = search.table_of(table, rows, space, rate)
+        rows = table.rows
+    key_changes.check(rows, changes, table.rows)
     before = recorded.read(out / table_options.TABLE, table.title, common, changes)
     seeds = summary.found_seeds(table, out, before) if options.merge else options.seeds
     specs = plan.expand(table, rows, common, seeds, out, changes)
@@ -121,7 +126,33 @@ def from_options(options: argparse.Namespace) -> Job:
         train=not options.merge,
         recorded=before,
         command=table_options.command_of(planned, seeds),
+        space=space,
     )
+
+
+def _out(options: argparse.Namespace, table: Table) -> pathlib.Path:
+    """Folder of the table, or of its search; adds the changes of a search to the options."""
+    out = paths.reachable(options.out or table_options.default_out(options.name))
+    if options.searched:
+        found = search.options_of(out / search.FOLDER / table_options.TABLE)
+        options.changes = [*found, *options.changes]
+    if options.search:
+        out /= search.FOLDER
+        options.changes = search.with_held_out(table, options.changes)
+    table_options.check_out(options, out)
+    return out
+
+
+def _rows(options: argparse.Namespace, table: Table, planned: dict[str, Any]) -> tuple[Row, ...]:
+    """Chosen rows, which are added to those of the plan."""
+    patterns = [row for row in options.rows.split(",") if row]
+    if options.merge:
+        patterns = patterns or planned["rows"]
+    elif options.search and patterns:
+        patterns += planned["rows"]  # their trials stay in the table
+    rows = choose_rows(table, patterns)
+    planned["rows"] = sorted({row.name for row in rows} | set(planned["rows"]))
+    return rows
 
 
 def run(job: Job) -> int:
@@ -170,8 +201,12 @@ def write(job: Job, *, draw: bool) -> None:
         recorded=job.recorded,
         command=job.command,
     )
+    if job.space:
+        numbers["search"] = {"space": job.space, "chosen": search.chosen(numbers, job.space)}
     run_files.write_json(job.out / table_options.TABLE, numbers, checked=False)
     run_files.write_text(job.out / "table.md", markdown.render(numbers))
     if draw:
-        written = plots.draw(numbers, job.out)
+        written = [] if job.space else plots.draw(numbers, job.out)
+        for label, best in numbers.get("search", {}).get("chosen", {}).items():
+            log(f"{label}: {best['error']:.2f} % with {' '.join(best['options'])}")
         log(f"{job.out / 'table.md'}, table.json{''.join(f', {path.name}' for path in written)}")

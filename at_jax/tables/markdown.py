@@ -1,11 +1,13 @@
 """Text of table.md, made from the numbers of table.json."""
 
 import collections
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from at_jax import terms
 from at_jax.tables import differences
+from at_jax.tables.changes import parse, text_of
 from at_jax.tables.paper import PAPER, Source
 from at_jax.training.console import duration
 
@@ -15,6 +17,8 @@ _HEADER = (
     "method", "median", "mean", "lowest to highest", "seeds", "difference, last epoch",
     "difference, best epoch",
 )  # fmt: skip
+_RIGHT = {"median", "mean", "lowest to highest"}
+_TRIAL_HEADER = ("method", "values", "mean", "lowest to highest", "seeds", "")
 _COMPARED = (differences.LAST, differences.BEST)
 
 
@@ -28,10 +32,16 @@ def render(summary: Mapping[str, Any]) -> str:
       Markdown: the setting, one table for each pair of student and teacher, the runs that failed or are
       missing, and the hardware and versions.
     """
-    lines = [f"# {summary['title']}", "", *_setting(summary), ""]
+    body = _trials(summary) if "search" in summary else _pairs(summary)
+    lines = [f"# {summary['title']}", "", *_setting(summary), "", *body]
+    lines += _unfinished(summary) + _provenance(summary)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _pairs(summary: Mapping[str, Any]) -> list[str]:
+    lines = []
     header = [*_HEADER, *_paper_header(source_of(summary))] if _has_paper(summary) else _HEADER
-    for pair in dict.fromkeys(row["pair"] for row in summary["rows"]):
-        rows = [row for row in summary["rows"] if row["pair"] == pair]
+    for pair, rows in _by_pair(summary).items():
         teachers = [t for t in summary["teachers"] if t["teacher"] == rows[0]["teacher"]]
         shared = _shared_changes(rows)
         compared = [differences.from_labels_only(rows, key) for key in _COMPARED]
@@ -40,15 +50,49 @@ def render(summary: Mapping[str, Any]) -> str:
         ]
         lines += [f"## {pair}", "", *_table(header, [line[: len(header)] for line in body])]
         lines += [""]
-    lines += _unfinished(summary) + _provenance(summary)
-    return "\n".join(lines).rstrip() + "\n"
+    return lines
+
+
+def _trials(summary: Mapping[str, Any]) -> list[str]:
+    """The trials of a search, and the options that it chose."""
+    lines, best = [], summary["search"]["chosen"]
+    names = {name for each in best.values() for name in each["rows"]}
+    for pair, rows in _by_pair(summary).items():
+        body = []
+        for row in rows:
+            keys = summary["search"]["space"][row["label"]]
+            values = [f"`{key}={text_of(row['changes'][key])}`" for key in keys]
+            body.append(
+                [
+                    f"`{row['label']}`",
+                    ", ".join(values),
+                    _number(row["mean"]),
+                    _range(row),
+                    _seeds(row),
+                    "chosen" if row["name"] in names else "",
+                ]
+            )
+        lines += [f"## {pair}", "", *_table(_TRIAL_HEADER, body), ""]
+    if best:
+        chosen = " ".join(option for each in best.values() for option in each["options"])
+        lines += [f"Chosen, as options of the table: `{chosen}`", ""]
+    return lines
+
+
+def _by_pair(summary: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
+    pairs: dict[str, list[Mapping[str, Any]]] = {}
+    for row in summary["rows"]:
+        pairs.setdefault(row["pair"], []).append(row)
+    return pairs
 
 
 def _setting(summary: Mapping[str, Any]) -> list[str]:
     drops = ", ".join(map(str, summary["drop_epochs"])) or "none"
+    name = summary.get("schedule", "steps")
+    schedule = f"learning-rate drops after {drops}" if name == "steps" else f"schedule {name}"
     lines = [
         f"{summary['measured_on'].capitalize()} error in percent on {summary['data']}, after "
-        f"{summary['epochs']} epochs (learning-rate drops after {drops}), batch size "
+        f"{summary['epochs']} epochs ({schedule}), batch size "
         f"{summary['batch_size']}."
     ]
     if _has_paper(summary):
@@ -57,14 +101,28 @@ def _setting(summary: Mapping[str, Any]) -> list[str]:
             f" The last two columns are from {source_of(summary).name}{after}; all other numbers were "
             "measured here."
         )
-    lines += [
-        "",
-        "Differences are those from labels only, in percentage points, paired by seed: their mean, and "
-        "half the 95 % confidence interval of Student's t-distribution where there are several seeds.",
-    ]
-    if summary["changes"]:
-        lines += ["", "Set for all rows: " + ", ".join(f"`{c}`" for c in summary["changes"]) + "."]
+    if "search" in summary:
+        lines += ["", _search_note(summary["search"]["space"])]
+    else:
+        lines += [
+            "",
+            "Differences are those from labels only, in percentage points, paired by seed: their mean, and "
+            "half the 95 % confidence interval of Student's t-distribution where there are several seeds.",
+        ]
+    for which in ("all", "some"):
+        found = [c for c in summary["changes"] if bool(parse(c).scope) == (which == "some")]
+        lines += (
+            ["", f"Set for {which} rows: {', '.join(f'`{c}`' for c in found)}."] if found else []
+        )
     return lines
+
+
+def _search_note(space: Mapping[str, Mapping[str, Sequence[str]]]) -> str:
+    count = math.prod(map(len, next(iter(space.values())).values()))
+    return (
+        f"Each method has {count} trials, measured on training images that neither teacher nor student is "
+        "trained on. The test set is not used. The values with the lowest mean error are chosen."
+    )
 
 
 def _has_paper(summary: Mapping[str, Any]) -> bool:
@@ -100,7 +158,6 @@ def _line(
     shared: set[str],
     compared: Sequence[Mapping[str, differences.Difference | None]],
 ) -> list[str]:
-    total = len(row["seeds"]) + len(row["failed"]) + len(row["missing"])
     changes = ", ".join(
         f"{key}={value}" for key, value in row["changes"].items() if key not in shared
     )
@@ -109,11 +166,20 @@ def _line(
         f"`{row['label']}`" + (f" ({note})" if note else ""),
         _number(row["median"]),
         _number(row["mean"]),
-        f"{row['lowest']:.2f} to {row['highest']:.2f}" if row["seeds"] else "",
-        f"{len(row['seeds'])} of {total}",
+        _range(row),
+        _seeds(row),
         *(str(each[row["name"]] or "") for each in compared),
         *_paper(row["paper"]),
     ]
+
+
+def _range(row: Mapping[str, Any]) -> str:
+    return f"{row['lowest']:.2f} to {row['highest']:.2f}" if row["seeds"] else ""
+
+
+def _seeds(row: Mapping[str, Any]) -> str:
+    total = len(row["seeds"]) + len(row["failed"]) + len(row["missing"])
+    return f"{len(row['seeds'])} of {total}"
 
 
 def _teacher_line(teacher: Mapping[str, Any]) -> list[str]:
@@ -128,7 +194,7 @@ def _teacher_line(teacher: Mapping[str, Any]) -> list[str]:
 
 
 def _table(header: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
-    rule = ["---"] + ["---:"] * 3 + ["---"] * (len(header) - 4)
+    rule = ["---:" if column in _RIGHT else "---" for column in header]
     return ["| " + " | ".join(cells) + " |" for cells in (header, rule, *body)]
 
 

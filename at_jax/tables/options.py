@@ -4,17 +4,17 @@ import argparse
 import difflib
 import pathlib
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from at_jax import paths
 from at_jax.errors import UserError
-from at_jax.tables.registry import TABLES, Row
+from at_jax.tables.registry import TABLES
 from at_jax.training import json_files
 from at_jax.training.checkpoints import check_can_save
 
 __all__ = [
-    "PLAN", "TABLE", "check", "check_changes", "check_out", "command_of", "default_out", "merged_plan",
+    "PLAN", "TABLE", "check", "check_out", "command_of", "default_out", "merged_plan",
 ]  # fmt: skip
 
 # Options that a folder was started with; later commands must agree with them.
@@ -33,6 +33,8 @@ def command_of(planned: Mapping[str, Any], seeds: int) -> str:
     words = ["at-jax", "tables", planned["table"], "--seeds", str(seeds)]
     words += ["--epochs", str(planned["epochs"])] if planned["epochs"] else []
     words += ["--data", "DIR"] if planned["data"] else []
+    words += ["--rows", ",".join(planned["rows"])] if planned["search"] else []
+    words += [word for values in planned["search"] for word in ("--search", values)]
     words += [word for change in planned["changes"] for word in ("--set", change)]
     return shlex.join(words)
 
@@ -49,6 +51,10 @@ def check(options: argparse.Namespace) -> None:
             raise UserError(
                 f"--{flag} must be at least 1, got {getattr(options, flag)}: for example --{flag} 4"
             )
+    if options.search and options.searched:
+        raise UserError(
+            "--search tries values and --searched sets those that it chose, got both: leave one out"
+        )
     if options.epochs < 0:
         raise UserError(
             f"--epochs must be at least 1, got {options.epochs}: leave it out for the table's own"
@@ -81,9 +87,11 @@ def merged_plan(options: argparse.Namespace, path: pathlib.Path) -> dict[str, An
         "data": options.data,
         "changes": options.changes,
     }
-    # The label can change and rows can be added: neither affects the runs that exist.
-    kept = {"label": "", "rows": []} | (before or {})
-    kept = {"label": options.label or kept["label"], "rows": kept["rows"]}
+    # The label can change, rows and values to try can be added: none affects the runs that exist.
+    kept = {"label": "", "rows": [], "search": []} | (before or {})
+    kept = {key: kept[key] for key in ("label", "rows", "search")}
+    kept["label"] = options.label or kept["label"]
+    kept["search"] = [*kept["search"], *(s for s in options.search if s not in kept["search"])]
     compared = ("table",) if options.merge else tuple(now)
     differing = [
         f"{key}: {before[key]!r} there, {now[key]!r} now"
@@ -109,14 +117,3 @@ def _read_plan(path: pathlib.Path) -> dict[str, Any] | None:
             f"{path} is not readable as JSON ({damaged}): choose another --out, or delete the file"
         ) from damaged
     return plan
-
-
-def check_changes(rows: Sequence[Row], changes: Sequence[str]) -> None:
-    """Raise UserError if --set would change the key that defines a variant, and so its paper result."""
-    keys = {change.partition("=")[0] for change in changes}
-    for row in rows:
-        if row.variant and (clash := sorted(keys & row.changes.keys())):
-            raise UserError(
-                f"--set {clash[0]}: row {row.name} is defined by {clash[0]}={row.changes[clash[0]]}: "
-                "leave it out, or choose other rows with --rows"
-            )

@@ -1,28 +1,26 @@
 """The runs of a table: its rows and the command-line options, expanded into configs and workdirs."""
 
-import ast
 import dataclasses
-import difflib
 import pathlib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import ml_collections
 
 from at_jax import paths, terms
 from at_jax.errors import UserError
+from at_jax.tables import changes as key_changes
 from at_jax.tables.registry import Row, Table
-from at_jax.training.config import default_config, flatten, settings_of, teacher_config
+from at_jax.training.config import flatten, settings_of, teacher_config
 
 __all__ = [
-    "RUNS", "TEACHER_SEED", "RunSpec", "apply_changes", "common_config", "expand", "scale_schedule",
+    "RUNS", "TEACHER_SEED", "RunSpec", "common_config", "expand", "scale_schedule",
 ]  # fmt: skip
 
 # A teacher is trained once, with this seed, and shared by all students.
 TEACHER_SEED = 0
 # Folder of the runs, in the folder of the table.
 RUNS = "runs"
-# Keys that rows and seeds set; --set cannot change them.
-_ROW_KEYS = ("student", "method", "seed", "teacher.model", "teacher.checkpoint")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +62,7 @@ def scale_schedule(config: ml_collections.ConfigDict, epochs: int) -> ml_collect
       A new config. Drops that fall on the same epoch are merged, and drops outside the run are removed:
       drops happen at whole epochs only.
 
+    >>> from at_jax.training.config import default_config
     >>> scale_schedule(default_config(), 10).optimizer.drop_epochs
     (3, 6, 8)
     """
@@ -99,7 +98,7 @@ def common_config(
       table: from the registry.
       epochs: number of epochs; 0 for the table's own.
       source: an image folder or a TFDS name; empty for the table's own data.
-      changes: strings ``KEY=VALUE`` with dotted config keys, applied last.
+      changes: strings ``[ROWS:]KEY=VALUE``, applied last; those of some rows are only checked.
 
     Returns:
       The config, checked.
@@ -122,41 +121,9 @@ def common_config(
         config.data.name = "" if is_folder else source
     if epochs:
         config = scale_schedule(config, epochs)
-    apply_changes(config, changes)
+    config.update_from_flattened_dict(key_changes.values(changes))
     _check(config)
     return config
-
-
-def apply_changes(config: ml_collections.ConfigDict, changes: Iterable[str]) -> None:
-    """Set config keys from strings ``KEY=VALUE``, in place.
-
-    Raises:
-      UserError: for an unknown key, a key that the rows set, or a value of the wrong type.
-    """
-    defaults = flatten(default_config().to_dict())
-    for text in changes:
-        key, equals, value = text.partition("=")
-        if key in _ROW_KEYS:
-            fix = "use --seeds" if key == "seed" else "choose rows with --rows"
-            raise UserError(f"--set: {key} differs from run to run, got {text!r}: {fix}")
-        if not equals or key not in defaults:
-            close = difflib.get_close_matches(key, defaults.keys() - set(_ROW_KEYS), n=1)
-            fix = (
-                f"did you mean {close[0]}=...?"
-                if close
-                else "at-jax train --help-config prints all keys"
-            )
-            raise UserError(f"--set must be KEY=VALUE with a config key, got {text!r}: {fix}")
-        default = defaults[key]
-        try:
-            parsed = value if isinstance(default, str) else ast.literal_eval(value)
-            config.update_from_flattened_dict({key: parsed})
-        except (TypeError, ValueError, SyntaxError) as error:
-            kind = "tuple" if isinstance(default, list) else type(default).__name__
-            example = {"tuple": "(60,120)", "bool": "True", "int": "3"}.get(kind, "0.5")
-            raise UserError(
-                f"--set: {key} expects a value of type {kind}, got {value!r}: for example {key}={example}"
-            ) from error
 
 
 def expand(
@@ -177,7 +144,7 @@ def expand(
       common: result of :func:`common_config`.
       seeds: number of seeds, from 0.
       out: folder of the table.
-      changes: strings ``KEY=VALUE``; they override the changes of a row.
+      changes: strings ``[ROWS:]KEY=VALUE``; they override the changes of a row.
 
     Returns:
       Runs with unique names, every teacher before its students.
@@ -189,7 +156,7 @@ def expand(
     for row in rows:
         unique.setdefault(row.name, row)
     students = [
-        RunSpec(f"{row.name}/seed{seed}", _row_config(row, common, seed, changes), out, row)
+        RunSpec(f"{row.name}/seed{seed}", _row_config(table, row, common, seed, changes), out, row)
         for seed in range(seeds)
         for row in unique.values()
     ]
@@ -197,7 +164,7 @@ def expand(
     labels_only = {}
     for row in table.rows:
         if row.method == "none":
-            config = _row_config(row, common, TEACHER_SEED, changes)
+            config = _row_config(table, row, common, TEACHER_SEED, changes)
             spec = RunSpec(f"{row.name}/seed{TEACHER_SEED}", config, out, row)
             labels_only[_training_key(config)] = spec
     teachers: dict[str, RunSpec] = {}
@@ -216,16 +183,25 @@ def expand(
 
 
 def _row_config(
-    row: Row, common: ml_collections.ConfigDict, seed: int, changes: Sequence[str]
+    table: Table, row: Row, common: ml_collections.ConfigDict, seed: int, changes: Sequence[str]
 ) -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict(common.to_dict())
     config.student, config.method, config.seed = row.student, row.method, seed
     if terms.needs_teacher(row.method):
         # Without a teacher the key keeps its value: the run is the same with every teacher of the table.
         config.teacher.model = row.teacher
-    config.update_from_flattened_dict(dict(row.changes))
-    apply_changes(config, changes)
+    config.update_from_flattened_dict(_scaled(table, row, common.epochs))
+    config.update_from_flattened_dict(key_changes.values(changes, row, table.rows))
     return config
+
+
+def _scaled(table: Table, row: Row, epochs: int) -> dict[str, Any]:
+    """Changes of a row; epochs are those of the table's own schedule, and scale with it."""
+    factor = epochs / table.config().epochs
+    return {
+        key: round(value * factor) if key.endswith(".begin_epoch") else value
+        for key, value in row.changes.items()
+    }
 
 
 def _teacher_config(row: Row, common: ml_collections.ConfigDict) -> ml_collections.ConfigDict:

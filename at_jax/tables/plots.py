@@ -4,6 +4,7 @@ errors.png has the error of every seed, curves.png the error over the epochs, an
 the number of labels, for tables whose rows differ in it.
 """
 
+import itertools
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -61,7 +62,7 @@ def _colors(rows: Sequence[_Row]) -> list[str]:
     Those differ in their maps, for example.
     """
     methods = [row["method"] for row in rows]
-    variants = iter(style.VARIANT_COLORS)
+    variants = itertools.cycle(style.VARIANT_COLORS)
     return [
         terms.color(method) if methods.count(method) == 1 else next(variants) for method in methods
     ]

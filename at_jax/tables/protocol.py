@@ -5,9 +5,13 @@ Krishnan and Isola (arXiv:1910.10699). The README prints accuracies, of the last
 code says; errors here are 100 minus them.
 """
 
-from at_jax.tables.paper import PaperResult, Source
+import functools
 
-__all__ = ["METHODS", "POINTS", "QUOTED", "RESULTS", "SOURCE", "TEACHERS"]
+from at_jax.tables.paper import PaperResult, Source
+from at_jax.tables.rows import Row, Table
+from at_jax.training.config_files import load
+
+__all__ = ["METHODS", "POINTS", "QUOTED", "RESULTS", "SOURCE", "TEACHERS", "table"]
 
 QUOTED = "quoted"
 SOURCE = Source("the README of RepDistiller (100 minus the accuracies there)", "RepDistiller")
@@ -43,3 +47,21 @@ TEACHERS: dict[str, PaperResult] = {
 POINTS: dict[str, tuple[str, ...]] = {
     "vgg_8": tuple(f"stage{stage}<-stage{stage}" for stage in range(2, 6)),
 }
+
+
+def table() -> Table:
+    """The table: labels only, distillation and attention transfer for each pair."""
+    rows = []
+    for (student, teacher), results in RESULTS.items():
+        points = POINTS.get(student)
+        for method in METHODS:
+            changes = {"transfer.points": points} if points and method == "at" else {}
+            rows.append(Row(student, teacher, method, changes, label=method, paper=results[method]))
+    return Table(
+        "The CIFAR-100 protocol of RepDistiller and mdistiller",
+        functools.partial(load, "cifar100_protocol"),
+        tuple(rows),
+        TEACHERS,
+        paper_epochs=240,
+        source=SOURCE,
+    )

@@ -70,6 +70,7 @@ def read(
     now = {
         "title": title,
         "epochs": common.epochs,
+        "schedule": common.optimizer.schedule,
         "drop_epochs": list(common.optimizer.drop_epochs),
         "batch_size": common.batch_size,
         "changes": _of_training(changes),
@@ -87,6 +88,7 @@ def read(
 
 def _settings(found: Mapping[str, Any]) -> dict[str, Any]:
     same = {key: found[key] for key in ("title", "epochs", "drop_epochs", "batch_size")}
+    same["schedule"] = found.get("schedule", "steps")  # tables of before had no other
     return same | {"changes": _of_training(found["changes"])}
 
 

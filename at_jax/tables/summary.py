@@ -51,11 +51,11 @@ def summarize(
 
     Returns:
       JSON with ``title``, ``data``, ``measured_on`` ("test" or "validation"), ``epochs``,
-      ``drop_epochs``, ``batch_size``, ``paper_epochs``, ``source`` (of the paper's results: name, label,
-      statistic), ``changes``, ``command``, ``rows`` and ``teachers``. A row has its names, ``paper``
-      (error and status, or null), ``seeds`` (an object for each finished run), ``median``, ``mean``,
-      ``lowest``, ``highest`` (null if no run is finished), ``failed`` and ``missing`` (seeds). Errors are
-      in percent.
+      ``schedule``, ``drop_epochs``, ``batch_size``, ``paper_epochs``, ``source`` (of the paper's results:
+      name, label, statistic), ``changes``, ``command``, ``rows`` and ``teachers``. A row has its names,
+      ``paper`` (error and status, or null), ``seeds`` (an object for each finished run), ``median``,
+      ``mean``, ``lowest``, ``highest`` (null if no run is finished), ``failed`` and ``missing`` (seeds).
+      Errors are in percent.
 
     Raises:
       UserError: if two runs were trained on different data.
@@ -68,6 +68,7 @@ def summarize(
         "data": label or data.name or pathlib.PurePosixPath(data.data_dir).name or data.source,
         "measured_on": "validation" if data.validation_examples else "test",
         "epochs": common.epochs,
+        "schedule": common.optimizer.schedule,
         "drop_epochs": list(common.optimizer.drop_epochs),
         "batch_size": common.batch_size,
         "paper_epochs": table.paper_epochs,

@@ -3,15 +3,9 @@
 from at_jax.errors import UserError, listed
 from at_jax.terms.activations import ActivationTransfer, AttentionTransfer
 from at_jax.terms.base import Batch, Term, changes_forward_pass
-from at_jax.terms.input_gradients import (
-    FlipSymmetry,
-    GradientTransfer,
-    JacobianMatching,
-    MapGradientTransfer,
-    MinL2,
-    SobolevTraining,
-)
+from at_jax.terms.input_gradients import FlipSymmetry, GradientTransfer, MinL2
 from at_jax.terms.labels import Distillation
+from at_jax.terms.output_gradients import JacobianMatching, MapGradientTransfer, SobolevTraining
 from at_jax.terms.view import View
 
 __all__ = [

@@ -6,15 +6,20 @@ from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from at_jax import options
 from at_jax.errors import UserError, listed
 from at_jax.terms.view import View
 
-__all__ = ["Batch", "Term", "View", "changes_forward_pass", "check_terms"]
+__all__ = [
+    "Batch", "Term", "View", "changes_forward_pass", "check_terms", "measures_of", "values_of",
+]  # fmt: skip
 
 # Names that are not free: of the student's parameters, and of the metric of the labels.
 _RESERVED = ("student", "cross_entropy")
+# First parts of names in metrics.jsonl: loss/<metric>, beta/<metric>.
+_TAKEN = ("loss", "beta")
 
 
 class Batch(NamedTuple):
@@ -111,6 +116,21 @@ class Term:
             "one number an example"
         )
 
+    def measures(self, batch: Batch, params: Any) -> dict[str, jax.Array]:
+        """Numbers to report in metrics.jsonl in addition to the term; they have no influence on training.
+
+        Called after :meth:`values`, on the same batch; :meth:`View.kept` holds what both need.
+
+        Args:
+          batch: as for :meth:`values`.
+          params: as for :meth:`values`.
+
+        Returns:
+          Name to ``(B,)``; metrics.jsonl has the mean over the examples of an epoch as ``<name>/<metric>``.
+        """
+        del batch, params
+        return {}
+
     def module(
         self,
         points: tuple[tuple[str, str], ...],
@@ -176,4 +196,44 @@ def check_terms(terms: Sequence[Term], *, has_teacher: bool, has_points: bool) -
     if len(replacing := [term.name for term in terms if term.beta is None]) > 1:
         raise UserError(
             f"one term can replace the cross-entropy, got {listed(replacing)}: pass one of them"
+        )
+
+
+def values_of(term: Term, batch: Batch, params: Mapping[str, Any]) -> jax.Array:
+    """Compute a term, ``(B,)``; ``params`` holds those of all terms.
+
+    Raises:
+      UserError: for another shape.
+    """
+    values = term.values(batch, params.get(term.name))
+    _check_shape(values, batch, term, "values()")
+    return values
+
+
+def measures_of(
+    terms: Iterable[Term], batch: Batch, params: Mapping[str, Any]
+) -> dict[str, jax.Array]:
+    """Compute what terms report in addition to their values: metric to ``(B,)``, gradients stopped.
+
+    Raises:
+      UserError: for another shape, or a name that is taken.
+    """
+    found: dict[str, jax.Array] = {}
+    for term in terms:
+        for name, values in term.measures(batch, params.get(term.name)).items():
+            if name in _TAKEN:
+                raise UserError(
+                    f"term {term.name}: measures() must not use the name {name!r}, which a metric of the "
+                    "library has: rename it"
+                )
+            _check_shape(values, batch, term, f"measures()[{name!r}]")
+            found[f"{name}/{term.metric}"] = jax.lax.stop_gradient(values)
+    return found
+
+
+def _check_shape(values: Any, batch: Batch, term: Term, where: str) -> None:
+    if (shape := jnp.shape(values)) != batch.labels.shape:
+        raise UserError(
+            f"term {term.name} must return one number an example, shape {batch.labels.shape}, got "
+            f"{shape}: do not take the mean in {where}"
         )

@@ -1,4 +1,4 @@
-"""Terms on gradients with respect to the images. Training on them differentiates twice."""
+"""Terms on J, the input gradient of the cross-entropy. Training on them differentiates twice."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -6,20 +6,20 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from at_jax import gradients, losses, maps
-from at_jax.errors import UserError, listed
+from at_jax import gradients, maps
 from at_jax.options import TEMPERATURES, option
 from at_jax.terms.base import Batch, Term
 from at_jax.terms.view import View
 
-__all__ = [
-    "FlipSymmetry",
-    "GradientTransfer",
-    "JacobianMatching",
-    "MapGradientTransfer",
-    "MinL2",
-    "SobolevTraining",
-]
+__all__ = ["FlipSymmetry", "GradientTransfer", "MinL2", "norms"]
+
+
+def norms(student: jax.Array, teacher: jax.Array | None = None) -> dict[str, jax.Array]:
+    """Measures of a term on input gradients ``(B, H, W, C)``: their l2 norms, ``(B,)``."""
+    measured = {"gradient_norm_student": maps.l2_norm(student)}
+    if teacher is not None:
+        measured["gradient_norm_teacher"] = maps.l2_norm(teacher)
+    return measured
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +38,11 @@ class _CrossEntropyGradient(Term, abstract=True):
     def _gradient(self, view: View) -> jax.Array:
         """J of a network: (B, H, W, C)."""
         return view.gradient(view.tempered_cross_entropy(self.temperature))
+
+    def measures(self, batch: Batch, params: Any) -> dict[str, jax.Array]:
+        """Norms of J at the images of the batch: of the student, and of the teacher it is compared with."""
+        teacher = self._gradient(batch.teacher) if self.needs_teacher else None
+        return norms(self._gradient(batch.student), teacher)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,119 +99,3 @@ class MinL2(_CrossEntropyGradient):
     def values(self, batch: Batch, params: Any) -> jax.Array:
         """Compute half the norm of J: (B,)."""
         return gradients.gradient_penalty(self._gradient(batch.student), squared=self.squared)
-
-
-def _squared_distance(g_s: jax.Array, g_t: jax.Array) -> jax.Array:
-    """(B, N), (B, N) -> (B,)."""
-    return jnp.sum(jnp.square(g_s - g_t), axis=-1)
-
-
-@dataclasses.dataclass(frozen=True)
-class JacobianMatching(Term):
-    r"""Jacobian matching: :math:`\| g_s / |g_s| - g_t / |g_t| \|_2^2`.
-
-    g_s and g_t are the gradients of one logit with respect to the images: the class of the teacher's
-    largest logit. Where a gradient is zero, its normalized gradient is zero too, with zero derivative:
-    the term is 1 if one of both is zero and 0 if both are.
-
-    Srinivas & Fleuret 2018, arXiv:1803.00443.
-    """
-
-    name: ClassVar[str] = "jacobian"
-    title: ClassVar[str] = "Jacobian matching"
-    color: ClassVar[str] = "#8C564B"
-    needs_equal_classes: ClassVar[bool] = True
-
-    def values(self, batch: Batch, params: Any) -> jax.Array:
-        """Compute the squared distance of the normalized gradients: (B,)."""
-        top = jnp.argmax(batch.teacher.logits, axis=-1)  # (B,)
-
-        def top_logit(logits: jax.Array) -> jax.Array:
-            return jnp.take_along_axis(logits, top[:, None], axis=-1)[:, 0]
-
-        g_s, g_t = (view.gradient(top_logit) for view in (batch.student, batch.teacher))
-        return _squared_distance(maps.normalize(g_s), maps.normalize(g_t))
-
-
-@dataclasses.dataclass(frozen=True)
-class SobolevTraining(Term):
-    r"""Sobolev training, with gradients with respect to the images.
-
-    .. math:: \| \nabla_x \langle f_s, v \rangle - \nabla_x \langle f_t, v \rangle \|_2^2
-
-    v is a random direction on the unit sphere over classes, the same for both networks. It is a function
-    of (seed, step, position in the global batch).
-
-    Czarnecki et al. 2017, arXiv:1706.04859.
-    """
-
-    name: ClassVar[str] = "sobolev"
-    title: ClassVar[str] = "Sobolev training"
-    color: ClassVar[str] = "#2F7F8F"
-    needs_equal_classes: ClassVar[bool] = True
-
-    def values(self, batch: Batch, params: Any) -> jax.Array:
-        """Compute the squared distance of the projected gradients: (B,)."""
-        if batch.keys is None:
-            raise UserError(
-                "sobolev draws random directions, got keys=None: pass keys= (B,) to the objective"
-            )
-        classes = batch.student.logits.shape[-1:]
-        v = maps.normalize(
-            jax.vmap(lambda key: jax.random.normal(key, classes))(batch.keys)
-        )  # (B, K)
-
-        def projection(logits: jax.Array) -> jax.Array:
-            return jnp.sum(logits * v.astype(logits.dtype), axis=-1)
-
-        g_s, g_t = (view.gradient(projection) for view in (batch.student, batch.teacher))
-        rows = len(batch.images), -1
-        return _squared_distance(g_s.reshape(rows), g_t.reshape(rows))
-
-
-@dataclasses.dataclass(frozen=True)
-class MapGradientTransfer(Term):
-    r"""Matching of the gradients of attention maps at the teacher's most attended position.
-
-    The gradients of the map F_sum^2 (not normalized) at one transfer point with respect to the images,
-    at the position where the teacher's map is largest, are normalized and compared as in
-    :class:`JacobianMatching`. Maps of different size are resized as in
-    :func:`at_jax.losses.attention_transfer`. Student and teacher may have different classes.
-
-    Srinivas & Fleuret 2018, arXiv:1803.00443, section 4.
-    """
-
-    name: ClassVar[str] = "map_gradient"
-    title: ClassVar[str] = "map gradient transfer"
-    color: ClassVar[str] = "#4D6B1F"
-    compares_taps: ClassVar[str] = "activation"
-
-    point: str = option("", "Transfer point of the student; empty: the last one.")
-
-    def values(self, batch: Batch, params: Any) -> jax.Array:
-        """Compute the squared distance of the normalized gradients: (B,)."""
-        s, t = self._pair(batch.points)
-        q_s, q_t = losses.attention_maps(batch.student.taps[s], batch.teacher.taps[t])
-        position = jnp.argmax(q_t.reshape(len(q_t), -1), axis=-1)  # (B,)
-
-        def at_position(name: str):
-            def value(logits: jax.Array, taps: Any) -> jax.Array:
-                q = maps.resize(maps.sum_map(taps[name]), q_s.shape[1:])
-                return jnp.take_along_axis(q.reshape(len(q), -1), position[:, None], axis=-1)[:, 0]
-
-            return value
-
-        g_s = batch.student.gradient(at_position(s))
-        g_t = batch.teacher.gradient(at_position(t))
-        return _squared_distance(maps.normalize(g_s), maps.normalize(g_t))
-
-    def _pair(self, points: tuple[tuple[str, str], ...]) -> tuple[str, str]:
-        if not self.point:
-            return points[-1]
-        for pair in points:
-            if pair[0] == self.point:
-                return pair
-        raise UserError(
-            f"map_gradient.point must be a student point of transfer.points, got {self.point!r}: choose "
-            f"among {listed(s for s, _ in points)}"
-        )

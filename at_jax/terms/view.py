@@ -2,8 +2,8 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
@@ -14,6 +14,7 @@ from at_jax.errors import UserError
 
 __all__ = ["PerExample", "View", "view_network"]
 
+_T = TypeVar("_T")
 # (logits (B, K)) -> (B,), or (logits, taps) -> (B,).
 PerExample = Callable[..., jax.Array]
 
@@ -51,7 +52,7 @@ class View:
         self._images, self._labels, self._frozen = images, labels, frozen
         # Function to gradient; the functions are kept, so that no id is used twice.
         self._gradients: dict[int, tuple[PerExample | None, jax.Array]] = {}
-        self._tempered: dict[float, PerExample] = {}
+        self._kept: dict[Hashable, Any] = {}
 
     def at(self, images: jax.Array) -> "View":
         """Apply the network to other images; the same images give this view."""
@@ -75,7 +76,21 @@ class View:
         def tempered(logits: jax.Array) -> jax.Array:
             return temperature * losses.cross_entropy(logits / temperature, self._labels)
 
-        return self._tempered.setdefault(temperature, tempered)
+        return self.kept(("tempered_cross_entropy", temperature), lambda: tempered)
+
+    def kept(self, key: Hashable, make: Callable[[], _T]) -> _T:
+        """What ``make`` returns, computed at the first call with this key.
+
+        For what ``values`` and ``measures`` of a term both need, such as an input gradient of a function
+        that reads the batch.
+
+        Args:
+          key: for example the term that asks.
+          make: called without arguments.
+        """
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
 
     def gradient(self, of: PerExample | None = None) -> jax.Array:
         """Gradient of the sum of ``of`` over examples with respect to the images.

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 __all__ = [
-    "ERRORS", "Metrics", "error_metrics", "errors", "from_examples", "means", "percent", "shown", "total",
+    "ERRORS", "Metrics", "error_metrics", "errors", "from_examples", "is_loss", "means", "percent", "shown",
+    "total",
 ]  # fmt: skip
 
 Metrics = dict[str, tuple[chex.Array, chex.Array]]
@@ -89,6 +90,15 @@ def error_metrics(
     if logits.shape[-1] > _MOST_FOR_TOP1:
         measured[_TOP5] = from_examples(errors(logits, labels, top=5), weights)
     return measured
+
+
+def is_loss(name: str) -> bool:
+    """Whether a metric is the loss, or a term of it.
+
+    >>> [is_loss(name) for name in ("loss", "loss/at", "error", "gradient_norm_student/min_l2")]
+    [True, True, False, False]
+    """
+    return name == "loss" or name.startswith("loss/")
 
 
 def percent(means: Mapping[str, float], split: str) -> dict[str, float]:

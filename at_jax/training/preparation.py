@@ -59,8 +59,7 @@ def prepare(
     settings = settings_of(config)
     values = flatten(config.to_dict())
     processes.check_same({k: v for k, v in values.items() if k not in _LOCAL_KEYS})
-    # Its errors; the choice waits for the size of the last batch.
-    devices.select(settings.runtime.devices, settings.batch_size, settings.accumulation)
+    devices.select(settings.runtime.devices, settings.batch_size, settings.accumulation)  # a check
     check_can_save(workdir)
     processes.broadcast_from_primary(lambda: paths.reachable(workdir).name)
     arguments = _with_recorded_student(workdir, arguments)

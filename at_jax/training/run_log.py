@@ -123,9 +123,10 @@ class RunLog:
         """Add the metrics of the steps up to ``done`` to the epoch.
 
         Raises:
-          NonFinite: naming the first step with a non-finite metric, and the term.
+          NonFinite: naming the first step with a non-finite loss, and the term.
         """
-        sums = {name: np.asarray(total) for name, (total, _) in measured.items()}
+        # What terms report in addition has no influence on training, so it does not end the run either.
+        sums = {name: np.asarray(measured[name][0]) for name in measured if metrics.is_loss(name)}
         finite = np.isfinite(np.stack(list(sums.values())))  # (metrics, steps)
         if not finite.all():
             index = int(np.argmin(finite.all(axis=0)))  # the first non-finite step

@@ -66,7 +66,8 @@ def train_together(
       axis_name: the mapped axis; None on one device.
 
     Returns:
-      New states, and global metrics of each: ``loss``, ``loss/<term>`` before weights, and the errors.
+      New states, and global metrics of each: ``loss``, ``loss/<term>`` before weights, what terms report
+      in addition, and the errors.
     """
     step = states[0].step
     key_augment = jax.random.fold_in(key, step)
@@ -126,6 +127,7 @@ def _differentiate(
     measured = {
         "loss": (loss * size, size),
         **{f"loss/{k}": metrics.from_examples(v) for k, v in outputs.terms.items()},
+        **{k: metrics.from_examples(v) for k, v in outputs.measures.items()},
         **metrics.error_metrics(outputs.logits, labels),
     }
     return outputs.collections, gradient, measured

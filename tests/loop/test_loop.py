@@ -149,6 +149,20 @@ def test_method_trains_with_its_terms(finished, tmp_path, method):
         "jacobian+sobolev": {"loss/jacobian", "loss/sobolev"},
     }.get(method, set())
     assert terms == {f"loss/{hard}"} | soft
+    norms = {key for key in line if key.startswith("gradient_norm_")}
+    assert all(line[norm] > 0 for norm in norms)
+    assert norms == {
+        "gradient_at+kd": {
+            "gradient_norm_student/gradient_at",
+            "gradient_norm_teacher/gradient_at",
+        },
+        "min_l2+flip_symmetry": {f"gradient_norm_student/{k}" for k in ("min_l2", "flip_symmetry")},
+        "jacobian+sobolev": {
+            f"gradient_norm_{network}/{k}"
+            for network in ("student", "teacher")
+            for k in ("jacobian", "sobolev")
+        },
+    }.get(method, set())
     assert all(line[term] > 0 for term in terms) and line["beta"] >= 0
     assert (result["teacher_test_error"] is None) == alone
     assert not (tmp_path / "teacher").exists()

@@ -136,6 +136,13 @@ def test_terms_at_a_temperature_equal_norms_of_the_tempered_j():
         wanted = expected(name, temperature=4.0)
         np.testing.assert_allclose(outputs.terms[name], wanted, rtol=1e-4)
         assert np.max(np.abs(wanted / expected(name) - 1)) > 0.05
+    # Reported: the norms of what they compare, of each network that they read.
+    j = by_hand(4.0)
+    norms = {f"gradient_norm_student/{name}": 2 * half_norms(j["student"], False) for name in NAMES}
+    norms["gradient_norm_teacher/gradient_at"] = 2 * half_norms(j["teacher"], False)
+    assert set(outputs.measures) == set(norms)
+    for name, wanted in norms.items():
+        np.testing.assert_allclose(outputs.measures[name], wanted, rtol=1e-4, err_msg=name)
     np.testing.assert_allclose(
         outputs.terms["cross_entropy"], plain()[1].terms["cross_entropy"], rtol=1e-5
     )

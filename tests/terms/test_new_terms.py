@@ -57,7 +57,7 @@ def compiled(objective):
             student = {"student": params}
             _, outputs = objective(student, {}, teacher, images, LABELS, weights, keys)
             outputs.terms.pop("cross_entropy")
-            return sum(jnp.sum(term) for term in outputs.terms.values()), outputs.terms
+            return sum(jnp.sum(term) for term in outputs.terms.values()), outputs
 
         return jax.value_and_grad(total, has_aux=True)(params)
 
@@ -66,10 +66,15 @@ def compiled(objective):
 
 def evaluate(objective, params=None, teacher=None, images=IMAGES, keys=KEYS):
     """Values of the terms, and the gradient of their sum over terms and examples."""
+    outputs, gradient = outputs_of(objective, params, teacher, images, keys)
+    return outputs.terms, gradient
+
+
+def outputs_of(objective, params=None, teacher=None, images=IMAGES, keys=KEYS):
     params = variables(STUDENT)["params"] if params is None else params
     teacher = variables(objective.teacher, 7) if teacher is None else teacher
-    (_, terms), gradient = compiled(objective)(params, teacher, images, keys)
-    return terms, gradient
+    (_, outputs), gradient = compiled(objective)(params, teacher, images, keys)
+    return outputs, gradient
 
 
 def apply_one(net, variables, image):
@@ -80,8 +85,12 @@ def apply_one(net, variables, image):
     }
 
 
+def norm(g):
+    return jnp.sqrt(jnp.sum(g**2))
+
+
 def direction(g):
-    return g / jnp.sqrt(jnp.sum(g**2))
+    return g / norm(g)
 
 
 def jacobian_by_hand(student, teacher, image, key):
@@ -90,7 +99,7 @@ def jacobian_by_hand(student, teacher, image, key):
         jax.grad(lambda x, net=net, v=v: apply_one(net, v, x)[0][top])(image)
         for net, v in ((STUDENT, student), (TEACHER, teacher))
     )
-    return jnp.sum((direction(g_s) - direction(g_t)) ** 2)
+    return jnp.sum((direction(g_s) - direction(g_t)) ** 2), norm(g_s), norm(g_t)
 
 
 def sobolev_by_hand(student, teacher, image, key):
@@ -100,7 +109,8 @@ def sobolev_by_hand(student, teacher, image, key):
         jax.jacrev(lambda x, net=net, w=w: apply_one(net, w, x)[0])(image)
         for net, w in ((STUDENT, student), (TEACHER, teacher))
     )
-    return jnp.sum(jnp.tensordot(v, j_s - j_t, 1) ** 2)
+    g_s, g_t = jnp.tensordot(v, j_s, 1), jnp.tensordot(v, j_t, 1)
+    return jnp.sum((g_s - g_t) ** 2), norm(g_s), norm(g_t)
 
 
 def squares(net, variables, image, point, size):
@@ -115,7 +125,7 @@ def map_gradient_by_hand(student, teacher, image, key, net_t=TEACHER, s="late", 
         jax.grad(lambda x, n=n, v=v, p=p: squares(n, v, x, p, size).ravel()[top])(image)
         for n, v, p in ((STUDENT, student, s), (net_t, teacher, t))
     )
-    return jnp.sum((direction(g_s) - direction(g_t)) ** 2)
+    return jnp.sum((direction(g_s) - direction(g_t)) ** 2), norm(g_s), norm(g_t)
 
 
 BY_HAND = {
@@ -148,7 +158,8 @@ BY_HAND = {
 def test_terms_and_their_gradient_equal_the_formula_of_each_example(
     terms, teacher, points, map_gradient
 ):
-    found, gradient = evaluate(objective(*terms, teacher=teacher, points=points))
+    outputs, gradient = outputs_of(objective(*terms, teacher=teacher, points=points))
+    found = outputs.terms
     variables_t = variables(teacher, 7)
 
     @tiny.jit
@@ -160,15 +171,19 @@ def test_terms_and_their_gradient_equal_the_formula_of_each_example(
                 of_one = functools.partial(BY_HAND[term.name], **options)
                 of_each = jax.vmap(lambda *one: of_one({"params": params}, variables_t, *one))  # noqa: B023
                 values[term.name] = of_each(IMAGES, KEYS)
-            return sum(map(jnp.sum, values.values())), values
+            return sum(jnp.sum(term) for term, *_ in values.values()), values
 
         return jax.value_and_grad(total, has_aux=True)(params)
 
     (_, expected), expected_gradient = formula(variables(STUDENT)["params"])
     assert set(found) == {term.name for term in terms}
-    for name, values in expected.items():
+    assert len(outputs.measures) == 2 * len(terms)
+    for name, (values, *norms) in expected.items():
         assert np.min(values) > 1e-3
         np.testing.assert_allclose(found[name], values, rtol=1e-4)
+        for network, wanted in zip(("student", "teacher"), norms, strict=True):
+            measured = outputs.measures[f"gradient_norm_{network}/{name}"]
+            np.testing.assert_allclose(measured, wanted, rtol=1e-4)
     assert tiny.largest_deviation(expected_gradient, gradient) < 1e-3
 
 

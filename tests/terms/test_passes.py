@@ -7,12 +7,21 @@ import pytest
 import tiny
 
 from at_jax.objective import Objective
-from at_jax.terms import TERMS, FlipSymmetry, GradientTransfer, MinL2
+from at_jax.terms import (
+    TERMS,
+    FlipSymmetry,
+    GradientTransfer,
+    JacobianMatching,
+    MapGradientTransfer,
+    MinL2,
+    SobolevTraining,
+)  # fmt: skip
 
 BATCH = tiny.batch(4)
 IMAGES = tiny.prepare(None, BATCH["image"], None)
 LABELS = jnp.asarray(BATCH["label"])
 STUDENT, TEACHER = tiny.TinyNet(), tiny.TinyNet((5, 6))
+KEYS = jax.random.split(jax.random.key(0), 4)
 NAMES = ("gradient_at", "flip_symmetry", "min_l2")
 
 
@@ -25,7 +34,8 @@ def networks():
 
 def pull_backs(terms):
     """Number of convolution input gradients in the loss: two a pull-back of either network."""
-    jaxpr = jax.make_jaxpr(terms)(*networks(), IMAGES, LABELS, dict.fromkeys(NAMES, 1.0))
+    weights = dict.fromkeys(TERMS, 1.0)
+    jaxpr = jax.make_jaxpr(terms)(*networks(), IMAGES, LABELS, weights, KEYS)
     return str(jaxpr).count("at_conv_input_grad[") / 2
 
 
@@ -40,6 +50,13 @@ def test_terms_of_one_temperature_share_one_input_gradient():
     assert pull_backs(apart) == 3
     flipped = Objective(STUDENT, TEACHER, (gradient_at, FlipSymmetry(temperature=4.0)))
     assert pull_backs(flipped) == 3  # of the mirrored images, too
+
+
+@pytest.mark.parametrize("term", [JacobianMatching(), SobolevTraining(), MapGradientTransfer()])
+def test_norms_that_a_term_reports_need_no_pass_of_their_own(term):
+    objective = Objective(STUDENT, TEACHER, (term,), tiny.POINTS)
+    outputs = jax.eval_shape(objective, *networks(), IMAGES, LABELS, {term.name: 1.0}, KEYS)[1]
+    assert len(outputs.measures) == 2 and pull_backs(objective) == 2
 
 
 @pytest.mark.parametrize(
@@ -65,8 +82,7 @@ def test_networks_are_applied_once_however_many_terms(names, forwards):
 
     def loss(params):
         weights = dict.fromkeys(set(names) - {"kd"}, 1.0)
-        keys = jax.random.split(jax.random.key(0), 4)
-        return objective(params, collections, teacher, IMAGES, LABELS, weights, keys)[0]
+        return objective(params, collections, teacher, IMAGES, LABELS, weights, KEYS)[0]
 
     with nn.intercept_methods(note):
         jax.eval_shape(jax.grad(loss), params)

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from typing import ClassVar
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ import pytest
 import tiny
 
 from at_jax import intermediates, losses
+from at_jax.errors import UserError
 from at_jax.models import layers
 from at_jax.objective import Objective
 from at_jax.options import at_least, option
@@ -197,3 +199,52 @@ def test_user_term_with_forward_inputs_is_trained_through_its_inputs():
     means = metrics.means(metrics.total([measured]))
     assert set(means) == {"loss", "loss/cross_entropy", "loss/gate", "error"}
     assert tiny.largest_deviation(after.params, student.params) > 1e-4
+
+
+class Measured(Term):
+    """Half the squared logits; measures what a test names, with a square root that has no slope at 0."""
+
+    name = "measured"
+    needs_teacher = False
+    measured = "root"
+
+    def values(self, batch, params):
+        return jnp.sum(batch.student.logits**2, axis=-1) / 2
+
+    def measures(self, batch, params):
+        zeros = 0 * jnp.sum(batch.student.logits, axis=-1)
+        return {self.measured: jnp.sqrt(zeros) + self.values(batch, params)}
+
+
+def test_measures_of_a_user_term_are_metrics_without_influence_on_training():
+    student = tiny.TinyNet()
+    plain = type("Plain", (Measured,), {"measures": Term.measures})()
+    updates = {}
+    for term in (Measured(), plain):
+        objective = Objective(student, None, (term,))
+        start = tiny.create(objective)
+        updates[term] = tiny.jit(tiny.bound(objective))(start, None, jax.random.key(0), BATCH)
+    (state, measured), (expected, without) = updates[Measured()], updates[plain]
+    # The derivative of the square root is infinite: it would be NaN in the update.
+    chex.assert_tree_all_finite(state.params)
+    chex.assert_trees_all_equal(state.params, expected.params)
+    assert set(measured) - set(without) == {"root/measured"}
+    chex.assert_trees_all_close(measured["root/measured"], measured["loss/measured"])
+
+
+@pytest.mark.parametrize(
+    ("name", "reduce", "message"),
+    [
+        ("loss", lambda x: x, r"measured: measures\(\) must not use the name 'loss'"),
+        ("mean", jnp.mean, r"got \(\): do not take the mean in measures\(\)\['mean'\]"),
+    ],
+)
+def test_measures_with_a_taken_name_or_a_mean_raise_usererror(name, reduce, message):
+    def measures(self, batch, params):
+        return {name: reduce(batch.student.cross_entropy)}
+
+    student = tiny.TinyNet()
+    objective = Objective(student, None, (type("Bad", (Measured,), {"measures": measures})(),))
+    params, collections, _ = networks(student)
+    with pytest.raises(UserError, match=message):
+        jax.eval_shape(objective, params, collections, None, IMAGES, LABELS, {"measured": 1.0})

@@ -1,0 +1,181 @@
+"""Changes of config keys on the command line: ``[ROWS:]KEY=VALUE``.
+
+``ROWS`` is a label of rows, as in the first column of a table, or else a method, whose terms may have any
+order.
+"""
+
+import ast
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from at_jax import terms
+from at_jax.errors import UserError
+from at_jax.tables.registry import Row
+from at_jax.training.config import default_config, flatten
+
+__all__ = ["Change", "check", "labels", "parse", "split_values", "text_of", "values"]
+
+# Keys that rows and seeds set; no option can change them.
+_ROW_KEYS = ("student", "method", "seed", "teacher.model", "teacher.checkpoint")
+
+
+class Change(NamedTuple):
+    """A change of one key.
+
+    Attributes:
+      scope: label or method of the rows that are changed; empty for all rows and their teachers.
+      key: dotted.
+      text: the value or values, not parsed.
+    """
+
+    scope: str
+    key: str
+    text: str
+
+    def value(self, text: str | None = None, flag: str = "--set") -> Any:
+        """Parse a value of the key; that of the change if there is no text.
+
+        Raises:
+          UserError: for a value of the wrong type.
+        """
+        config, value = default_config(), self.text if text is None else text
+        default = flatten(config.to_dict())[self.key]
+        try:
+            parsed = value if isinstance(default, str) else ast.literal_eval(value)
+            config.update_from_flattened_dict({self.key: parsed})
+        except (TypeError, ValueError, SyntaxError) as error:
+            kind = "tuple" if isinstance(default, list) else type(default).__name__
+            example = {"tuple": "(60,120)", "bool": "True", "int": "3"}.get(kind, "0.5")
+            raise UserError(
+                f"{flag}: {self.key} expects a value of type {kind}, got {value!r}: for example "
+                f"{self.key}={example}"
+            ) from error
+        return flatten(config.to_dict())[self.key]
+
+
+def parse(text: str, flag: str = "--set") -> Change:
+    """Split a change into its parts and check its key.
+
+    Args:
+      text: ``[ROWS:]KEY=VALUE``.
+      flag: for messages.
+
+    Raises:
+      UserError: for an unknown key, or one that the rows set.
+
+    >>> parse("none:optimizer.learning_rate=0.2")
+    Change(scope='none', key='optimizer.learning_rate', text='0.2')
+    """
+    name, equals, value = text.partition("=")
+    scope, _, key = name.rpartition(":")
+    known = flatten(default_config().to_dict())
+    if key in _ROW_KEYS:
+        fix = "use --seeds" if key == "seed" else "choose rows with --rows"
+        raise UserError(f"{flag}: {key} differs from run to run, got {text!r}: {fix}")
+    if not equals or key not in known:
+        close = difflib.get_close_matches(key, known.keys() - set(_ROW_KEYS), n=1)
+        fix = (
+            f"did you mean {close[0]}=...?"
+            if close
+            else "at-jax train --help-config prints all keys"
+        )
+        raise UserError(f"{flag} must be KEY=VALUE with a config key, got {text!r}: {fix}")
+    return Change(scope, key, value)
+
+
+def labels(scope: str, rows: Sequence[Row], flag: str = "--set") -> list[str]:
+    """Labels of the rows that a scope names.
+
+    Args:
+      scope: a label, or a method.
+      rows: of the table.
+      flag: for messages.
+
+    Raises:
+      UserError: if no row has this label or method.
+    """
+    known = dict.fromkeys(row.label for row in rows)
+    if scope in known:
+        return [scope]
+    wanted = set(terms.parts(scope, f"{flag}: the rows before ':'"))
+    found = [row.label for row in rows if set(terms.parts(row.method)) == wanted]
+    if not found:
+        raise UserError(
+            f"{flag} {scope}:... names rows of the table, which are {', '.join(known)}: give one of them, "
+            "or choose its rows with --rows"
+        )
+    return list(dict.fromkeys(found))
+
+
+def split_values(text: str) -> list[str]:
+    """Split values at commas outside of parentheses.
+
+    >>> split_values("0.1,0.2"), split_values("(5,9),(3,)")
+    (['0.1', '0.2'], ['(5,9)', '(3,)'])
+    """
+    return [value.strip() for value in re.split(r",(?![^(]*\))", text)]
+
+
+def text_of(value: Any) -> str:
+    """Format a value as an option takes it; 10 and 10.0 have one text.
+
+    >>> text_of(10.0), text_of([5, 9])
+    ('10', '(5,9)')
+    """
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(tuple(value) if isinstance(value, list) else value).replace(" ", "")
+
+
+def values(
+    changes: Iterable[str], row: Row | None = None, rows: Sequence[Row] = ()
+) -> dict[str, Any]:
+    """Values that changes give to the keys of a config.
+
+    Args:
+      changes: ``[ROWS:]KEY=VALUE``. Those for some rows override those for all rows, and later ones
+        earlier ones.
+      row: whose config it is; None for the config that all rows share.
+      rows: of the table.
+
+    Returns:
+      Dotted keys to values.
+
+    Raises:
+      UserError: for an unknown key, a key that the rows set, or a value of the wrong type.
+
+    >>> values(["at.beta=10", "none:optimizer.learning_rate=0.2"])
+    {'at.beta': 10.0}
+    """
+    result = {}
+    for change in sorted(map(parse, changes), key=lambda change: bool(change.scope)):
+        value = change.value()
+        concerns = not change.scope or (row is not None and row.label in labels(change.scope, rows))
+        if concerns and not (row is not None and change.key in row.tried):
+            result[change.key] = value
+    return result
+
+
+def check(chosen: Sequence[Row], changes: Sequence[str], rows: Sequence[Row]) -> None:
+    """Check changes against the rows that they are for.
+
+    Args:
+      chosen: rows that are trained.
+      changes: ``[ROWS:]KEY=VALUE``.
+      rows: of the table.
+
+    Raises:
+      UserError: if a change names rows that there are not, or the key that defines a variant.
+    """
+    for change in map(parse, changes):
+        concerned = labels(change.scope, rows) if change.scope else [row.label for row in rows]
+        for row in chosen:
+            defined = row.variant and change.key in row.changes and change.key not in row.tried
+            if row.label in concerned and defined:
+                raise UserError(
+                    f"--set {change.key}: row {row.name} is defined by "
+                    f"{change.key}={row.changes[change.key]}: leave it out, or choose other rows with "
+                    "--rows"
+                )

@@ -1,0 +1,236 @@
+"""Search of hyperparameters on held-out training images, with the same number of trials for each method.
+
+A search is a table whose rows are trials. It has the teachers, seeds, and resumption of any table, and
+never reads the test set.
+"""
+
+import dataclasses
+import itertools
+import math
+import pathlib
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from at_jax import terms
+from at_jax.errors import UserError
+from at_jax.tables import changes
+from at_jax.tables.registry import Row, Table
+from at_jax.training import json_files
+
+__all__ = ["FOLDER", "Space", "chosen", "options_of", "parse", "table_of", "tried", "with_held_out"]
+
+# Folder of the search, in the folder of its table.
+FOLDER = "search"
+_FLAG = "--search"
+_RATE = "optimizer.learning_rate"
+_HELD_OUT = "data.validation_examples"
+# Label of rows to key to values, as texts.
+Space = dict[str, dict[str, list[str]]]
+
+
+def parse(texts: Sequence[str], rows: Sequence[Row]) -> Space:
+    """Parse the keys and values to try.
+
+    A key of a term's section, such as ``at.beta``, is tried for the rows of that name, and other keys for
+    labels only, unless the rows are given: ``ROWS:KEY=V1,V2``. Several keys of one label span a grid.
+
+    Args:
+      texts: ``[ROWS:]KEY=V1,V2,...``.
+      rows: chosen rows of the table.
+
+    Returns:
+      The values, in the order of the texts.
+
+    Raises:
+      UserError: for an unknown key or row, or a value of the wrong type.
+    """
+    space: Space = {}
+    for text in texts:
+        change = changes.parse(text, _FLAG)
+        section = change.key.partition(".")[0]
+        scope = change.scope or (section if section in terms.TERMS else "none")
+        values = [
+            changes.text_of(change.value(v, _FLAG)) for v in changes.split_values(change.text)
+        ]
+        for label in changes.labels(scope, rows, _FLAG):
+            keys = space.setdefault(label, {})
+            keys[change.key] = list(dict.fromkeys([*keys.get(change.key, []), *values]))
+    return space
+
+
+def tried(texts: Sequence[str], rows: Sequence[Row], path: pathlib.Path) -> Space:
+    """Collect the values of all commands so far: a trial that was made is never left out.
+
+    Args:
+      texts: of this command and earlier ones in this folder.
+      rows: chosen rows of the table.
+      path: table.json of the search, which may hold values of a folder that is gone.
+
+    Raises:
+      UserError: as :func:`parse`, or if the file is damaged.
+    """
+    try:
+        found = json_files.read(path)["search"]["space"].items()
+        before = [
+            f"{label}:{key}={','.join(values)}"
+            for label, keys in found
+            for key, values in keys.items()
+        ]
+    except FileNotFoundError:
+        before = []
+    except (json_files.Damaged, KeyError, TypeError, AttributeError) as damaged:
+        raise UserError(
+            f"{path} is no search, or damaged ({damaged}): restore it, choose another --out, or delete it"
+        ) from damaged
+    return parse([*before, *texts], rows)
+
+
+def options_of(path: pathlib.Path) -> list[str]:
+    """Read the changes that a search chose, ``ROWS:KEY=VALUE``.
+
+    Args:
+      path: of its table.json.
+
+    Raises:
+      UserError: if there is none, it is damaged, or not finished.
+    """
+    try:
+        found = json_files.read(path)["search"]
+        space, best = found["space"], found["chosen"]
+        result = [
+            f"{label}:{key}={text}"
+            for label in space
+            for key, text in best.get(label, {"values": {}})["values"].items()
+        ]
+    except FileNotFoundError:
+        raise UserError(
+            f"--searched: there is no search at {path}: run one with {_FLAG} first"
+        ) from None
+    except (json_files.Damaged, KeyError, TypeError, AttributeError) as damaged:
+        raise UserError(
+            f"--searched: {path} is no search, or damaged ({damaged}): restore it, or delete it"
+        ) from damaged
+    if unfinished := [label for label in space if label not in best]:
+        raise UserError(
+            f"--searched: trials of {', '.join(unfinished)} are not finished: run the command in "
+            f"{path.with_name('table.md')}"
+        )
+    return result
+
+
+def with_held_out(table: Table, given: Sequence[str]) -> list[str]:
+    """Changes of a search: held-out images of the table's own number, unless the user sets another.
+
+    Raises:
+      UserError: if the user sets none.
+    """
+    counts = [change for change in map(changes.parse, given) if change.key == _HELD_OUT]
+    if not counts:
+        return [f"{_HELD_OUT}={table.held_out}", *given]
+    if not counts[-1].value():
+        raise UserError(
+            f"{_FLAG} measures on held-out training images, got {_HELD_OUT}=0: leave it out, or set the "
+            f"number of images, as in --set {_HELD_OUT}={table.held_out}"
+        )
+    return list(given)
+
+
+def table_of(table: Table, rows: Sequence[Row], space: Space, rate: float) -> tuple[Table, Space]:
+    """Make the table of the trials.
+
+    Args:
+      table: whose rows are searched.
+      rows: chosen ones. Those without values are left out.
+      space: values to try.
+      rate: learning rate of the table.
+
+    Returns:
+      The table, and the space with the learning rates that labels only tries if it has no values: the
+      table's own, multiplied by powers of two.
+
+    Raises:
+      UserError: if rows have different numbers of trials, or are defined by a key that is tried.
+    """
+    counts = {label: math.prod(map(len, keys.values())) for label, keys in space.items()}
+    if len(set(counts.values())) > 1:
+        numbers = ", ".join(f"{label} {count}" for label, count in counts.items())
+        raise UserError(
+            f"{_FLAG} must give every method the same number of trials, got {numbers}: give each as many "
+            "values"
+        )
+    alone = next((row.label for row in rows if row.method == "none"), None)
+    if alone is not None and alone not in space:
+        count = next(iter(counts.values()))
+        powers = range(-(count // 2), count - count // 2)
+        space = {alone: {_RATE: [changes.text_of(rate * 2.0**power) for power in powers]}} | space
+    trials = [
+        trial for row in rows if row.label in space for trial in _trials(row, space[row.label])
+    ]
+    title = f"Search on held-out images: {table.title}"
+    return dataclasses.replace(
+        table, title=title, rows=tuple(trials), teachers={}, paper_epochs=0
+    ), space
+
+
+def _trials(row: Row, keys: Mapping[str, Sequence[str]]) -> list[Row]:
+    trials = []
+    if fixed := sorted(keys.keys() & row.changes.keys()):
+        raise UserError(
+            f"{_FLAG} {fixed[0]}: row {row.name} is defined by {fixed[0]}={row.changes[fixed[0]]}: try "
+            "another key, or choose other rows with --rows"
+        )
+    for texts in itertools.product(*keys.values()):
+        values = {
+            key: changes.Change(row.label, key, text).value(flag=_FLAG)
+            for key, text in zip(keys, texts, strict=True)
+        }
+        name = "-".join(f"{key}={text}" for key, text in zip(keys, texts, strict=True))
+        # A part of a path.
+        variant = "-".join(filter(None, [row.variant, re.sub(r"[^\w.=+(),-]", "_", name)]))
+        trials.append(
+            dataclasses.replace(
+                row,
+                changes={**row.changes, **values},
+                variant=variant,
+                tried=tuple(keys),
+                paper=None,
+            )
+        )
+    return trials
+
+
+def chosen(summary: Mapping[str, Any], space: Space) -> dict[str, dict[str, Any]]:
+    """Choose the values of each label: those of the lowest mean error over its rows and seeds.
+
+    Args:
+      summary: of the search, see :func:`at_jax.tables.summary.summarize`.
+      space: values that were tried.
+
+    Returns:
+      Label to ``rows`` (names of the best trials), ``values`` (key to text), ``error`` (percent), and
+      ``options`` of the table that set the values. A label whose trials are not all finished is left out.
+    """
+    result = {}
+    for label, keys in space.items():
+        rows = {row["name"]: row for row in summary["rows"] if row["label"] == label}
+        if not rows or any(row["missing"] or row["failed"] for row in rows.values()):
+            continue
+        trials: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+        for row in rows.values():
+            texts = tuple(changes.text_of(row["changes"][key]) for key in keys)
+            trials.setdefault(texts, []).append(row)
+        means = {
+            texts: statistics.fmean(seed["test_error"] for row in of for seed in row["seeds"])
+            for texts, of in trials.items()
+        }
+        best = min(means, key=lambda texts: means[texts])  # of equal ones the first
+        values = dict(zip(keys, best, strict=True))
+        result[label] = {
+            "rows": [row["name"] for row in trials[best]],
+            "values": values,
+            "error": means[best],
+            "options": [f"--set {label}:{key}={text}" for key, text in values.items()],
+        }
+    return result

@@ -1,0 +1,159 @@
+"""Terms on input gradients of logits and of attention maps. Training on them differentiates twice."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from at_jax import losses, maps
+from at_jax.errors import UserError, listed
+from at_jax.options import option
+from at_jax.terms.base import Batch, Term
+from at_jax.terms.input_gradients import norms
+
+__all__ = ["JacobianMatching", "MapGradientTransfer", "SobolevTraining"]
+
+# Input gradients of student and teacher, each (B, H, W, C).
+Pair = tuple[jax.Array, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class _PairOfGradients(Term, abstract=True):
+    """Comparison of one input gradient of the student with one of the teacher."""
+
+    def _differentiate(self, batch: Batch) -> Pair:
+        raise NotImplementedError
+
+    def _gradients(self, batch: Batch) -> Pair:
+        # Kept: values() and measures() would differentiate two functions, which the views cannot know to be
+        # the same.
+        return batch.student.kept(self, lambda: self._differentiate(batch))
+
+    def measures(self, batch: Batch, params: Any) -> dict[str, jax.Array]:
+        """Norms of the two gradients, before any normalization."""
+        return norms(*self._gradients(batch))
+
+
+def _squared_distance(g_s: jax.Array, g_t: jax.Array) -> jax.Array:
+    """(B, N), (B, N) -> (B,)."""
+    return jnp.sum(jnp.square(g_s - g_t), axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class JacobianMatching(_PairOfGradients):
+    r"""Jacobian matching: :math:`\| g_s / |g_s| - g_t / |g_t| \|_2^2`.
+
+    g_s and g_t are the gradients of one logit with respect to the images: the class of the teacher's
+    largest logit. Where a gradient is zero, its normalized gradient is zero too, with zero derivative:
+    the term is 1 if one of both is zero and 0 if both are.
+
+    Srinivas & Fleuret 2018, arXiv:1803.00443.
+    """
+
+    name: ClassVar[str] = "jacobian"
+    title: ClassVar[str] = "Jacobian matching"
+    color: ClassVar[str] = "#8C564B"
+    needs_equal_classes: ClassVar[bool] = True
+
+    def values(self, batch: Batch, params: Any) -> jax.Array:
+        """Compute the squared distance of the normalized gradients: (B,)."""
+        g_s, g_t = self._gradients(batch)
+        return _squared_distance(maps.normalize(g_s), maps.normalize(g_t))
+
+    def _differentiate(self, batch: Batch) -> Pair:
+        top = jnp.argmax(batch.teacher.logits, axis=-1)  # (B,)
+
+        def top_logit(logits: jax.Array) -> jax.Array:
+            return jnp.take_along_axis(logits, top[:, None], axis=-1)[:, 0]
+
+        return batch.student.gradient(top_logit), batch.teacher.gradient(top_logit)
+
+
+@dataclasses.dataclass(frozen=True)
+class SobolevTraining(_PairOfGradients):
+    r"""Sobolev training, with gradients with respect to the images.
+
+    .. math:: \| \nabla_x \langle f_s, v \rangle - \nabla_x \langle f_t, v \rangle \|_2^2
+
+    v is a random direction on the unit sphere over classes, the same for both networks. It is a function
+    of (seed, step, position in the global batch).
+
+    Czarnecki et al. 2017, arXiv:1706.04859.
+    """
+
+    name: ClassVar[str] = "sobolev"
+    title: ClassVar[str] = "Sobolev training"
+    color: ClassVar[str] = "#2F7F8F"
+    needs_equal_classes: ClassVar[bool] = True
+
+    def values(self, batch: Batch, params: Any) -> jax.Array:
+        """Compute the squared distance of the projected gradients: (B,)."""
+        g_s, g_t = self._gradients(batch)
+        rows = len(batch.images), -1
+        return _squared_distance(g_s.reshape(rows), g_t.reshape(rows))
+
+    def _differentiate(self, batch: Batch) -> Pair:
+        if batch.keys is None:
+            raise UserError(
+                "sobolev draws random directions, got keys=None: pass keys= (B,) to the objective"
+            )
+        classes = batch.student.logits.shape[-1:]
+        v = maps.normalize(
+            jax.vmap(lambda key: jax.random.normal(key, classes))(batch.keys)
+        )  # (B, K)
+
+        def projection(logits: jax.Array) -> jax.Array:
+            return jnp.sum(logits * v.astype(logits.dtype), axis=-1)
+
+        return batch.student.gradient(projection), batch.teacher.gradient(projection)
+
+
+@dataclasses.dataclass(frozen=True)
+class MapGradientTransfer(_PairOfGradients):
+    r"""Matching of the gradients of attention maps at the teacher's most attended position.
+
+    The gradients of the map F_sum^2 (not normalized) at one transfer point with respect to the images,
+    at the position where the teacher's map is largest, are normalized and compared as in
+    :class:`JacobianMatching`. Maps of different size are resized as in
+    :func:`at_jax.losses.attention_transfer`. Student and teacher may have different classes.
+
+    Srinivas & Fleuret 2018, arXiv:1803.00443, section 4.
+    """
+
+    name: ClassVar[str] = "map_gradient"
+    title: ClassVar[str] = "map gradient transfer"
+    color: ClassVar[str] = "#4D6B1F"
+    compares_taps: ClassVar[str] = "activation"
+
+    point: str = option("", "Transfer point of the student; empty: the last one.")
+
+    def values(self, batch: Batch, params: Any) -> jax.Array:
+        """Compute the squared distance of the normalized gradients: (B,)."""
+        g_s, g_t = self._gradients(batch)
+        return _squared_distance(maps.normalize(g_s), maps.normalize(g_t))
+
+    def _differentiate(self, batch: Batch) -> Pair:
+        s, t = self._pair(batch.points)
+        q_s, q_t = losses.attention_maps(batch.student.taps[s], batch.teacher.taps[t])
+        position = jnp.argmax(q_t.reshape(len(q_t), -1), axis=-1)  # (B,)
+
+        def at_position(name: str):
+            def value(logits: jax.Array, taps: Any) -> jax.Array:
+                q = maps.resize(maps.sum_map(taps[name]), q_s.shape[1:])
+                return jnp.take_along_axis(q.reshape(len(q), -1), position[:, None], axis=-1)[:, 0]
+
+            return value
+
+        return batch.student.gradient(at_position(s)), batch.teacher.gradient(at_position(t))
+
+    def _pair(self, points: tuple[tuple[str, str], ...]) -> tuple[str, str]:
+        if not self.point:
+            return points[-1]
+        for pair in points:
+            if pair[0] == self.point:
+                return pair
+        raise UserError(
+            f"map_gradient.point must be a student point of transfer.points, got {self.point!r}: choose "
+            f"among {listed(s for s, _ in points)}"
+        )

@@ -1,0 +1,193 @@
+"""The search on held-out images, and the values that it sets. Nothing is trained here."""
+
+import json
+import pathlib
+
+import pytest
+
+from at_jax.tables import command as program
+from at_jax.tables import plan, registry
+from at_jax.tables.changes import labels, parse, values
+from at_jax.training import json_files, run_files
+
+NONE, AT = "wrn_10_0.25-none", "wrn_10_0.25-wrn_10_0.5-at"
+# At least one image of each class.
+HELD_OUT = ("--set", "data.validation_examples=20")
+
+
+@pytest.fixture
+def errors(fake_training, monkeypatch):
+    """Test errors by (key, value): a fake training with other errors than those of the method."""
+    found = {("at.beta", 10.0): 12.5, ("optimizer.learning_rate", 0.2): 15.0}
+    finish = fake_training._finish
+
+    def with_error(config, workdir, *, together):
+        finish(config, workdir, together=together)
+        result = run_files.read_result(workdir)
+        for (key, value), error in found.items():
+            section, name = key.split(".")
+            if config[section][name] == value and config.method in (section, "none"):
+                result["test_error"] = error
+        run_files.write_json(workdir / run_files.RESULT, result)
+
+    monkeypatch.setattr(fake_training, "_finish", with_error)
+    return found
+
+
+def run(out, *arguments):
+    return program.main(["tiny", "--out", str(out), *HELD_OUT, *arguments])
+
+
+def test_search_tries_every_value_and_as_many_learning_rates(
+    errors, fake_training, tmp_path, read_table, capsys
+):
+    errors["at.beta", 10.0] = 8.0
+    assert run(tmp_path, "--search", "at.beta=1,10,100", "--together", "6") == 0
+    table = read_table(tmp_path / "search")
+    rate = registry.TABLES["tiny"]().config().optimizer.learning_rate
+    assert table["search"]["space"] == {
+        "none": {"optimizer.learning_rate": [f"{rate * factor:g}" for factor in (0.5, 1, 2)]},
+        "at": {"at.beta": ["1", "10", "100"]},
+    }
+    assert table["measured_on"] == "validation"
+    assert table["search"]["chosen"]["at"] == {
+        "rows": [f"{AT}-at.beta=10"],
+        "values": {"at.beta": "10"},
+        "error": 8.0,
+        "options": ["--set at:at.beta=10"],
+    }
+    assert "at: 8.00 % with --set at:at.beta=10" in capsys.readouterr().out
+    text = (tmp_path / "search" / "table.md").read_text()
+    assert "| `at` | `at.beta=10` | 8.00 | 8.00 to 8.00 | 1 of 1 | chosen |" in text
+    assert "Each method has 3 trials" in text and "difference" not in text.lower()
+    assert not (tmp_path / "table.json").exists() and not list(tmp_path.rglob("*.png"))
+    # Neither the teacher nor a student is trained on held-out images.
+    configs = list((tmp_path / "search").rglob(run_files.CONFIG))
+    held_out = {json_files.read(path)["data"]["validation_examples"] for path in configs}
+    assert (len(configs), held_out) == (7, {20})
+
+
+def test_search_resumes_from_its_table_and_keeps_values_of_earlier_commands(
+    errors, fake_training, tmp_path, read_table
+):
+    assert run(tmp_path, "--search", "at.beta=1,10") == 0
+    for path in (tmp_path / "search").rglob(run_files.RESULT):
+        run_files.write_json(path, run_files.read_result(path.parent))
+    committed = tmp_path / "clone"
+    (committed / "search").mkdir(parents=True)
+    (committed / "search" / "table.json").write_text(
+        (tmp_path / "search" / "table.json").read_text()
+    )
+    fake_training.calls.clear()
+    more = ("--search", "at.beta=100", "--search", "none:optimizer.learning_rate=0.3")
+    assert run(committed, *more) == 0
+    trained = sorted(name for group in fake_training.calls for name in group)
+    assert trained == [
+        "teachers/wrn_10_0.5",
+        f"{NONE}-optimizer.learning_rate=0.3/seed0",
+        f"{AT}-at.beta=100/seed0",
+    ]
+    space = read_table(committed / "search")["search"]["space"]
+    assert (
+        space["at"]["at.beta"] == ["1", "10", "100"]
+        and len(next(iter(space["none"].values()))) == 3
+    )
+
+
+def test_search_of_two_keys_is_a_grid_and_set_does_not_override_it(errors, tmp_path, read_table):
+    grid = ("--search", "at.beta=1,10", "--search", "at:at.p=1,2", "--set", "at.beta=7")
+    assert run(tmp_path, *grid, "--rows", "*-at") == 0
+    rows = read_table(tmp_path / "search")["rows"]
+    tried = [(row["changes"]["at.beta"], row["changes"]["at.p"]) for row in rows]
+    assert tried == [(1.0, 1.0), (1.0, 2.0), (10.0, 1.0), (10.0, 2.0)]
+
+
+def test_searched_sets_the_chosen_values_of_each_row(errors, tmp_path, read_table):
+    # Labels only: 20 with all learning rates but one; at: 10 with all betas but one.
+    errors["at.beta", 100.0], errors["optimizer.learning_rate", 0.4] = 5.0, 3.0
+    options = ("--search", "at.beta=10,100", "--search", "none:optimizer.learning_rate=0.1,0.4")
+    assert run(tmp_path, *options) == 0
+    assert program.main(["tiny", "--out", str(tmp_path), "--seeds", "1", "--searched"]) == 0
+    table = read_table(tmp_path)
+    assert table["changes"] == ["at:at.beta=100", "none:optimizer.learning_rate=0.4"]
+    assert "Set for some rows: `at:at.beta=100`, `none:opt" in (tmp_path / "table.md").read_text()
+    found = {
+        name: json_files.read(tmp_path / "runs" / name / "seed0" / run_files.CONFIG)
+        for name in (NONE, AT)
+    }
+    assert found[NONE]["optimizer"]["learning_rate"] == 0.4
+    assert found[AT]["optimizer"]["learning_rate"] != 0.4
+    assert found[AT]["at"]["beta"] == 100
+    assert table["measured_on"] == "test"
+
+
+def test_searched_without_a_finished_search_raises(errors, fake_training, tmp_path, capsys):
+    assert program.main(["tiny", "--out", str(tmp_path), "--searched"]) == 2
+    assert "run one with --search first" in capsys.readouterr().err
+    fake_training.failures["at"] = RuntimeError("out of memory")
+    assert run(tmp_path, "--search", "at.beta=1,10") == 1
+    assert program.main(["tiny", "--out", str(tmp_path), "--searched"]) == 2
+    assert "trials of at are not finished" in capsys.readouterr().err
+    (tmp_path / "search" / "table.json").write_text(json.dumps({"search": {"space": []}}))
+    assert program.main(["tiny", "--out", str(tmp_path), "--searched"]) == 2
+    error = capsys.readouterr().err
+    assert "is no search, or damaged" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--search", "at.betta=1,2"], "--search must be KEY=VALUE with a config key"),
+        (
+            ["--search", "at.beta=1,much"],
+            "--search: at.beta expects a value of type float, got 'much'",
+        ),
+        (["--search", "at.beta="], "--search: at.beta expects a value of type float, got ''"),
+        (
+            ["--search", "kd.temperature=2,4"],
+            "--search kd:... names rows of the table, which are none, at",
+        ),
+        (["--search", "a t:at.beta=2,4"], "replace 'a t'"),
+        (["--search", "seed=1,2"], "seed differs from run to run"),
+        (
+            ["--search", "at.beta=1,2", "--search", "none:optimizer.learning_rate=0.1"],
+            "the same number of trials, got at 2, none 1",
+        ),
+        (["--search", "at.beta=-1,2"], "at.beta"),
+        (["--search", "at.beta=1,2", "--searched"], "leave one out"),
+        (
+            ["--search", "at.beta=1,2", "--set", "data.validation_examples=0"],
+            "data.validation_examples=0: leave it out",
+        ),
+        (["--set", "kd:kd.temperature=2"], "--set kd:... names rows of the table"),
+    ],
+)
+def test_bad_options_are_refused_before_anything_is_written(
+    fake_training, tmp_path, capsys, arguments, message
+):
+    out = tmp_path / "out"
+    assert program.main(["tiny", "--out", str(out), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert fake_training.calls == [] and not list(out.rglob("*.json"))
+
+
+def test_changes_of_some_rows_override_those_of_all():
+    rows = registry.TABLES["digits"]().rows
+    by_label = {row.label: row for row in rows}
+    given = ["gradient_at:at.p=3", "kd+at:at.p=4", "at.p=2"]
+    expected = {"gradient_at": 3, "at+kd": 4, "at": 2, "gradient_at-t1": 2}
+    assert {each: values(given, by_label[each], rows)["at.p"] for each in expected} == expected
+    # Rows of a method that is no label: all of its variants.
+    mappings = registry.TABLES["cifar10_mappings"]().rows
+    assert len(labels("at", mappings)) == 4
+    assert parse("a:at.p=2").scope == "a"
+
+
+def test_epochs_of_a_row_scale_with_the_schedule():
+    table = registry.TABLES["cifar10_gradient"]()
+    late = [row for row in table.rows if row.variant == "late"]
+    for epochs, begin in ((0, 67), (15, 5)):
+        common = plan.common_config(table, epochs=epochs)
+        specs = plan.expand(table, late, common, 1, pathlib.Path("out"))
+        assert specs[-1].config.gradient_at.begin_epoch == begin
