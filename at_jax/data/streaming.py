@@ -40,11 +40,8 @@ class Stream:
     """
 
     def __init__(self, batches: TrainBatches, shard: tuple[int, int] = (0, 1), workers: int = -1):
-        for step in (
-            0,
-            batches.steps_per_epoch - 1,
-        ):  # both sizes of a batch, checked before training
-            batches.positions(shard, step)
+        batches.positions(shard)  # both sizes of a batch are checked before training
+        batches.positions(shard, batches.steps_per_epoch - 1)
         self._batches, self._shard = batches, shard
         self._workers = worker_count(batches, workers)
         self._reader: _Reader | None = None
