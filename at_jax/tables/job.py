@@ -10,7 +10,7 @@ import ml_collections
 
 from at_jax import loop, paths, signals
 from at_jax.tables import changes as key_changes
-from at_jax.tables import markdown, plan, plots, recorded, search, sharding, summary
+from at_jax.tables import markdown, plan, plots, recorded, search, sharding, summary, trials
 from at_jax.tables import options as table_options
 from at_jax.tables.plan import RunSpec
 from at_jax.tables.recorded import Recorded
@@ -134,7 +134,7 @@ def _out(options: argparse.Namespace, table: Table) -> pathlib.Path:
     """Folder of the table, or of its search; adds the changes of a search to the options."""
     out = paths.reachable(options.out or table_options.default_out(options.name))
     if options.searched:
-        found = search.options_of(out / search.FOLDER / table_options.TABLE)
+        found = trials.options_of(out / search.FOLDER / table_options.TABLE)
         options.changes = [*found, *options.changes]
     if options.search:
         out /= search.FOLDER
@@ -175,7 +175,7 @@ def _run(job: Job) -> int:
         try:
             train_all(
                 job.shard,
-                recorded=frozenset(s.name for s in job.specs if job.recorded.entry(s)),
+                recorded=frozenset(s.name for s in job.specs if _is_recorded(job, s)),
                 groups=lambda specs: sharding.resumable_groups(specs, job.together),
                 after_group=lambda: write(job, draw=False),
             )
@@ -186,7 +186,17 @@ def _run(job: Job) -> int:
             log("Stopped without saving: run the same command to resume from the last checkpoint")
             code = 130
     write(job, draw=True)
-    return code or int(any(failure_of(spec.workdir) for spec in job.shard))
+    failures = [failure_of(spec.workdir) for spec in job.shard]
+    return code or int(any(f and not (job.space and trials.diverged(f)) for f in failures))
+
+
+def _is_recorded(job: Job, spec: RunSpec) -> bool:
+    """Whether a run counts as done without a result in its folder."""
+    if job.space and (
+        spec.name in job.recorded.diverged or trials.diverged(failure_of(spec.workdir))
+    ):
+        return True
+    return job.recorded.entry(spec) is not None
 
 
 def write(job: Job, *, draw: bool) -> None:
@@ -202,7 +212,7 @@ def write(job: Job, *, draw: bool) -> None:
         command=job.command,
     )
     if job.space:
-        numbers["search"] = {"space": job.space, "chosen": search.chosen(numbers, job.space)}
+        numbers = trials.complete(numbers, job.space, job.recorded.diverged)
     run_files.write_json(job.out / table_options.TABLE, numbers, checked=False)
     run_files.write_text(job.out / "table.md", markdown.render(numbers))
     if draw:

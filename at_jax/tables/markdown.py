@@ -66,7 +66,7 @@ def _trials(summary: Mapping[str, Any]) -> list[str]:
                 [
                     f"`{row['label']}`",
                     ", ".join(values),
-                    _number(row["mean"]),
+                    "diverged" if row["diverged"] else _number(row["mean"]),
                     _range(row),
                     _seeds(row),
                     "chosen" if row["name"] in names else "",
@@ -178,7 +178,8 @@ def _range(row: Mapping[str, Any]) -> str:
 
 
 def _seeds(row: Mapping[str, Any]) -> str:
-    total = len(row["seeds"]) + len(row["failed"]) + len(row["missing"])
+    kinds = ("seeds", "failed", "missing", "diverged")
+    total = sum(len(row.get(kind, ())) for kind in kinds)
     return f"{len(row['seeds'])} of {total}"
 
 

@@ -1,6 +1,7 @@
 """Finished seeds in a committed table.json, which count as done without the folders of their runs."""
 
 import pathlib
+import types
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -27,11 +28,13 @@ class Recorded(NamedTuple):
       runs: name of a run, such as ``"wrn_16_1-none/seed0"``, to its entry.
       teachers: names of those that are the teachers of other runs.
       label: name of the data set.
+      diverged: name of a trial of a search to its entry; its loss became infinite or NaN.
     """
 
     runs: dict[str, dict[str, Any]]
     teachers: frozenset[str] = frozenset()
     label: str = ""
+    diverged: Mapping[str, dict[str, Any]] = types.MappingProxyType({})
 
     def entry(self, spec: RunSpec) -> dict[str, Any] | None:
         """Entry of a run; None if there is none, or if a folder of the run was begun: it counts then."""
@@ -100,7 +103,12 @@ def _entries(found: Mapping[str, Any]) -> Recorded:
     for name, entry in (teachers | runs).items():
         if missing := _KEYS - entry.keys():
             raise json_files.Damaged(f"{name} lacks {', '.join(sorted(missing))}")
-    return Recorded(teachers | runs, frozenset(teachers), found["data"])
+    diverged = {
+        f"{row['name']}/seed{each['seed']}": each
+        for row in found["rows"]
+        for each in row.get("diverged", ())
+    }
+    return Recorded(teachers | runs, frozenset(teachers), found["data"], diverged)
 
 
 def _of_training(changes: Any) -> list[str]:

@@ -9,9 +9,7 @@ import itertools
 import math
 import pathlib
 import re
-import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from at_jax import terms
 from at_jax.errors import UserError
@@ -19,7 +17,7 @@ from at_jax.tables import changes
 from at_jax.tables.registry import Row, Table
 from at_jax.training import json_files
 
-__all__ = ["FOLDER", "Space", "chosen", "options_of", "parse", "table_of", "tried", "with_held_out"]
+__all__ = ["FOLDER", "Space", "parse", "table_of", "tried", "with_held_out"]
 
 # Folder of the search, in the folder of its table.
 FOLDER = "search"
@@ -85,39 +83,6 @@ def tried(texts: Sequence[str], rows: Sequence[Row], path: pathlib.Path) -> Spac
             f"{path} is no search, or damaged ({damaged}): restore it, choose another --out, or delete it"
         ) from damaged
     return parse([*before, *texts], rows)
-
-
-def options_of(path: pathlib.Path) -> list[str]:
-    """Read the changes that a search chose, ``ROWS:KEY=VALUE``.
-
-    Args:
-      path: of its table.json.
-
-    Raises:
-      UserError: if there is none, it is damaged, or not finished.
-    """
-    try:
-        found = json_files.read(path)["search"]
-        space, best = found["space"], found["chosen"]
-        result = [
-            f"{label}:{key}={text}"
-            for label in space
-            for key, text in best.get(label, {"values": {}})["values"].items()
-        ]
-    except FileNotFoundError:
-        raise UserError(
-            f"--searched: there is no search at {path}: run one with {_FLAG} first"
-        ) from None
-    except (json_files.Damaged, KeyError, TypeError, AttributeError) as damaged:
-        raise UserError(
-            f"--searched: {path} is no search, or damaged ({damaged}): restore it, or delete it"
-        ) from damaged
-    if unfinished := [label for label in space if label not in best]:
-        raise UserError(
-            f"--searched: trials of {', '.join(unfinished)} are not finished: run the command in "
-            f"{path.with_name('table.md')}"
-        )
-    return result
 
 
 def with_held_out(table: Table, given: Sequence[str]) -> list[str]:
@@ -199,38 +164,3 @@ def _trials(row: Row, keys: Mapping[str, Sequence[str]]) -> list[Row]:
             )
         )
     return trials
-
-
-def chosen(summary: Mapping[str, Any], space: Space) -> dict[str, dict[str, Any]]:
-    """Choose the values of each label: those of the lowest mean error over its rows and seeds.
-
-    Args:
-      summary: of the search, see :func:`at_jax.tables.summary.summarize`.
-      space: values that were tried.
-
-    Returns:
-      Label to ``rows`` (names of the best trials), ``values`` (key to text), ``error`` (percent), and
-      ``options`` of the table that set the values. A label whose trials are not all finished is left out.
-    """
-    result = {}
-    for label, keys in space.items():
-        rows = {row["name"]: row for row in summary["rows"] if row["label"] == label}
-        if not rows or any(row["missing"] or row["failed"] for row in rows.values()):
-            continue
-        trials: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
-        for row in rows.values():
-            texts = tuple(changes.text_of(row["changes"][key]) for key in keys)
-            trials.setdefault(texts, []).append(row)
-        means = {
-            texts: statistics.fmean(seed["test_error"] for row in of for seed in row["seeds"])
-            for texts, of in trials.items()
-        }
-        best = min(means, key=lambda texts: means[texts])  # of equal ones the first
-        values = dict(zip(keys, best, strict=True))
-        result[label] = {
-            "rows": [row["name"] for row in trials[best]],
-            "values": values,
-            "error": means[best],
-            "options": [f"--set {label}:{key}={text}" for key, text in values.items()],
-        }
-    return result

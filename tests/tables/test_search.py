@@ -9,6 +9,7 @@ from at_jax.tables import command as program
 from at_jax.tables import plan, registry
 from at_jax.tables.changes import labels, parse, values
 from at_jax.training import json_files, run_files
+from at_jax.training.run_log import NonFinite
 
 NONE, AT = "wrn_10_0.25-none", "wrn_10_0.25-wrn_10_0.5-at"
 # At least one image of each class.
@@ -132,6 +133,33 @@ def test_searched_without_a_finished_search_raises(errors, fake_training, tmp_pa
     assert program.main(["tiny", "--out", str(tmp_path), "--searched"]) == 2
     error = capsys.readouterr().err
     assert "is no search, or damaged" in error and error.count("\n") == 1
+
+
+def test_a_trial_that_diverges_is_tried_and_not_chosen(
+    errors, fake_training, tmp_path, read_table, monkeypatch
+):
+    finish = fake_training._finish
+
+    def diverge(config, workdir, *, together):
+        finish(config, workdir, together=together)
+        if config.method == "at" and config.at.beta == 1:
+            (workdir / run_files.RESULT).unlink()
+            raise NonFinite("step 8: loss is not finite", workdir)
+
+    monkeypatch.setattr(fake_training, "_finish", diverge)
+    assert run(tmp_path, "--search", "at.beta=1,7") == 0
+    table = read_table(tmp_path / "search")
+    assert table["search"]["chosen"]["at"]["values"] == {"at.beta": "7"}
+    assert (
+        "| `at` | `at.beta=1` | diverged |  | 0 of 1 |"
+        in (tmp_path / "search" / "table.md").read_text()
+    )
+    fake_training.calls.clear()
+    for folder in (tmp_path, tmp_path / "clone"):  # with the folders of the runs, and without them
+        (folder / "search").mkdir(parents=True, exist_ok=True)
+        run_files.write_json(folder / "search" / "table.json", table, checked=False)
+        assert run(folder, "--search", "at.beta=1,7") == 0
+        assert fake_training.calls == [] and read_table(folder / "search") == table
 
 
 @pytest.mark.parametrize(
