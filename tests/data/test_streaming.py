@@ -169,6 +169,13 @@ def test_stream_in_processes_equals_threads_and_ends(photographs, folder):
     stream.close()
     assert not any(each.is_alive() for each in workers)
 
+    # Seven images and one: fewer than the chunks of a batch.
+    uneven = data.TrainBatches(photographs.split, 7, seed=3, random_crop=True, drop_last=False)
+    other = Stream(uneven, workers=2)
+    for step in (0, 1, 2):
+        assert_same(other.batch(step), uneven.batch(step))
+    other.close()
+
     # An image that is deleted while training is the error of its batch, in one line.
     (folder / "train" / "bright" / "0.png").unlink()
     with pytest.raises(UserError, match="0.png: expected a readable JPEG.*No such file") as error:
