@@ -244,6 +244,6 @@ def evaluate(
     for key, (network, variables, described) in opened.items():
         normalize = functools.partial(data.normalize, mean=described["mean"], std=described["std"])
         measure = evaluator(Objective(network), normalize, loaded.test, settings.batch_size, used)
-        found = measure(devices.replicate(variables, used))
+        found = measure(devices.replicate(variables, used)).errors
         errors |= {key + name: error for name, error in found.items()}
     return errors

@@ -121,11 +121,11 @@ def split_values(text: str) -> list[str]:
 def text_of(value: Any) -> str:
     """Format a value as an option takes it; 10 and 10.0 have one text.
 
-    >>> text_of(10.0), text_of([5, 9])
-    ('10', '(5,9)')
+    >>> text_of(10.0), text_of(0.05), text_of([5, 9])
+    ('10', '0.05', '(5,9)')
     """
     if isinstance(value, float):
-        return f"{value:g}"
+        return str(int(value)) if value.is_integer() else repr(value)
     return str(tuple(value) if isinstance(value, list) else value).replace(" ", "")
 
 

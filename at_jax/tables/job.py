@@ -132,12 +132,13 @@ def from_options(options: argparse.Namespace) -> Job:
 
 def _out(options: argparse.Namespace, table: Table) -> pathlib.Path:
     """Folder of the table, or of its search; adds the changes of a search to the options."""
-    out = paths.reachable(options.out or table_options.default_out(options.name))
+    searched = bool(options.search or options.searched)
+    out = paths.reachable(options.out or table_options.default_out(options.name, searched=searched))
     if options.searched:
-        found = trials.options_of(out / search.FOLDER / table_options.TABLE)
+        found = trials.options_of(out / table_options.SEARCH / table_options.TABLE)
         options.changes = [*found, *options.changes]
     if options.search:
-        out /= search.FOLDER
+        out /= table_options.SEARCH
         options.changes = search.with_held_out(table, options.changes)
     table_options.check_out(options, out)
     return out

@@ -8,15 +8,17 @@ from typing import Any
 from at_jax import terms
 from at_jax.tables import differences
 from at_jax.tables.changes import parse, text_of
-from at_jax.tables.paper import PAPER, Source
+from at_jax.tables.paper import source_of
+from at_jax.training import collapse
 from at_jax.training.console import duration
 
-__all__ = ["render", "source_of"]
+__all__ = ["render"]
 
 _HEADER = (
     "method", "median", "mean", "lowest to highest", "seeds", "difference, last epoch",
     "difference, best epoch",
 )  # fmt: skip
+_NO_SEARCH: Mapping[str, Any] = {"space": {}}
 _RIGHT = {"median", "mean", "lowest to highest"}
 _TRIAL_HEADER = ("method", "values", "mean", "lowest to highest", "seeds", "")
 _COMPARED = (differences.LAST, differences.BEST)
@@ -40,7 +42,7 @@ def render(summary: Mapping[str, Any]) -> str:
 
 def _pairs(summary: Mapping[str, Any]) -> list[str]:
     lines = []
-    header = [*_HEADER, *_paper_header(source_of(summary))] if _has_paper(summary) else _HEADER
+    header = [*_HEADER, source_of(summary).heading, "status"] if _has_paper(summary) else _HEADER
     for pair, rows in _by_pair(summary).items():
         teachers = [t for t in summary["teachers"] if t["teacher"] == rows[0]["teacher"]]
         shared = _shared_changes(rows)
@@ -90,6 +92,10 @@ def _setting(summary: Mapping[str, Any]) -> list[str]:
     drops = ", ".join(map(str, summary["drop_epochs"])) or "none"
     name = summary.get("schedule", "steps")
     schedule = f"learning-rate drops after {drops}" if name == "steps" else f"schedule {name}"
+    if any(
+        "optimizer.schedule" in keys for keys in summary.get("search", _NO_SEARCH)["space"].values()
+    ):
+        schedule = "several schedules"
     lines = [
         f"{summary['measured_on'].capitalize()} error in percent on {summary['data']}, after "
         f"{summary['epochs']} epochs ({schedule}), batch size "
@@ -109,6 +115,8 @@ def _setting(summary: Mapping[str, Any]) -> list[str]:
             "Differences are those from labels only, in percentage points, paired by seed: their mean, and "
             "half the 95 % confidence interval of Student's t-distribution where there are several seeds.",
         ]
+    if any(seed.get(collapse.KEY) for row in summary["rows"] for seed in row["seeds"]):
+        lines += ["", "A constant student gives all images the same class probabilities."]
     for which in ("all", "some"):
         found = [c for c in summary["changes"] if bool(parse(c).scope) == (which == "some")]
         lines += (
@@ -127,16 +135,6 @@ def _search_note(space: Mapping[str, Mapping[str, Sequence[str]]]) -> str:
 
 def _has_paper(summary: Mapping[str, Any]) -> bool:
     return any(row["paper"] for row in summary["rows"])
-
-
-def source_of(summary: Mapping[str, Any]) -> Source:
-    """Where the published results of a table are from; tables of earlier versions do not say it."""
-    return Source(**summary["source"]) if "source" in summary else PAPER
-
-
-def _paper_header(source: Source) -> tuple[str, str]:
-    statistic = f", {source.statistic}" if source.statistic else ""
-    return f"**{source.label}**{statistic}", "status"
 
 
 def _number(value: float | None) -> str:
@@ -180,7 +178,8 @@ def _range(row: Mapping[str, Any]) -> str:
 def _seeds(row: Mapping[str, Any]) -> str:
     kinds = ("seeds", "failed", "missing", "diverged")
     total = sum(len(row.get(kind, ())) for kind in kinds)
-    return f"{len(row['seeds'])} of {total}"
+    constant = sum(bool(seed.get(collapse.KEY)) for seed in row["seeds"])
+    return f"{len(row['seeds'])} of {total}" + (f", {constant} constant" if constant else "")
 
 
 def _teacher_line(teacher: Mapping[str, Any]) -> list[str]:

@@ -14,18 +14,28 @@ from at_jax.training import json_files
 from at_jax.training.checkpoints import check_can_save
 
 __all__ = [
-    "PLAN", "TABLE", "check", "check_out", "command_of", "default_out", "merged_plan",
+    "PLAN", "SEARCH", "TABLE", "check", "check_out", "command_of", "default_out", "merged_plan",
 ]  # fmt: skip
 
 # Options that a folder was started with; later commands must agree with them.
 PLAN = "plan.json"
 TABLE = "table.json"
+# Folder of the search, in the folder of its table.
+SEARCH = "search"
 
 
-def default_out(name: str) -> pathlib.Path:
-    """Folder of the committed results of a clone, if there are some, else one in runs/."""
+def default_out(name: str, *, searched: bool = False) -> pathlib.Path:
+    """Folder of the committed results of a clone, if there are some, else one in runs/.
+
+    Args:
+      name: of the table.
+      searched: of a search and the table with the values that it chose. Their settings are not those of
+        the table, and one folder cannot hold both.
+    """
+    name += "_searched" if searched else ""
     committed = pathlib.Path("results", name)
-    return committed if (committed / TABLE).is_file() else pathlib.Path("runs/tables", name)
+    there = any((committed / part / TABLE).is_file() for part in ("", SEARCH))
+    return committed if there else pathlib.Path("runs/tables", name)
 
 
 def command_of(planned: Mapping[str, Any], seeds: int) -> str:

@@ -15,8 +15,7 @@ import numpy as np
 from at_jax import terms
 from at_jax.errors import UserError
 from at_jax.figures import style
-from at_jax.tables.markdown import source_of
-from at_jax.tables.paper import VERIFIED
+from at_jax.tables.paper import VERIFIED, source_of
 from at_jax.training.console import log
 
 if TYPE_CHECKING:

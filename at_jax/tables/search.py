@@ -17,10 +17,8 @@ from at_jax.tables import changes
 from at_jax.tables.registry import Row, Table
 from at_jax.training import json_files
 
-__all__ = ["FOLDER", "Space", "parse", "table_of", "tried", "with_held_out"]
+__all__ = ["Space", "parse", "table_of", "tried", "with_held_out"]
 
-# Folder of the search, in the folder of its table.
-FOLDER = "search"
 _FLAG = "--search"
 _RATE = "optimizer.learning_rate"
 _HELD_OUT = "data.validation_examples"
@@ -39,7 +37,7 @@ def parse(texts: Sequence[str], rows: Sequence[Row]) -> Space:
       rows: chosen rows of the table.
 
     Returns:
-      The values, in the order of the texts.
+      The values, with the keys of a label sorted.
 
     Raises:
       UserError: for an unknown key or row, or a value of the wrong type.
@@ -55,7 +53,8 @@ def parse(texts: Sequence[str], rows: Sequence[Row]) -> Space:
         for label in changes.labels(scope, rows, _FLAG):
             keys = space.setdefault(label, {})
             keys[change.key] = list(dict.fromkeys([*keys.get(change.key, []), *values]))
-    return space
+    # Sorted, as in table.json: the name of a trial must not depend on the order of the options.
+    return {label: dict(sorted(keys.items())) for label, keys in space.items()}
 
 
 def tried(texts: Sequence[str], rows: Sequence[Row], path: pathlib.Path) -> Space:

@@ -12,7 +12,7 @@ from at_jax.tables.plan import RUNS, RunSpec
 from at_jax.tables.recorded import Recorded
 from at_jax.tables.registry import Row, Table
 from at_jax.tables.runner import failure_of
-from at_jax.training import identity, run_files
+from at_jax.training import collapse, identity, run_files
 from at_jax.training.config import flatten
 
 __all__ = ["found_seeds", "summarize"]
@@ -156,7 +156,8 @@ def _entry(spec: RunSpec) -> dict[str, Any] | None:
         return None
     lines = run_files.read_metrics(spec.workdir)
     return {key: result.get(key) for key in _RESULT_KEYS} | {
-        "errors": [line["test_error"] for line in lines]
+        "errors": [line["test_error"] for line in lines],
+        **({collapse.KEY: True} if result.get(collapse.KEY) else {}),
     }
 
 

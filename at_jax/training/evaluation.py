@@ -3,7 +3,7 @@
 import functools
 import pathlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -14,7 +14,19 @@ from at_jax.objective import Objective
 from at_jax.training import metrics, run_files, step
 from at_jax.training.arguments import Arguments
 
-__all__ = ["check_evaluable", "evaluator"]
+__all__ = ["Evaluation", "check_evaluable", "evaluator"]
+
+
+class Evaluation(NamedTuple):
+    """Results of a network on a split, equal on all processes.
+
+    Attributes:
+      errors: ``test_error`` in percent, and ``test_top5_error`` with more than ten classes.
+      information: of its predictions about the images, see :func:`at_jax.training.metrics.information`.
+    """
+
+    errors: dict[str, float]
+    information: float
 
 
 def evaluator(
@@ -23,7 +35,7 @@ def evaluator(
     split: data.Split,
     batch_size: int,
     used: tuple[jax.Device, ...],
-) -> Callable[..., dict[str, float]]:
+) -> Callable[..., Evaluation]:
     """Compile the evaluation of a network on a split.
 
     Args:
@@ -35,7 +47,7 @@ def evaluator(
 
     Returns:
       A function from replicated variables (and the teacher's, where a term changes the student's forward
-      pass) to ``test_error`` in percent, and ``test_top5_error`` with more than ten classes.
+      pass) to the :class:`Evaluation`.
     """
     mapped = devices.map_eval(
         functools.partial(
@@ -45,7 +57,7 @@ def evaluator(
     )
     rounded = -(-batch_size // len(used)) * len(used)
 
-    def evaluate(variables: Any, teacher_variables: Any = None) -> dict[str, float]:
+    def evaluate(variables: Any, teacher_variables: Any = None) -> Evaluation:
         parts = []
         for batch in data.eval_batches(split, rounded, shard=processes.index_and_count()):
             sharded = devices.shard(batch, devices.local_count(used))
@@ -53,7 +65,9 @@ def evaluator(
             if len(parts) > devices.RUN_AHEAD:
                 # Neither images nor collectives may pile up on the device.
                 jax.block_until_ready(parts[-1 - devices.RUN_AHEAD])
-        return metrics.percent(metrics.means(metrics.total(jax.device_get(parts))), "test")
+        measured, predictions = zip(*jax.device_get(parts), strict=True)
+        errors = metrics.percent(metrics.means(metrics.total(measured)), "test")
+        return Evaluation(errors, metrics.information(predictions))
 
     return evaluate
 

@@ -12,9 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from at_jax.precision import at_least_float32
+
 __all__ = [
-    "ERRORS", "Metrics", "error_metrics", "errors", "from_examples", "is_loss", "means", "percent", "shown",
-    "total",
+    "ERRORS", "Metrics", "error_metrics", "errors", "from_examples", "information", "is_loss", "means",
+    "percent", "predictions", "shown", "total",
 ]  # fmt: skip
 
 Metrics = dict[str, tuple[chex.Array, chex.Array]]
@@ -99,6 +101,47 @@ def is_loss(name: str) -> bool:
     [True, True, False, False]
     """
     return name == "loss" or name.startswith("loss/")
+
+
+def predictions(logits: chex.Array, weights: chex.Array) -> dict[str, jax.Array]:
+    """Sums over a batch, from which :func:`information` is computed.
+
+    Args:
+      logits: ``(B, K)``.
+      weights: ``(B,)``, 0 for padded examples.
+
+    Returns:
+      ``probabilities`` ``(K,)`` and ``entropy`` ``()``: sums over examples.
+    """
+    log_p = jax.nn.log_softmax(at_least_float32(logits))  # (B, K)
+    p = jnp.exp(log_p)
+    entropy = -jnp.sum(jnp.where(p == 0, 0, p * log_p), axis=-1)  # (B,); log p may be -inf
+    real = weights > 0  # where() and not a product, as in from_examples
+    return {
+        "probabilities": jnp.sum(jnp.where(real[:, None], p, 0), axis=0),
+        "entropy": jnp.sum(jnp.where(real, entropy, 0)),
+    }
+
+
+def information(parts: Iterable[Mapping[str, Any]]) -> float:
+    """Mutual information of image and predicted class in nats; 0 for a network that is a constant.
+
+    The entropy of the mean prediction minus the mean entropy of a prediction: between 0 and log K, whatever
+    the labels, the scale of the logits and the number of classes.
+
+    Args:
+      parts: of :func:`predictions`, for all batches.
+
+    >>> constant, sure = [[1.0, 0.0], [1.0, 0.0]], [[50.0, 0.0], [0.0, 50.0]]
+    >>> [abs(round(information([predictions(jnp.array(z), jnp.ones(2))]), 4)) for z in (constant, sure)]
+    [0.0, 0.6931]
+    """
+    parts = list(parts)
+    sums = np.sum([np.asarray(part["probabilities"], np.float64) for part in parts], axis=0)  # (K,)
+    count = np.sum(sums)
+    mean = sums / count
+    of_mean = -np.sum(mean * np.log(np.where(mean == 0, 1, mean)))
+    return float(of_mean - sum(float(part["entropy"]) for part in parts) / count)
 
 
 def percent(means: Mapping[str, float], split: str) -> dict[str, float]:

@@ -10,7 +10,7 @@ import jax
 from at_jax.distributed import devices
 from at_jax.errors import UserError
 from at_jax.objective import Objective
-from at_jax.training import metrics, provenance, run_files
+from at_jax.training import collapse, metrics, provenance, run_files
 from at_jax.training.console import duration, log
 from at_jax.training.evaluation import evaluator
 from at_jax.training.resume import Progress
@@ -33,7 +33,7 @@ def teacher_errors(run: Run, used: tuple[jax.Device, ...]) -> dict[str, float] |
     evaluate = evaluator(
         objective, _prepare_teacher(run), run.dataset.test, run.settings.batch_size, used
     )
-    return evaluate(devices.replicate(run.teacher.variables, used))
+    return evaluate(devices.replicate(run.teacher.variables, used)).errors
 
 
 def _prepare_teacher(run: Run) -> Callable[[jax.Array], jax.Array]:
@@ -79,6 +79,7 @@ def finish(
         "method": run.method,
         **{name: lines[-1][name] for name in _ERRORS if name in lines[-1]},
         "best_test_error": min(line["test_error"] for line in lines),
+        collapse.KEY: collapse.is_collapsed(lines),
         "teacher_test_error": None,
         **{f"teacher_{name}": error for name, error in (teacher_errors or {}).items()},
         "evaluated_on": run.dataset.evaluated_on,

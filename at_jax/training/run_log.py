@@ -14,10 +14,11 @@ import numpy as np
 
 from at_jax.distributed import processes
 from at_jax.errors import listed
-from at_jax.training import identity, metrics, non_finite, resume, run_files, state
+from at_jax.training import collapse, identity, metrics, non_finite, resume, run_files, state
 from at_jax.training.arguments import Callback
 from at_jax.training.checkpoints import Checkpoints
 from at_jax.training.console import ProgressReport, log
+from at_jax.training.evaluation import Evaluation
 from at_jax.training.resume import Progress
 from at_jax.training.setup import Run
 
@@ -42,7 +43,7 @@ class RunLog:
     Args:
       run: to train.
       workdir: of the run.
-      evaluate: from replicated variables, and those of the teacher, to the errors in percent.
+      evaluate: of :func:`at_jax.training.evaluation.evaluator`.
       label: prefix of its lines, where several runs share a console.
       callbacks: receive the metrics of every epoch, on process 0.
     """
@@ -51,7 +52,7 @@ class RunLog:
         self,
         run: Run,
         workdir: pathlib.Path,
-        evaluate: Callable[..., dict[str, float]],
+        evaluate: Callable[..., Evaluation],
         label: str = "",
         callbacks: Sequence[Callback] = (),
     ):
@@ -144,6 +145,8 @@ class RunLog:
         self.progress.lines.append(run_files.finite(line))
         settings = self.run.settings
         self._report.epoch(line, settings.epochs)
+        if collapse.is_new(self.progress.lines):
+            log("  ".join(filter(None, (self._label, collapse.warning(self.run, line)))))
         if processes.is_primary():
             for callback in self._callbacks:
                 callback.on_epoch(line)
@@ -167,6 +170,9 @@ class RunLog:
         betas = {metric: float(run.weights[name](step - 1)) for name, metric in names.items()}
         variables = state.variables_of(train_state)
         teacher_variables = teacher_variables if run.evaluates_with_teacher else None
+        evaluated = self._evaluate(variables, teacher_variables)
+        train = metrics.percent(means, "train")
+        is_constant = collapse.is_constant(run, evaluated.information, train["train_error"])
         return {
             "epoch": epoch,
             "step": step,
@@ -175,8 +181,9 @@ class RunLog:
             "beta": next(iter(betas.values()), 0.0),
             # Each weight, where there are several terms.
             **({f"beta/{term}": beta for term, beta in betas.items()} if len(betas) > 1 else {}),
-            **metrics.percent(means, "train"),
-            **self._evaluate(variables, teacher_variables),
+            **train,
+            **evaluated.errors,
+            **({collapse.KEY: 1} if is_constant else {}),
             "images_per_second": progress.images / progress.seconds if progress.images else None,
         }
 

@@ -66,8 +66,7 @@ def train_together(
       axis_name: the mapped axis; None on one device.
 
     Returns:
-      New states, and global metrics of each: ``loss``, ``loss/<term>`` before weights, what terms report
-      in addition, and the errors.
+      New states, and global metrics of each: ``loss``, ``loss/<term>`` before weights, measures, errors.
     """
     step = states[0].step
     key_augment = jax.random.fold_in(key, step)
@@ -225,7 +224,7 @@ def eval_step(
     objective: Objective,
     prepare: Callable[[jax.Array], jax.Array],
     axis_name: str | None = None,
-) -> metrics.Metrics:
+) -> tuple[metrics.Metrics, dict[str, jax.Array]]:
     """Evaluate a network on one batch.
 
     Args:
@@ -237,7 +236,7 @@ def eval_step(
       axis_name: the mapped axis; None on one device.
 
     Returns:
-      Global metrics ``error`` (and ``top5_error``) and ``cross_entropy``.
+      Global metrics ``error`` (and ``top5_error``) and ``cross_entropy``; sums of the predictions.
     """
     logits = objective.predict(variables, teacher_variables, prepare(batch["image"]))
     labels, weight = batch["label"], batch["weight"]
@@ -245,4 +244,5 @@ def eval_step(
         **metrics.error_metrics(logits, labels, weight),
         "cross_entropy": metrics.from_examples(losses.cross_entropy(logits, labels), weight),
     }
-    return measured if axis_name is None else lax.psum(measured, axis_name)
+    found = measured, metrics.predictions(logits, weight)
+    return found if axis_name is None else lax.psum(found, axis_name)

@@ -17,7 +17,7 @@ from at_jax.training import provenance, step
 from at_jax.training.arguments import Callback
 from at_jax.training.config import order_seed
 from at_jax.training.console import log
-from at_jax.training.evaluation import evaluator
+from at_jax.training.evaluation import Evaluation, evaluator
 from at_jax.training.interrupt import Interrupted, interruptible
 from at_jax.training.profiling import Profiler
 from at_jax.training.resume import Progress
@@ -67,7 +67,7 @@ class Trainer:
         self._per_call = settings.runtime.steps_per_dispatch or default
 
         @functools.cache
-        def evaluate(objective: Objective) -> Callable[..., dict[str, float]]:
+        def evaluate(objective: Objective) -> Callable[..., Evaluation]:
             return evaluator(
                 objective, self.run.prepare_eval, self.run.dataset.test, settings.batch_size, used
             )

@@ -8,46 +8,76 @@ import pathlib
 from typing import Any
 
 from at_jax import terms
+from at_jax.tables import differences
 
 ROOT = pathlib.Path(__file__).parents[2]
 Table = tuple[list[str], list[list[str]]]
 
 
-def name_of(method: str) -> str:
-    """Name of a method in tables: its title and its key.
-
-    >>> name_of("at+kd"), name_of("none")
-    ('attention transfer + distillation (at+kd)', 'labels only (none)')
-    """
-    return f"{terms.title(method)} ({method})"
-
-
 def errors(path: pathlib.Path) -> Table:
     """Errors of a study, in percent: results/<study>/table.json."""
     study = json.loads(path.read_text())
-    header = ["method", "median", "mean", "lowest to highest", "seeds"]
-    rows = []
+    pairs: dict[str, list[dict[str, Any]]] = {}
     for row in study["rows"]:
-        number = {key: f"{row[key]:.2f}" for key in ("median", "mean", "lowest", "highest")}
-        span = f"{number['lowest']} to {number['highest']}"
-        seeds = str(len(row["seeds"]))
-        rows.append([name_of(row["method"]), number["median"], number["mean"], span, seeds])
+        if row["seeds"]:
+            pairs.setdefault(row["pair"], []).append(row)
+    header = ["method", "mean", "lowest to highest", "seeds", "difference from labels only"]
+    rows = []
+    for pair, members in pairs.items():
+        compared = differences.from_labels_only(members, differences.LAST)
+        for row in members:
+            name = f"{terms.title(row['method'])} ({row['label']})"
+            if len(pairs) > 1:
+                name += f", {pair.rpartition(', ')[2].replace('<-', 'from')}"
+            span = f"{row['lowest']:.2f} to {row['highest']:.2f}"
+            difference = str(compared[row["name"]] or "")
+            rows.append([name, f"{row['mean']:.2f}", span, str(len(row["seeds"])), difference])
     for teacher in study["teachers"]:
-        error = f"{teacher['run']['test_error']:.2f}"
-        rows.append([f"teacher, {teacher['teacher']}", error, error, "", "1"])
+        if teacher["run"]:
+            error = f"{teacher['run']['test_error']:.2f}"
+            rows.append([f"teacher, {teacher['teacher']}", error, "", "1", ""])
+    return header, rows
+
+
+def trials(path: pathlib.Path) -> Table:
+    """Values that a search chose, and the validation errors: results/<study>/search/table.json."""
+    study = json.loads(path.read_text())
+    header = ["method", "values tried", "chosen", "error of the chosen", "error of the others"]
+    rows = []
+    for label, keys in study["search"]["space"].items():
+        found = [row for row in study["rows"] if row["label"] == label]
+        best = study["search"]["chosen"].get(label, {"rows": [], "values": {}})
+        tried = ", ".join(f"{key} {' '.join(values)}" for key, values in keys.items())
+        values = ", ".join(f"{key} {value}" for key, value in best["values"].items())
+        others = [
+            "diverged" if row["diverged"] else f"{row['mean']:.2f}"
+            for row in found
+            if row["name"] not in best["rows"] and (row["diverged"] or row["seeds"])
+        ]
+        error = f"{best['error']:.2f}" if best["rows"] else ""
+        rows.append([label, tried, values, error, ", ".join(others)])
     return header, rows
 
 
 def caption(path: pathlib.Path) -> str:
-    """Setting of a study in one sentence."""
+    """Setting of a study."""
+    compared = "Differences: mean over seeds, and half the 95 % confidence interval."
+    return f"{setting(path)} {compared}"
+
+
+def setting(path: pathlib.Path) -> str:
+    """Setting of a study or a search in one sentence."""
     study = json.loads(path.read_text())
-    row = study["rows"][0]
-    run = row["seeds"][0]
-    versions = ", ".join(f"{name} {run['versions'][name]}" for name in ("at_jax", "jax", "flax"))
+    runs = [run for row in study["rows"] for run in row["seeds"]]
+    versions = ", ".join(
+        f"{name} {runs[0]['versions'][name]}" for name in ("at_jax", "jax", "flax")
+    )
+    devices = " and ".join(dict.fromkeys(run["device"] for run in runs))
+    pairs = dict.fromkeys(row["pair"].partition(",")[0] for row in study["rows"])
     return (
-        f"{study['data']}, {row['pair'].replace('<-', 'from')}, {study['epochs']} epochs of batch "
-        f"{study['batch_size']}, error in percent on the {study['measured_on']} images; "
-        f"{run['device']}, {versions}, {run['finished'][:10]}."
+        f"{study['data']}, {' and '.join(pairs).replace('<-', 'from')}, {study['epochs']} epochs of batch "
+        f"{study['batch_size']}, error in percent on the {study['measured_on']} images; {devices}, "
+        f"{versions}, {runs[0]['finished'][:10]}."
     )
 
 
@@ -122,6 +152,7 @@ def conditions_on_cpu(path: pathlib.Path) -> str:
 
 KINDS = {
     "errors": (errors, caption),
+    "trials": (trials, setting),
     "cpu": (cost_on_cpu, conditions_on_cpu),
     "gpu-steps": (steps_on_gpu, conditions_on_gpu),
     "gpu-convolutions": (convolutions_on_gpu, conditions_on_gpu),

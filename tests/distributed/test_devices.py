@@ -115,11 +115,11 @@ def test_map_eval_on_four_devices_equals_one_and_ignores_padding():
         shards = devices.shard(padded, len(used))
         # Without and with the variables of a teacher.
         without = mapped(devices.replicate(variables, used), None, shards)
-        assert_metrics_close(
-            mapped(*devices.replicate((variables, variables), used), shards), without, 0
-        )
+        both = mapped(*devices.replicate((variables, variables), used), shards)
+        chex.assert_trees_all_equal(both, without)
         results.append(jax.device_get(without))
-    one, four = results
+    (one, predicted), (four, predicted_by_four) = results
+    chex.assert_trees_all_close(predicted_by_four, predicted, rtol=1e-5)
     assert one["error"][1] == four["error"][1] == 6
     assert_metrics_close(four, one, rtol=1e-5)
 

@@ -1,6 +1,7 @@
 """Documentation: code blocks run, commands name what exists, numbers come from committed results."""
 
 import importlib.util
+import json
 import os
 import pathlib
 import re
@@ -151,6 +152,7 @@ def result_files():
     """(kind, file) of every committed result that a table can be made of."""
     results = ROOT / "results"
     yield from (("errors", path) for path in sorted(results.glob("*/table.json")))
+    yield from (("trials", path) for path in sorted(results.rglob("search/table.json")))
     yield "cpu", results / "double_backprop.json"
     for path in sorted(results.glob("gpu/*.json")):
         yield from (("gpu-steps", path), ("gpu-convolutions", path))
@@ -172,7 +174,36 @@ def test_table_of_the_site_has_the_numbers_of_the_report(kind, path):
 def test_table_of_errors_by_hand():
     _, rows = measured().errors(ROOT / "results" / "cifar10_activation_15_epochs" / "table.json")
     at = next(row for row in rows if row[0].endswith("(at)"))
-    assert at[1:] == ["16.01", "15.88", "15.61 to 16.03", "3"]
+    assert at[1:] == ["15.88", "15.61 to 16.03", "3", "-1.20 ± 0.90"]
+
+
+# Column of the README's table to the study, and the condition of its rows.
+COLUMNS = {
+    "CIFAR-10 (JPEG q75)": ("cifar10_activation_15_epochs", ""),
+    "500 labels of it": ("cifar10_few_labels", "500 labels"),
+    "digits, 200 labels": ("digits", ""),
+}
+
+
+def test_table_of_the_readme_has_the_means_of_its_studies():
+    text = (ROOT / "README.md").read_text()
+    lines = text[text.index("Test error in percent, means") :].splitlines()
+    header, _, *rows = (
+        [c.strip() for c in line.split("|")[1:-1]] for line in lines if line[:1] == "|"
+    )
+    assert header[1:] == list(COLUMNS)
+    rows = rows[: [row[0] for row in rows].index("teacher") + 1]
+    for column, (study, condition) in enumerate(COLUMNS.values(), 1):
+        table = json.loads((ROOT / "results" / study / "table.json").read_text())
+        means = {
+            row["label"]: f"{row['mean']:.2f}"
+            for row in table["rows"]
+            if row["pair"].endswith(condition) and row["seeds"]
+        }
+        means["labels only"] = means["none"]
+        means["teacher"] = f"{table['teachers'][0]['run']['test_error']:.2f}"
+        shown = {re.sub("`|, temperature .*", "", row[0]): row[column].strip("*") for row in rows}
+        assert {k: v for k, v in shown.items() if v} == {k: means[k] for k, v in shown.items() if v}
 
 
 def known_numbers():

@@ -16,6 +16,7 @@ from at_jax.training import preparation, step, trainer
 from at_jax.training.arguments import Arguments
 from at_jax.training.config import order_seed, settings_of
 from at_jax.training.device_choice import devices_of
+from at_jax.training.evaluation import Evaluation
 from at_jax.training.resume import initial_state
 
 # 60 images, 6 of each class: two batches of 24 and one of 12 in an epoch.
@@ -50,7 +51,8 @@ def fake_steps(monkeypatch):
     """Replaces training and evaluation; nothing compiles but the initialization."""
     fake = FakeSteps()
     monkeypatch.setattr(trainer.devices, "map_train", lambda *_: fake)
-    monkeypatch.setattr(trainer, "evaluator", lambda *_: lambda *_: {"test_error": 50.0})
+    evaluated = Evaluation({"test_error": 50.0}, information=1.0)
+    monkeypatch.setattr(trainer, "evaluator", lambda *_: lambda *_: evaluated)
     return fake
 
 

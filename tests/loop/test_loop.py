@@ -58,6 +58,7 @@ def test_run_logs_network_transfer_and_errors(finished):
     assert "training the teacher, wrn_10_0.5, first" in text
     assert re.search(r"group3_block0\s+WideResNetBlock\s+4x4x16", text)
     assert "transfer: student group3 4x4x16 <- teacher group3" in text
+    assert "Warning" not in text and result["constant_student"] is False
     teacher, student, where = said[-3:]
     assert teacher == f"teacher error  {result['teacher_test_error']:.2f} %"
     assert f"{result['test_error']:.2f} %" in student

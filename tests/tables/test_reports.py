@@ -52,6 +52,13 @@ def test_render_of_finished_runs(numbers):
     assert "Open:" not in text
 
 
+def test_render_of_a_constant_student_says_so(numbers):
+    numbers["rows"][1]["seeds"][0]["constant_student"] = True
+    text = markdown.render(numbers)
+    assert "| 10.00 to 12.00 | 3 of 3, 1 constant |" in text and "A constant student gives" in text
+    assert "A constant student" not in markdown.render(numbers | {"rows": numbers["rows"][:1]})
+
+
 def test_render_of_a_teacher_without_an_error(numbers):
     numbers["teachers"][0]["run"]["test_error"] = None
     line = "| teacher, wrn_10_0.5 | not defined | not defined |  | 1 run |  |  |  |  |"
@@ -126,8 +133,9 @@ def test_draw_of_rows_with_few_labels_adds_their_errors_over_the_labels(tmp_path
     panel = drawn["labels.png"].axes[0]
     lines = {line.get_label(): line for line in panel.get_lines()}
     assert list(lines["labels only"].get_xdata()) == [500, 1000, 4000]
-    # Means of the table: (52.69 + 54.95) / 2 of two seeds, then one seed each.
-    assert list(lines["labels only"].get_ydata()) == pytest.approx([53.82, 43.56, 26.62])
+    # Means of the table, of three seeds: (54.95 + 52.69 + 54.70) / 3 at 500 labels.
+    means = pytest.approx([54.11, 44.22, 27.28], abs=0.006)
+    assert list(lines["labels only"].get_ydata()) == means
     assert lines["teacher"].get_ydata()[0] == pytest.approx(14.08)
     assert [tick.get_text() for tick in panel.get_xticklabels()] == ["500", "1,000", "4,000"]
 

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import pytest
 
@@ -95,12 +96,18 @@ def test_search_resumes_from_its_table_and_keeps_values_of_earlier_commands(
     )
 
 
-def test_search_of_two_keys_is_a_grid_and_set_does_not_override_it(errors, tmp_path, read_table):
+def test_search_of_two_keys_is_a_grid_and_set_does_not_override_it(
+    errors, fake_training, tmp_path, read_table
+):
     grid = ("--search", "at.beta=1,10", "--search", "at:at.p=1,2", "--set", "at.beta=7")
     assert run(tmp_path, *grid, "--rows", "*-at") == 0
     rows = read_table(tmp_path / "search")["rows"]
     tried = [(row["changes"]["at.beta"], row["changes"]["at.p"]) for row in rows]
     assert tried == [(1.0, 1.0), (1.0, 2.0), (10.0, 1.0), (10.0, 2.0)]
+    # The order of the options does not matter: the same trials are done.
+    fake_training.calls.clear()
+    assert run(tmp_path, *grid[2:4], *grid[:2], *grid[4:], "--rows", "*-at") == 0
+    assert fake_training.calls == []
 
 
 def test_searched_sets_the_chosen_values_of_each_row(errors, tmp_path, read_table):
@@ -120,6 +127,23 @@ def test_searched_sets_the_chosen_values_of_each_row(errors, tmp_path, read_tabl
     assert found[AT]["optimizer"]["learning_rate"] != 0.4
     assert found[AT]["at"]["beta"] == 100
     assert table["measured_on"] == "test"
+
+
+def test_out_of_a_search_is_not_that_of_the_table(errors, fake_training, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ("--search", "at.beta=1,10", "--search", "none:optimizer.learning_rate=0.1,0.2")
+    assert program.main(["tiny", *HELD_OUT, *options]) == 0
+    assert program.main(["tiny", "--seeds", "1", "--searched"]) == 0
+    assert program.main(["tiny", "--seeds", "1"]) == 0
+    folders = sorted(path.name for path in (tmp_path / "runs" / "tables").iterdir())
+    assert folders == ["tiny", "tiny_searched"]
+    # In a clone, a committed search.
+    found = tmp_path / "results" / "tiny_searched" / "search"
+    found.mkdir(parents=True)
+    shutil.copy("runs/tables/tiny_searched/search/table.json", found)
+    fake_training.calls.clear()
+    assert program.main(["tiny", *HELD_OUT, *options]) == 0
+    assert fake_training.calls == [] and (found / "table.md").exists()
 
 
 def test_searched_without_a_finished_search_raises(errors, fake_training, tmp_path, capsys):

@@ -180,15 +180,20 @@ def test_eval_step_with_padding_counts_nothing_even_where_it_is_nan():
         )
     )
     padded = {"image": batch["image"], "label": batch["label"]}
-    measured = evaluate(variables, None, padded | {"weight": np.array([1, 1, 0, 0], np.float32)})
+    measured, predictions = evaluate(
+        variables, None, padded | {"weight": np.array([1, 1, 0, 0], np.float32)}
+    )
     logits = np.asarray(module.apply(variables, batch["image"][:2].astype(np.float32) / 128))
     wrong = np.argmax(logits, axis=-1) != batch["label"][:2]
     assert tuple(map(float, measured["error"])) == (wrong.sum(), 2.0)
     assert measured["cross_entropy"][1] == 2
     entropy = -jax.nn.log_softmax(logits)[np.arange(2), batch["label"][:2]]
     np.testing.assert_allclose(measured["cross_entropy"][0], np.sum(entropy), rtol=1e-5)
+    p = np.asarray(jax.nn.softmax(logits))
+    np.testing.assert_allclose(predictions["probabilities"], np.sum(p, axis=0), rtol=1e-5)
+    np.testing.assert_allclose(predictions["entropy"], -np.sum(p * np.log(p)), rtol=1e-5)
     # With a weight they are wrong, and the cross-entropy is not finite.
-    measured = evaluate(variables, None, padded | {"weight": np.ones(4, np.float32)})
+    measured, _ = evaluate(variables, None, padded | {"weight": np.ones(4, np.float32)})
     assert float(measured["error"][0]) == wrong.sum() + 2
     assert np.isnan(measured["cross_entropy"][0])
 
