@@ -1,7 +1,8 @@
 """Data sets, subsets of them, batches, and augmentation on the device."""
 
-from at_jax.data.augmentation import augment, augment_each, color_jitter, normalize
+from at_jax.data.augmentation import augment, augment_each, normalize
 from at_jax.data.batches import TrainBatches, eval_batches
+from at_jax.data.color import color_jitter
 from at_jax.data.custom import from_arrays, from_source
 from at_jax.data.dataset import Dataset, Split, channel_statistics
 from at_jax.data.sources import load

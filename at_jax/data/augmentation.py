@@ -10,19 +10,25 @@ import numpy as np
 
 from at_jax.errors import UserError
 
-__all__ = ["augment", "augment_each", "color_jitter", "normalize"]
+__all__ = ["PAD_MODES", "augment", "augment_each", "normalize"]
 
-_JITTER = 2
+# What a crop holds beyond the border of its image.
+PAD_MODES = ("reflect", "zero")
 
 
 def augment(
-    key: jax.Array, images: jax.Array, positions: jax.Array, *, pad: int, mirror: bool
+    key: jax.Array,
+    images: jax.Array,
+    positions: jax.Array,
+    *,
+    pad: int,
+    mirror: bool,
+    pad_mode: str = "reflect",
 ) -> jax.Array:
-    """Crop each image at random after reflect padding, and mirror half of them.
+    """Crop each image at random after padding, and mirror half of them.
 
-    The offset of a crop is uniform in -pad..pad in both directions. The border is reflected without
-    repeating the edge, as in ``numpy.pad(mode="reflect")``. The result for an example depends only on
-    the key, its position and its image, not on the batch size or the number of devices.
+    The offset of a crop is uniform in -pad..pad in both directions. The result for an example depends
+    only on the key, its position and its image, not on the batch size or the number of devices.
 
     Args:
       key: PRNG key, with the step folded in.
@@ -30,12 +36,14 @@ def augment(
       positions: int32 ``(B,)``, index of each example in the global batch.
       pad: pixels, less than H and W; 0 does not crop.
       mirror: mirror left and right with probability 1/2.
+      pad_mode: ``"reflect"`` reflects the image at its border without repeating the edge, as in
+        ``numpy.pad``; ``"zero"`` pads with black.
 
     Returns:
       uint8 ``(B, H, W, C)``.
 
     Raises:
-      UserError: if ``pad`` is out of range.
+      UserError: if ``pad`` is out of range, or ``pad_mode`` unknown.
 
     >>> images = jnp.arange(2 * 4 * 4 * 1, dtype=jnp.uint8).reshape(2, 4, 4, 1)
     >>> out = augment(jax.random.key(0), images, jnp.arange(2), pad=1, mirror=True)
@@ -43,21 +51,34 @@ def augment(
     ((2, 4, 4, 1), dtype('uint8'))
     """
     height, width = images.shape[1:3]
+    if pad_mode not in PAD_MODES:
+        raise UserError(
+            f"augment: expected a pad_mode of {' or '.join(PAD_MODES)}, got {pad_mode!r}: choose "
+            "one of them"
+        )
+    reflects = pad_mode == "reflect"
+    reason = "reflection reaches no further" if reflects else "a larger one may leave no image"
     if not 0 <= pad < min(height, width):
         raise UserError(
             f"augment: expected a pad of 0 to {min(height, width) - 1} pixels for {height}x{width} "
-            f"images (reflection reaches no further), got {pad}: choose a smaller data.pad"
+            f"images ({reason}), got {pad}: choose a smaller data.pad"
         )
-    return _augment(key, images, positions, pad=pad, mirror=mirror)
+    return _augment(key, images, positions, pad=pad, mirror=mirror, pad_mode=pad_mode)
 
 
-@functools.partial(jax.jit, static_argnames=("pad", "mirror"))
+@functools.partial(jax.jit, static_argnames=("pad", "mirror", "pad_mode"))
 def _augment(
-    key: jax.Array, images: jax.Array, positions: jax.Array, *, pad: int, mirror: bool
+    key: jax.Array,
+    images: jax.Array,
+    positions: jax.Array,
+    *,
+    pad: int,
+    mirror: bool,
+    pad_mode: str,
 ) -> jax.Array:
     def one(image: jax.Array, position: jax.Array) -> jax.Array:
         offsets, flip = _draw(jax.random.fold_in(key, position), pad, mirror)
-        return _crop(image, offsets, flip)
+        return _crop(image, offsets, flip, pad_mode)
 
     return jax.vmap(one)(images, positions)
 
@@ -70,13 +91,21 @@ def _draw(key: jax.Array, pad: int, mirror: bool) -> tuple[jax.Array, jax.Array]
     return offsets, flip
 
 
-def _crop(image: jax.Array, offsets: jax.Array, flip: jax.Array) -> jax.Array:
-    """Shift an image (H, W, C) by (rows, columns), reflect it at the border, mirror it if `flip`."""
+def _crop(
+    image: jax.Array, offsets: jax.Array, flip: jax.Array, pad_mode: str = "reflect"
+) -> jax.Array:
+    """Shift an image (H, W, C) by (rows, columns), pad it at the border, mirror it if `flip`."""
     height, width = image.shape[:2]
-    rows = _reflect(jnp.arange(height, dtype=jnp.int32) + offsets[0], height)  # (H,)
-    columns = _reflect(jnp.arange(width, dtype=jnp.int32) + offsets[1], width)  # (W,)
+    rows = jnp.arange(height, dtype=jnp.int32) + offsets[0]  # (H,)
+    columns = jnp.arange(width, dtype=jnp.int32) + offsets[1]  # (W,)
     columns = jnp.where(flip, columns[::-1], columns)
-    return image[rows[:, None], columns[None, :]]  # (H, W, C)
+    inner_rows, inner_columns = _reflect(rows, height), _reflect(columns, width)
+    crop = image[inner_rows[:, None], inner_columns[None, :]]  # (H, W, C)
+    if pad_mode == "reflect":
+        return crop
+    # Where reflection moved an index, it was beyond the border.
+    inside = (rows == inner_rows)[:, None] & (columns == inner_columns)[None, :]  # (H, W)
+    return jnp.where(inside[:, :, None], crop, jnp.zeros_like(crop))
 
 
 def _reflect(index: jax.Array, size: int) -> jax.Array:
@@ -141,63 +170,6 @@ def _check_augmented(augmented: Any, shape: tuple[int, ...]) -> jax.Array:
             "result with .astype(jnp.float32)"
         )
     return jnp.asarray(augmented)
-
-
-def color_jitter(
-    key: jax.Array, images: jax.Array, positions: jax.Array, *, strength: float
-) -> jax.Array:
-    """Change brightness, contrast and saturation of each image at random, in this order.
-
-    Each factor f is uniform in 1 - strength to 1 + strength. An image x becomes f x + (1 - f) y, clipped
-    to 0..255, where y is black, then the mean gray level of the image, then the image in gray. The result
-    depends only on the key, the position and the image.
-
-    Args:
-      key: PRNG key, with the step folded in.
-      images: uint8 or float32 ``(B, H, W, C)`` in 0..255; saturation needs three channels.
-      positions: int32 ``(B,)``, index of each example in the global batch.
-      strength: from 0 to 1.
-
-    Returns:
-      float32 ``(B, H, W, C)`` in 0..255.
-
-    >>> images = jnp.full((1, 2, 2, 3), 100, jnp.uint8)
-    >>> out = color_jitter(jax.random.key(0), images, jnp.arange(1), strength=0.4)
-    >>> out.shape, bool(60 <= out.min() and out.max() <= 140)
-    ((1, 2, 2, 3), True)
-    """
-    return _color_jitter(key, images, positions, strength=strength)
-
-
-@functools.partial(jax.jit, static_argnames=("strength",))
-def _color_jitter(
-    key: jax.Array, images: jax.Array, positions: jax.Array, *, strength: float
-) -> jax.Array:
-    def one(image: jax.Array, position: jax.Array) -> jax.Array:
-        # _draw splits the key of an example into its folds 0 and 1.
-        own = jax.random.fold_in(jax.random.fold_in(key, position), _JITTER)
-        low, high = 1 - strength, 1 + strength
-        factors = jax.random.uniform(own, (3,), jnp.float32, minval=low, maxval=high)
-        return _jitter(image.astype(jnp.float32), factors)
-
-    return jax.vmap(one)(images, positions)
-
-
-def _jitter(image: jax.Array, factors: jax.Array) -> jax.Array:
-    """Blend an image (H, W, C) with black, its mean gray level and its gray image."""
-    image = jnp.clip(factors[0] * image, 0, 255)
-    image = jnp.clip(factors[1] * image + (1 - factors[1]) * jnp.mean(_gray(image)), 0, 255)
-    if image.shape[-1] == 3:
-        image = jnp.clip(factors[2] * image + (1 - factors[2]) * _gray(image), 0, 255)
-    return image
-
-
-def _gray(image: jax.Array) -> jax.Array:
-    """Luma (ITU-R BT.601) of an image (H, W, 3), (H, W, 1); the mean of other channels."""
-    if image.shape[-1] != 3:
-        return jnp.mean(image, axis=-1, keepdims=True)
-    luma = jnp.array([0.299, 0.587, 0.114], jnp.float32)
-    return jnp.sum(image * luma[None, None, :], axis=-1, keepdims=True)
 
 
 def normalize(

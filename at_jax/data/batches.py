@@ -21,9 +21,9 @@ class TrainBatches:
     """Shuffled training batches with random access.
 
     Each epoch has its own order, a function of (seed, epoch): permutations of the examples, one after the
-    other, as many as it needs. The last E mod batch_size examples of an epoch are dropped.
-    ``batch(step)`` is a pure function of (seed, step): a resumed run gets exactly the batches of an
-    uninterrupted one.
+    other, as many as it needs. The last E mod batch_size examples of an epoch are dropped; with
+    ``drop_last=False`` they are a smaller batch. ``batch(step)`` is a pure function of (seed, step): a
+    resumed run gets exactly the batches of an uninterrupted one.
 
     Args:
       split: N training examples.
@@ -32,6 +32,7 @@ class TrainBatches:
       epoch_examples: number E of examples of an epoch, at least ``batch_size``; 0 for N.
       random_crop: resize a random part of each image, a function of (seed, step, position); see
         :class:`at_jax.data.crops.RandomResizedCrop`.
+      drop_last: False ends each epoch with a batch of the examples that are left over.
 
     Raises:
       UserError: if an argument is out of range, or a batch does not fit into memory.
@@ -50,6 +51,7 @@ class TrainBatches:
         *,
         epoch_examples: int = 0,
         random_crop: bool = False,
+        drop_last: bool = True,
     ) -> None:
         if not 1 <= batch_size <= len(split):
             raise UserError(
@@ -70,8 +72,30 @@ class TrainBatches:
         )
         self.split, self.batch_size, self.seed = split, batch_size, seed
         self.epoch_examples, self.random_crop = epoch_examples or len(split), random_crop
-        self.steps_per_epoch = self.epoch_examples // batch_size
+        full, rest = divmod(self.epoch_examples, batch_size)
+        keeps_rest = bool(rest) and not drop_last
+        self.steps_per_epoch = full + keeps_rest
+        # Examples in the last batch of an epoch; all others have batch_size.
+        self.last_size = rest if keeps_rest else batch_size
         self._epoch_and_order = (-1, np.empty(0, np.int64))
+
+    def size(self, step: int) -> int:
+        """Return the number of examples in the batch of `step` (from 0)."""
+        is_last = (step + 1) % self.steps_per_epoch == 0
+        return self.last_size if is_last else self.batch_size
+
+    def equal_steps(self, step: int, most: int) -> int:
+        """Return how many batches from `step` on, at most `most`, have the size of the first of them.
+
+        >>> split = Split(np.zeros((5, 2, 2, 1), np.uint8), np.arange(5, dtype=np.int32))
+        >>> batches = TrainBatches(split, batch_size=2, seed=0, drop_last=False)
+        >>> [batches.equal_steps(step, 10) for step in range(4)]
+        [2, 1, 1, 2]
+        """
+        if self.last_size == self.batch_size:
+            return most
+        before_last = self.steps_per_epoch - 1 - step % self.steps_per_epoch
+        return min(most, max(before_last, 1))
 
     def indices(self, step: int) -> np.ndarray:
         """Return the indices of the examples in the batch of `step` (from 0), int64 ``(B,)``."""
@@ -83,14 +107,15 @@ class TrainBatches:
             passes = -(-self.epoch_examples // number)
             order = np.concatenate([rng.permutation(number) for _ in range(passes)])
             self._epoch_and_order = (epoch, order)
-        return order[place * self.batch_size : (place + 1) * self.batch_size]
+        first = place * self.batch_size
+        return order[first : first + self.size(step)]
 
     def batch(self, step: int, shard: tuple[int, int] = (0, 1)) -> Batch:
         """Return the batch of `step`, or the contiguous part of it that belongs to one process.
 
         Args:
           step: from 0.
-          shard: (index, count) of the process; each gets b = B / count examples.
+          shard: (index, count) of the process; each gets b = size(step) / count examples.
 
         Returns:
           "image" uint8 ``(b, H, W, C)``, "label" int32 ``(b,)``, "position" int32 ``(b,)``: the index
@@ -99,16 +124,17 @@ class TrainBatches:
         Raises:
           UserError: if the batch cannot be divided into `count` equal parts.
         """
-        position = self.positions(shard)
+        position = self.positions(shard, step)
         return self.with_labels(step, position, self.images(step, position))
 
-    def positions(self, shard: tuple[int, int]) -> np.ndarray:
-        """Return the positions in a batch that belong to one process, int32 ``(b,)``.
+    def positions(self, shard: tuple[int, int], step: int = 0) -> np.ndarray:
+        """Return the positions in the batch of `step` that belong to one process, int32 ``(b,)``.
 
         Raises:
           UserError: as :meth:`batch`.
         """
-        return np.arange(self.batch_size, dtype=np.int32)[_part(self.batch_size, shard)]
+        size = self.size(step)
+        return np.arange(size, dtype=np.int32)[_part(size, shard)]
 
     def images(self, step: int, position: np.ndarray) -> np.ndarray:
         """Return images of the batch of `step` by their positions ``(b,)``, uint8 ``(b, H, W, C)``."""

@@ -40,7 +40,9 @@ class Stream:
     """
 
     def __init__(self, batches: TrainBatches, shard: tuple[int, int] = (0, 1), workers: int = -1):
-        self._batches, self._position = batches, batches.positions(shard)
+        batches.positions(shard)  # both sizes of a batch are checked before training
+        batches.positions(shard, batches.steps_per_epoch - 1)
+        self._batches, self._shard = batches, shard
         self._workers = worker_count(batches, workers)
         self._reader: _Reader | None = None
         self._next = -1  # step of the next images of the reader
@@ -56,16 +58,17 @@ class Stream:
         Raises:
           UserError: if an image can no longer be read.
         """
+        position = self._batches.positions(self._shard, step)
         if isinstance(self._batches.split.images, np.ndarray):
-            images = self._batches.images(step, self._position)
+            images = self._batches.images(step, position)
         else:
             if self._reader is None or step != self._next:
                 self.close()
                 kind = _Processes if self._workers else _Threads
-                self._reader = kind(self._batches, self._position, step, self._workers)
+                self._reader = kind(self._batches, self._shard, step, self._workers)
             self._next = step + 1
             images = self._reader.read()
-        return self._batches.with_labels(step, self._position, images)
+        return self._batches.with_labels(step, position, images)
 
     def close(self) -> None:
         """End what decodes ahead; :meth:`batch` begins anew."""
@@ -129,9 +132,9 @@ def _main_may_be_imported() -> bool:
 class _Threads:
     """Decodes in the threads of this process; one more begins steps ahead of time."""
 
-    def __init__(self, batches: TrainBatches, position: np.ndarray, first: int, workers: int):
+    def __init__(self, batches: TrainBatches, shard: tuple[int, int], first: int, workers: int):
         del workers
-        self._batches, self._position, self._step = batches, position, first
+        self._batches, self._shard, self._step = batches, shard, first
         self._ahead = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="at_jax_stream")
         self._waiting: collections.deque[concurrent.futures.Future[np.ndarray]] = (
             collections.deque()
@@ -139,7 +142,8 @@ class _Threads:
 
     def read(self) -> np.ndarray:
         while len(self._waiting) <= _BATCHES_AHEAD:
-            begun = self._ahead.submit(self._batches.images, self._step, self._position)
+            position = self._batches.positions(self._shard, self._step)
+            begun = self._ahead.submit(self._batches.images, self._step, position)
             self._waiting.append(begun)
             self._step += 1
         return self._waiting.popleft().result()
@@ -154,21 +158,26 @@ class _Chunks:
 
     Attributes:
       batches: without their labels.
-      parts: positions of each chunk of a batch.
+      shard: (index, count) of the process.
+      parts: number of chunks of a batch.
       first: step.
     """
 
     batches: TrainBatches
-    parts: tuple[np.ndarray, ...]
+    shard: tuple[int, int]
+    parts: int
     first: int
 
     def __len__(self) -> int:
-        return (2**31 - self.first) * len(self.parts)
+        return (2**31 - self.first) * self.parts
 
     def __getitem__(self, index: Any) -> dict[str, Any]:
-        step, place = divmod(int(index), len(self.parts))
+        step, place = divmod(int(index) + self.first * self.parts, self.parts)
+        position = np.array_split(self.batches.positions(self.shard, step), self.parts)[place]
+        if not len(position):  # a last batch of fewer examples than chunks
+            return {"image": np.empty((0, *self.batches.split.images.shape[1:]), np.uint8)}
         try:
-            return {"image": self.batches.images(self.first + step, self.parts[place])}
+            return {"image": self.batches.images(step, position)}
         except UserError as error:  # to be raised by the run
             return {"error": str(error)}
 
@@ -176,16 +185,16 @@ class _Chunks:
 class _Processes:
     """Decodes in worker processes of Grain."""
 
-    def __init__(self, batches: TrainBatches, position: np.ndarray, first: int, workers: int):
+    def __init__(self, batches: TrainBatches, shard: tuple[int, int], first: int, workers: int):
         import grain
         from absl import flags
 
         if not flags.FLAGS.is_parsed():  # Grain reads flags of its own
             flags.FLAGS.mark_as_parsed()
-        count = min(len(position), max(workers, -(-len(position) // _CHUNK)))
-        self._parts = tuple(np.array_split(position, count))
-        buffer = max(1, -(-_BATCHES_AHEAD * count // workers))
-        chunks = grain.MapDataset.source(_Chunks(batches, self._parts, first))
+        size = len(batches.positions(shard))
+        self._parts = min(size, max(workers, -(-size // _CHUNK)))
+        buffer = max(1, -(-_BATCHES_AHEAD * self._parts // workers))
+        chunks = grain.MapDataset.source(_Chunks(batches, shard, self._parts, first))
         # Chunks are joined here, after the prefetch: batches made in the workers may lose examples.
         decoded = chunks.to_iter_dataset(
             grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
@@ -197,7 +206,7 @@ class _Processes:
 
     def read(self) -> np.ndarray:
         chunks = []
-        for _ in self._parts:
+        for _ in range(self._parts):
             try:
                 chunk = next(self._iterator)
             except RuntimeError as error:

@@ -10,13 +10,18 @@ import jax.numpy as jnp
 
 from at_jax.errors import UserError
 from at_jax.models.adapter import Adapter
+from at_jax.models.cifar_resnet import CifarResNet
 from at_jax.models.efficientnet_lite import EfficientNetLite
 from at_jax.models.mobilenet_v2 import MobileNetV2
 from at_jax.models.nin import NIN
 from at_jax.models.resnet import ResNet
+from at_jax.models.vgg import VGG
 from at_jax.models.wide_resnet import WideResNet
 
-__all__ = ["NIN", "Adapter", "EfficientNetLite", "MobileNetV2", "ResNet", "WideResNet", "build"]
+__all__ = [
+    "NIN", "VGG", "Adapter", "CifarResNet", "EfficientNetLite", "MobileNetV2", "ResNet", "WideResNet",
+    "build",
+]  # fmt: skip
 
 _INTEGER = r"([0-9]{1,9})"  # \d would match the digits of every script
 _NUMBER = r"([0-9]{1,9}(?:\.[0-9]{1,9})?)"
@@ -26,18 +31,24 @@ _NAMES: dict[str, Callable[..., nn.Module]] = {
     r"nin_(thin|wide)": lambda width, **f: NIN(width, **f),
     r"nin_(thin|wide)_bn": lambda width, **f: NIN(width, batch_norm=True, **f),
     rf"resnet_{_INTEGER}": lambda depth, **f: ResNet(int(depth), **f),
+    rf"cifar_resnet_{_INTEGER}": lambda depth, **f: CifarResNet(int(depth), **f),
+    rf"cifar_resnet_{_INTEGER}x{_INTEGER}": lambda d, k, **f: CifarResNet(int(d), int(k), **f),
+    rf"vgg_{_INTEGER}": lambda depth, **f: VGG(int(depth), **f),
     rf"mobilenet_v2_{_NUMBER}": lambda width, **f: MobileNetV2(float(width), **f),
     r"efficientnet_lite0": EfficientNetLite,
 }
 KNOWN = (
     "wrn_DEPTH_WIDTH (wrn_16_1, wrn_40_2, ...), nin_thin, nin_wide, nin_thin_bn, nin_wide_bn, "
-    "resnet_18, resnet_34, resnet_50, resnet_101, mobilenet_v2_WIDTH (mobilenet_v2_0.5, ...), "
-    "efficientnet_lite0"
+    "cifar_resnet_DEPTH (cifar_resnet_20, cifar_resnet_56, ...), cifar_resnet_DEPTHx4 "
+    "(cifar_resnet_8x4, ...), vgg_8, vgg_13, resnet_18, resnet_34, resnet_50, resnet_101, "
+    "mobilenet_v2_WIDTH (mobilenet_v2_0.5, ...), efficientnet_lite0"
 )
 # Candidates for the nearest match; common members represent the wide ResNets.
 _EXAMPLES = [
     *("wrn_10_1", "wrn_16_1", "wrn_16_2", "wrn_28_10", "wrn_40_1", "wrn_40_2"),
     *("nin_thin", "nin_wide", "nin_thin_bn", "nin_wide_bn"),
+    *("cifar_resnet_20", "cifar_resnet_32", "cifar_resnet_56", "cifar_resnet_110"),
+    *("cifar_resnet_8x4", "cifar_resnet_32x4", "vgg_8", "vgg_13"),
     *("resnet_18", "resnet_34", "resnet_50", "resnet_101"),
     *("mobilenet_v2_0.5", "mobilenet_v2_1", "efficientnet_lite0"),
 ]
@@ -53,6 +64,7 @@ def build(
 
     Args:
       name: ``"wrn_16_1"`` (depth, width), ``"nin_thin"``, ``"nin_wide_bn"``, ``"resnet_18"``,
+        ``"cifar_resnet_20"``, ``"cifar_resnet_8x4"`` (depth, width), ``"vgg_8"``,
         ``"mobilenet_v2_0.5"``, ``"efficientnet_lite0"`` ...
       num_classes: K.
       dtype: of the computation, ``jnp.float32`` or ``jnp.bfloat16``.

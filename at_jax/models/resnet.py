@@ -90,7 +90,8 @@ class ResNet(nn.Module):
     def __post_init__(self) -> None:
         if self.depth not in STAGES:
             raise UserError(
-                f"the depth of a ResNet must be one of {', '.join(map(str, STAGES))}, got {self.depth}"
+                f"the depth of a ResNet must be one of {', '.join(map(str, STAGES))}, got {self.depth}: "
+                "for example resnet_18; cifar_resnet_20 is for small images"
             )
         super().__post_init__()
 

@@ -64,9 +64,12 @@ def listing() -> str:
     for name, make in TABLES.items():
         table = make()
         lines += [f"{name}: {table.title}"]
-        for row in {row.name: row for row in table.rows}.values():
-            paper = f"paper {row.paper.error:5.2f} ({row.paper.status})" if row.paper else ""
-            lines.append(f"  {row.name:<34} {paper}".rstrip())
+        rows = {row.name: row for row in table.rows}
+        width = max(34, *map(len, rows))
+        for row in rows.values():
+            found = row.paper
+            text = f"{table.source.label} {found.error:5.2f} ({found.status})" if found else ""
+            lines.append(f"  {row.name:<{width}} {text}".rstrip())
     return "\n".join(lines)
 
 

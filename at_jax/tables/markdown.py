@@ -8,6 +8,7 @@ from typing import Any
 from at_jax import terms
 from at_jax.tables import differences
 from at_jax.tables.changes import parse, text_of
+from at_jax.tables.paper import source_of
 from at_jax.training import collapse
 from at_jax.training.console import duration
 
@@ -15,9 +16,8 @@ __all__ = ["render"]
 
 _HEADER = (
     "method", "median", "mean", "lowest to highest", "seeds", "difference, last epoch",
-    "difference, best epoch", "**paper**, median of 5", "status",
+    "difference, best epoch",
 )  # fmt: skip
-_PAPER_COLUMNS = 2
 _NO_SEARCH: Mapping[str, Any] = {"space": {}}
 _RIGHT = {"median", "mean", "lowest to highest"}
 _TRIAL_HEADER = ("method", "values", "mean", "lowest to highest", "seeds", "")
@@ -42,7 +42,7 @@ def render(summary: Mapping[str, Any]) -> str:
 
 def _pairs(summary: Mapping[str, Any]) -> list[str]:
     lines = []
-    columns = len(_HEADER) if _has_paper(summary) else len(_HEADER) - _PAPER_COLUMNS
+    header = [*_HEADER, source_of(summary).heading, "status"] if _has_paper(summary) else _HEADER
     for pair, rows in _by_pair(summary).items():
         teachers = [t for t in summary["teachers"] if t["teacher"] == rows[0]["teacher"]]
         shared = _shared_changes(rows)
@@ -50,7 +50,7 @@ def _pairs(summary: Mapping[str, Any]) -> list[str]:
         body = [_line(row, shared, compared) for row in rows] + [
             _teacher_line(teacher) for teacher in teachers
         ]
-        lines += [f"## {pair}", "", *_table(_HEADER[:columns], [line[:columns] for line in body])]
+        lines += [f"## {pair}", "", *_table(header, [line[: len(header)] for line in body])]
         lines += [""]
     return lines
 
@@ -104,7 +104,8 @@ def _setting(summary: Mapping[str, Any]) -> list[str]:
     if _has_paper(summary):
         after = f", after {summary['paper_epochs']} epochs" if summary["paper_epochs"] else ""
         lines[0] += (
-            f" The last two columns are from the paper{after}; all other numbers were measured here."
+            f" The last two columns are from {source_of(summary).name}{after}; all other numbers were "
+            "measured here."
         )
     if "search" in summary:
         lines += ["", _search_note(summary["search"]["space"])]

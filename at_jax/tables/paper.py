@@ -4,23 +4,58 @@ Source: arXiv:1612.03928, tables 1 to 3. ``VERIFIED`` numbers were compared with
 printing of them. ``UNVERIFIED`` numbers are quoted from memory and still have to be compared.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-__all__ = ["ACTIVATION", "GRADIENT", "MAPPINGS", "UNVERIFIED", "VERIFIED", "PaperResult"]
+__all__ = [
+    "ACTIVATION", "GRADIENT", "MAPPINGS", "PAPER", "UNVERIFIED", "VERIFIED", "PaperResult", "Source",
+    "source_of",
+]  # fmt: skip
 
 VERIFIED, UNVERIFIED = "verified", "unverified"
 
 
 class PaperResult(NamedTuple):
-    """A number of the paper.
+    """A published number.
 
     Attributes:
       error: test error in percent.
-      status: ``VERIFIED`` or ``UNVERIFIED``.
+      status: ``VERIFIED`` or ``UNVERIFIED`` for the paper; another word for other sources.
     """
 
     error: float
     status: str
+
+
+class Source(NamedTuple):
+    """Where the published results of a table are from.
+
+    Attributes:
+      name: in a sentence, such as "the paper".
+      label: for headings.
+      statistic: of several runs; empty if it is not stated there.
+    """
+
+    name: str
+    label: str
+    statistic: str = ""
+
+    @property
+    def heading(self) -> str:
+        """Heading of a column, in Markdown.
+
+        >>> PAPER.heading
+        '**paper**, median of 5'
+        """
+        return f"**{self.label}**" + (f", {self.statistic}" if self.statistic else "")
+
+
+PAPER = Source("the paper", "paper", "median of 5")
+
+
+def source_of(summary: Mapping[str, Any]) -> Source:
+    """Source of the published results in a table.json; those of earlier versions are the paper's."""
+    return Source(**summary["source"]) if "source" in summary else PAPER
 
 
 def _row(**columns: tuple[float, str]) -> dict[str, PaperResult]:

@@ -15,7 +15,7 @@ import numpy as np
 from at_jax import terms
 from at_jax.errors import UserError
 from at_jax.figures import style
-from at_jax.tables.paper import VERIFIED
+from at_jax.tables.paper import VERIFIED, source_of
 from at_jax.training.console import log
 
 if TYPE_CHECKING:
@@ -106,9 +106,15 @@ def _draw_errors(summary: Mapping[str, Any], rows: Sequence[_Row], path: pathlib
     measured.set_xlabel(f"{summary['measured_on']} error, percent (dots: seeds, bars: median)")
     _draw_grid(measured)
     if has_paper:
-        after = f", {summary['paper_epochs']} epochs" if summary["paper_epochs"] else ""
-        paper.set_title(f"paper{after}", loc="left")
-        paper.set_xlabel("percent, median of 5\n(hollow: unverified)")
+        source, after = source_of(summary), summary["paper_epochs"]
+        words = {row["paper"]["status"] for row in rows if row["paper"]} - {VERIFIED}
+        notes = [
+            f"percent, {source.statistic}" if source.statistic else "percent",
+            f"after {after} epochs" if after else "",
+            f"(hollow: {', '.join(sorted(words))})" if words else "",
+        ]
+        paper.set_title(source.label, loc="left")
+        paper.set_xlabel("\n".join(filter(None, notes)))
         paper.tick_params(axis="y", length=0, labelleft=False)
         paper.margins(x=0.2)
         _draw_grid(paper)

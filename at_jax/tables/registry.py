@@ -1,17 +1,16 @@
 """The tables and their rows. ``TABLES`` is the registry."""
 
-import dataclasses
 import difflib
 import fnmatch
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import ml_collections
-
 from at_jax import terms
 from at_jax.errors import UserError, listed
-from at_jax.tables.paper import ACTIVATION, GRADIENT, MAPPINGS, PaperResult
+from at_jax.tables import protocol
+from at_jax.tables.paper import ACTIVATION, GRADIENT, MAPPINGS
+from at_jax.tables.rows import Row, Table
 from at_jax.training.config_files import load
 
 __all__ = ["TABLES", "Row", "Table", "choose_rows"]
@@ -20,73 +19,6 @@ __all__ = ["TABLES", "Row", "Table", "choose_rows"]
 # give the schedule. On held-out images constant, linear and cosine differed by at most 0.2 points at
 # beta 100 and 6 epochs (results/cifar10_activation/validation.md); none was tried at 200 epochs.
 _DECAY = {"transfer.decay": "cosine"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """A row of a table, trained once per seed.
-
-    Attributes:
-      student: name of the network.
-      teacher: name of the network; set for every row, also where the method needs no teacher.
-      method: as in a config.
-      changes: other config keys (dotted) that the row sets, and their values.
-      variant: distinguishes rows of the same method in their names; may be empty.
-      condition: what rows of the same pair have in common, for their heading; may be empty.
-      label: name of the method in the table.
-      paper: the result in the paper; None if it reports none.
-      tried: keys among the changes whose values a search tries: --set does not override them.
-    """
-
-    student: str
-    teacher: str
-    method: str
-    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    variant: str = ""
-    condition: str = ""
-    label: str = ""
-    paper: PaperResult | None = None
-    tried: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """Name for ``--rows`` and for folders.
-
-        >>> Row("wrn_16_1", "wrn_16_2", "at", variant="sum4").name
-        'wrn_16_1-wrn_16_2-at-sum4'
-        >>> Row("wrn_16_1", "wrn_16_2", "none").name
-        'wrn_16_1-none'
-        """
-        teacher = [self.teacher] if terms.needs_teacher(self.method) else []
-        return "-".join([self.student, *teacher, self.method, *filter(None, [self.variant])])
-
-    @property
-    def pair(self) -> str:
-        """Student, teacher and condition, for headings: ``"wrn_16_1 <- wrn_16_2, 500 labels"``."""
-        pair = f"{self.student} <- {self.teacher}"
-        return f"{pair}, {self.condition}" if self.condition else pair
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """A table: its rows and the config that they share.
-
-    Attributes:
-      title: one line.
-      config: function that returns a new config, before the changes of a row.
-      rows: in the order of the table. Rows of the same name (a student trained on labels only, listed
-        with two teachers) are one run.
-      teachers: name of a teacher to its result in the paper.
-      paper_epochs: number of epochs in the paper; 0 if the paper has no such table or does not state it.
-      held_out: number of training images on which a search measures.
-    """
-
-    title: str
-    config: Callable[[], ml_collections.ConfigDict]
-    rows: tuple[Row, ...]
-    teachers: Mapping[str, PaperResult] = dataclasses.field(default_factory=dict)
-    paper_epochs: int = 0
-    held_out: int = 5000
 
 
 def choose_rows(table: Table, patterns: Sequence[str]) -> tuple[Row, ...]:
@@ -228,5 +160,6 @@ TABLES: dict[str, Callable[[], Table]] = {
     "cifar10_mappings": _mappings,
     "cifar10_gradient": _gradient,
     "cifar10_few_labels": _few_labels,
+    "cifar100_protocol": protocol.table,
     "digits": _digits,
 }

@@ -51,10 +51,11 @@ def summarize(
 
     Returns:
       JSON with ``title``, ``data``, ``measured_on`` ("test" or "validation"), ``epochs``,
-      ``schedule``, ``drop_epochs``, ``batch_size``, ``paper_epochs``, ``changes``, ``command``, ``rows``
-      and ``teachers``. A row has its names, ``paper`` (error and status, or null), ``seeds`` (an object for
-      each finished run), ``median``, ``mean``, ``lowest``, ``highest`` (null if no run is finished),
-      ``failed`` and ``missing`` (seeds). Errors are in percent.
+      ``schedule``, ``drop_epochs``, ``batch_size``, ``paper_epochs``, ``source`` (of the paper's results:
+      name, label, statistic), ``changes``, ``command``, ``rows`` and ``teachers``. A row has its names,
+      ``paper`` (error and status, or null), ``seeds`` (an object for each finished run), ``median``,
+      ``mean``, ``lowest``, ``highest`` (null if no run is finished), ``failed`` and ``missing`` (seeds).
+      Errors are in percent.
 
     Raises:
       UserError: if two runs were trained on different data.
@@ -71,6 +72,7 @@ def summarize(
         "drop_epochs": list(common.optimizer.drop_epochs),
         "batch_size": common.batch_size,
         "paper_epochs": table.paper_epochs,
+        "source": table.source._asdict(),
         "changes": list(changes),
         "command": command,
         "rows": [

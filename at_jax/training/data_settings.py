@@ -59,6 +59,10 @@ class DataSettings:
         "enough.",
         _IMAGES,
     )
+    drop_last: bool = option(
+        True,
+        "Drop the images of an epoch that do not fill a batch. False: they are its last, smaller batch.",
+    )
     validation_examples: int = option(
         0,
         "Training images held out and evaluated on instead of the test set; 0: none.",
@@ -86,8 +90,13 @@ class DataSettings:
     )
     pad: int = option(
         4,
-        "Pixels of reflect padding before the random crop (augmentation crop); 0: no crop.",
+        "Pixels of padding before the random crop (augmentation crop); 0: no crop.",
         between(0, 1024),
+    )
+    pad_mode: str = option(
+        "reflect",
+        "Padding: the reflected image, as in the authors' code, or zero (black), as in RepDistiller.",
+        one_of("reflect", "zero"),
     )
     mirror: bool = option(True, "Mirror half of the images.")
     color_jitter: float = option(

@@ -81,6 +81,7 @@ def train_batches(settings: Settings, dataset: data.Dataset) -> data.TrainBatche
         seed,
         epoch_examples=settings.data.epoch_examples,
         random_crop=cropped,
+        drop_last=settings.data.drop_last,
     )
     streaming.worker_count(batches, settings.data.workers)
     return batches

@@ -19,6 +19,7 @@ from at_jax.training.compatibility import Teacher
 from at_jax.training.config import Settings, flatten, settings_of, teacher_config
 from at_jax.training.console import log, network_table
 from at_jax.training.datasets import load_dataset, streaming_line
+from at_jax.training.device_choice import devices_of
 from at_jax.training.setup import Run, assemble
 
 __all__ = ["Prepared", "prepare", "use_compilation_cache"]
@@ -58,7 +59,7 @@ def prepare(
     settings = settings_of(config)
     values = flatten(config.to_dict())
     processes.check_same({k: v for k, v in values.items() if k not in _LOCAL_KEYS})
-    used = devices.select(settings.runtime.devices, settings.batch_size, settings.accumulation)
+    devices.select(settings.runtime.devices, settings.batch_size, settings.accumulation)  # a check
     check_can_save(workdir)
     processes.broadcast_from_primary(lambda: paths.reachable(workdir).name)
     arguments = _with_recorded_student(workdir, arguments)
@@ -80,6 +81,7 @@ def prepare(
     if trains_teacher:
         known = _planned_teacher(config, dataset, student, name, arguments)
     run = assemble(settings, dataset, student, name, known, arguments, initial)
+    used = devices_of(settings, run.batches)
     _check_statistics(run, used)
     run_files.claim(workdir, config.to_dict(), record, identified)
     if describe:
@@ -169,7 +171,8 @@ def _check_teacher_run(
     """Find errors of the teacher's own run before the workdir is claimed."""
     settings = settings_of(config)
     dataset = load_dataset(settings.data, given=arguments.dataset)
-    assemble(settings, dataset, module, settings.student, None, arguments.for_teacher())
+    run = assemble(settings, dataset, module, settings.student, None, arguments.for_teacher())
+    devices_of(settings, run.batches)
 
 
 def _check_compared(
@@ -231,9 +234,11 @@ def _describe(run: Run, used: tuple[jax.Device, ...]) -> None:
             f"  note: the run ends after {settings.epochs} epochs, before the learning rate drops at epoch "
             f"{listed(late)} (optimizer.drop_epochs)"
         )
+    last, full = run.batches.last_size, settings.batch_size
+    rest = f", the last with {last} images," if last < full else ""
     log(
         f"  {dataset.name}: {len(dataset.train):,} training and {len(dataset.test):,} "
         f"{dataset.evaluated_on} images of {'x'.join(map(str, dataset.image_shape))}, "
         f"{dataset.num_classes} classes\n{notes}{streamed}"
-        f"  {settings.epochs} epochs of {run.steps_per_epoch} steps on {devices.describe(used)}"
+        f"  {settings.epochs} epochs of {run.steps_per_epoch} steps{rest} on {devices.describe(used)}"
     )

@@ -33,7 +33,12 @@ def preprocessing(
     else:
         # A random part of each photograph was resized when it was decoded.
         pad = 0 if is_random_resized_crop(settings.data) else settings.data.pad
-        augment = functools.partial(data.augment, pad=pad, mirror=settings.data.mirror)
+        augment = functools.partial(
+            data.augment,
+            pad=pad,
+            mirror=settings.data.mirror,
+            pad_mode=settings.data.pad_mode,
+        )
     jitter = 0.0 if arguments.augment is not None else settings.data.color_jitter
 
     def prepare(key, images, position):

@@ -62,10 +62,9 @@ class Trainer:
         self._stream = data.Stream(
             self.run.batches, processes.index_and_count(), settings.data.workers
         )
-        self._compiled: set[int] = set()  # numbers of steps of a call
-        self._per_call = settings.runtime.steps_per_dispatch or devices.default_steps_per_dispatch(
-            used
-        )
+        self._compiled: set[tuple[int, int]] = set()  # steps of a call, images of a step
+        default = devices.default_steps_per_dispatch(used)
+        self._per_call = settings.runtime.steps_per_dispatch or default
 
         @functools.cache
         def evaluate(objective: Objective) -> Callable[..., Evaluation]:
@@ -181,9 +180,10 @@ class Trainer:
         clock = fetched = time.monotonic()
         # Several processes agree to stop at the end of an epoch.
         while now < end and (processes.is_multiprocess() or not interrupted()):
-            steps = min(self._per_call, end - now)
+            steps = self.run.batches.equal_steps(now, min(self._per_call, end - now))
+            shape = steps, self.run.batches.size(now)
             self._profiler.before(now, steps, states)
-            if steps not in self._compiled:
+            if shape not in self._compiled:
                 jax.block_until_ready(states)  # queued work is not part of compiling
             if not self._compiled:
                 log("Compiling the training step (this may take minutes) ...")
@@ -193,12 +193,12 @@ class Trainer:
             states, measured = self.train_steps(states, frozen, key, batches)
             now += steps
             pending.append((now, measured))
-            if steps in self._compiled:
-                images += steps * self.run.settings.batch_size
+            if shape in self._compiled:
+                images += steps * shape[1]
             else:
-                # The first call of a length compiles; its speed is not measured.
+                # The first call of a shape compiles; its speed is not measured.
                 jax.block_until_ready(measured)
-                self._compiled.add(steps)
+                self._compiled.add(shape)
                 clock += time.monotonic() - began
             if len(pending) > devices.RUN_AHEAD:
                 jax.block_until_ready(pending[-1 - devices.RUN_AHEAD][1])

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from at_jax.data import augment, augment_each, color_jitter, normalize
-from at_jax.data.augmentation import _crop, _draw, _jitter
+from at_jax.data.augmentation import _crop, _draw
+from at_jax.data.color import _jitter
 from at_jax.errors import UserError
 
 
@@ -19,23 +20,29 @@ def random_images(batch=6, height=8, width=10, channels=3):
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
 
-def reference_crop(image, rows, columns, flip, pad):
-    """Pad, crop, mirror with NumPy, as in the paper's code."""
+NUMPY_MODES = {"reflect": "reflect", "zero": "constant"}
+
+
+def reference_crop(image, rows, columns, flip, pad, mode="reflect"):
+    """Pad, crop, mirror with NumPy, as in the paper's code; RepDistiller's pads with zeros."""
     height, width, _ = image.shape
-    padded = np.pad(image, ((pad, pad), (pad, pad), (0, 0)), mode="reflect")
+    padded = np.pad(image, ((pad, pad), (pad, pad), (0, 0)), mode=NUMPY_MODES[mode])
     crop = padded[pad + rows : pad + rows + height, pad + columns : pad + columns + width]
     return crop[:, ::-1] if flip else crop
 
 
-def test_crop_equals_numpy_pad_at_every_offset():
-    image, pad = random_images(1, 5, 6)[0], 4
+@pytest.mark.parametrize("mode", NUMPY_MODES)
+def test_crop_equals_numpy_pad_at_every_offset(mode):
+    image, pad = np.maximum(random_images(1, 5, 6)[0], 1), 4  # no pixel is black
     grid = range(-pad, pad + 1)
     cases = [(r, c, flip) for r in grid for c in grid for flip in (False, True)]
     offsets = jnp.array([case[:2] for case in cases], jnp.int32)
     flips = jnp.array([case[2] for case in cases])
-    crops = jax.vmap(functools.partial(_crop, jnp.asarray(image)))(offsets, flips)
+    crop_at = functools.partial(_crop, jnp.asarray(image), pad_mode=mode)
+    crops = jax.vmap(crop_at)(offsets, flips)
     for crop, (rows, columns, flip) in zip(np.asarray(crops), cases, strict=True):
-        np.testing.assert_array_equal(crop, reference_crop(image, rows, columns, flip, pad))
+        expected = reference_crop(image, rows, columns, flip, pad, mode)
+        np.testing.assert_array_equal(crop, expected)
 
 
 @chex.variants(with_jit=True, without_jit=True)
@@ -43,12 +50,15 @@ class AugmentTest(chex.TestCase):
     def test_augment_crops_each_image_by_the_draw_of_its_position(self):
         images, key = random_images(), jax.random.key(3)
         position = jnp.arange(6)
-        out = self.variant(functools.partial(augment, pad=3, mirror=True))(key, images, position)
-        assert out.dtype == jnp.uint8
-        for index in range(6):
-            (rows, columns), flip = _draw(jax.random.fold_in(key, index), 3, True)
-            expected = reference_crop(images[index], int(rows), int(columns), bool(flip), 3)
-            np.testing.assert_array_equal(out[index], expected)
+        for mode in NUMPY_MODES:
+            crop = functools.partial(augment, pad=3, mirror=True, pad_mode=mode)
+            out = self.variant(crop)(key, images, position)
+            assert out.dtype == jnp.uint8
+            for index in range(6):
+                (rows, columns), flip = _draw(jax.random.fold_in(key, index), 3, True)
+                draw = int(rows), int(columns), bool(flip)
+                expected = reference_crop(images[index], *draw, 3, mode)
+                np.testing.assert_array_equal(out[index], expected)
 
     def test_normalize_equals_numpy(self):
         images = random_images(2)
@@ -118,6 +128,15 @@ def test_augment_with_a_pad_out_of_range_raises(pad):
         UserError, match=f"expected a pad of 0 to 7 pixels for 8x10 images .*, got {pad}"
     ):
         augment(jax.random.key(0), random_images(), jnp.arange(6), pad=pad, mirror=True)
+
+
+def test_augment_with_another_pad_mode_raises():
+    images, key = random_images(), jax.random.key(0)
+    crop = functools.partial(augment, key, images, jnp.arange(6), mirror=True)
+    with pytest.raises(UserError, match="pad_mode of reflect or zero, got 'edge'"):
+        crop(pad=1, pad_mode="edge")
+    with pytest.raises(UserError, match=r"0 to 7 pixels .*may leave no image.*got 8"):
+        crop(pad=8, pad_mode="zero")
 
 
 def test_normalize_to_bfloat16_casts_last():

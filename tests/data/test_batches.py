@@ -35,6 +35,34 @@ def test_train_batches_of_a_longer_epoch_repeat_the_examples_evenly():
         TrainBatches(make(5), 4, seed=0, epoch_examples=3)
 
 
+def test_train_batches_that_keep_the_last_one_visit_every_example():
+    batches = TrainBatches(make(11), 4, seed=0, drop_last=False)
+    assert batches.steps_per_epoch == 3 and batches.last_size == 3
+    assert [batches.size(step) for step in range(6)] == [4, 4, 3, 4, 4, 3]
+    for first in (0, 3):
+        epoch = [batches.batch(first + step) for step in range(3)]
+        assert sorted(np.concatenate([each["label"] for each in epoch])) == list(range(11))
+        assert epoch[2]["position"].tolist() == [0, 1, 2] and len(epoch[2]["image"]) == 3
+    # The full batches are those of a run that drops the rest.
+    dropping = TrainBatches(make(11), 4, seed=0)
+    assert np.array_equal(dropping.indices(3), batches.indices(4))  # the second of epoch 1
+    parts = [batches.batch(2, shard=(index, 3))["label"] for index in range(3)]
+    assert np.array_equal(np.concatenate(parts), batches.batch(2)["label"])
+    with pytest.raises(UserError, match="count dividing the batch of 3, got"):
+        batches.batch(2, shard=(0, 2))
+    # Without a rest there is none; a longer epoch repeats the examples up to its own end.
+    assert TrainBatches(make(12), 4, seed=0, drop_last=False).steps_per_epoch == 3
+    longer = TrainBatches(make(5), 4, seed=0, epoch_examples=7, drop_last=False)
+    assert [len(longer.indices(step)) for step in range(2)] == [4, 3]
+
+
+def test_equal_steps_end_before_the_last_batch_and_after_it():
+    batches = TrainBatches(make(11), 3, seed=0, drop_last=False)  # 3, 3, 3, 2
+    assert [batches.equal_steps(step, 2) for step in range(5)] == [2, 2, 1, 1, 2]
+    assert [batches.equal_steps(step, 9) for step in range(5)] == [3, 2, 1, 1, 3]
+    assert TrainBatches(make(11), 3, seed=0).equal_steps(2, 9) == 9
+
+
 def test_train_batches_resumed_give_the_same_batch():
     split = make(20)
     forward = TrainBatches(split, 4, seed=7)

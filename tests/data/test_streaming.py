@@ -70,6 +70,27 @@ def test_stream_in_threads_gives_the_batch_of_every_step(photographs, shard):
     stream.close()
 
 
+def test_stream_gives_the_smaller_last_batch_of_an_epoch(photographs):
+    batches = data.TrainBatches(
+        photographs.split, 3, seed=3, random_crop=True, drop_last=False
+    )  # 3, 3, 2
+    stream = Stream(batches)
+    for step in (0, 1, 2, 3, 5):
+        assert_same(stream.batch(step), batches.batch(step))
+    assert len(stream.batch(2)["image"]) == 2
+    stream.close()
+    # What a worker process decodes: more chunks than the last batch has images.
+    chunks = streaming._Chunks(batches, (0, 1), parts=3, first=1)
+    for step in range(3):
+        images = [chunks[3 * step + part]["image"] for part in range(3)]
+        np.testing.assert_array_equal(np.concatenate(images), batches.batch(1 + step)["image"])
+    with pytest.raises(UserError, match="count dividing the batch of 3"):
+        Stream(batches, (0, 2))
+    even = data.TrainBatches(photographs.split, 6, seed=3, random_crop=True, drop_last=False)
+    with pytest.raises(UserError, match="count dividing the batch of 2"):
+        Stream(even, (0, 3))  # at once, not at the end of the first epoch
+
+
 def test_stream_of_images_in_memory_starts_nothing(make_dataset):
     batches = data.TrainBatches(make_dataset().train, 4, seed=0)
     stream = Stream(batches, workers=2)
@@ -147,6 +168,13 @@ def test_stream_in_processes_equals_threads_and_ends(photographs, folder):
     assert len(workers) == 2
     stream.close()
     assert not any(each.is_alive() for each in workers)
+
+    # Seven images and one: fewer than the chunks of a batch.
+    uneven = data.TrainBatches(photographs.split, 7, seed=3, random_crop=True, drop_last=False)
+    other = Stream(uneven, workers=2)
+    for step in (0, 1, 2):
+        assert_same(other.batch(step), uneven.batch(step))
+    other.close()
 
     # An image that is deleted while training is the error of its batch, in one line.
     (folder / "train" / "bright" / "0.png").unlink()

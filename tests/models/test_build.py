@@ -8,7 +8,16 @@ import tiny
 
 from at_jax import models
 from at_jax.errors import UserError
-from at_jax.models import NIN, Adapter, EfficientNetLite, MobileNetV2, ResNet, WideResNet
+from at_jax.models import (
+    NIN,
+    VGG,
+    Adapter,
+    CifarResNet,
+    EfficientNetLite,
+    MobileNetV2,
+    ResNet,
+    WideResNet,
+)
 
 
 def test_build_returns_the_named_network():
@@ -16,6 +25,9 @@ def test_build_returns_the_named_network():
     assert models.build("nin_wide_bn") == NIN("wide", batch_norm=True)
     assert models.build("resnet_18", 1000) == ResNet(18)
     assert models.build("mobilenet_v2_0.5", 100) == MobileNetV2(0.5, num_classes=100)
+    assert models.build("cifar_resnet_110", 100) == CifarResNet(110)
+    assert models.build("cifar_resnet_32x4", 10) == CifarResNet(32, 4, num_classes=10)
+    assert models.build("vgg_13", 100) == VGG(13)
     assert models.build("efficientnet_lite0", 1000) == EfficientNetLite()
 
 
@@ -28,6 +40,8 @@ def test_build_returns_the_named_network():
         ("resnet_18_2", "resnet_18"),
         ("wrn16_2", "wrn_16_2"),
         ("mobilenet_v2", "mobilenet_v2_1"),
+        ("cifar_resnet_8_4", "cifar_resnet_8x4"),
+        ("vgg13", "vgg_13"),
         ("efficientnet_lite1", "efficientnet_lite0"),
     ],
 )
@@ -50,7 +64,14 @@ def test_build_of_a_name_like_no_other_suggests_none(name):
         (lambda: models.build("wrn_4_1"), r"must be 6n\+4 \(10, 16, .*got 4"),
         (lambda: models.build("wrn_10_0"), "at least one channel of 16, got 0"),
         (lambda: models.build("mobilenet_v2_0.05"), "at least one channel of 16, got 0.05"),
-        (lambda: models.build("resnet_20"), "must be one of 18, 34, 50, 101, got 20"),
+        (
+            lambda: models.build("resnet_20"),
+            "one of 18, 34, 50, 101, got 20: .* cifar_resnet_20 is",
+        ),
+        (lambda: models.build("cifar_resnet_18"), r"must be 6n\+2 \(8, 14, 20, .*got 18"),
+        (lambda: models.build("cifar_resnet_2"), r"must be 6n\+2 \(8, 14, 20, .*got 2"),
+        (lambda: models.build("cifar_resnet_8x2"), "must be 1 or 4, got 2"),
+        (lambda: models.build("vgg_16"), "must be one of 8, 13, got 16"),
         (lambda: NIN("thick"), "must be one of wide, thin, got 'thick'"),
     ],
 )
@@ -68,6 +89,8 @@ def test_networks_of_unknown_size_raise_user_error(make, message):
         ("resnet_18", 32),
         ("mobilenet_v2_0.5", 16),
         ("efficientnet_lite0", 32),
+        ("cifar_resnet_8x4", 4),
+        ("vgg_8", 8),
     ],
 )
 def test_networks_of_bad_images_raise_user_error(name, least):

@@ -11,13 +11,21 @@ from at_jax import intermediates, models
 from at_jax.models import Adapter
 
 # One network per family, with an image size at which it runs fast.
-FAMILIES = [("wrn_10_1", 8), ("nin_thin_bn", 8), ("resnet_18", 32), ("mobilenet_v2_0.1", 16)]
+FAMILIES = [
+    *(("wrn_10_1", 8), ("nin_thin_bn", 8), ("resnet_18", 32), ("mobilenet_v2_0.1", 16)),
+    *(("cifar_resnet_8", 8), ("vgg_8", 8)),
+]
+# Channels before and after the convolutions of VGG-8, and those that VGG-13 has in addition.
+VGG_8 = ((3, 64), (64, 128), (128, 256), (256, 512), (512, 512))
+VGG_13 = ((64, 64), (128, 128), (256, 256), (512, 512), (512, 512))
 # Of each family: the first convolution, its stride, and the path of the norm after it.
 FIRST = {
     "wrn": ("conv0", 1, ("group1_block0", "bn0")),
     "nin": ("conv1_0", 1, ("bn1_0",)),
     "resnet": ("conv1", 2, ("bn1",)),
     "mobilenet": ("conv0", 2, ("bn0",)),
+    "cifar": ("conv1", 1, ("bn1",)),
+    "vgg": ("conv1_0", 1, ("bn1_0",)),
 }
 
 
@@ -109,6 +117,42 @@ def test_mobilenet_has_the_parameters_of_repdistiller():
         assert count(abstract(module)) == mobilenet_parameters(width, classes)
 
 
+def cifar_resnet_parameters(depth, widths, classes=100):
+    """Count parameters layer by layer; each norm has scale and bias."""
+    channels, *stages = widths
+    total = 27 * channels + 2 * channels
+    for features in stages:
+        for _ in range((depth - 2) // 6):
+            total += 9 * channels * features + 9 * features * features + 4 * features
+            if (channels, features) != (features, features):
+                total += channels * features + 2 * features  # 1x1 shortcut and its norm
+            channels = features
+    return total + channels * classes + classes
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        # Published numbers of RepDistiller's networks.
+        ("wrn_16_2", 703_284),
+        ("wrn_40_1", 569_780),
+        ("wrn_40_2", 2_255_156),
+        ("cifar_resnet_20", 278_324),
+        ("cifar_resnet_56", 861_620),
+        ("cifar_resnet_8x4", 1_233_540),
+        ("cifar_resnet_32x4", 7_433_860),
+        # Counted.
+        ("cifar_resnet_32", cifar_resnet_parameters(32, (16, 16, 32, 64))),
+        ("cifar_resnet_110", cifar_resnet_parameters(110, (16, 16, 32, 64))),
+        # 3x3 with bias, and scale and bias of the norm: 9 C F + 3 F; then 512 features.
+        ("vgg_8", sum(9 * c * f + 3 * f for c, f in VGG_8) + 512 * 100 + 100),
+        ("vgg_13", sum(9 * c * f + 3 * f for c, f in (*VGG_8, *VGG_13)) + 512 * 100 + 100),
+    ],
+)
+def test_networks_of_the_cifar100_protocol_have_its_parameters(name, parameters):
+    assert count(abstract(models.build(name, num_classes=100))) == parameters
+
+
 def taps_of(module, size, channels=3):
     """Transfer points to shapes, for a batch of 2."""
     images = jax.ShapeDtypeStruct((2, size, size, channels), module.dtype)
@@ -143,6 +187,19 @@ def taps_of(module, size, channels=3):
             "mobilenet_v2_0.5",
             32,
             {"stage1": (16, 12), "stage2": (8, 16), "stage3": (4, 48), "stage4": (2, 160)},
+        ),
+        ("cifar_resnet_20", 32, {"stage1": (32, 16), "stage2": (16, 32), "stage3": (8, 64)}),
+        ("cifar_resnet_8x4", 32, {"stage1": (32, 64), "stage2": (16, 128), "stage3": (8, 256)}),
+        (
+            "vgg_13",
+            32,
+            {
+                "stage1": (32, 64),
+                "stage2": (16, 128),
+                "stage3": (8, 256),
+                "stage4": (4, 512),
+                "stage5": (4, 512),
+            },
         ),
     ],
 )
@@ -198,6 +255,7 @@ def test_networks_update_statistics_in_training_and_run_in_bfloat16(name, size):
         ((pad, pad),) * 2,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
+    x += jnp.reshape(kernel.get("bias", jnp.zeros(x.shape[-1])), (1, 1, 1, -1))
     np.testing.assert_allclose(new["mean"], 0.1 * jnp.mean(x, (0, 1, 2)), atol=1e-5)
     np.testing.assert_allclose(new["var"], 0.9 + 0.1 * jnp.var(x, (0, 1, 2)), rtol=1e-4)
     moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), new, old)

@@ -16,6 +16,9 @@ def test_list_prints_every_paper_result_with_its_status(capsys):
     assert re.search(r"wrn_16_1-wrn_16_2-at-sum4 +paper  8\.09 \(unverified\)", text)
     assert re.search(r"nin_thin-nin_wide-gradient_at +paper 12\.10 \(unverified\)", text)
     assert text.count("paper") == text.count("verified)")
+    # Another source is not called the paper.
+    assert re.search(r"vgg_8-vgg_13-kd +RepDistiller 27\.02 \(quoted\)", text)
+    assert text.count("RepDistiller ") == text.count("(quoted)") + 1  # and in the title
 
 
 @pytest.mark.parametrize(

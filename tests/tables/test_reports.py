@@ -100,6 +100,31 @@ def test_draw_makes_results_readable_on_the_axis_of_errors(numbers, tmp_path, mo
     assert panel.get_yticklabels()[0].get_text() == "10"
 
 
+@pytest.mark.parametrize(
+    ("changes", "title", "label"),
+    [
+        ({}, "paper", "percent, median of 5"),
+        (
+            {"source": {"name": "a page", "label": "Others"}, "paper_epochs": 240},
+            "Others",
+            "percent\nafter 240 epochs\n(hollow: quoted)",
+        ),
+    ],
+)
+def test_draw_names_the_source_of_published_results(
+    numbers, tmp_path, monkeypatch, changes, title, label
+):
+    drawn = []
+    monkeypatch.setattr(style, "save", lambda figure, path: drawn.append(figure))
+    numbers["rows"][0]["paper"]["status"] = "quoted" if changes else "verified"
+    plots.draw(numbers | changes, tmp_path)
+    published = drawn[0].axes[-1]
+    assert published.get_title(loc="left") == title
+    assert published.get_xlabel() == label
+    said = "are from a page, after 240 epochs;" if changes else "are from the paper;"
+    assert said in markdown.render(numbers | changes)
+
+
 def test_draw_of_rows_with_few_labels_adds_their_errors_over_the_labels(tmp_path, monkeypatch):
     drawn = {}
     monkeypatch.setattr(style, "save", lambda figure, path: drawn.update({path.name: figure}))

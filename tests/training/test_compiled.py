@@ -29,6 +29,7 @@ WRN = ("wrn_10_1", 32, 3, ("group1", "group2", "group3"))
 DIGITS = ("wrn_10_1", 16, 1, WRN[3])
 NIN = ("nin_thin", 32, 3, ("stage1", "stage2", "stage3"))
 RESNET = ("resnet_18", 224, 3, ("stage1", "stage2", "stage3", "stage4"))
+CIFAR_RESNET = ("cifar_resnet_8x4", 32, 3, ("stage1", "stage2", "stage3"))
 EFFICIENTNET = ("efficientnet_lite0", 224, 3, ("stage3", "stage4", "stage5"))
 SIZES = (("wrn_16_1", 32), ("wrn_40_2", 32), ("mobilenet_v2_0.5", 32), ("resnet_18", 224))
 
@@ -86,6 +87,7 @@ QUICK_METHODS = ("none", "at+kd", "gradient_at")
                 *((NIN, method, 4) for method in ("none", "at+kd", "flip_symmetry")),
                 (NIN, "gradient_at", 1),
                 (RESNET, "at", 1),
+                (CIFAR_RESNET, "gradient_at", 4),
                 (EFFICIENTNET, "gradient_at", 1),
             )
         ),

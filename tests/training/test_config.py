@@ -68,6 +68,7 @@ BOUNDARIES = {
     "data.mean": MEAN,
     "data.std": STD,
     "data.pad": ((0, 1024), (-1, 1025)),
+    "data.pad_mode": (("reflect", "zero"), ("edge", "")),
     "optimizer.name": (("sgd", "adamw", "lamb"), ("adam",)),
     "optimizer.learning_rate": ((0.0, 100.0), (-1e-9, 1e10, NAN, INF)),
     "optimizer.schedule": (("steps", "cosine", "one_cycle", "constant"), ("linear",)),

@@ -1,0 +1,81 @@
+"""What a table is: its rows, and the config that they share."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ml_collections
+
+from at_jax import terms
+from at_jax.tables.paper import PAPER, PaperResult, Source
+
+__all__ = ["Row", "Table"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row of a table, trained once per seed.
+
+    Attributes:
+      student: name of the network.
+      teacher: name of the network; set for every row, also where the method needs no teacher.
+      method: as in a config.
+      changes: other config keys (dotted) that the row sets, and their values.
+      variant: distinguishes rows of the same method in their names; may be empty.
+      condition: what rows of the same pair have in common, for their heading; may be empty.
+      label: name of the method in the table.
+      paper: the result in the paper; None if it reports none.
+      tried: keys among the changes whose values a search tries: --set does not override them.
+    """
+
+    student: str
+    teacher: str
+    method: str
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    variant: str = ""
+    condition: str = ""
+    label: str = ""
+    paper: PaperResult | None = None
+    tried: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Name for ``--rows`` and for folders.
+
+        >>> Row("wrn_16_1", "wrn_16_2", "at", variant="sum4").name
+        'wrn_16_1-wrn_16_2-at-sum4'
+        >>> Row("wrn_16_1", "wrn_16_2", "none").name
+        'wrn_16_1-none'
+        """
+        teacher = [self.teacher] if terms.needs_teacher(self.method) else []
+        return "-".join([self.student, *teacher, self.method, *filter(None, [self.variant])])
+
+    @property
+    def pair(self) -> str:
+        """Student, teacher and condition, for headings: ``"wrn_16_1 <- wrn_16_2, 500 labels"``."""
+        pair = f"{self.student} <- {self.teacher}"
+        return f"{pair}, {self.condition}" if self.condition else pair
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table: its rows and the config that they share.
+
+    Attributes:
+      title: one line.
+      config: function that returns a new config, before the changes of a row.
+      rows: in the order of the table. Rows of the same name (a student trained on labels only, listed
+        with two teachers) are one run.
+      teachers: name of a teacher to its result in the paper.
+      paper_epochs: number of epochs in the paper; 0 if the paper has no such table or does not state it.
+      held_out: number of training images on which a search measures.
+      source: of the results that are called the paper's here.
+    """
+
+    title: str
+    config: Callable[[], ml_collections.ConfigDict]
+    rows: tuple[Row, ...]
+    teachers: Mapping[str, PaperResult] = dataclasses.field(default_factory=dict)
+    paper_epochs: int = 0
+    held_out: int = 5000
+    source: Source = PAPER
