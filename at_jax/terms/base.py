@@ -221,7 +221,7 @@ def measures_of(
     found: dict[str, jax.Array] = {}
     for term in terms:
         for name, values in term.measures(batch, params.get(term.name)).items():
-            if name in _TAKEN:
+            if name.partition("/")[0] in _TAKEN:
                 raise UserError(
                     f"term {term.name}: measures() must not use the name {name!r}, which a metric of the "
                     "library has: rename it"

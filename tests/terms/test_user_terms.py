@@ -236,6 +236,7 @@ def test_measures_of_a_user_term_are_metrics_without_influence_on_training():
     ("name", "reduce", "message"),
     [
         ("loss", lambda x: x, r"measured: measures\(\) must not use the name 'loss'"),
+        ("beta/x", lambda x: x, r"measured: measures\(\) must not use the name 'beta/x'"),
         ("mean", jnp.mean, r"got \(\): do not take the mean in measures\(\)\['mean'\]"),
     ],
 )
