@@ -5,6 +5,7 @@ The site shows them (directive ``results``), and the test suite compares the REA
 
 import json
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 from at_jax import terms
@@ -70,15 +71,21 @@ def setting(path: pathlib.Path) -> str:
     study = json.loads(path.read_text())
     runs = [run for row in study["rows"] for run in row["seeds"]]
     versions = ", ".join(
-        f"{name} {runs[0]['versions'][name]}" for name in ("at_jax", "jax", "flax")
+        f"{name} {_all(run['versions'][name] for run in runs)}"
+        for name in ("at_jax", "jax", "flax")
     )
-    devices = " and ".join(dict.fromkeys(run["device"] for run in runs))
+    devices, days = _all(run["device"] for run in runs), _all(run["finished"][:10] for run in runs)
     pairs = dict.fromkeys(row["pair"].partition(",")[0] for row in study["rows"])
     return (
         f"{study['data']}, {' and '.join(pairs).replace('<-', 'from')}, {study['epochs']} epochs of batch "
         f"{study['batch_size']}, error in percent on the {study['measured_on']} images; {devices}, "
-        f"{versions}, {runs[0]['finished'][:10]}."
+        f"{versions}, {days}."
     )
+
+
+def _all(found: Iterable[str]) -> str:
+    """The different ones."""
+    return " and ".join(dict.fromkeys(found))
 
 
 def cost_on_cpu(path: pathlib.Path) -> Table:
