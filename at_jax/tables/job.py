@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import functools
 import logging
 import pathlib
 from typing import Any
@@ -29,10 +30,10 @@ class Job:
 
     Attributes:
       table: from the registry.
-      rows: chosen rows of the table.
+      rows: chosen rows of the table, and recorded ones.
       common: config that all rows share.
       changes: values of ``--set``.
-      specs: all runs of the rows.
+      specs: all runs of the rows, and those that table.json records without a folder.
       shard: the runs of this shard.
       out: folder of the table.
       label: name of the data set in the table.
@@ -102,9 +103,11 @@ def from_options(options: argparse.Namespace) -> Job:
         table, space = search.table_of(table, rows, space, rate)
         rows = table.rows
     before = recorded.read(out / table_options.TABLE, table.title, common, changes)
-    seeds = summary.found_seeds(table, out, before) if options.merge else options.seeds
-    specs = plan.expand(table, rows, common, seeds, out, changes)
+    seeds = _seeds(options, summary.found_seeds(table, out, before))
+    expand = functools.partial(plan.expand, table, common=common, out=out, changes=changes)
+    specs = expand(rows, seeds=seeds)
     shard = sharding.shard(specs, options.shard, options.together)
+    rows, specs = recorded.added(before, table, rows, specs, expand)
     if not options.merge:
         for spec in specs:
             run_files.check(spec.workdir, spec.config.to_dict())
@@ -158,6 +161,13 @@ def _rows(
     rows = choose_rows(table, patterns)
     planned["rows"] = sorted({row.name for row in rows} | set(planned["rows"]))
     return rows
+
+
+def _seeds(options: argparse.Namespace, found: int) -> int:
+    """Number of seeds; in a search, trials that are added have as many as the others."""
+    if options.merge:
+        return found
+    return max(options.seeds, found) if options.search else int(options.seeds)
 
 
 def run(job: Job) -> int:

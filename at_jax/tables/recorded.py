@@ -2,16 +2,17 @@
 
 import pathlib
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import ml_collections
 
 from at_jax.errors import UserError
 from at_jax.tables.plan import RunSpec
+from at_jax.tables.registry import Row, Table, choose_rows
 from at_jax.training import json_files, run_files
 
-__all__ = ["Recorded", "read"]
+__all__ = ["Recorded", "added", "read"]
 
 
 # What the table, its figures and its list of hardware need of an entry.
@@ -87,6 +88,37 @@ def read(
             "give the same options"
         )
     return entries
+
+
+def added(
+    before: Recorded,
+    table: Table,
+    rows: tuple[Row, ...],
+    specs: list[RunSpec],
+    expand: Callable[..., list[RunSpec]],
+) -> tuple[tuple[Row, ...], list[RunSpec]]:
+    """Add what an earlier table.json records to the rows and runs of a table.
+
+    Otherwise a command for other rows or fewer seeds would remove finished runs from the file.
+
+    Args:
+      before: entries of the earlier table.json.
+      table: from the registry.
+      rows: chosen ones.
+      specs: runs of the chosen rows.
+      expand: from rows and ``seeds``, their number, to their runs.
+
+    Returns:
+      The rows, and their runs: all of the chosen rows, and of others those without a folder.
+    """
+    if not before.runs:
+        return rows, specs
+    names = {name.rpartition("/")[0] for name in before.runs}
+    rows = choose_rows(table, [row.name for row in table.rows if row in rows or row.name in names])
+    seeds = 1 + max(entry["seed"] for entry in before.runs.values())
+    chosen = {spec.name for spec in specs}
+    every = expand(rows, seeds=max([seeds, *(spec.seed + 1 for spec in specs)]))
+    return rows, [spec for spec in every if spec.name in chosen or before.entry(spec)]
 
 
 def _settings(found: Mapping[str, Any]) -> dict[str, Any]:

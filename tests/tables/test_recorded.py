@@ -63,6 +63,26 @@ def test_missing_seeds_are_added_with_a_teacher_trained_again(
     assert fake_training.calls == [] and read_table(committed) == table
 
 
+@pytest.mark.parametrize("searched", [False, True])
+def test_a_command_for_other_rows_or_fewer_seeds_keeps_what_is_recorded(
+    committed, fake_training, read_table, searched
+):
+    options = ("--set", "data.validation_examples=20", "--search", "at.beta=1,7")
+    options, out = (options, committed / "search") if searched else ((), committed)
+    assert run(committed, *options, "--seeds", "2") == 0
+    before = read_table(out)
+    shutil.rmtree(out / "runs")
+    (out / "plan.json").unlink()
+    fake_training.calls.clear()
+    assert run(committed, *options, "--rows", "*-at", "--seeds", "1") == 0
+    after = read_table(out)
+    assert fake_training.calls == [] and after["rows"] == before["rows"]
+    if not searched:  # only the chosen rows are trained
+        assert run(committed, "--rows", "*-at", "--seeds", "3") == 0
+        assert [len(row["seeds"]) for row in read_table(out)["rows"]] == [2, 3]
+        assert fake_training.calls == [[TEACHER], [f"{AT}/seed2"]]
+
+
 def test_a_folder_that_was_begun_counts_in_place_of_the_recorded_seed(
     committed, fake_training, tmp_path
 ):
