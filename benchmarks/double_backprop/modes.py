@@ -75,7 +75,7 @@ def forward_over_reverse(objective: Objective) -> Callable[..., tuple[jax.Array,
         )
         gradient = jax.tree.map(lambda a, b: a / size + b, by_params, second)
         value = jnp.mean(ce) + beta * jnp.mean(term)
-        outputs = Outputs({"cross_entropy": ce, "gradient_at": term}, logits, mutated)
+        outputs = Outputs({"cross_entropy": ce, "gradient_at": term}, logits, mutated, {})
         return (value, outputs), (gradient, (None,) * len(rest))
 
     def backward(residuals, cotangents):
