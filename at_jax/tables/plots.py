@@ -56,14 +56,15 @@ def draw(summary: Mapping[str, Any], out: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _colors(rows: Sequence[_Row]) -> list[str]:
-    """Color of each row of a pair: that of its method, unless several rows have the same method.
-
-    Those differ in their maps, for example.
-    """
+    """Color of each row of a pair: that of its method, or another one for variants of a method."""
     methods = [row["method"] for row in rows]
-    variants = itertools.cycle(style.VARIANT_COLORS)
+    plain = [row["label"] == row["method"] or methods.count(row["method"]) == 1 for row in rows]
+    own = [terms.color(method) for method in methods]
+    taken = {color for color, is_plain in zip(own, plain, strict=True) if is_plain}
+    free = [color for color in style.VARIANT_COLORS if color not in taken]
+    variants = itertools.cycle(free or style.VARIANT_COLORS)
     return [
-        terms.color(method) if methods.count(method) == 1 else next(variants) for method in methods
+        color if is_plain else next(variants) for color, is_plain in zip(own, plain, strict=True)
     ]
 
 

@@ -46,7 +46,7 @@ from at_jax.training import networks
         (Normalized(), {"method": "kd"}, "no field bn_axis_name, so each of 4 devices"),
         (Dropping(always=True), {"method": "kd"}, "draws random numbers with train=False"),
         (None, {"student": "wrn_11_1"}, r"must be 6n\+4"),
-        (None, {"student": "vgg_16"}, "unknown network 'vgg_16'"),
+        (None, {"student": "alexnet"}, "unknown network 'alexnet'"),
         (None, {"student": "resnet_18"}, "needs images of at least 32x32"),
         (None, {"transfer__points": ("group9<-group1",)}, "student has no transfer point 'group9'"),
         (None, {"transfer__points": ("group1<-group9",)}, "teacher has no transfer point 'group9'"),

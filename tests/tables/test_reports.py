@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from at_jax import terms
 from at_jax.figures import style
 from at_jax.tables import command as program
 from at_jax.tables import markdown, plan, plots, registry, summary
@@ -123,6 +124,19 @@ def test_draw_names_the_source_of_published_results(
     assert published.get_xlabel() == label
     said = "are from a page, after 240 epochs;" if changes else "are from the paper;"
     assert said in markdown.render(numbers | changes)
+
+
+def test_draw_gives_variants_of_a_method_colors_that_no_other_row_has(
+    numbers, tmp_path, monkeypatch
+):
+    drawn = {}
+    monkeypatch.setattr(style, "save", lambda figure, path: drawn.update({path.name: figure}))
+    none, at = numbers["rows"]
+    variants = [at | {"name": f"at-{label}", "label": f"at-{label}"} for label in "abc"]
+    plots.draw(numbers | {"rows": [none, at, *variants]}, tmp_path)
+    colors = [line.get_color() for line in drawn["curves.png"].axes[0].get_lines()]
+    assert colors[:2] == [terms.color("none"), terms.color("at")]
+    assert len(set(colors)) == 5
 
 
 def test_draw_of_rows_with_few_labels_adds_their_errors_over_the_labels(tmp_path, monkeypatch):
