@@ -29,7 +29,9 @@ __all__ = [
 # Of Okabe and Ito's colors, which color-blind readers can distinguish: blue and vermilion.
 RIGHT, WRONG = "#0072B2", "#D55E00"
 # For lines that would have the color of another line.
-VARIANT_COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#A89800")
+VARIANT_COLORS = (
+    "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#A89800", "#332288", "#E6399B",
+)  # fmt: skip
 TEACHER_COLOR = "#000000"
 MAP_COLORS = "magma"  # perceptually uniform: equal steps of the value appear equal
 

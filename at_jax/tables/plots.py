@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["draw"]
 
+# A longer legend would cover the curves.
+_LEGEND_LINES = 7
 # A row of numbers in table.json.
 _Row = Mapping[str, Any]
 
@@ -140,7 +142,9 @@ def _draw_curves(summary: Mapping[str, Any], rows: Sequence[_Row], path: pathlib
     pairs = _by_pair(rows)
     columns = min(2, len(pairs))
     lines = math.ceil(len(pairs) / columns)
-    figure, axes = style.figure(4.2 * columns + 0.6, 3.2 * lines + 0.4, lines, columns)
+    is_long = max(map(len, pairs.values())) > _LEGEND_LINES
+    width = 4.2 + 2.2 * is_long
+    figure, axes = style.figure(width * columns + 0.6, 3.2 * lines + 0.4, lines, columns)
     for panel in axes.flat[len(pairs) :]:
         panel.set_axis_off()
     for panel, (pair, members) in zip(axes.flat, pairs.items(), strict=False):
@@ -159,7 +163,8 @@ def _draw_curves(summary: Mapping[str, Any], rows: Sequence[_Row], path: pathlib
         panel.set_ylabel(f"{summary['measured_on']} error, percent")
         panel.grid(color="#e4e4e4", lw=0.6)
         panel.xaxis.get_major_locator().set_params(integer=True)
-        panel.legend(fontsize=8)
+        beside = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.02)} if is_long else {}
+        panel.legend(fontsize=8, **beside)
     style.save(figure, path)
 
 
