@@ -140,18 +140,17 @@ def table_of(table: Table, rows: Sequence[Row], space: Space, rate: float) -> tu
     Raises:
       UserError: if rows have different numbers of trials, or are defined by a key that is tried.
     """
-    counts = {label: math.prod(map(len, keys.values())) for label, keys in space.items()}
+    alone = next((row.label for row in rows if row.method == "none"), "")
+    given = {label: keys for label, keys in space.items() if label != alone}
+    if given and alone and _is_automatic(space.get(alone), rate):
+        space = {alone: {_RATE: _rates(rate, _count(next(iter(given.values()))))}} | given
+    counts = {label: _count(keys) for label, keys in space.items()}
     if len(set(counts.values())) > 1:
         numbers = ", ".join(f"{label} {count}" for label, count in counts.items())
         raise UserError(
             f"{_FLAG} must give every method the same number of trials, got {numbers}: give each as many "
             "values"
         )
-    alone = next((row.label for row in rows if row.method == "none"), None)
-    if alone is not None and alone not in space:
-        count = next(iter(counts.values()))
-        powers = range(-(count // 2), count - count // 2)
-        space = {alone: {_RATE: [changes.text_of(rate * 2.0**power) for power in powers]}} | space
     trials = [
         trial for row in rows if row.label in space for trial in _trials(row, space[row.label])
     ]
@@ -159,6 +158,24 @@ def table_of(table: Table, rows: Sequence[Row], space: Space, rate: float) -> tu
     return dataclasses.replace(
         table, title=title, rows=tuple(trials), teachers={}, paper_epochs=0
     ), space
+
+
+def _count(keys: Mapping[str, Sequence[str]]) -> int:
+    """Number of trials of a grid."""
+    return math.prod(map(len, keys.values()))
+
+
+def _rates(rate: float, count: int) -> list[str]:
+    """Learning rates around one; more of them include fewer."""
+    powers = range(-(count // 2), count - count // 2)
+    return [changes.text_of(rate * 2.0**power) for power in powers]
+
+
+def _is_automatic(keys: Mapping[str, Sequence[str]] | None, rate: float) -> bool:
+    """Whether the values of labels only are none, or those of an earlier command without any."""
+    if keys is None:
+        return True
+    return list(keys) == [_RATE] and list(keys[_RATE]) == _rates(rate, len(keys[_RATE]))
 
 
 def _trials(row: Row, keys: Mapping[str, Sequence[str]]) -> list[Row]:

@@ -96,6 +96,18 @@ def test_search_resumes_from_its_table_and_keeps_values_of_earlier_commands(
     )
 
 
+def test_learning_rates_of_labels_only_grow_with_the_values_of_the_others(
+    errors, fake_training, tmp_path, read_table
+):
+    for tried_values, rates in (("1,10", 2), ("100", 3)):
+        fake_training.calls.clear()
+        assert run(tmp_path, "--search", f"at.beta={tried_values}") == 0
+        (tried,) = read_table(tmp_path / "search")["search"]["space"]["none"].values()
+        assert len(tried) == rates
+    # One more value of each is trained, and nothing again.
+    assert len(fake_training.calls) == 2
+
+
 def test_search_of_two_keys_is_a_grid_and_set_does_not_override_it(
     errors, fake_training, tmp_path, read_table
 ):
@@ -202,7 +214,7 @@ def test_a_trial_that_diverges_is_tried_and_not_chosen(
         (["--search", "a t:at.beta=2,4"], "replace 'a t'"),
         (["--search", "seed=1,2"], "seed differs from run to run"),
         (
-            ["--search", "at.beta=1,2", "--search", "none:optimizer.learning_rate=0.1"],
+            ["--search", "at.beta=1,2", "--search", "none:optimizer.learning_rate=0.3"],
             "the same number of trials, got at 2, none 1",
         ),
         (["--search", "at.beta=-1,2"], "at.beta"),
