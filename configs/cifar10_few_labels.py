@@ -6,8 +6,8 @@ The teacher is trained on all 50,000 images, the student on some of them. An epo
 Prepare the data once: make data DATASET=cifar10
 Command: at-jax train --config=cifar10_few_labels:method=gradient_at+kd --config.data.train_examples=500
 Hardware: a GPU. Measured on one H100 and one H200, CIFAR-10 (JPEG q75), 500 labels: mean test error 54.11 %
-with method=none, 35.31 % with at (three seeds each), 21.20 % with gradient_at+kd (two seeds), teacher 14.08 %
-(results/cifar10_few_labels).
+with method=none, 35.31 % with at (three seeds each), 21.20 % with gradient_at+kd (two seeds), teacher 14.08
+% (results/cifar10_few_labels).
 """
 
 from at_jax.training.config import default_config

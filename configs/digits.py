@@ -4,8 +4,8 @@ The teacher is trained on all 1,442 training images, the student on 200 labeled 
 
 Command: at-jax train --config=digits
 Measured on a 2-core CPU, 2026-11-26: test error 1.13 % with method=gradient_at+kd, 3.66 % with at, 5.45 %
-with none, means of seeds 0 to 2; teacher 0.85 % (results/digits). With searched weights and temperatures and
-five seeds: results/digits_searched.
+with none, means of seeds 0 to 2; teacher 0.85 % (results/digits). With searched weights and temperatures
+and five seeds: results/digits_searched.
 """
 
 from at_jax.training.config import default_config
