@@ -135,8 +135,7 @@ def from_options(options: argparse.Namespace) -> Job:
 
 def _out(options: argparse.Namespace, table: Table) -> pathlib.Path:
     """Folder of the table, or of its search; adds the changes of a search to the options."""
-    searched = bool(options.search or options.searched)
-    out = paths.reachable(options.out or table_options.default_out(options.name, searched=searched))
+    out = paths.reachable(options.out or table_options.default_out(options))
     options.chosen = []
     if options.searched:
         options.chosen = trials.options_of(out / table_options.SEARCH / table_options.TABLE)

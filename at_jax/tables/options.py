@@ -24,18 +24,23 @@ TABLE = "table.json"
 SEARCH = "search"
 
 
-def default_out(name: str, *, searched: bool = False) -> pathlib.Path:
-    """Folder of the committed results of a clone, if there are some, else one in runs/.
+def default_out(options: argparse.Namespace) -> pathlib.Path:
+    """Folder of a table without ``--out``: of the committed results of a clone, or one in runs/.
+
+    A search and the table with the values that it chose have a folder of their own: their settings are
+    not those of the table. A search never adds to a committed one, whose trials would count with its own.
 
     Args:
-      name: of the table.
-      searched: of a search and the table with the values that it chose. Their settings are not those of
-        the table, and one folder cannot hold both.
+      options: of the command.
     """
-    name += "_searched" if searched else ""
-    committed = pathlib.Path("results", name)
-    there = any((committed / part / TABLE).is_file() for part in ("", SEARCH))
-    return committed if there else pathlib.Path("runs/tables", name)
+    name = options.name + ("_searched" if options.search or options.searched else "")
+    committed, own = pathlib.Path("results", name), pathlib.Path("runs/tables", name)
+    if options.search:
+        return own
+    part = pathlib.Path(SEARCH, TABLE) if options.searched else TABLE
+    # The user's own search comes before a committed one.
+    mine = options.searched and (own / part).is_file()
+    return committed if (committed / part).is_file() and not mine else own
 
 
 def command_of(planned: Mapping[str, Any], seeds: int) -> str:

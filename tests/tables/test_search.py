@@ -149,13 +149,18 @@ def test_out_of_a_search_is_not_that_of_the_table(errors, fake_training, tmp_pat
     assert program.main(["tiny", "--seeds", "1"]) == 0
     folders = sorted(path.name for path in (tmp_path / "runs" / "tables").iterdir())
     assert folders == ["tiny", "tiny_searched"]
-    # In a clone, a committed search.
+    # In a clone: --searched takes the committed search, unless the user has made one; --search makes one.
     found = tmp_path / "results" / "tiny_searched" / "search"
     found.mkdir(parents=True)
-    shutil.copy("runs/tables/tiny_searched/search/table.json", found)
-    fake_training.calls.clear()
-    assert program.main(["tiny", *HELD_OUT, *options]) == 0
-    assert fake_training.calls == [] and (found / "table.md").exists()
+    shutil.move("runs/tables/tiny_searched/search/table.json", found)
+    shutil.rmtree("runs")
+    assert program.main(["tiny", "--seeds", "1", "--searched"]) == 0
+    assert (found.parent / "table.md").exists() and not (tmp_path / "runs").exists()
+    assert program.main(["tiny", *HELD_OUT, "--search", "at.beta=3"]) == 0
+    assert program.main(["tiny", "--seeds", "1", "--searched"]) == 0
+    own = tmp_path / "runs" / "tables" / "tiny_searched"
+    assert "at:at.beta=3" in (own / "table.md").read_text()
+    assert not (found / "table.md").exists()
 
 
 def test_searched_without_a_finished_search_raises(errors, fake_training, tmp_path, capsys):
