@@ -73,8 +73,6 @@ def test_search_resumes_from_its_table_and_keeps_values_of_earlier_commands(
     errors, fake_training, tmp_path, read_table
 ):
     assert run(tmp_path, "--search", "at.beta=1,10") == 0
-    for path in (tmp_path / "search").rglob(run_files.RESULT):
-        run_files.write_json(path, run_files.read_result(path.parent))
     committed = tmp_path / "clone"
     (committed / "search").mkdir(parents=True)
     (committed / "search" / "table.json").write_text(
