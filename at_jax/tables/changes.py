@@ -14,13 +14,18 @@ from at_jax.errors import UserError
 from at_jax.tables.registry import Row
 from at_jax.training.config import default_config, flatten
 
-__all__ = ["Change", "check", "defines", "labels", "parse", "split_values", "text_of", "values"]
+__all__ = [
+    "Change", "check", "defines", "labels", "parse", "resolve", "split_values", "text_of", "values",
+]  # fmt: skip
 
 # Keys that rows and seeds set; no option can change them.
-_ROW_KEYS = ("student", "method", "seed", "teacher.model", "teacher.checkpoint")
-# Keys that decide what an error means: rows that differ in them cannot be compared.
-_COMMON_KEYS = (
-    "epochs", "data.source", "data.name", "data.data_dir", "data.validation_examples",
+_ROW_KEYS = ("student", "method", "seed", "teacher.model", "teacher.checkpoint", "teacher.weights")
+# Sections and keys in which rows may differ: the loss, the optimization, and the images that a student is
+# trained on. Other keys decide what an error means, or are those of the teacher, which all rows share.
+_SECTIONS = (*terms.TERMS, "optimizer", "transfer", "init")
+_OF_ROWS = (
+    "dtype", "data.train_examples", "data.epoch_examples", "data.pad", "data.pad_mode", "data.mirror",
+    "data.color_jitter",
 )  # fmt: skip
 
 
@@ -66,7 +71,8 @@ def parse(text: str, flag: str = "--set") -> Change:
       flag: for messages.
 
     Raises:
-      UserError: for an unknown key, one that the rows set, or one for some rows that all must share.
+      UserError: for an unknown key, one that the rows or another option set, or one that all rows must
+        share and that is given for some, or tried.
 
     >>> parse("none:optimizer.learning_rate=0.2")
     Change(scope='none', key='optimizer.learning_rate', text='0.2')
@@ -85,9 +91,14 @@ def parse(text: str, flag: str = "--set") -> Change:
             else "at-jax train --help-config prints all keys"
         )
         raise UserError(f"{flag} must be KEY=VALUE with a config key, got {text!r}: {fix}")
-    if key in _COMMON_KEYS and (scope or flag != "--set"):
-        fix = "use --epochs" if key == "epochs" else f"set it for all, as in --set {key}=VALUE"
-        raise UserError(f"{flag}: {key} must be the same in all rows, got {text!r}: {fix}")
+    if key == "epochs":
+        raise UserError(f"{flag}: the schedules must scale with epochs, got {text!r}: use --epochs")
+    is_common = key not in _OF_ROWS and key.partition(".")[0] not in _SECTIONS
+    if is_common and (scope or flag != "--set"):
+        raise UserError(
+            f"{flag}: {key} must be the same in all rows, got {text!r}: set it for all, as in "
+            f"--set {key}=VALUE"
+        )
     return Change(scope, key, value)
 
 
@@ -113,6 +124,26 @@ def labels(scope: str, rows: Sequence[Row], flag: str = "--set") -> list[str]:
             "or choose its rows with --rows"
         )
     return list(dict.fromkeys(found))
+
+
+def resolve(changes: Iterable[str], rows: Sequence[Row]) -> list[str]:
+    """Replace the rows of changes by their labels: one change for each label.
+
+    Args:
+      changes: ``[ROWS:]KEY=VALUE``.
+      rows: of the table.
+
+    Raises:
+      UserError: as :func:`parse` and :func:`labels`.
+
+    >>> resolve(["kd+at:at.p=4", "at.p=2"], [Row("s", "t", "at+kd")])
+    ['at+kd:at.p=4', 'at.p=2']
+    """
+    result = []
+    for change in map(parse, changes):
+        scopes = [f"{label}:" for label in labels(change.scope, rows)] if change.scope else [""]
+        result += [f"{scope}{change.key}={change.text}" for scope in scopes]
+    return result
 
 
 def split_values(text: str) -> list[str]:
@@ -142,16 +173,13 @@ def text_of(value: Any) -> str:
     return str(tuple(value)).replace(" ", "") if isinstance(value, list | tuple) else str(value)
 
 
-def values(
-    changes: Iterable[str], row: Row | None = None, rows: Sequence[Row] = ()
-) -> dict[str, Any]:
+def values(changes: Iterable[str], row: Row | None = None) -> dict[str, Any]:
     """Values that changes give to the keys of a config.
 
     Args:
-      changes: ``[ROWS:]KEY=VALUE``. Those for some rows override those for all rows, and later ones
-        earlier ones.
+      changes: ``[LABEL:]KEY=VALUE``, see :func:`resolve`. Those for some rows override those for all rows,
+        and later ones earlier ones.
       row: whose config it is; None for the config that all rows share.
-      rows: of the table.
 
     Returns:
       Dotted keys to values.
@@ -165,7 +193,7 @@ def values(
     result = {}
     for change in sorted(map(parse, changes), key=lambda change: bool(change.scope)):
         value = change.value()
-        concerns = not change.scope or (row is not None and row.label in labels(change.scope, rows))
+        concerns = not change.scope or (row is not None and row.label == change.scope)
         if concerns and not (row is not None and change.key in row.tried):
             result[change.key] = value
     return result
@@ -176,21 +204,19 @@ def defines(row: Row, key: str) -> bool:
     return bool(row.variant) and key in row.changes
 
 
-def check(chosen: Sequence[Row], changes: Sequence[str], rows: Sequence[Row]) -> None:
+def check(chosen: Sequence[Row], changes: Sequence[str]) -> None:
     """Check changes against the rows that they are for.
 
     Args:
       chosen: rows that are trained.
-      changes: ``[ROWS:]KEY=VALUE``.
-      rows: of the table.
+      changes: ``[LABEL:]KEY=VALUE``, see :func:`resolve`.
 
     Raises:
-      UserError: if a change names rows that there are not, or the key that defines a variant.
+      UserError: if a change sets the key that defines a variant.
     """
     for change in map(parse, changes):
-        concerned = labels(change.scope, rows) if change.scope else [row.label for row in rows]
         for row in chosen:
-            if row.label in concerned and defines(row, change.key):
+            if change.scope in ("", row.label) and defines(row, change.key):
                 raise UserError(
                     f"--set {change.key}: row {row.name} is defined by "
                     f"{change.key}={row.changes[change.key]}: leave it out, or choose other rows with "

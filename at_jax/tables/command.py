@@ -52,8 +52,8 @@ def _parser() -> argparse.ArgumentParser:
         "number of trials; labels only tries learning rates unless it has values")  # fmt: skip
     add("--searched", action="store_true", help="set the values that --search chose")
     add("--out", default="", help="folder of the runs and the table "
-        "(default: results/NAME if it has a table.json, else runs/tables/NAME; NAME_searched with "
-        "--search and --searched)")  # fmt: skip
+        "(default: the one in results/ that has the same settings, else runs/tables/NAME; with --search "
+        "and --searched NAME_searched)")  # fmt: skip
     add("--together", type=int, nargs="?", const=4, default=1, metavar="N",
         help="train up to N (4) students of a pair and a seed in one program; several seeds too if "
         "--set data.order_seed=0 gives them the same order of images")  # fmt: skip
@@ -104,17 +104,17 @@ def main(argv: Sequence[str]) -> int:
     try:
         options = _parse(argv)
         # Imported here: --help should not wait for the training code.
-        from at_jax.tables import job
+        from at_jax.tables import execution, job, registry
 
         if options.list:
-            print(job.listing())
+            print(registry.listing())
             return 0
         planned = job.from_options(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     try:
-        return job.run(planned)
-    except job.loop.StorageError as error:
+        return execution.run(planned)
+    except execution.loop.StorageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

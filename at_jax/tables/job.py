@@ -1,27 +1,26 @@
-"""A job: what one command of ``python -m at_jax.tables`` trains and writes."""
+"""Work of one command of ``at-jax tables``, planned and checked before anything trains."""
 
 import argparse
 import dataclasses
 import functools
-import logging
 import pathlib
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 import ml_collections
 
-from at_jax import loop, paths, signals
+from at_jax.data.identity import Identity
+from at_jax.errors import UserError
 from at_jax.tables import changes as key_changes
-from at_jax.tables import markdown, plan, plots, recorded, search, sharding, summary, trials
 from at_jax.tables import options as table_options
+from at_jax.tables import plan, record, search, sharding, trials
 from at_jax.tables.plan import RunSpec
-from at_jax.tables.recorded import Recorded
+from at_jax.tables.record import TABLE, Record
 from at_jax.tables.registry import TABLES, Row, Table, choose_rows
-from at_jax.tables.runner import failure_of, train_all
-from at_jax.training import datasets, run_files, storage
+from at_jax.tables.search import Search
+from at_jax.training import datasets, identity, run_files
 from at_jax.training.config import settings_of
-from at_jax.training.console import log
 
-__all__ = ["Job", "from_options", "listing", "run", "write"]
+__all__ = ["Job", "from_options"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,53 +28,40 @@ class Job:
     """The work of one command.
 
     Attributes:
-      table: from the registry.
-      rows: chosen rows of the table, and recorded ones.
+      name: of the table in the registry.
+      table: its rows; in a search, those of the trials.
+      rows: those that table.json lists.
       common: config that all rows share.
-      changes: values of ``--set``.
-      specs: all runs of the rows, and those that table.json records without a folder.
-      shard: the runs of this shard.
+      changes: values of ``--set``, see :func:`at_jax.tables.changes.resolve`.
+      specs: all runs that table.json lists, and their teachers.
+      to_train: runs of this command and shard; empty for ``--merge``.
       out: folder of the table.
-      label: name of the data set in the table.
+      label: name of the data set in the table; empty for that of the config.
+      images: identity of the data; None if it is not known yet.
       together: largest number of students in one program.
-      train: False only writes the table.
-      recorded: results of an earlier table.json.
-      command: that trains what is missing.
-      space: values that a search tries; empty for a table.
+      record: earlier table.json.
+      options: of a command that continues the table.
+      search: values that a search tries; None for a table.
     """
 
+    name: str
     table: Table
     rows: tuple[Row, ...]
     common: ml_collections.ConfigDict
     changes: tuple[str, ...]
     specs: list[RunSpec]
-    shard: list[RunSpec]
+    to_train: list[RunSpec]
     out: pathlib.Path
     label: str
+    images: Identity | None
     together: int
-    train: bool
-    recorded: Recorded
-    command: str
-    space: search.Space
-
-
-def listing() -> str:
-    """Format all tables, their rows and the paper's results as text."""
-    lines = []
-    for name, make in TABLES.items():
-        table = make()
-        lines += [f"{name}: {table.title}"]
-        rows = {row.name: row for row in table.rows}
-        width = max(34, *map(len, rows))
-        for row in rows.values():
-            found = row.paper
-            text = f"{table.source.label} {found.error:5.2f} ({found.status})" if found else ""
-            lines.append(f"  {row.name:<{width}} {text}".rstrip())
-    return "\n".join(lines)
+    record: Record | None
+    options: tuple[str, ...]
+    search: Search | None
 
 
 def from_options(options: argparse.Namespace) -> Job:
-    """Check the options and plan the work, before anything trains.
+    """Check the options and plan the work. Reads files and writes none.
 
     Args:
       options: parsed by the command.
@@ -84,153 +70,143 @@ def from_options(options: argparse.Namespace) -> Job:
       The job.
 
     Raises:
-      UserError: for an invalid option, or a folder that holds another table.
+      UserError: for an invalid option, or a folder that holds results of other settings or data.
     """
     table_options.check(options)
-    table = TABLES[options.name]()
-    out = _out(options, table)
-    planned = table_options.merged_plan(options, out / table_options.PLAN)
-    changes = tuple(planned["changes"])
-    rows = _rows(options, table, planned, out)
-    key_changes.check(rows, changes, table.rows)
-    common = plan.common_config(
-        table, epochs=planned["epochs"], source=planned["data"], changes=changes
-    )
-    space: search.Space = {}
+    every = TABLES[options.name]()
+    out, before, changes, common = _read(options, every)
+    table, found = every, None
+    patterns = [row for row in options.rows.split(",") if row]
+    chosen = () if options.merge else choose_rows(every, patterns)
+    key_changes.check(chosen, changes)
     if options.search:
-        space = search.tried(planned["search"], rows, out / table_options.TABLE)
-        rate = common.optimizer.learning_rate
-        table, space = search.table_of(table, rows, space, rate)
-        rows = table.rows
-    before = recorded.read(out / table_options.TABLE, table.title, common, changes)
-    seeds = _seeds(options, summary.found_seeds(table, out, before))
+        table, found = _trials(options, every, chosen, common, before)
+        chosen = table.rows
+    if before:
+        record.check(before, out / TABLE, table, common, changes)
+    listed = before.names if before else frozenset()
+    there = record.on_disk(out, table.rows)
     expand = functools.partial(plan.expand, table, common=common, out=out, changes=changes)
-    specs = expand(rows, seeds=seeds)
-    shard = sharding.shard(specs, options.shard, options.together)
-    rows, specs = recorded.added(before, table, rows, specs, expand)
-    if not options.merge:
-        for spec in specs:
-            run_files.check(spec.workdir, spec.config.to_dict())
-        if not all(before.entry(s) or run_files.read_result(s.workdir) for s in specs):
-            datasets.load_dataset(
-                settings_of(common).data
-            )  # unreadable images would fail every run
-        run_files.write_json(out / table_options.PLAN, planned)
+    # Trials that are added have as many seeds as the others.
+    seeds = max(options.seeds, _count(listed | there) if options.search else 0)
+    own = [] if options.merge else expand(chosen, seeds=seeds)
+    to_train = sharding.shard(own, options.shard, options.together)
+    asked = listed | {spec.name for spec in own if spec.row in chosen}
+    rows, specs = _listed(table, asked, there, expand)
+    images = _check_runs(options, common, before, specs, out)
+    words = table_options.words(options, options.changes)
     return Job(
+        name=options.name,
         table=table,
         rows=rows,
         common=common,
-        changes=changes,
+        changes=tuple(changes),
         specs=specs,
-        shard=shard,
+        to_train=to_train,
         out=out,
-        label=planned["label"] or before.label,
+        label=options.label or (before.label if before else ""),
+        images=images,
         together=options.together,
-        train=not options.merge,
-        recorded=before,
-        command=table_options.command_of(planned, seeds),
-        space=space,
+        record=before,
+        options=before.options
+        if options.merge and before
+        else (*(search.words(found) if found else ()), *words),
+        search=found,
     )
 
 
-def _out(options: argparse.Namespace, table: Table) -> pathlib.Path:
-    """Folder of the table, or of its search; adds the changes of a search to the options."""
-    out = paths.reachable(options.out or table_options.default_out(options))
-    options.chosen = []
-    if options.searched:
-        options.chosen = trials.options_of(out / table_options.SEARCH / table_options.TABLE)
-        options.changes = [*options.chosen, *options.changes]
-    if options.search:
-        out /= table_options.SEARCH
-        options.changes = search.with_held_out(table, options.changes)
+def _read(
+    options: argparse.Namespace, table: Table
+) -> tuple[pathlib.Path, Record | None, list[str], ml_collections.ConfigDict]:
+    """Folder, its earlier table.json, the changes, and the config that all rows share."""
+    changes, out = list(options.changes), None
+    if options.search or options.searched:
+        out = table_options.searched_folder(options)
+        path = out / table_options.SEARCH / TABLE
+        if options.searched:
+            changes = [*trials.options_of(path), *changes]
+        else:
+            out, changes = path.parent, search.with_held_out(table, changes)
+    changes = key_changes.resolve(changes, table.rows)
+    common = plan.common_config(table, epochs=options.epochs, source=options.data, changes=changes)
+    if out is None:
+        is_same = functools.partial(_is_same, table=table, common=common, changes=changes)
+        out = table_options.folder(options, is_same)
     table_options.check_out(options, out)
-    return out
-
-
-def _rows(
-    options: argparse.Namespace, table: Table, planned: dict[str, Any], out: pathlib.Path
-) -> tuple[Row, ...]:
-    """Chosen rows, which are added to those of the plan."""
-    patterns = [row for row in options.rows.split(",") if row]
+    before = record.read(out / TABLE)
     if options.merge:
-        patterns = patterns or planned["rows"]
-    elif options.search and patterns:
-        # Their trials stay in the table. A clone has no plan.
-        patterns += [*planned["rows"], *search.rows_of(table, out / table_options.TABLE)]
-    rows = choose_rows(table, patterns)
-    planned["rows"] = sorted({row.name for row in rows} | set(planned["rows"]))
-    return rows
+        if before is None:
+            raise UserError(f"--merge: {out} holds no table: give the --out of a trained one")
+        changes, epochs = list(before.changes), before.settings["epochs"]
+        common = plan.common_config(table, epochs=epochs, changes=changes)
+    return out, before, changes, common
 
 
-def _seeds(options: argparse.Namespace, found: int) -> int:
-    """Number of seeds; in a search, trials that are added have as many as the others."""
-    if options.merge:
-        return found
-    return max(options.seeds, found) if options.search else int(options.seeds)
+def _is_same(
+    path: pathlib.Path, table: Table, common: ml_collections.ConfigDict, changes: Sequence[str]
+) -> bool:
+    found = record.read(path)
+    return found is not None and not record.differing(found, table, common, changes)
 
 
-def run(job: Job) -> int:
-    """Train the unfinished runs of the shard, and write the table.
-
-    Returns:
-      Exit code: 0; 1 if a run failed; 128 + its number after a signal.
-
-    Raises:
-      loop.StorageError: if the folder is full.
-    """
-    with storage.reported(job.out):
-        return _run(job)
-
-
-def _run(job: Job) -> int:
-    logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax logs every file that it renames
-    code = 0
-    if job.train:
-        try:
-            train_all(
-                job.shard,
-                recorded=frozenset(s.name for s in job.specs if _is_recorded(job, s)),
-                groups=lambda specs: sharding.resumable_groups(specs, job.together),
-                after_group=lambda: write(job, draw=False),
-            )
-        except loop.Interrupted as stopped:
-            log(f"{stopped}: {signals.command()}")
-            code = stopped.exit_code
-        except KeyboardInterrupt:
-            log("Stopped without saving: run the same command to resume from the last checkpoint")
-            code = 130
-    write(job, draw=True)
-    failures = [failure_of(spec.workdir) for spec in job.shard]
-    return code or int(any(f and not (job.space and trials.diverged(f)) for f in failures))
+def _trials(
+    options: argparse.Namespace,
+    table: Table,
+    chosen: Sequence[Row],
+    common: ml_collections.ConfigDict,
+    before: Record | None,
+) -> tuple[Table, Search]:
+    """The table of the trials: those of this command, and those that were made before."""
+    known = before.labels if before else ()
+    rows = [row for row in table.rows if row in chosen or (row.pair, row.label) in known]
+    # --merge adds no values.
+    space = {} if options.merge else search.parse(options.search, rows)
+    found = search.merged(before.search if before else None, space, rows)
+    return search.table_of(table, rows, found, common.optimizer.learning_rate)
 
 
-def _is_recorded(job: Job, spec: RunSpec) -> bool:
-    """Whether a run counts as done without a result in its folder."""
-    if job.space and (
-        spec.name in job.recorded.diverged or trials.diverged(failure_of(spec.workdir))
-    ):
-        return True
-    return job.recorded.entry(spec) is not None
+def _listed(
+    table: Table, asked: frozenset[str], there: frozenset[str], expand: Callable[..., list[RunSpec]]
+) -> tuple[tuple[Row, ...], list[RunSpec]]:
+    """Rows and runs of table.json: all that were ever asked for or are there, and their teachers."""
+    names = asked | there
+    specs = expand(_rows_of(table, names), seeds=_count(names))
+    teachers = {spec.teacher_workdir for spec in specs if spec.name in names}
+    # A teacher with the config of a row is no row of the table unless it was asked for.
+    names -= {s.name for s in specs if s.workdir in teachers and s.name not in asked}
+    listed = [spec for spec in specs if spec.name in names or spec.workdir in teachers]
+    return _rows_of(table, names), listed
 
 
-def write(job: Job, *, draw: bool) -> None:
-    """Write table.json and table.md of the finished runs; with `draw`, the figures too."""
-    numbers = summary.summarize(
-        job.table,
-        job.rows,
-        job.specs,
-        job.common,
-        changes=job.changes,
-        label=job.label,
-        recorded=job.recorded,
-        command=job.command,
-    )
-    if job.space:
-        numbers = trials.complete(numbers, job.space, job.recorded.diverged)
-    run_files.write_json(job.out / table_options.TABLE, numbers, checked=False)
-    run_files.write_text(job.out / "table.md", markdown.render(numbers))
-    if draw:
-        written = [] if job.space else plots.draw(numbers, job.out)
-        for label, best in numbers.get("search", {}).get("chosen", {}).items():
-            log(f"{label}: {best['error']:.2f} % with {' '.join(best['options'])}")
-        log(f"{job.out / 'table.md'}, table.json{''.join(f', {path.name}' for path in written)}")
+def _rows_of(table: Table, names: Iterable[str]) -> tuple[Row, ...]:
+    rows = {name.rpartition("/")[0] for name in names}
+    return choose_rows(table, [row.name for row in table.rows if row.name in rows])
+
+
+def _count(names: Iterable[str]) -> int:
+    """Number of seeds, from 0, that includes those of some runs."""
+    return max((int(name.rpartition("/seed")[2]) + 1 for name in names), default=0)
+
+
+def _check_runs(
+    options: argparse.Namespace,
+    common: ml_collections.ConfigDict,
+    before: Record | None,
+    specs: Sequence[RunSpec],
+    out: pathlib.Path,
+) -> Identity | None:
+    """Check that the runs of a folder have the configs and the data of the command."""
+    places = [(str(out / TABLE), before.images if before else None)]
+    places += [(str(spec.workdir), identity.of_data(spec.workdir)) for spec in specs]
+    if not options.merge:
+        for spec in specs:
+            run_files.check(spec.workdir, spec.config.to_dict())
+        done = all(
+            (before and before.entry(spec)) or run_files.read_result(spec.workdir) for spec in specs
+        )
+        if options.data or not done:
+            # Unreadable images would fail every run.
+            dataset = datasets.load_dataset(settings_of(common).data)
+            places.append((f"{options.data or dataset.name}", dataset.identity))
+    identity.check_same_data(places)
+    return next((images for _, images in places if images is not None), None)

@@ -9,6 +9,7 @@ from at_jax import terms
 from at_jax.tables import differences
 from at_jax.tables.changes import parse, text_of
 from at_jax.tables.paper import source_of
+from at_jax.tables.rows import by_pair
 from at_jax.training import collapse
 from at_jax.training.console import duration
 
@@ -43,12 +44,14 @@ def render(summary: Mapping[str, Any]) -> str:
 def _pairs(summary: Mapping[str, Any]) -> list[str]:
     lines = []
     header = [*_HEADER, source_of(summary).heading, "status"] if _has_paper(summary) else _HEADER
-    for pair, rows in _by_pair(summary).items():
+    for pair, rows in by_pair(summary["rows"]).items():
         teachers = [t for t in summary["teachers"] if t["teacher"] == rows[0]["teacher"]]
+        several = len(teachers) > 1
         shared = _shared_changes(rows)
         compared = [differences.from_labels_only(rows, key) for key in _COMPARED]
         body = [_line(row, shared, compared) for row in rows] + [
-            _teacher_line(teacher) for teacher in teachers
+            _teacher_line(teacher, _taught(teacher, rows) if several else "")
+            for teacher in teachers
         ]
         lines += [f"## {pair}", "", *_table(header, [line[: len(header)] for line in body])]
         lines += [""]
@@ -59,7 +62,7 @@ def _trials(summary: Mapping[str, Any]) -> list[str]:
     """The trials of a search, and the options that it chose."""
     lines, best = [], summary["search"]["chosen"]
     names = {name for each in best.values() for name in each["rows"]}
-    for pair, rows in _by_pair(summary).items():
+    for pair, rows in by_pair(summary["rows"]).items():
         body = []
         for row in rows:
             keys = summary["search"]["space"][row["label"]]
@@ -79,13 +82,6 @@ def _trials(summary: Mapping[str, Any]) -> list[str]:
         chosen = " ".join(option for each in best.values() for option in each["options"])
         lines += [f"Chosen, as options of the table: `{chosen}`", ""]
     return lines
-
-
-def _by_pair(summary: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
-    pairs: dict[str, list[Mapping[str, Any]]] = {}
-    for row in summary["rows"]:
-        pairs.setdefault(row["pair"], []).append(row)
-    return pairs
 
 
 def _setting(summary: Mapping[str, Any]) -> list[str]:
@@ -176,21 +172,26 @@ def _range(row: Mapping[str, Any]) -> str:
 
 
 def _seeds(row: Mapping[str, Any]) -> str:
-    kinds = ("seeds", "failed", "missing", "diverged")
-    total = sum(len(row.get(kind, ())) for kind in kinds)
+    total = sum(len(row[kind]) for kind in ("seeds", "failed", "missing", "diverged"))
     constant = sum(bool(seed.get(collapse.KEY)) for seed in row["seeds"])
     return f"{len(row['seeds'])} of {total}" + (f", {constant} constant" if constant else "")
 
 
-def _teacher_line(teacher: Mapping[str, Any]) -> list[str]:
-    run = teacher["run"]
-    # A teacher with other classes than the data has no error.
-    error = (_number(run["test_error"]) or "not defined") if run else ""
+def _teacher_line(teacher: Mapping[str, Any], seeds: str) -> list[str]:
+    error = _number(teacher["run"] and teacher["run"]["test_error"])
     blank = [""] * len(_COMPARED)
-    name, paper = f"teacher, {teacher['teacher']}", _paper(teacher["paper"])
-    if teacher["name"].endswith(")"):
-        name += " (of earlier seeds)"
+    name, paper = f"teacher, {teacher['teacher']}{seeds}", _paper(teacher["paper"])
     return [name, error, error, "", "1 run", *blank, *paper]
+
+
+def _taught(teacher: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Seeds of the students of a teacher, where a network was trained as a teacher several times."""
+    run = (teacher["run"] or {}).get("run")
+    methods = [row for row in rows if terms.needs_teacher(row["method"])]
+    seeds = {s["seed"] for row in methods for s in row["seeds"] if s.get("teacher") == run}
+    return (
+        f" (of seed{'s'[: len(seeds) > 1]} {', '.join(map(str, sorted(seeds)))})" if seeds else ""
+    )
 
 
 def _table(header: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
@@ -213,10 +214,10 @@ def _unfinished(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _provenance(summary: Mapping[str, Any]) -> list[str]:
-    runs = {t["name"]: t["run"] for t in summary["teachers"] if t["run"]}
+    # By name and ID: a teacher may be the run of a row too, or have been trained several times.
+    runs = {(t["name"], t["run"].get("run")): t["run"] for t in summary["teachers"] if t["run"]}
     for row in summary["rows"]:
-        # By name: a teacher may be the run of a row too.
-        runs |= {f"{row['name']}/seed{seed['seed']}": seed for seed in row["seeds"]}
+        runs |= {(f"{row['name']}/seed{s['seed']}", s.get("run")): s for s in row["seeds"]}
     if not runs:
         return ["No run is finished yet."]
     days = sorted({run["finished"][:10] for run in runs.values()})

@@ -1,59 +1,22 @@
-"""Options of the command, checked before anything is planned, and what a folder keeps of them."""
+"""Options of the command: their checks, the folder that they name, and the words that repeat them."""
 
 import argparse
 import difflib
 import pathlib
 import shlex
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 from at_jax import paths
 from at_jax.errors import UserError
-from at_jax.tables.registry import TABLES
-from at_jax.training import json_files
+from at_jax.tables.record import TABLE
+from at_jax.tables.registry import TABLES, Row
 from at_jax.training.checkpoints import check_can_save
 
-__all__ = [
-    "PLAN", "SEARCH", "TABLE", "check", "check_out", "command_of", "default_out", "merged_plan",
-]  # fmt: skip
+__all__ = ["SEARCH", "check", "check_out", "command", "folder", "searched_folder", "words"]
 
-# Options that a folder was started with; later commands must agree with them.
-PLAN = "plan.json"
-TABLE = "table.json"
 # Folder of the search, in the folder of its table.
 SEARCH = "search"
-
-
-def default_out(options: argparse.Namespace) -> pathlib.Path:
-    """Folder of a table without ``--out``: of the committed results of a clone, or one in runs/.
-
-    A search and the table with the values that it chose have a folder of their own: their settings are
-    not those of the table. A search never adds to a committed one, whose trials would count with its own.
-
-    Args:
-      options: of the command.
-    """
-    name = options.name + ("_searched" if options.search or options.searched else "")
-    committed, own = pathlib.Path("results", name), pathlib.Path("runs/tables", name)
-    if options.search:
-        return own
-    part = pathlib.Path(SEARCH, TABLE) if options.searched else TABLE
-    # The user's own search comes before a committed one.
-    mine = options.searched and (own / part).is_file()
-    return committed if (committed / part).is_file() and not mine else own
-
-
-def command_of(planned: Mapping[str, Any], seeds: int) -> str:
-    """Command that trains the open runs; the place of the data differs from machine to machine."""
-    words = ["at-jax", "tables", planned["table"], "--seeds", str(seeds)]
-    words += ["--epochs", str(planned["epochs"])] if planned["epochs"] else []
-    words += ["--data", "DIR"] if planned["data"] else []
-    words += ["--rows", ",".join(planned["rows"])] if planned["search"] else []
-    words += [word for values in planned["search"] for word in ("--search", values)]
-    words += ["--searched"] if planned["searched"] else []  # it decides the folder too
-    own = [change for change in planned["changes"] if change not in planned["searched"]]
-    words += [word for change in own for word in ("--set", change)]
-    return shlex.join(words)
+_COMMITTED, _OWN = pathlib.Path("results"), pathlib.Path("runs/tables")
 
 
 def check(options: argparse.Namespace) -> None:
@@ -76,6 +39,10 @@ def check(options: argparse.Namespace) -> None:
         raise UserError(
             f"--epochs must be at least 1, got {options.epochs}: leave it out for the table's own"
         )
+    if options.merge and options.rows:
+        raise UserError(
+            f"--merge takes all runs of the folder, got --rows {options.rows}: leave --rows out"
+        )
 
 
 def check_out(options: argparse.Namespace, out: pathlib.Path) -> None:
@@ -89,49 +56,75 @@ def check_out(options: argparse.Namespace, out: pathlib.Path) -> None:
         )
 
 
-def merged_plan(options: argparse.Namespace, path: pathlib.Path) -> dict[str, Any]:
-    """Options that all runs of a folder share: from the command line; for ``--merge``, from the folder.
+def searched_folder(options: argparse.Namespace) -> pathlib.Path:
+    """Folder of a table with searched values, and of its search.
 
-    Raises:
-      UserError: if the folder was started with other options.
+    Without ``--out`` a search is made in a folder of the user's own: trials of a committed one would count
+    with its own. ``--searched`` uses the user's search, and without one the committed search of a clone.
+
+    Args:
+      options: of the command, with ``--search`` or ``--searched``.
     """
-    before = _read_plan(path)
-    if options.merge and before is None:
-        raise UserError(f"--merge: {path.parent} holds no table: give the --out of a trained one")
-    now = {
-        "table": options.name,
-        "epochs": options.epochs,
-        "data": options.data,
-        "changes": options.changes,
-    }
-    # The label can change, rows and values to try can be added: none affects the runs that exist.
-    empty: dict[str, Any] = {"label": "", "rows": [], "search": [], "searched": []}
-    kept = {key: (before or {}).get(key, value) for key, value in empty.items()}
-    kept["searched"] = options.chosen or kept["searched"]
-    kept["label"] = options.label or kept["label"]
-    kept["search"] = [*kept["search"], *(s for s in options.search if s not in kept["search"])]
-    compared = ("table",) if options.merge else tuple(now)
-    differing = [
-        f"{key}: {before[key]!r} there, {now[key]!r} now"
-        for key in compared
-        if before is not None and before[key] != now[key]
-    ]
-    if differing:
-        raise UserError(
-            f"{path.parent} holds a table with other options ({'; '.join(differing)}): choose another "
-            "--out, or give the same options"
-        )
-    return (before if options.merge and before is not None else now) | kept
+    if options.out:
+        return paths.reachable(options.out)
+    own, committed = (root / f"{options.name}_searched" for root in (_OWN, _COMMITTED))
+    part = pathlib.Path(SEARCH, TABLE)
+    is_committed = options.searched and (committed / part).is_file() and not (own / part).is_file()
+    return committed if is_committed else own
 
 
-def _read_plan(path: pathlib.Path) -> dict[str, Any] | None:
-    try:
-        if not (plan := json_files.read(path)).keys() >= {"table", "epochs", "data", "changes"}:
-            raise json_files.Damaged("it lacks keys")
-    except FileNotFoundError:
-        return None
-    except json_files.Damaged as damaged:
-        raise UserError(
-            f"{path} is not readable as JSON ({damaged}): choose another --out, or delete the file"
-        ) from damaged
-    return plan
+def folder(options: argparse.Namespace, is_same: Callable[[pathlib.Path], bool]) -> pathlib.Path:
+    """Folder of a table without a search.
+
+    Args:
+      options: of the command.
+      is_same: whether a table.json was made with the settings of the command.
+
+    Returns:
+      ``--out``; without it the committed results of a clone that have the same settings, and one in
+      ``runs/`` if there are none.
+    """
+    if options.out:
+        return paths.reachable(options.out)
+    own = _OWN / options.name
+    if options.merge:
+        return own if (own / TABLE).is_file() else _COMMITTED / options.name
+    committed = sorted(_COMMITTED.glob(f"{options.name}*/{TABLE}"))
+    return next((path.parent for path in committed if is_same(path)), own)
+
+
+def words(options: argparse.Namespace, changes: Sequence[str]) -> list[str]:
+    """Options that a command must repeat to continue a table, except its rows, seeds and tried values.
+
+    Args:
+      options: of the command. The places of the data and the table, which differ from machine to machine,
+        become DIR and OUT.
+      changes: those of ``--set``.
+    """
+    found = ["--epochs", str(options.epochs)] if options.epochs else []
+    found += ["--data", "DIR"] if options.data else []
+    found += ["--searched"] if options.searched else []
+    found += [word for change in changes for word in ("--set", change)]
+    found += ["--together", str(options.together)] if options.together > 1 else []
+    return found + (["--out", "OUT"] if options.out else [])
+
+
+def command(
+    name: str, repeated: Iterable[str], rows: Sequence[Row], chosen: Sequence[Row], seeds: int
+) -> str:
+    """Command that trains some runs of a table.
+
+    Args:
+      name: of the table.
+      repeated: see :func:`words`.
+      rows: all rows of the table.
+      chosen: rows of the runs.
+      seeds: number of seeds that includes theirs.
+
+    >>> command("digits", ["--together", "4"], (), (), 3)
+    'at-jax tables digits --seeds 3 --together 4'
+    """
+    names = list(dict.fromkeys(row.name for row in chosen))
+    some = len(names) < len({row.name for row in rows})
+    found = ["at-jax", "tables", name, "--seeds", str(seeds)]
+    return shlex.join([*found, *(["--rows", ",".join(names)] if some else []), *repeated])

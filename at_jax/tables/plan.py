@@ -69,12 +69,9 @@ def scale_schedule(config: ml_collections.ConfigDict, epochs: int) -> ml_collect
     result = ml_collections.ConfigDict(config.to_dict())
     factor = epochs / config.epochs
 
-    def nearest(epoch: float) -> int:
-        # Halves round up. Python's round would send 2.5 to 2 and 3.5 to 4.
-        return int(epoch * factor + 0.5)
-
     def drops(before: Sequence[int], end: int) -> tuple[int, ...]:
-        return tuple(sorted(drop for drop in set(map(nearest, before)) if 1 <= drop < end))
+        scaled = {_nearest(drop * factor) for drop in before}
+        return tuple(sorted(drop for drop in scaled if 1 <= drop < end))
 
     result.epochs = epochs
     result.optimizer.warmup_epochs = config.optimizer.warmup_epochs * factor
@@ -82,11 +79,16 @@ def scale_schedule(config: ml_collections.ConfigDict, epochs: int) -> ml_collect
     result.transfer.decay_epochs = drops(config.transfer.decay_epochs, epochs)
     for section in ("transfer", *terms.TERMS):
         begin = config[section].begin_epoch  # below 0: the value of transfer.begin_epoch
-        result[section].begin_epoch = nearest(begin) if begin > 0 else begin
+        result[section].begin_epoch = _nearest(begin * factor) if begin > 0 else begin
     if config.teacher.epochs:
-        result.teacher.epochs = max(1, nearest(config.teacher.epochs))
+        result.teacher.epochs = max(1, _nearest(config.teacher.epochs * factor))
         result.teacher.drop_epochs = drops(config.teacher.drop_epochs, result.teacher.epochs)
     return result
+
+
+def _nearest(epoch: float) -> int:
+    # Halves round up. Python's round would send 2.5 to 2 and 3.5 to 4.
+    return int(epoch + 0.5)
 
 
 def common_config(
@@ -98,7 +100,7 @@ def common_config(
       table: from the registry.
       epochs: number of epochs; 0 for the table's own.
       source: an image folder or a TFDS name; empty for the table's own data.
-      changes: strings ``[ROWS:]KEY=VALUE``, applied last; those of some rows are only checked.
+      changes: strings ``[LABEL:]KEY=VALUE``, applied last; those of some rows are only checked.
 
     Returns:
       The config, checked.
@@ -112,7 +114,7 @@ def common_config(
     if source:
         is_folder = paths.reachable(source).is_dir()
         is_path = paths.scheme(source) or source.startswith(("/", ".", "~"))
-        if not is_folder and is_path and "/" in source.rstrip("/"):
+        if not is_folder and is_path:
             raise UserError(
                 f"--data: the folder {source!r} does not exist: give an existing one, or a TFDS name"
             )
@@ -144,7 +146,7 @@ def expand(
       common: result of :func:`common_config`.
       seeds: number of seeds, from 0.
       out: folder of the table.
-      changes: strings ``[ROWS:]KEY=VALUE``; they override the changes of a row.
+      changes: strings ``[LABEL:]KEY=VALUE``; they override the changes of a row.
 
     Returns:
       Runs with unique names, every teacher before its students.
@@ -192,18 +194,15 @@ def _row_config(
         # Without a teacher the key keeps its value: the run is the same with every teacher of the table.
         config.teacher.model = row.teacher
     config.update_from_flattened_dict(_scaled(table, row, common.epochs))
-    config.update_from_flattened_dict(key_changes.values(changes, row, table.rows))
+    config.update_from_flattened_dict(key_changes.values(changes, row))
     return config
 
 
 def _scaled(table: Table, row: Row, epochs: int) -> dict[str, Any]:
-    """Changes of a row; epochs are those of the table's own schedule, and scale with it.
-
-    Values that a search tries do not, as those of --set.
-    """
+    """Changes of a row. Epochs scale with the schedule, except those that a search tries."""
     factor = epochs / table.config().epochs
     return {
-        key: round(value * factor)
+        key: _nearest(value * factor)
         if key.endswith(".begin_epoch") and key not in row.tried
         else value
         for key, value in row.changes.items()

@@ -16,6 +16,7 @@ from at_jax import terms
 from at_jax.errors import UserError
 from at_jax.figures import style
 from at_jax.tables.paper import VERIFIED, source_of
+from at_jax.tables.rows import by_pair
 from at_jax.training.console import log
 
 if TYPE_CHECKING:
@@ -58,10 +59,14 @@ def draw(summary: Mapping[str, Any], out: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _colors(rows: Sequence[_Row]) -> list[str]:
-    """Color of each row of a pair: that of its method, or another one for variants of a method."""
+    """Color of each row of a pair: that of its method, or another one where it would repeat."""
     methods = [row["method"] for row in rows]
-    plain = [row["label"] == row["method"] or methods.count(row["method"]) == 1 for row in rows]
     own = [terms.color(method) for method in methods]
+    plain = [
+        (row["label"] == row["method"] or methods.count(row["method"]) == 1)
+        and own[index] not in own[:index]
+        for index, row in enumerate(rows)
+    ]
     taken = {color for color, is_plain in zip(own, plain, strict=True) if is_plain}
     free = [color for color in style.VARIANT_COLORS if color not in taken]
     variants = itertools.cycle(free or style.VARIANT_COLORS)
@@ -70,20 +75,13 @@ def _colors(rows: Sequence[_Row]) -> list[str]:
     ]
 
 
-def _by_pair(rows: Sequence[_Row]) -> dict[str, list[_Row]]:
-    pairs: dict[str, list[_Row]] = {}
-    for row in rows:
-        pairs.setdefault(row["pair"], []).append(row)
-    return pairs
-
-
 def _setting(summary: Mapping[str, Any]) -> str:
     return f"{summary['data']}, {summary['epochs']} epochs"
 
 
 def _draw_errors(summary: Mapping[str, Any], rows: Sequence[_Row], path: pathlib.Path) -> None:
     """Draw one line for each row: its seeds and their median, and the paper's result next to them."""
-    pairs = _by_pair(rows)
+    pairs = by_pair(rows)
     has_paper = any(row["paper"] for row in rows)
     lines = len(rows) + len(pairs)  # each pair has a line for its name
     widths = {"columns": 2, "width_ratios": (5, 2)} if has_paper else {"columns": 1}
@@ -139,7 +137,7 @@ def _draw_grid(axes: "Axes") -> None:
 
 def _draw_curves(summary: Mapping[str, Any], rows: Sequence[_Row], path: pathlib.Path) -> None:
     """Draw one panel for each pair, with the median and the range of the seeds of each row."""
-    pairs = _by_pair(rows)
+    pairs = by_pair(rows)
     columns = min(2, len(pairs))
     lines = math.ceil(len(pairs) / columns)
     is_long = max(map(len, pairs.values())) > _LEGEND_LINES
@@ -149,22 +147,25 @@ def _draw_curves(summary: Mapping[str, Any], rows: Sequence[_Row], path: pathlib
         panel.set_axis_off()
     for panel, (pair, members) in zip(axes.flat, pairs.items(), strict=False):
         for row, color in zip(members, _colors(members), strict=True):
-            errors = np.array([seed["errors"] for seed in row["seeds"]])  # (seeds, epochs)
+            # An epoch whose line was lost leaves a gap: its error is None, here NaN.
+            found = np.array([seed["errors"] for seed in row["seeds"]], float)  # (seeds, epochs)
+            errors = np.ma.masked_invalid(found)
             epochs = np.arange(1, errors.shape[1] + 1)
             label = f"{row['label']} ({len(errors)} seed{'s'[: len(errors) > 1]})"
-            panel.plot(epochs, np.median(errors, axis=0), color=color, lw=1.6, label=label,
+            panel.plot(epochs, np.ma.median(errors, axis=0), color=color, lw=1.6, label=label,
                        marker="o" if len(epochs) < 15 else "", markersize=3)  # fmt: skip
             panel.fill_between(epochs, errors.min(0), errors.max(0), color=color, alpha=0.18, lw=0)
         style.use_readable_scale(
-            panel, [e for row in members for s in row["seeds"] for e in s["errors"]]
+            panel,
+            [e for row in members for s in row["seeds"] for e in s["errors"] if e is not None],
         )
         panel.set_title(f"{pair}, {_setting(summary)}", loc="left", fontsize=9)
         panel.set_xlabel("epoch (line: median, band: lowest to highest seed)")
         panel.set_ylabel(f"{summary['measured_on']} error, percent")
         panel.grid(color="#e4e4e4", lw=0.6)
         panel.xaxis.get_major_locator().set_params(integer=True)
-        beside = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.02)} if is_long else {}
-        panel.legend(fontsize=8, **beside)
+        outside = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.02)} if is_long else {}
+        panel.legend(fontsize=8, **outside)
     style.save(figure, path)
 
 

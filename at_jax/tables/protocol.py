@@ -56,7 +56,7 @@ def table() -> Table:
         points = POINTS.get(student)
         for method in METHODS:
             changes = {"transfer.points": points} if points and method == "at" else {}
-            rows.append(Row(student, teacher, method, changes, label=method, paper=results[method]))
+            rows.append(Row(student, teacher, method, changes, paper=results[method]))
     return Table(
         "The CIFAR-100 protocol of RepDistiller and mdistiller",
         functools.partial(load, "cifar100_protocol"),

@@ -3,8 +3,7 @@
 import difflib
 import fnmatch
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from at_jax import terms
 from at_jax.errors import UserError, listed
@@ -13,7 +12,7 @@ from at_jax.tables.paper import ACTIVATION, GRADIENT, MAPPINGS
 from at_jax.tables.rows import Row, Table
 from at_jax.training.config_files import load
 
-__all__ = ["TABLES", "Row", "Table", "choose_rows"]
+__all__ = ["TABLES", "Row", "Table", "choose_rows", "listing"]
 
 # Decay of beta where attention transfer is combined with distillation. The paper decays it and does not
 # give the schedule. On held-out images constant, linear and cosine differed by at most 0.2 points at
@@ -53,7 +52,7 @@ def _activation() -> Table:
     for (student, teacher), results in ACTIVATION.items():
         for method in ("none", "at", "f_actt", "kd", "at+kd"):
             changes = _DECAY if method == "at+kd" else {}
-            rows.append(Row(student, teacher, method, changes, label=method, paper=results[method]))
+            rows.append(Row(student, teacher, method, changes, paper=results[method]))
     return Table(
         "Activation-based attention transfer (table 1 of arXiv:1612.03928)",
         functools.partial(load, "cifar10"),
@@ -66,11 +65,13 @@ def _activation() -> Table:
 def _mappings() -> Table:
     student, teacher = pair = ("wrn_16_1", "wrn_16_2")
     results = ACTIVATION[pair]
-    rows = [Row(student, teacher, "none", label="none", paper=results["none"])]
+    rows = [Row(student, teacher, "none", paper=results["none"])]
     for (kind, p), result in MAPPINGS.items():
         changes = {"at.kind": kind, "at.p": p}
         variant, label = f"{kind}{p:g}", f"at, F_{kind}^{p:g}"
-        rows.append(Row(student, teacher, "at", changes, variant, "", label, result))
+        rows.append(
+            Row(student, teacher, "at", changes, variant=variant, label=label, paper=result)
+        )
     return Table(
         "Mappings from activations to attention (table 2 of arXiv:1612.03928)",
         functools.partial(load, "cifar10"),
@@ -81,30 +82,20 @@ def _mappings() -> Table:
 
 
 def _gradient() -> Table:
+    pair = ("nin_thin", "nin_wide")
     return Table(
         "Gradient-based attention transfer (table 3 of arXiv:1612.03928)",
         functools.partial(load, "cifar10_gradient"),
         (
-            *(
-                Row("nin_thin", "nin_wide", method, label=method, paper=result)
-                for method, result in GRADIENT.items()
-            ),
+            *(Row(*pair, method, paper=result) for method, result in GRADIENT.items()),
             # Ours: a temperature at which the teacher's J does not vanish; a late begin, when the student
             # has begun to fit; and gradients of logits.
-            _variant(
-                "nin_thin", "nin_wide", "gradient_at", "tempered", {"gradient_at.temperature": 8.0}
-            ),
-            _variant(
-                "nin_thin", "nin_wide", "gradient_at", "late", {"gradient_at.begin_epoch": 67}
-            ),
-            Row("nin_thin", "nin_wide", "jacobian", label="jacobian"),
-            Row("nin_thin", "nin_wide", "sobolev", label="sobolev"),
+            Row(*pair, "gradient_at", {"gradient_at.temperature": 8.0}, "tempered"),
+            Row(*pair, "gradient_at", {"gradient_at.begin_epoch": 67}, "late"),
+            Row(*pair, "jacobian"),
+            Row(*pair, "sobolev"),
         ),
     )
-
-
-def _variant(student: str, teacher: str, method: str, name: str, changes: Mapping[str, Any]) -> Row:
-    return Row(student, teacher, method, changes, name, label=f"{method}-{name}")
 
 
 _FEW_LABELS = (500, 1000, 4000)
@@ -119,7 +110,7 @@ def _few_labels() -> Table:
         ):  # fmt: skip
             name, condition = f"{labels}_labels", f"{labels} labels"
             changes = subset | (_DECAY if method == "at+kd" else {})
-            rows.append(Row("wrn_16_1", "wrn_16_2", method, changes, name, condition, method))
+            rows.append(Row("wrn_16_1", "wrn_16_2", method, changes, name, condition))
     return Table(
         "Few labels: the teacher is trained on all of them",
         functools.partial(load, "cifar10_few_labels"),
@@ -128,28 +119,17 @@ def _few_labels() -> Table:
 
 
 def _digits() -> Table:
+    pair = ("wrn_10_1", "wrn_16_2")
+    methods = (
+        "none", "at", "f_actt", "kd", "at+kd", "flip_symmetry", "min_l2", "gradient_at",
+        "gradient_at+kd", "jacobian", "jacobian+kd", "sobolev",
+    )  # fmt: skip
     return Table(
         "Handwritten digits, 200 labels",
         functools.partial(load, "digits"),
         (
-            *(
-                Row("wrn_10_1", "wrn_16_2", method, label=method)
-                for method in (
-                    "none",
-                    "at",
-                    "f_actt",
-                    "kd",
-                    "at+kd",
-                    "flip_symmetry",
-                    "min_l2",
-                    "gradient_at",
-                    "gradient_at+kd",
-                    "jacobian",
-                    "jacobian+kd",
-                    "sobolev",
-                )
-            ),
-            _variant("wrn_10_1", "wrn_16_2", "gradient_at", "t1", {"gradient_at.temperature": 1.0}),
+            *(Row(*pair, method) for method in methods),
+            Row(*pair, "gradient_at", {"gradient_at.temperature": 1.0}, "t1"),
         ),
         held_out=500,
     )
@@ -163,3 +143,18 @@ TABLES: dict[str, Callable[[], Table]] = {
     "cifar100_protocol": protocol.table,
     "digits": _digits,
 }
+
+
+def listing() -> str:
+    """Format all tables, their rows and the published results as text."""
+    lines = []
+    for name, make in TABLES.items():
+        table = make()
+        lines += [f"{name}: {table.title}"]
+        rows = {row.name: row for row in table.rows}
+        width = max(34, *map(len, rows))
+        for row in rows.values():
+            found = row.paper
+            text = f"{table.source.label} {found.error:5.2f} ({found.status})" if found else ""
+            lines.append(f"  {row.name:<{width}} {text}".rstrip())
+    return "\n".join(lines)

@@ -1,7 +1,7 @@
-"""What a table is: its rows, and the config that they share."""
+"""A table: its rows, and the config that they share."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import ml_collections
@@ -9,7 +9,7 @@ import ml_collections
 from at_jax import terms
 from at_jax.tables.paper import PAPER, PaperResult, Source
 
-__all__ = ["Row", "Table"]
+__all__ = ["Row", "Table", "by_pair"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Row:
       changes: other config keys (dotted) that the row sets, and their values.
       variant: distinguishes rows of the same method in their names; may be empty.
       condition: what rows of the same pair have in common, for their heading; may be empty.
-      label: name of the method in the table.
+      label: name of the method in the table; by default the method, with the variant of a row without a
+        condition.
       paper: the result in the paper; None if it reports none.
       tried: keys among the changes whose values a search tries: --set does not override them.
     """
@@ -37,6 +38,11 @@ class Row:
     label: str = ""
     paper: PaperResult | None = None
     tried: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        parts = [self.method] if self.condition else [self.method, self.variant]
+        # The class is frozen.
+        object.__setattr__(self, "label", self.label or "-".join(filter(None, parts)))
 
     @property
     def name(self) -> str:
@@ -79,3 +85,15 @@ class Table:
     paper_epochs: int = 0
     held_out: int = 5000
     source: Source = PAPER
+
+
+def by_pair(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """Group rows of table.json by their heading, in the order of the table.
+
+    >>> by_pair([{"pair": "a <- b", "label": "at"}, {"pair": "a <- b", "label": "kd"}])
+    {'a <- b': [{'pair': 'a <- b', 'label': 'at'}, {'pair': 'a <- b', 'label': 'kd'}]}
+    """
+    result: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        result.setdefault(row["pair"], []).append(row)
+    return result

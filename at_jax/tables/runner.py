@@ -12,20 +12,23 @@ from at_jax.tables.plan import RunSpec
 from at_jax.training import json_files, run_files, workdir_lock
 from at_jax.training.console import duration, log
 
-__all__ = ["FAILURE", "Progress", "failure_of", "train_all"]
+__all__ = ["DIVERGED", "FAILURE", "Progress", "failure_of", "train_all"]
 
 # Written to the workdir of a run that failed.
 FAILURE = "failure.json"
+# Kinds of failures: the loss became infinite or NaN; the teacher is not finished; any other.
+DIVERGED, _NO_TEACHER, _OTHER = "diverged", "teacher", "error"
 
 
 def failure_of(workdir: pathlib.Path) -> dict[str, Any] | None:
-    """Read why a run failed; None if it did not fail, or finished since."""
+    """Read why a run failed: ``kind`` and ``reason``; None if it did not fail, or finished since."""
+    failure = {"kind": _OTHER, "reason": "unknown"}
     try:
-        failure = {"reason": "unknown"} | json_files.read(workdir / FAILURE)
+        failure |= json_files.read(workdir / FAILURE)
     except FileNotFoundError:
         return None
     except json_files.Damaged as damaged:
-        failure = {"reason": f"unknown, {FAILURE} is damaged: {damaged}"}
+        failure["reason"] = f"unknown, {FAILURE} is damaged: {damaged}"
     return None if run_files.read_result(workdir) else failure
 
 
@@ -101,7 +104,11 @@ def train_all(
     ]
     students = [spec for spec in unfinished if spec not in first]
     # Runs that failed before are retried last, each alone, so that they cannot crash others again.
-    retry = [spec for spec in students if failure_of(spec.workdir)]
+    retry = [
+        spec
+        for spec in students
+        if (failure := failure_of(spec.workdir)) and failure["kind"] != _NO_TEACHER
+    ]
     fresh = [spec for spec in students if spec not in retry]
     for group in [*([spec] for spec in first), *groups(fresh), *([spec] for spec in retry)]:
         with _locked(group, wait=group[0] in first) as locked:
@@ -121,7 +128,7 @@ def _locked(group: Sequence[RunSpec], *, wait: bool) -> Iterator[list[RunSpec]]:
 
     With `wait`, block until the other process is done, and yield all of them.
     """
-    if paths.scheme(group[0].workdir):  # no locks there: from_options refuses shards
+    if paths.scheme(group[0].workdir):  # no locks there: check_out refuses shards
         yield list(group)
         return
     with contextlib.ExitStack() as stack:
@@ -147,7 +154,8 @@ def _train_group(group: list[RunSpec], failures: set[str]) -> None:
         if spec.teacher_workdir and run_files.read_result(spec.teacher_workdir) is None
     ]
     for spec in waiting:
-        _record_failure(spec, f"its teacher, {spec.teacher_workdir}, is not finished", "", failures)
+        reason = f"its teacher, {spec.teacher_workdir}, is not finished"
+        _record_failure(spec, _NO_TEACHER, reason, failures)
     group = [spec for spec in group if spec not in waiting]
     if not group:
         return
@@ -163,7 +171,8 @@ def _train_group(group: list[RunSpec], failures: set[str]) -> None:
             failed = group
         for spec in failed:
             reason = f"{type(error).__name__}: {error}"
-            _record_failure(spec, reason, traceback.format_exc(), failures)
+            kind = DIVERGED if isinstance(error, loop.NonFinite) else _OTHER
+            _record_failure(spec, kind, reason, failures, traceback.format_exc())
         left = [s for s in group if s not in failed and not run_files.read_result(s.workdir)]
         # Where the error names no run, each is tried alone.
         for part in [left] if failed and left else [[spec] for spec in left]:
@@ -177,7 +186,11 @@ def _train(group: Sequence[RunSpec]) -> None:
         loop.train_together([(spec.config, spec.workdir) for spec in group])
 
 
-def _record_failure(spec: RunSpec, reason: str, trace: str, failures: set[str]) -> None:
+def _record_failure(
+    spec: RunSpec, kind: str, reason: str, failures: set[str], trace: str = ""
+) -> None:
     failures.add(spec.name)
     log(f"{spec.name} FAILED, the other runs continue: {reason}")
-    run_files.write_json(spec.workdir / FAILURE, {"reason": reason, "traceback": trace})
+    run_files.write_json(
+        spec.workdir / FAILURE, {"kind": kind, "reason": reason, "traceback": trace}
+    )

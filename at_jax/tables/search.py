@@ -7,25 +7,37 @@ never reads the test set.
 import dataclasses
 import itertools
 import math
-import pathlib
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+import types
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from at_jax import terms
 from at_jax.errors import UserError
 from at_jax.tables import changes
 from at_jax.tables.registry import Row, Table
-from at_jax.training import json_files
 
-__all__ = ["Space", "parse", "rows_of", "table_of", "tried", "with_held_out"]
+__all__ = ["Search", "Space", "merged", "parse", "table_of", "with_held_out", "words"]
 
-_T = TypeVar("_T")
 _FLAG = "--search"
 _RATE = "optimizer.learning_rate"
 _HELD_OUT = "data.validation_examples"
 # Label of rows to key to values, as texts.
 Space = dict[str, dict[str, list[str]]]
+
+
+class Search(NamedTuple):
+    """A search, as it is in table.json.
+
+    Attributes:
+      space: values to try.
+      is_automatic: labels only has no values of its own; it tries learning rates around that of the table.
+      chosen: label to the values that were chosen, see :func:`at_jax.tables.trials.chosen`.
+    """
+
+    space: Space
+    is_automatic: bool
+    chosen: Mapping[str, Any] = types.MappingProxyType({})
 
 
 def parse(texts: Sequence[str], rows: Sequence[Row]) -> Space:
@@ -39,7 +51,7 @@ def parse(texts: Sequence[str], rows: Sequence[Row]) -> Space:
       rows: chosen rows of the table.
 
     Returns:
-      The values, with the keys of a label sorted.
+      The values.
 
     Raises:
       UserError: for an unknown key or row, or a value of the wrong type.
@@ -55,56 +67,33 @@ def parse(texts: Sequence[str], rows: Sequence[Row]) -> Space:
         for label in changes.labels(scope, rows, _FLAG):
             keys = space.setdefault(label, {})
             keys[change.key] = list(dict.fromkeys([*keys.get(change.key, []), *values]))
+    return space
+
+
+def merged(before: Search | None, space: Space, rows: Sequence[Row]) -> Search:
+    """Add values to those of earlier commands: a trial that was made is never left out.
+
+    Args:
+      before: of the earlier table.json.
+      space: values of this command.
+      rows: those that are searched.
+
+    Returns:
+      The values of both. Labels only tries learning rates of its own if no command gave it values.
+    """
+    alone = _labels_only(rows)
+    is_automatic = alone not in space and (before is None or before.is_automatic)
+    result: Space = {}
+    for found in (before.space if before else {}, space):
+        for label, keys in found.items():
+            if is_automatic and label == alone:
+                continue
+            own = result.setdefault(label, {})
+            for key, values in keys.items():
+                own[key] = list(dict.fromkeys([*own.get(key, ()), *values]))
     # Sorted, as in table.json: the name of a trial must not depend on the order of the options.
-    return {label: dict(sorted(keys.items())) for label, keys in space.items()}
-
-
-def tried(texts: Sequence[str], rows: Sequence[Row], path: pathlib.Path) -> Space:
-    """Collect the values of all commands so far: a trial that was made is never left out.
-
-    Args:
-      texts: of this command and earlier ones in this folder.
-      rows: chosen rows of the table.
-      path: table.json of the search, which may hold values of a folder that is gone.
-
-    Raises:
-      UserError: as :func:`parse`, or if the file is damaged.
-    """
-    before = _before(
-        path,
-        lambda found: [
-            f"{label}:{key}={','.join(values)}"
-            for label, keys in found["search"]["space"].items()
-            for key, values in keys.items()
-        ],
-    )
-    return parse([*before, *texts], rows)
-
-
-def rows_of(table: Table, path: pathlib.Path) -> list[str]:
-    """Names of the rows that have trials in table.json.
-
-    Args:
-      table: whose rows are searched.
-      path: table.json of the search.
-
-    Raises:
-      UserError: if the file is damaged.
-    """
-    there = _before(path, lambda found: [(row["pair"], row["label"]) for row in found["rows"]])
-    return [row.name for row in table.rows if (row.pair, row.label) in there]
-
-
-def _before(path: pathlib.Path, read: Callable[[Mapping[str, Any]], list[_T]]) -> list[_T]:
-    """What table.json holds of earlier commands; nothing if there is none."""
-    try:
-        return read(json_files.read(path))
-    except FileNotFoundError:
-        return []
-    except (json_files.Damaged, KeyError, TypeError, AttributeError) as damaged:
-        raise UserError(
-            f"{path} is no search, or damaged ({damaged}): restore it, choose another --out, or delete it"
-        ) from damaged
+    result = {label: dict(sorted(keys.items())) for label, keys in result.items()}
+    return Search(result, is_automatic)
 
 
 def with_held_out(table: Table, given: Sequence[str]) -> list[str]:
@@ -124,26 +113,28 @@ def with_held_out(table: Table, given: Sequence[str]) -> list[str]:
     return list(given)
 
 
-def table_of(table: Table, rows: Sequence[Row], space: Space, rate: float) -> tuple[Table, Space]:
+def table_of(
+    table: Table, rows: Sequence[Row], search: Search, rate: float
+) -> tuple[Table, Search]:
     """Make the table of the trials.
 
     Args:
       table: whose rows are searched.
       rows: chosen ones. Those without values are left out.
-      space: values to try.
+      search: values to try.
       rate: learning rate of the table.
 
     Returns:
-      The table, and the space with the learning rates that labels only tries if it has no values: the
+      The table, and the search with the learning rates that labels only tries if it has no values: the
       table's own, multiplied by powers of two.
 
     Raises:
       UserError: if rows have different numbers of trials, or are defined by a key that is tried.
     """
-    alone = next((row.label for row in rows if row.method == "none"), "")
-    given = {label: keys for label, keys in space.items() if label != alone}
-    if given and alone and _is_automatic(space.get(alone), rate):
-        space = {alone: {_RATE: _rates(rate, _count(next(iter(given.values()))))}} | given
+    space, alone = search.space, _labels_only(rows)
+    if search.is_automatic and alone and space:
+        count = max(map(_count, space.values()))
+        space = {alone: {_RATE: _rates(rate, count)}} | space
     counts = {label: _count(keys) for label, keys in space.items()}
     if len(set(counts.values())) > 1:
         numbers = ", ".join(f"{label} {count}" for label, count in counts.items())
@@ -155,9 +146,27 @@ def table_of(table: Table, rows: Sequence[Row], space: Space, rate: float) -> tu
         trial for row in rows if row.label in space for trial in _trials(row, space[row.label])
     ]
     title = f"Search on held-out images: {table.title}"
-    return dataclasses.replace(
-        table, title=title, rows=tuple(trials), teachers={}, paper_epochs=0
-    ), space
+    made = dataclasses.replace(table, title=title, rows=tuple(trials), teachers={}, paper_epochs=0)
+    return made, search._replace(space=space)
+
+
+def words(search: Search) -> list[str]:
+    """Options that repeat a search.
+
+    >>> words(Search({"at": {"at.beta": ["1", "10"]}}, is_automatic=True))
+    ['--search', 'at:at.beta=1,10']
+    """
+    return [
+        word
+        for label, keys in search.space.items()
+        for key, values in keys.items()
+        if not (search.is_automatic and key == _RATE and label == "none")
+        for word in (_FLAG, f"{label}:{key}={','.join(values)}")
+    ]
+
+
+def _labels_only(rows: Sequence[Row]) -> str:
+    return next((row.label for row in rows if row.method == "none"), "")
 
 
 def _count(keys: Mapping[str, Sequence[str]]) -> int:
@@ -169,13 +178,6 @@ def _rates(rate: float, count: int) -> list[str]:
     """Learning rates around one; more of them include fewer."""
     powers = range(-(count // 2), count - count // 2)
     return [changes.text_of(rate * 2.0**power) for power in powers]
-
-
-def _is_automatic(keys: Mapping[str, Sequence[str]] | None, rate: float) -> bool:
-    """Whether the values of labels only are none, or those of an earlier command without any."""
-    if keys is None:
-        return True
-    return list(keys) == [_RATE] and list(keys[_RATE]) == _rates(rate, len(keys[_RATE]))
 
 
 def _trials(row: Row, keys: Mapping[str, Sequence[str]]) -> list[Row]:

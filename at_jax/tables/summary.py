@@ -2,112 +2,80 @@
 
 import pathlib
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import ml_collections
-
+from at_jax.tables import options, record, trials
+from at_jax.tables.job import Job
 from at_jax.tables.paper import PaperResult
-from at_jax.tables.plan import RUNS, RunSpec
-from at_jax.tables.recorded import Recorded
-from at_jax.tables.registry import Row, Table
-from at_jax.tables.runner import failure_of
+from at_jax.tables.plan import RunSpec
+from at_jax.tables.registry import TABLES, Row
+from at_jax.tables.runner import DIVERGED, failure_of
 from at_jax.training import collapse, identity, run_files
 from at_jax.training.config import flatten
 
-__all__ = ["found_seeds", "summarize"]
+__all__ = ["summarize"]
 
-# End of the name of a teacher whose students are recorded, and which was trained again for others.
-_EARLIER = " (earlier)"
 # Entries of result.json that are copied for every seed.
 _RESULT_KEYS = (
     "seed", "test_error", "best_test_error", "epochs", "commit", "finished", "versions", "device",
     "wall_seconds", "trained_together",
 )  # fmt: skip
+_Entry = dict[str, Any]
 
 
-def summarize(
-    table: Table,
-    rows: Sequence[Row],
-    specs: Sequence[RunSpec],
-    common: ml_collections.ConfigDict,
-    *,
-    changes: Sequence[str] = (),
-    label: str = "",
-    recorded: Recorded | None = None,
-    command: str = "",
-) -> dict[str, Any]:
+def summarize(job: Job) -> dict[str, Any]:
     """Read the finished runs of a table.
 
     Args:
-      table: from the registry.
-      rows: rows to report.
-      specs: all runs of the rows; those that are missing or failed are listed.
-      common: config that all rows share.
-      changes: values of ``--set``.
-      label: name of the data set; empty for the name in the config.
-      recorded: results of an earlier table.json, of runs that have no folder here.
-      command: that trains what is missing.
+      job: whose runs are read, from their folders and from its earlier table.json.
 
     Returns:
-      JSON with ``title``, ``data``, ``measured_on`` ("test" or "validation"), ``epochs``,
-      ``schedule``, ``drop_epochs``, ``batch_size``, ``paper_epochs``, ``source`` (of the paper's results:
-      name, label, statistic), ``changes``, ``command``, ``rows`` and ``teachers``. A row has its names,
-      ``paper`` (error and status, or null), ``seeds`` (an object for each finished run), ``median``,
-      ``mean``, ``lowest``, ``highest`` (null if no run is finished), ``failed`` and ``missing`` (seeds).
-      Errors are in percent.
-
-    Raises:
-      UserError: if two runs were trained on different data.
+      JSON with ``title``, ``data``, ``measured_on`` ("test" or "validation"), ``epochs``, ``schedule``,
+      ``drop_epochs``, ``batch_size``, ``paper_epochs``, ``source`` (of the paper's results: name, label,
+      statistic), ``settings`` (see :func:`at_jax.tables.record.settings`), ``images`` (identity of the
+      data, or null), ``changes``, ``options`` and ``command`` (that trains the open runs), ``rows`` and
+      ``teachers``; for a search also ``search``. A row has its names, ``paper`` (error and status, or
+      null), ``seeds`` (an object for each finished run), ``median``, ``mean``, ``lowest``, ``highest``
+      (null if no run is finished), ``failed``, ``diverged`` (in a search: trials whose loss became
+      infinite or NaN) and ``missing`` (seeds). Errors are in percent.
     """
-    identity.check_same_data([spec.workdir for spec in specs if _result(spec)])
-    data, before = common.data, recorded or Recorded({})
-    teachers = {spec.teacher_workdir for spec in specs}
-    return {
-        "title": table.title,
-        "data": label or data.name or pathlib.PurePosixPath(data.data_dir).name or data.source,
+    common, data = job.common, job.common.data
+    entries = {spec.name: _entry(job, spec) for spec in job.specs}
+    rows = [_row(job, row, entries) for row in job.rows]
+    result = {
+        "title": job.table.title,
+        "data": job.label or data.name or pathlib.PurePosixPath(data.data_dir).name or data.source,
         "measured_on": "validation" if data.validation_examples else "test",
         "epochs": common.epochs,
         "schedule": common.optimizer.schedule,
         "drop_epochs": list(common.optimizer.drop_epochs),
         "batch_size": common.batch_size,
-        "paper_epochs": table.paper_epochs,
-        "source": table.source._asdict(),
-        "changes": list(changes),
-        "command": command,
-        "rows": [
-            _row(row, [s for s in specs if s.row is not None and s.row.name == row.name], before)
-            for row in rows
-        ],
-        "teachers": [
-            teacher
-            for spec in specs
-            if spec.workdir in teachers
-            for teacher in _teachers(spec, table.teachers.get(spec.config.student), before)
-        ],
+        "paper_epochs": job.table.paper_epochs,
+        "source": job.table.source._asdict(),
+        "settings": record.settings(job.table, common),
+        "images": job.images.to_json() if job.images else None,
+        # Those of `runtime` are in the options: they decide how a run is carried out, not its result.
+        "changes": [each for each in job.changes if not each.startswith("runtime.")],
+        "options": list(job.options),
+        "command": _command(job, rows),
+        "rows": rows,
+        "teachers": _teachers(job, entries),
     }
+    if job.search:
+        chosen = trials.chosen(result, job.search.space)
+        result["search"] = {**job.search._asdict(), "chosen": chosen}
+    return result
 
 
-def found_seeds(table: Table, out: pathlib.Path, recorded: Recorded) -> int:
-    """Number of seeds, counted from 0, of which a folder holds or records a run of at least one row."""
-    seeds = [
-        int(path.parent.name.removeprefix("seed")) + 1
-        for row in table.rows
-        for path in (out / RUNS / row.name).glob(f"seed*/{run_files.CONFIG}")
-    ]
-    names = tuple(f"{row.name}/seed" for row in table.rows)
-    seeds += [
-        int(name.rpartition("seed")[2]) + 1 for name in recorded.runs if name.startswith(names)
-    ]
-    return max(seeds, default=0)
-
-
-def _row(row: Row, specs: Sequence[RunSpec], recorded: Recorded) -> dict[str, Any]:
-    entries = [_entry(spec) or recorded.entry(spec) for spec in specs]
-    finished = [entry for entry in entries if entry]
-    seeds = {seed["seed"] for seed in finished}
-    # Read once: another process may be training the run again.
-    failures = {spec.seed: failure_of(spec.workdir) for spec in specs if spec.seed not in seeds}
+def _row(job: Job, row: Row, entries: Mapping[str, _Entry | None]) -> dict[str, Any]:
+    specs = [spec for spec in job.specs if spec.row is not None and spec.row.name == row.name]
+    finished = [entry for spec in specs if (entry := entries[spec.name])]
+    failures = [_failure(job, spec) for spec in specs if not entries[spec.name]]
+    # Only a search takes a run that diverged for a result.
+    diverged = [each for each in failures if each and each["kind"] == DIVERGED and job.search]
+    failed = [each for each in failures if each and each not in diverged]
+    known = {each["seed"] for each in (*finished, *diverged, *failed)}
     errors = [seed["test_error"] for seed in finished]
     config = flatten(specs[0].config.to_dict()) if specs else {}
     return {
@@ -125,40 +93,88 @@ def _row(row: Row, specs: Sequence[RunSpec], recorded: Recorded) -> dict[str, An
         "mean": statistics.fmean(errors) if errors else None,
         "lowest": min(errors, default=None),
         "highest": max(errors, default=None),
-        "failed": [{"seed": s, "reason": f["reason"]} for s, f in failures.items() if f],
-        "missing": [seed for seed, failure in failures.items() if not failure],
+        "failed": [_shortened(each) for each in failed],
+        "diverged": [_shortened(each) for each in diverged],
+        "missing": [spec.seed for spec in specs if spec.seed not in known],
     }
 
 
-def _teachers(spec: RunSpec, paper: PaperResult | None, recorded: Recorded) -> list[dict[str, Any]]:
-    """A teacher; and before it that of recorded seeds, if it has been trained again for others."""
-    entry, before = _entry(spec), recorded.runs.get(spec.name)
-    earlier = spec.name + _EARLIER
-    runs: dict[str, Any] = {n: recorded.runs[n] for n in recorded.teachers if n == earlier}
-    if entry and before and spec.name in recorded.teachers and _is_other(entry, before):
-        runs[earlier] = before
-    runs[spec.name] = entry or before
-    fixed = {"teacher": spec.config.student, "paper": _paper(paper)}
-    return [{"name": name, **fixed, "run": run} for name, run in runs.items()]
+def _failure(job: Job, spec: RunSpec) -> dict[str, Any] | None:
+    """Seed, kind and reason of a run that failed; None for one that is missing."""
+    if is_other := _other_images(job, spec):
+        return {"seed": spec.seed, "kind": "data", "reason": is_other}
+    if failure := failure_of(spec.workdir):
+        return {"seed": spec.seed, "kind": failure["kind"], "reason": failure["reason"]}
+    recorded = job.record.diverged.get(spec.name) if job.record else None
+    return {**recorded, "kind": DIVERGED} if recorded else None
 
 
-def _is_other(entry: dict[str, Any], before: dict[str, Any]) -> bool:
-    return bool(entry["finished"] != before["finished"])
+def _shortened(failure: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the advice of its reason, which names the folder of the run."""
+    return {"seed": failure["seed"], "reason": failure["reason"].partition(";")[0]}
 
 
-def _result(spec: RunSpec) -> dict[str, Any] | None:
-    return run_files.read_result(spec.workdir)
+def _other_images(job: Job, spec: RunSpec) -> str:
+    images = identity.of_data(spec.workdir)
+    is_other = images is not None and job.images is not None and images != job.images
+    return "trained on other images than the rest of the table" if is_other else ""
 
 
-def _entry(spec: RunSpec) -> dict[str, Any] | None:
-    """The entry of a run in table.json; None if its folder holds no result."""
-    if not (result := _result(spec)):
+def _entry(job: Job, spec: RunSpec) -> _Entry | None:
+    """The entry of a finished run: from its folder, or from the earlier table.json; None if it is open."""
+    recorded = job.record.entry(spec) if job.record else None
+    if recorded or not (result := run_files.read_result(spec.workdir)):
+        return recorded
+    if _other_images(job, spec):
         return None
-    lines = run_files.read_metrics(spec.workdir)
-    return {key: result.get(key) for key in _RESULT_KEYS} | {
-        "errors": [line["test_error"] for line in lines],
-        **({collapse.KEY: True} if result.get(collapse.KEY) else {}),
+    errors = {line["epoch"]: line["test_error"] for line in run_files.read_metrics(spec.workdir)}
+    entry = {key: result.get(key) for key in _RESULT_KEYS} | {
+        "run": identity.run_id(spec.workdir) or None,
+        # By epoch: a line of metrics.jsonl may be lost.
+        "errors": [errors.get(epoch) for epoch in range(1, max(errors, default=0) + 1)],
     }
+    if spec.teacher_workdir:
+        entry["teacher"] = identity.run_id(spec.teacher_workdir) or None
+    return entry | ({collapse.KEY: True} if result.get(collapse.KEY) else {})
+
+
+def _teachers(job: Job, entries: Mapping[str, _Entry | None]) -> list[dict[str, Any]]:
+    """The teachers of all students: those that were trained again for other seeds are several runs."""
+    needed = {spec.teacher_workdir for spec in job.specs}
+    result = []
+    for spec in job.specs:
+        if spec.workdir not in needed:
+            continue
+        students = [
+            entries[each.name] for each in job.specs if each.teacher_workdir == spec.workdir
+        ]
+        runs = {}
+        for student in filter(None, students):
+            key = (spec.name, student.get("teacher"))
+            if job.record and key in job.record.teachers:
+                runs[key[1]] = job.record.teachers[key]
+        if now := entries[spec.name]:
+            runs[now.get("run")] = now
+        paper = _paper(job.table.teachers.get(spec.config.student))
+        fixed = {"name": spec.name, "teacher": spec.config.student, "paper": paper}
+        result += [{**fixed, "run": run} for run in runs.values() or [None]]
+    return result
+
+
+def _command(job: Job, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Command that trains the open runs; if there are none, the one that trains all of them."""
+    seeds = {
+        row["name"]: [*row["missing"], *(failure["seed"] for failure in row["failed"])]
+        for row in rows
+    }
+    if not any(seeds.values()):
+        seeds = {row["name"]: [each["seed"] for each in row["seeds"]] for row in rows}
+    # In a search, rows of the table that have trials.
+    labels = {(row["pair"], row["label"]) for row in rows if seeds[row["name"]]}
+    every = TABLES[job.name]().rows
+    chosen = [row for row in every if (row.pair, row.label) in labels]
+    count = 1 + max((seed for found in seeds.values() for seed in found), default=0)
+    return options.command(job.name, job.options, every, chosen, count)
 
 
 def _paper(result: PaperResult | None) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Results of a search: the values that it chose, and those that diverged."""
+"""Results of a search: the values that it chose."""
 
 import pathlib
 import statistics
@@ -6,59 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from at_jax.errors import UserError
-from at_jax.tables import changes
+from at_jax.tables import changes, record
 from at_jax.tables.search import Space
-from at_jax.training import json_files
-from at_jax.training.run_log import NonFinite
 
-__all__ = ["chosen", "complete", "diverged", "options_of"]
-
-
-def diverged(failure: Mapping[str, Any] | None) -> bool:
-    """Whether a trial failed because of its values: they are tried, and are not chosen."""
-    return bool(failure and failure["reason"].startswith(NonFinite.__name__))
-
-
-def complete(
-    summary: Mapping[str, Any], space: Space, before: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
-    """Add what a search found to its summary.
-
-    Args:
-      summary: see :func:`at_jax.tables.summary.summarize`.
-      space: values that were tried.
-      before: names of runs to entries of trials that diverged, in an earlier table.json.
-
-    Returns:
-      The summary with ``search``, see :func:`chosen`, and in each row ``diverged``, a list of seeds and
-      reasons that are no longer ``failed`` or ``missing``.
-    """
-    rows = []
-    for row in summary["rows"]:
-        # The rest of the reason is advice, with the folder of the run.
-        found = [
-            {**failure, "reason": failure["reason"].partition(";")[0]}
-            for failure in row["failed"]
-            if diverged(failure)
-        ]
-        names = {seed: f"{row['name']}/seed{seed}" for seed in row["missing"]}
-        found += [dict(before[name]) for name in names.values() if name in before]
-        seeds = {each["seed"] for each in found}
-        kept = {
-            "failed": [each for each in row["failed"] if each["seed"] not in seeds],
-            "missing": [seed for seed in row["missing"] if seed not in seeds],
-            "diverged": found,
-        }
-        rows.append({**row, **kept})
-    result = {**summary, "rows": rows}
-    return {**result, "search": {"space": space, "chosen": chosen(result, space)}}
+__all__ = ["chosen", "options_of"]
 
 
 def chosen(summary: Mapping[str, Any], space: Space) -> dict[str, dict[str, Any]]:
     """Choose the values of each label: those of the lowest mean error over its rows and seeds.
 
     Args:
-      summary: of the search, with ``diverged``.
+      summary: of the search.
       space: values that were tried.
 
     Returns:
@@ -101,37 +59,23 @@ def options_of(path: pathlib.Path) -> list[str]:
     Raises:
       UserError: if there is none, it is damaged, not finished, or all values of a label diverged.
     """
-    try:
-        table = json_files.read(path)
-        found = table["search"]
-        space, best = found["space"], found["chosen"]
-        result = [
-            f"{label}:{key}={text}"
-            for label in space
-            for key, text in best.get(label, {"values": {}})["values"].items()
-        ]
-        unchosen = {
-            label: any(
-                row["missing"] or row["failed"] for row in table["rows"] if row["label"] == label
-            )
-            for label in space
-            if label not in best
-        }
-    except FileNotFoundError:
+    found = record.read(path)
+    if found is None:
+        raise UserError(f"--searched: there is no search at {path}: run one with --search first")
+    if found.search is None:
         raise UserError(
-            f"--searched: there is no search at {path}: run one with --search first"
-        ) from None
-    except (json_files.Damaged, KeyError, TypeError, AttributeError) as damaged:
-        raise UserError(
-            f"--searched: {path} is no search, or damaged ({damaged}): restore it, or delete it"
-        ) from damaged
-    if unfinished := [label for label, is_open in unchosen.items() if is_open]:
+            f"--searched: {path} must be that of a search, got a table: choose another --out"
+        )
+    space, best = found.search.space, found.search.chosen
+    if unfinished := [label for label in space if label in found.unfinished]:
         raise UserError(
             f"--searched: trials of {', '.join(unfinished)} are not finished: run the command in "
             f"{path.with_name('table.md')}"
         )
-    if unchosen:
+    if unchosen := [label for label in space if label not in best]:
         raise UserError(
             f"--searched: all values of {', '.join(unchosen)} diverged: add others with --search"
         )
-    return result
+    return [
+        f"{label}:{key}={text}" for label in space for key, text in best[label]["values"].items()
+    ]

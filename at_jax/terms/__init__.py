@@ -99,12 +99,17 @@ def color(method: str) -> str:
 
     >>> color("at"), color("kd+at") == color("at+kd")
     ('#D55E00', True)
+    >>> color("jacobian"), color("jacobian+kd")
+    ('#8C564B', '#54332D')
     """
     names = _for_display(method)
     if not names:
         return _NONE_COLOR
     term = TERMS.get(names[0], Term)
-    return term.color if len(names) == 1 else term.color_with_kd
+    if len(names) == 1:
+        return term.color
+    parts = (int(term.color[start : start + 2], 16) for start in (1, 3, 5))
+    return term.color_combined or "#" + "".join(f"{part * 6 // 10:02X}" for part in parts)
 
 
 def _for_display(method: str) -> list[str]:

@@ -25,7 +25,7 @@ class AttentionTransfer(Term):
     name: ClassVar[str] = "at"
     title: ClassVar[str] = "attention transfer"
     color: ClassVar[str] = "#D55E00"
-    color_with_kd: ClassVar[str] = "#009E73"
+    color_combined: ClassVar[str] = "#009E73"
     metric: ClassVar[str] = "attention"
     beta: ClassVar[float] = 1000.0
     compares_taps: ClassVar[str] = "activation"

@@ -57,7 +57,7 @@ class Term:
       name: in a method (``at+kd``), of the config section, and of the term's parameters.
       title: in figures and tables, such as "attention transfer".
       color: in figures, ``"#RRGGBB"``.
-      color_with_kd: in figures, when combined with other terms.
+      color_combined: in figures, when combined with other terms; empty for a darker ``color``.
       metric: name in metrics, ``loss/<metric>``; ``name`` unless set.
       beta: default weight; None for a term that replaces the cross-entropy.
       needs_teacher: whether ``batch.teacher`` is read.
@@ -78,7 +78,7 @@ class Term:
     name: ClassVar[str]
     title: ClassVar[str]
     color: ClassVar[str] = "#6B3E26"
-    color_with_kd: ClassVar[str] = "#6B3E26"
+    color_combined: ClassVar[str] = ""
     metric: ClassVar[str]
     beta: ClassVar[float | None] = 1.0
     needs_teacher: ClassVar[bool] = True

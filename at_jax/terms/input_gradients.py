@@ -56,7 +56,7 @@ class GradientTransfer(_CrossEntropyGradient):
     name: ClassVar[str] = "gradient_at"
     title: ClassVar[str] = "gradient transfer"
     color: ClassVar[str] = "#CC79A7"
-    color_with_kd: ClassVar[str] = "#7A3E8F"
+    color_combined: ClassVar[str] = "#7A3E8F"
     needs_equal_classes: ClassVar[bool] = True
 
     def values(self, batch: Batch, params: Any) -> jax.Array:

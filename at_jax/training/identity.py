@@ -21,7 +21,7 @@ from at_jax.training.console import log
 
 __all__ = [
     "check_checkpoint", "check_classes", "check_data", "check_initial", "check_same_data", "check_teacher",
-    "note_other_images", "of_weights", "run_id",
+    "note_other_images", "of_data", "of_weights", "run_id",
 ]  # fmt: skip
 
 _ALLOW = "--config.data.allow_changes=True"
@@ -159,29 +159,32 @@ def check_classes(
 
 def note_other_images(workdir: pathlib.Path, dataset: data.Dataset) -> None:
     """Print a line if the test images are not those of the run."""
+    stored, here = of_data(workdir), dataset.identity.test
+    if stored and stored.test != here:
+        log(
+            f"note: other test images than the run's ({stored.test.images} there, {here.images} here)"
+        )
+
+
+def of_data(workdir: pathlib.Path) -> Identity | None:
+    """Read the identity of the data of a run; None without config.json, or of an older version."""
     stored = run_files.read_identity(workdir) if run_files.has_config(workdir) else {}
-    if "data" in stored:
-        there, here = Identity.from_json(stored["data"]).test, dataset.identity.test
-        if there != here:
-            log(
-                f"note: other test images than the run's ({there.images} there, {here.images} here)"
-            )
+    return Identity.from_json(stored["data"]) if "data" in stored else None
 
 
-def check_same_data(workdirs: Iterable[pathlib.Path]) -> None:
-    """Raise unless all runs were trained on the same data.
+def check_same_data(found: Iterable[tuple[str, Identity | None]]) -> None:
+    """Raise unless all data sets are the same.
 
     Args:
-      workdirs: of runs. Those of older versions have no identity, and are left out.
+      found: places for messages, and identities; those that are not known are left out.
 
     Raises:
-      UserError: naming two runs, and the first class that differs, or the numbers of images.
+      UserError: naming two places, and the first class that differs, or the numbers of images.
     """
-    found = [(w, run_files.read_identity(w).get("data")) for w in workdirs]
-    known = [(workdir, Identity.from_json(value)) for workdir, value in found if value]
-    for workdir, now in known[1:]:
+    known = [(place, images) for place, images in found if images is not None]
+    for place, now in known[1:]:
         first, before = known[0]
-        where = (f"in {first}", f"in {workdir}")
+        where = (f"in {first}", f"in {place}")
         difference = class_difference(before.class_names, now.class_names, where)
         if not difference and before != now:
             images = [f"{each.train.images} + {each.test.images}" for each in (before, now)]
@@ -190,8 +193,8 @@ def check_same_data(workdirs: Iterable[pathlib.Path]) -> None:
             )
         if difference:
             raise UserError(
-                f"runs of one table must have the same data, got {difference}: delete one of them to train "
-                "it again"
+                f"runs of one table must have the same data, got {difference}: give the same data, or "
+                "choose another --out"
             )
 
 

@@ -5,11 +5,13 @@ The site shows them (directive ``results``), and the test suite compares the REA
 
 import json
 import pathlib
+import statistics
 from collections.abc import Iterable
 from typing import Any
 
 from at_jax import terms
 from at_jax.tables import differences
+from at_jax.tables.rows import by_pair
 
 ROOT = pathlib.Path(__file__).parents[2]
 Table = tuple[list[str], list[list[str]]]
@@ -18,10 +20,7 @@ Table = tuple[list[str], list[list[str]]]
 def errors(path: pathlib.Path) -> Table:
     """Errors of a study, in percent: results/<study>/table.json."""
     study = json.loads(path.read_text())
-    pairs: dict[str, list[dict[str, Any]]] = {}
-    for row in study["rows"]:
-        if row["seeds"]:
-            pairs.setdefault(row["pair"], []).append(row)
+    pairs = by_pair(row for row in study["rows"] if row["seeds"])
     header = ["method", "mean", "lowest to highest", "seeds", "difference from labels only"]
     rows = []
     for pair, members in pairs.items():
@@ -50,13 +49,19 @@ def trials(path: pathlib.Path) -> Table:
         best = study["search"]["chosen"].get(label, {"rows": [], "values": {}})
         tried = ", ".join(f"{key} {' '.join(values)}" for key, values in keys.items())
         values = ", ".join(f"{key} {value}" for key, value in best["values"].items())
-        others = [
-            "diverged" if row["diverged"] else f"{row['mean']:.2f}"
-            for row in found
-            if row["name"] not in best["rows"] and (row["diverged"] or row["seeds"])
+        # A label may have rows in several pairs: the error of its values is the mean over them.
+        others: dict[str, list[Any]] = {}
+        for row in found:
+            if row["name"] not in best["rows"] and (row["diverged"] or row["seeds"]):
+                others.setdefault(str([row["changes"][key] for key in keys]), []).append(row)
+        errors = [
+            "diverged"
+            if any(row["diverged"] for row in of)
+            else f"{statistics.fmean(seed['test_error'] for row in of for seed in row['seeds']):.2f}"
+            for of in others.values()
         ]
         error = f"{best['error']:.2f}" if best["rows"] else ""
-        rows.append([label, tried, values, error, ", ".join(others)])
+        rows.append([label, tried, values, error, ", ".join(errors)])
     return header, rows
 
 
@@ -84,7 +89,7 @@ def setting(path: pathlib.Path) -> str:
 
 
 def _all(found: Iterable[str]) -> str:
-    """The different ones."""
+    """Join the different texts."""
     return " and ".join(dict.fromkeys(found))
 
 

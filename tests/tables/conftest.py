@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import uuid
 
 import pytest
 import small_run
@@ -71,7 +72,8 @@ class FakeTraining:
         return "/".join(workdir.parts[-2:])
 
     def _finish(self, config, workdir, *, together):
-        run_files.claim(workdir, config.to_dict())
+        identity = {"run": uuid.uuid4().hex}
+        run_files.claim(workdir, config.to_dict(), identity=identity)
         if failure := self.failures.get(config.method):
             raise failure
         base = 10.0 if config.method != "none" else 20.0 if config.student == STUDENT else 30.0

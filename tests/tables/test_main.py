@@ -65,11 +65,11 @@ def test_main_other_errors_keep_their_traceback(monkeypatch, tmp_path):
 
 def test_main_other_options_in_the_same_folder_are_refused(fake_training, tmp_path, capsys):
     base = ["tiny", "--out", str(tmp_path), "--seeds", "1"]
-    job.from_options(program._parse([*base, "--epochs", "1"]))
+    assert program.main([*base, "--epochs", "1"]) == 0
     assert program.main([*base, "--epochs", "2"]) == 2
     assert "epochs: 1 there, 2 now" in capsys.readouterr().err
     assert program.main(["digits", "--out", str(tmp_path), "--merge"]) == 2
-    assert "table: 'tiny' there, 'digits' now" in capsys.readouterr().err
+    assert "title: 'A tiny table' there, 'Handwritten" in capsys.readouterr().err
     # The label does not affect the runs.
     labeled = program._parse([*base, "--epochs", "1", "--label", "small"])
     assert job.from_options(labeled).label == "small"

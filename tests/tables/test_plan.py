@@ -119,13 +119,11 @@ def test_expand_changes_override_rows():
         "transfer.decay=cosine",
         "data.mean=(1.0,2.0,3.0)",
         "data.std=(1.0,1.0,1.0)",
-        "epochs=7",
     )
     common = plan.common_config(table, changes=changes)
     for spec in plan.expand(table, table.rows, common, 1, pathlib.Path("out"), changes):
         assert spec.config.transfer.decay == "cosine"
         assert tuple(spec.config.data.mean) == (1.0, 2.0, 3.0)
-        assert spec.config.epochs == 7
 
 
 def test_common_config_source_is_a_folder_or_a_tfds_name(tmp_path):
@@ -147,7 +145,9 @@ def test_common_config_source_is_a_folder_or_a_tfds_name(tmp_path):
             "must be KEY=VALUE with a config key, got 'at.beta': did you mean at.beta=...?",
         ),
         ("at.beta=much", "at.beta expects a value of type float, got 'much'"),
-        ("epochs=2.5", "epochs expects a value of type int, got '2.5'"),
+        ("batch_size=2.5", "batch_size expects a value of type int, got '2.5'"),
+        ("epochs=7", "use --epochs"),
+        ("teacher.weights=F", "choose rows with --rows"),
         ("data.mirror=no", "data.mirror expects a value of type bool, got 'no'"),
         ("optimizer.drop_epochs=3", "expects a value of type tuple, got '3'"),
         ("seed=3", "use --seeds"),

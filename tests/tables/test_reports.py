@@ -1,5 +1,6 @@
 """table.json, table.md and the figures of runs whose files are written by hand."""
 
+import dataclasses
 import json
 import pathlib
 import sys
@@ -9,10 +10,11 @@ import pytest
 from at_jax import terms
 from at_jax.figures import style
 from at_jax.tables import command as program
-from at_jax.tables import markdown, plan, plots, registry, summary
+from at_jax.tables import markdown, plan, plots, registry
 from at_jax.tables.paper import PaperResult
-from at_jax.tables.recorded import Recorded
 from at_jax.tables.registry import Row
+
+STUDENT, TEACHER = "wrn_10_0.25", "wrn_10_0.5"
 
 
 @pytest.fixture
@@ -60,27 +62,17 @@ def test_render_of_a_constant_student_says_so(numbers):
     assert "A constant student" not in markdown.render(numbers | {"rows": numbers["rows"][:1]})
 
 
-def test_render_of_a_teacher_without_an_error(numbers):
-    numbers["teachers"][0]["run"]["test_error"] = None
-    line = "| teacher, wrn_10_0.5 | not defined | not defined |  | 1 run |  |  |  |  |"
-    assert line in markdown.render(numbers)
-
-
-def test_render_without_finished_runs():
-    row = Row(
-        "s", "t", "at", {"at.p": 4.0}, label="at, F_sum^4", paper=PaperResult(8.09, "unverified")
-    )
-    table = registry.TABLES["cifar10_mappings"]()
-    specs = plan.expand(table, table.rows, plan.common_config(table), 1, pathlib.Path("out"))
-    sum4 = [spec for spec in specs if spec.name.endswith("sum4/seed0")]
-    numbers = {
-        "title": "T", "data": "CIFAR-10 (JPEG q75)", "measured_on": "test", "epochs": 6,
-        "drop_epochs": [2, 4], "batch_size": 128, "changes": [], "teachers": [],
-        "paper_epochs": 200, "rows": [summary._row(row, sum4, Recorded({}))],
-    }  # fmt: skip
-    text = markdown.render(numbers)
-    assert "Test error in percent on CIFAR-10 (JPEG q75), after 6 epochs" in text
-    assert "(learning-rate drops after 2, 4), batch size 128." in text
+def test_table_is_written_before_the_first_run(fake_training, tmp_path, monkeypatch):
+    fake_training.failures["none"] = KeyboardInterrupt()
+    row = Row(STUDENT, TEACHER, "at", {"at.p": 4.0}, "sum4", label="at, F_sum^4",
+              paper=PaperResult(8.09, "unverified"))  # fmt: skip
+    table = dataclasses.replace(registry.TABLES["tiny"](), rows=(row,), paper_epochs=200)
+    monkeypatch.setitem(registry.TABLES, "tiny", lambda: table)
+    arguments = ["tiny", "--label", "DIGITS", "--seeds", "1", "--out", str(tmp_path)]
+    assert program.main(arguments) == 130
+    text = (tmp_path / "table.md").read_text()
+    assert "Test error in percent on DIGITS, after 2 epochs (learning-rate drops" in text
+    assert "are from the paper, after 200 epochs; all other numbers" in text
     assert "| `at, F_sum^4` (at.p=4.0) |  |  |  | 0 of 1 |  |  | 8.09 | unverified |" in text
     assert "No run is finished yet." in text
 

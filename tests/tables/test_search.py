@@ -8,7 +8,7 @@ import pytest
 
 from at_jax.tables import command as program
 from at_jax.tables import plan, registry
-from at_jax.tables.changes import labels, parse, values
+from at_jax.tables.changes import labels, parse, resolve, values
 from at_jax.training import json_files, run_files
 from at_jax.training.run_log import NonFinite
 
@@ -104,6 +104,26 @@ def test_learning_rates_of_labels_only_grow_with_the_values_of_the_others(
         assert len(tried) == rates
     # One more value of each is trained, and nothing again.
     assert len(fake_training.calls) == 2
+    # Merging tries nothing new.
+    before = read_table(tmp_path / "search")
+    assert program.main(["tiny", "--out", str(tmp_path), "--search", "at.beta=5", "--merge"]) == 0
+    assert read_table(tmp_path / "search") == before
+    # Rates that are given are not replaced, whatever they are.
+    given = ("--search", "none:optimizer.learning_rate=0.1", "--search", "at.beta=1,10,100")
+    assert run(tmp_path / "given", *given) == 2
+
+
+def test_a_search_may_set_values_of_rows_that_it_leaves_out(errors, tmp_path, read_table):
+    values = (
+        "--search",
+        "at.beta=1,7",
+        "--rows",
+        "*-at",
+        "--set",
+        "none:optimizer.learning_rate=1",
+    )
+    assert run(tmp_path, *values) == 0
+    assert {row["label"] for row in read_table(tmp_path / "search")["rows"]} == {"at"}
 
 
 def test_search_of_two_keys_is_a_grid_and_set_does_not_override_it(
@@ -168,10 +188,14 @@ def test_searched_without_a_finished_search_raises(errors, fake_training, tmp_pa
     assert run(tmp_path, "--search", "at.beta=1,10") == 1
     assert program.main(["tiny", "--out", str(tmp_path), "--searched"]) == 2
     assert "trials of at are not finished" in capsys.readouterr().err
-    (tmp_path / "search" / "table.json").write_text(json.dumps({"search": {"space": []}}))
-    assert program.main(["tiny", "--out", str(tmp_path), "--searched"]) == 2
-    error = capsys.readouterr().err
-    assert "is no search, or damaged" in error and error.count("\n") == 1
+    for content, message in (
+        ({"search": {"space": []}}, "table.json is damaged (it lacks 'rows')"),
+        ({"rows": []}, "table.json must hold the settings of its runs"),
+    ):
+        (tmp_path / "search" / "table.json").write_text(json.dumps(content))
+        assert program.main(["tiny", "--out", str(tmp_path), "--searched"]) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
 
 
 def test_a_trial_that_diverges_is_tried_and_not_chosen(
@@ -243,8 +267,9 @@ def test_changes_of_some_rows_override_those_of_all():
     rows = registry.TABLES["digits"]().rows
     by_label = {row.label: row for row in rows}
     given = ["gradient_at:at.p=3", "kd+at:at.p=4", "at.p=2"]
+    given = resolve(given, rows)
     expected = {"gradient_at": 3, "at+kd": 4, "at": 2, "gradient_at-t1": 2}
-    assert {each: values(given, by_label[each], rows)["at.p"] for each in expected} == expected
+    assert {each: values(given, by_label[each])["at.p"] for each in expected} == expected
     # Rows of a method that is no label: all of its variants.
     mappings = registry.TABLES["cifar10_mappings"]().rows
     assert len(labels("at", mappings)) == 4

@@ -131,7 +131,8 @@ def test_command_of_open_runs_sets_the_values_of_the_search_by_its_flag(
     rows = ("--rows", f"{SMALL}-{MIDDLE}-at")
     assert run(tmp_path, *HELD_OUT, "--search", "at.beta=1,5", *rows) == 0
     assert run(tmp_path, "--searched", "--seeds", "1", "--set", "at.p=3", *rows) == 0
-    expected = "at-jax tables pairs --seeds 1 --searched --set at.p=3"
+    rows = f"--rows {SMALL}-{MIDDLE}-at"
+    expected = f"at-jax tables pairs --seeds 1 {rows} --searched --set at.p=3 --out OUT"
     assert read_table(tmp_path)["command"] == expected
     assert run(tmp_path, "--merge") == 0
     assert read_table(tmp_path)["command"] == expected
@@ -151,8 +152,14 @@ def test_searched_refuses_a_label_whose_trials_all_diverged(pairs, tmp_path, cap
     ("arguments", "message"),
     [
         (["--search", "none:data.validation_examples=0,20"], "--search: data.validation_examples"),
+        (["--search", "at:data.split_seed=0,1"], "--search: data.split_seed must be the same in"),
+        (["--search", "at:teacher.epochs=1,2"], "--search: teacher.epochs must be the same in all"),
+        (["--search", "none:data.test_fraction=0.1,0.2"], "--search: data.test_fraction must be"),
+        (["--set", "at:data.image_size=8"], "--set: data.image_size must be the same in all rows"),
+        (["--set", "teacher.weights=F"], "--set: teacher.weights differs from run to run"),
+        (["--merge", "--rows", "*-at"], "--merge takes all runs of the folder"),
         (["--search", "at.beta=1,5", "--set", "at:data.validation_examples=20"], "--set: data.val"),
-        (["--set", "at:epochs=3"], "--set: epochs must be the same in all rows"),
+        (["--set", "at:epochs=3"], "--set: the schedules must scale with epochs"),
         (["--search", "at-late:at.begin_epoch=0,1"], "is defined by at.begin_epoch=1"),
         (["--search", "at.beta=1,5", "--set", "at.begin_epoch=0"], "is defined by at.begin_epoch"),
     ],

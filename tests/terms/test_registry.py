@@ -80,8 +80,10 @@ def test_titles_and_colors_of_terms_differ():
 def test_title_and_color_of_a_combination_do_not_depend_on_the_order():
     assert terms.title("none") == "labels only"
     assert terms.title("kd+at") == terms.title("at+kd") == "attention transfer + distillation"
-    assert terms.color("kd+at") == terms.color("at+kd") == TERMS["at"].color_with_kd
+    assert terms.color("kd+at") == terms.color("at+kd") == TERMS["at"].color_combined
     assert terms.color("at+kd") != terms.color("at") != terms.color("kd")
+    combined = {terms.color(f"{name}+kd") for name in TERMS if name != "kd"}
+    assert len(combined) == len(TERMS) - 1 and terms.color("kd") not in combined
     assert terms.color("gradient_at+kd") not in (terms.color("at+kd"), terms.color("gradient_at"))
 
 

@@ -1,0 +1,73 @@
+"""Training and reporting of the runs that a command of ``at-jax tables`` has planned."""
+
+import functools
+import logging
+
+from at_jax import loop, signals
+from at_jax.tables import markdown, plots, sharding, summary
+from at_jax.tables.job import Job
+from at_jax.tables.plan import RunSpec
+from at_jax.tables.record import TABLE
+from at_jax.tables.runner import DIVERGED, failure_of, train_all
+from at_jax.training import run_files, storage
+from at_jax.training.console import log
+
+__all__ = ["run", "write"]
+
+
+def run(job: Job) -> int:
+    """Train the unfinished runs, and write the table.
+
+    Returns:
+      Exit code: 0; 1 if a run failed; 128 + its number after a signal.
+
+    Raises:
+      loop.StorageError: if the folder is full.
+    """
+    with storage.reported(job.out):
+        return _run(job)
+
+
+def _run(job: Job) -> int:
+    logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax logs every file that it renames
+    code = 0
+    if job.to_train:
+        # The settings are recorded before the first run: later commands are compared with them.
+        write(job, draw=False)
+        try:
+            train_all(
+                job.to_train,
+                recorded=frozenset(spec.name for spec in job.specs if _is_recorded(job, spec)),
+                groups=functools.partial(sharding.resumable_groups, size=job.together),
+                after_group=lambda: write(job, draw=False),
+            )
+        except loop.Interrupted as stopped:
+            log(f"{stopped}: {signals.command()}")
+            code = stopped.exit_code
+        except KeyboardInterrupt:
+            log("Stopped without saving: run the same command to resume from the last checkpoint")
+            code = 130
+    write(job, draw=True)
+    failures = [failure_of(spec.workdir) for spec in job.to_train]
+    return code or int(any(f and not (job.search and f["kind"] == DIVERGED) for f in failures))
+
+
+def _is_recorded(job: Job, spec: RunSpec) -> bool:
+    """Whether a run counts as done without a result in its folder."""
+    failure = failure_of(spec.workdir)
+    if job.search and failure and failure["kind"] == DIVERGED:
+        return True
+    found = job.record
+    return found is not None and (spec.name in found.diverged or found.entry(spec) is not None)
+
+
+def write(job: Job, *, draw: bool) -> None:
+    """Write table.json and table.md of the finished runs; with `draw`, the figures too."""
+    numbers = summary.summarize(job)
+    run_files.write_json(job.out / TABLE, numbers, checked=False)
+    run_files.write_text(job.out / "table.md", markdown.render(numbers))
+    if draw:
+        written = [] if job.search else plots.draw(numbers, job.out)
+        for label, best in numbers.get("search", {}).get("chosen", {}).items():
+            log(f"{label}: {best['error']:.2f} % with {' '.join(best['options'])}")
+        log(f"{job.out / 'table.md'}, table.json{''.join(f', {path.name}' for path in written)}")

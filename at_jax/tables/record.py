@@ -1,0 +1,224 @@
+"""Reading table.json: what earlier commands trained in a folder, and with which settings."""
+
+import pathlib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import ml_collections
+
+from at_jax import terms
+from at_jax.data.identity import Identity
+from at_jax.errors import UserError, listed
+from at_jax.tables import changes as key_changes
+from at_jax.tables.plan import RUNS, RunSpec
+from at_jax.tables.registry import Row, Table
+from at_jax.tables.search import Search
+from at_jax.training import json_files, run_files
+from at_jax.training.config import flatten
+
+__all__ = ["TABLE", "Record", "check", "differing", "on_disk", "read", "settings"]
+
+TABLE = "table.json"
+
+# Keys of an entry that the table, its figures and its list of hardware need.
+_ENTRY_KEYS = {
+    "seed", "test_error", "best_test_error", "errors", "finished", "device", "versions", "commit",
+    "wall_seconds", "trained_together",
+}  # fmt: skip
+# Keys that differ from row to row; where things are stored, which the identity of the data stands for; and
+# how a run is carried out.
+_NO_SETTINGS = {
+    "student", "method", "seed", "compare", "teacher.model", "teacher.checkpoint", "teacher.weights",
+    "data.source", "data.name", "data.data_dir", "data.allow_changes", "data.skip_corrupt",
+    "data.workers", "data.memory_limit_mb",
+}  # fmt: skip
+_Entry = dict[str, Any]
+
+
+class Record(NamedTuple):
+    """What a table.json holds.
+
+    Attributes:
+      title: of the table.
+      label: name of the data set.
+      settings: see :func:`settings`.
+      changes: values of ``--set``.
+      options: of the command, see :func:`at_jax.tables.options.words`.
+      images: identity of the data set; None before it was loaded.
+      runs: name of a finished run, such as ``"wrn_16_1-none/seed0"``, to its entry.
+      diverged: name of a trial whose loss became infinite or NaN to its entry.
+      teachers: name and ID of a finished run that is a teacher to its entry.
+      names: of all runs that the table lists, finished or not.
+      labels: pair and label of the rows.
+      unfinished: labels of rows with runs that failed or are missing.
+      search: None for a table that is not a search.
+    """
+
+    title: str
+    label: str
+    settings: Mapping[str, Any]
+    changes: tuple[str, ...]
+    options: tuple[str, ...]
+    images: Identity | None
+    runs: Mapping[str, _Entry]
+    diverged: Mapping[str, _Entry]
+    teachers: Mapping[tuple[str, str | None], _Entry]
+    names: frozenset[str]
+    labels: frozenset[tuple[str, str]]
+    unfinished: frozenset[str]
+    search: Search | None
+
+    def entry(self, spec: RunSpec) -> _Entry | None:
+        """Entry of a run; None if there is none, or if a folder of the run was begun: it counts then."""
+        return None if run_files.has_config(spec.workdir) else self.runs.get(spec.name)
+
+
+def read(path: pathlib.Path) -> Record | None:
+    """Read a table.
+
+    Args:
+      path: of table.json.
+
+    Returns:
+      Its content; None if there is no file.
+
+    Raises:
+      UserError: if the file is damaged, or of a version that did not record the settings.
+    """
+    try:
+        found = json_files.read(path)
+        if "settings" not in found and "rows" in found:
+            raise UserError(
+                f"{path} must hold the settings of its runs, got a table of an older version: choose "
+                "another --out, or delete the file, and the runs of this folder are listed again"
+            )
+        return _record(found)
+    except FileNotFoundError:
+        return None
+    except (json_files.Damaged, KeyError, TypeError, AttributeError, ValueError) as damaged:
+        if isinstance(damaged, UserError):
+            raise
+        reason = f"it lacks {damaged}" if isinstance(damaged, KeyError) else str(damaged)
+        raise UserError(
+            f"{path} is damaged ({reason}): restore it, choose another --out, or delete the file"
+        ) from damaged
+
+
+def _record(found: Mapping[str, Any]) -> Record:
+    rows, search, images = found["rows"], found.get("search"), found["images"]
+    runs = {_name(row, seed): seed for row in rows for seed in row["seeds"]}
+    teachers = {
+        (each["name"], each["run"].get("run")): each["run"]
+        for each in found["teachers"]
+        if each["run"]
+    }
+    for name, entry in (runs | {name: entry for (name, _), entry in teachers.items()}).items():
+        if missing := _ENTRY_KEYS - entry.keys():
+            raise json_files.Damaged(f"{name} lacks {', '.join(sorted(missing))}")
+    diverged = {_name(row, each): each for row in rows for each in row["diverged"]}
+    open_ = [_name(row, each) for row in rows for each in row["failed"]]
+    open_ += [_name(row, {"seed": seed}) for row in rows for seed in row["missing"]]
+    return Record(
+        title=found["title"],
+        label=found["data"],
+        settings=dict(found["settings"]),
+        changes=tuple(found["changes"]),
+        options=tuple(found["options"]),
+        images=Identity.from_json(images) if images else None,
+        runs={name: entry for (name, _), entry in teachers.items()} | runs,
+        diverged=diverged,
+        teachers=teachers,
+        names=frozenset([*runs, *diverged, *open_]),
+        labels=frozenset((row["pair"], row["label"]) for row in rows),
+        unfinished=frozenset(row["label"] for row in rows if row["failed"] or row["missing"]),
+        search=Search(**search) if search else None,
+    )
+
+
+def _name(row: Mapping[str, Any], seed: Mapping[str, Any]) -> str:
+    return f"{row['name']}/seed{seed['seed']}"
+
+
+def settings(table: Table, common: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Keys and values that the runs of a table share, and that decide their results.
+
+    Args:
+      table: from the registry. The sections of terms that none of its methods has are left out.
+      common: config that all rows share.
+    """
+    used = {part for row in table.rows for part in terms.parts(row.method)}
+    unused = {"runtime", *(terms.TERMS.keys() - used)}
+    return {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in flatten(common.to_dict()).items()
+        if key not in _NO_SETTINGS and key.partition(".")[0] not in unused
+    }
+
+
+def differing(
+    record: Record, table: Table, common: ml_collections.ConfigDict, changes: Iterable[str]
+) -> list[str]:
+    """Compare the settings of a table with those of a command.
+
+    Args:
+      record: of the table.
+      table: from the registry.
+      common: config that all rows share now.
+      changes: values of ``--set`` now.
+
+    Returns:
+      A text for each setting that differs. Keys that one version of the library lacks are not compared.
+    """
+    there: dict[str, Any] = {"title": record.title, **record.settings}
+    now: dict[str, Any] = {"title": table.title, **settings(table, common)}
+    keys = [key for key in now if key in there]
+    there_of_rows, now_of_rows = (_of_rows(each, table.rows) for each in (record.changes, changes))
+    for key in sorted(there_of_rows.keys() | now_of_rows.keys()):
+        keys.append(key)
+        there[key], now[key] = there_of_rows.get(key, "not set"), now_of_rows.get(key, "not set")
+    return [
+        f"{key}: {there[key]!r} there, {now[key]!r} now" for key in keys if there[key] != now[key]
+    ]
+
+
+def _of_rows(changes: Iterable[str], rows: Iterable[Row]) -> dict[str, Any]:
+    """Changes of some rows, by label and key; the order of the options does not matter."""
+    rows = tuple(rows)
+    return {
+        f"{label}:{change.key}": change.value()
+        for change in map(key_changes.parse, changes)
+        if change.scope
+        for label in key_changes.labels(change.scope, rows)
+    }
+
+
+def check(
+    record: Record,
+    path: pathlib.Path,
+    table: Table,
+    common: ml_collections.ConfigDict,
+    changes: Iterable[str],
+) -> None:
+    """Raise UserError if the runs of a table were trained with other settings than those of a command."""
+    if found := differing(record, table, common, changes):
+        raise UserError(
+            f"{path} holds results of other settings ({listed(found)}): choose another --out, or give the "
+            "same options"
+        )
+
+
+def on_disk(out: pathlib.Path, rows: Iterable[Row]) -> frozenset[str]:
+    """Names of the runs that a folder holds, begun or finished.
+
+    Args:
+      out: folder of the table.
+      rows: of the table.
+    """
+    found = [
+        f"{name}/{path.parent.name}"
+        for name in dict.fromkeys(row.name for row in rows)
+        for path in (out / RUNS / name).glob(f"seed*/{run_files.CONFIG}")
+    ]
+    # Not a copy that a user made, such as seed0_backup.
+    return frozenset(name for name in found if re.search(r"/seed\d+$", name))
