@@ -1,7 +1,7 @@
 """Attention transfer (Zagoruyko & Komodakis, ICLR 2017) in JAX and Flax.
 
-The modules below are imported when they are first used, and need only jax, flax, optax and chex. Training,
-data and checkpoints are imported by name: :mod:`at_jax.loop`, :mod:`at_jax.data`, :mod:`at_jax.checkpoint`.
+Modules are imported when they are first used. Those below need only jax, flax, optax and chex; training
+(:mod:`at_jax.loop`), :mod:`at_jax.data`, :mod:`at_jax.checkpoint` and :mod:`at_jax.figures` need extras.
 """
 
 from at_jax.version import __version__
@@ -19,9 +19,13 @@ __all__ = [
 ]  # fmt: skip
 
 
+# Not in __all__: `from at_jax import *` works without the extras.
+_WITH_EXTRAS = ("checkpoint", "data", "figures", "loop", "training")
+
+
 def __getattr__(name: str) -> "Any":
     # Not imported above: a command line must be able to prepare its process before jax is imported.
-    if name in __all__:
+    if name in __all__ or name in _WITH_EXTRAS:
         import importlib
 
         return importlib.import_module(f"{__name__}.{name}")
@@ -29,4 +33,4 @@ def __getattr__(name: str) -> "Any":
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_WITH_EXTRAS})

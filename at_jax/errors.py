@@ -113,9 +113,12 @@ def check_rank(function: str, rank: int, **arrays: Any) -> None:
     for name, array in arrays.items():
         shape = getattr(array, "shape", None)
         if shape is None:
+            is_many = isinstance(array, list | tuple | dict)
+            fix = (
+                "call it for each and add the results" if is_many else "convert it with jnp.asarray"
+            )
             raise UserError(
-                f"{function}: {name} must be an array of rank {rank}, got {type(array).__name__}: "
-                "convert it with jnp.asarray"
+                f"{function}: {name} must be an array of rank {rank}, got {type(array).__name__}: {fix}"
             )
         if len(shape) != rank:
             raise UserError(

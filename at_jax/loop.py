@@ -80,9 +80,7 @@ def train_and_evaluate(
     """
     workdir = paths.absolute(workdir)
     check_can_trace(workdir, profile)
-    arguments = Arguments(
-        student, teacher, dataset, optimizer, augment, terms, tuple(callbacks), module
-    )
+    arguments = Arguments(student, teacher, dataset, optimizer, augment, terms, callbacks, module)
     with working_in(workdir) as lock:
         prepared = prepare(config, workdir, arguments, train_teacher=_train_teacher)
         others = comparison.prepare_runs(config, workdir, prepared, arguments, lock)

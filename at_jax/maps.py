@@ -39,9 +39,14 @@ def check_exponent(p: float) -> None:
       UserError: naming the value.
     """
     if isinstance(p, bool) or not isinstance(p, int | float) or not 1 <= p < float("inf"):
+        is_traced = isinstance(p, jax.core.Tracer)
         raise UserError(
-            f"the exponent p of an attention map must be a finite number of at least 1, got {p!r}: "
-            "the paper uses p=2"
+            "the exponent p of an attention map must be a finite number of at least 1, got "
+            + (
+                "a traced array: mark it static, static_argnames='p'"
+                if is_traced
+                else f"{p!r}: the paper uses p=2"
+            )
         )
 
 

@@ -10,6 +10,7 @@ from absl import flags
 
 from at_jax.errors import UserError
 from at_jax.training import config_files
+from at_jax.training.key_names import main_key, nearest
 
 __all__ = ["explain", "value_of", "with_config_first"]
 
@@ -85,7 +86,10 @@ def _wrong_value(argv: list[str]) -> str:
     for flag, equals, text in (a.partition("=") for a in argv if a.startswith("--config.")):
         key = flag.removeprefix("--config.")
         if inner := [each for each in names if each.startswith(f"{key}.")]:
-            return f"{flag} is a section of keys, got {text!r:.200}: set one, such as --config.{inner[0]}="
+            own = main_key(key, inner)
+            return (
+                f"{flag} is a section of keys, got {text!r:.200}: set one, such as --config.{own}="
+            )
         if key not in defaults:
             continue
         default = defaults[key]
@@ -125,8 +129,8 @@ def _unknown_key(argv: list[str]) -> str:
     for flag in (a.split("=")[0] for a in argv if a.startswith("--config.")):
         key = flag.removeprefix("--config.")
         if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean --config.{close[0]}?" if close else "--help-config lists them"
+            close = nearest(key, known)
+            hint = f"did you mean --config.{close}?" if close else "--help-config lists them"
             return f"{flag}: there is no such key; {hint}"
     return ""
 
@@ -136,9 +140,10 @@ def _unknown_flag(name: str, help_text: str) -> str:
     known = _known_keys()
     keys = [key for key in known if name in (key, key.split(".")[-1])]
     options = [flag for flag in flags.FLAGS if f"--{flag}" in help_text]
+    found = nearest(name, known)
     close = [f"config.{key}" for key in keys] or [
         *difflib.get_close_matches(name, options, n=1),
-        *(f"config.{key}" for key in difflib.get_close_matches(name, known, n=1)),
+        *([f"config.{found}"] if found else []),
     ]
     hint = f"did you mean --{close[0]}?" if close else "see --help"
     return f"unknown flag --{name}: {hint}"

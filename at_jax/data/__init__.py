@@ -1,6 +1,6 @@
 """Data sets, subsets of them, batches, and augmentation on the device."""
 
-from at_jax.data.augmentation import augment, augment_each, normalize
+from at_jax.data.augmentation import augment, augment_each, check_range, normalize
 from at_jax.data.batches import TrainBatches, eval_batches
 from at_jax.data.color import color_jitter
 from at_jax.data.custom import from_arrays, from_source
@@ -17,6 +17,7 @@ __all__ = [
     "augment",
     "augment_each",
     "channel_statistics",
+    "check_range",
     "color_jitter",
     "eval_batches",
     "few_labels",

@@ -10,10 +10,12 @@ import numpy as np
 
 from at_jax.errors import UserError
 
-__all__ = ["PAD_MODES", "augment", "augment_each", "normalize"]
+__all__ = ["PAD_MODES", "augment", "augment_each", "check_range", "normalize"]
 
 # What a crop holds beyond the border of its image.
 PAD_MODES = ("reflect", "zero")
+# An image with a value of _BRIGHT or more, and augmented values of at most _UNIT, was scaled or normalized.
+_BRIGHT, _UNIT = 32, 4.0
 
 
 def augment(
@@ -170,6 +172,28 @@ def _check_augmented(augmented: Any, shape: tuple[int, ...]) -> jax.Array:
             "result with .astype(jnp.float32)"
         )
     return jnp.asarray(augmented)
+
+
+def check_range(augment: Callable[[jax.Array, jax.Array], Any], image: np.ndarray) -> None:
+    """Apply a user-defined augmentation to an image, and raise if the result is not in 0..255.
+
+    Args:
+      augment: see :func:`augment_each`.
+      image: uint8 ``(H, W, C)``.
+
+    Raises:
+      UserError: if the values were scaled to 0..1, or the result has another shape or dtype.
+
+    >>> check_range(lambda key, image: image[:, ::-1], np.full((2, 2, 1), 9, np.uint8))
+    """
+    result = _check_augmented(augment(jax.random.key(0), jnp.asarray(image)), image.shape)
+    largest = float(jnp.max(jnp.abs(result)))
+    # Noise and contrast change the values, but not by a factor of hundreds.
+    if image.max() >= _BRIGHT and largest <= _UNIT:
+        raise UserError(
+            f"augment(key, image) must return values in 0..255, got at most {largest:.3g} for an image "
+            f"with values up to {image.max()}: do not divide by 255, normalization follows"
+        )
 
 
 def normalize(

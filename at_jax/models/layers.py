@@ -115,6 +115,11 @@ def check_images(images: jax.Array, smallest: int, network: str) -> None:
             f"{network} takes normalized floating-point images, got {images.dtype}: "
             "use at_jax.data.normalize(images, mean, std)"
         )
+    if images.shape[1] in (1, 3) and images.shape[3] > smallest:
+        raise UserError(
+            f"{network} takes images (B, H, W, C), got {images.shape}, which has its channels first: move "
+            "them with jnp.moveaxis(images, 1, -1)"
+        )
     if min(images.shape[1:3]) < smallest:
         raise UserError(
             f"{network} needs images of at least {smallest}x{smallest} pixels for its strides, got "

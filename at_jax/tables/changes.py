@@ -5,7 +5,6 @@ order.
 """
 
 import ast
-import difflib
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ from at_jax import terms
 from at_jax.errors import UserError
 from at_jax.tables.registry import Row
 from at_jax.training.config import default_config, flatten
+from at_jax.training.key_names import nearest
 
 __all__ = [
     "Change", "check", "defines", "labels", "parse", "resolve", "split_values", "text_of", "values",
@@ -80,15 +80,15 @@ def parse(text: str, flag: str = "--set") -> Change:
     name, equals, value = text.partition("=")
     scope, _, key = name.rpartition(":")
     known = flatten(default_config().to_dict())
+    if key == "compare":
+        raise UserError(f"{flag}: a table compares its rows, got {text!r}: choose rows with --rows")
     if key in _ROW_KEYS:
         fix = "use --seeds" if key == "seed" else "choose rows with --rows"
         raise UserError(f"{flag}: {key} differs from run to run, got {text!r}: {fix}")
     if not equals or key not in known:
-        close = difflib.get_close_matches(key, known.keys() - set(_ROW_KEYS), n=1)
+        close = nearest(key, known.keys() - set(_ROW_KEYS))
         fix = (
-            f"did you mean {close[0]}=...?"
-            if close
-            else "at-jax train --help-config prints all keys"
+            f"did you mean {close}=...?" if close else "at-jax train --help-config prints all keys"
         )
         raise UserError(f"{flag} must be KEY=VALUE with a config key, got {text!r}: {fix}")
     if key == "epochs":

@@ -44,7 +44,12 @@ def _parser() -> argparse.ArgumentParser:
         help="epochs of a run; schedules scale in proportion (default: the table's own)")  # fmt: skip
     add("--data", default="", help="a folder {train,test}/<class>/*.jpg, or a TFDS name")
     add("--label", default="", help="name of the data set in the table and its figures")
-    add("--rows", default="", help="names or patterns of rows, separated by commas (default: all)")
+    add(
+        "--rows",
+        action="append",
+        default=[],
+        help="names or patterns of rows, separated by commas (default: all)",
+    )
     add("--set", action="append", default=[], metavar="[ROWS:]KEY=VALUE", dest="changes",
         help="change a config key, in every row or in some; may be repeated")  # fmt: skip
     add("--search", action="append", default=[], metavar="[ROWS:]KEY=V1,V2,...",
@@ -74,6 +79,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         raise UserError(f"unknown argument {unknown[0]!r}: {_suggestion(unknown[0], parser)}")
     if options.seeds is None:
         options.seeds = 1 if options.search else 5
+    options.rows = ",".join(options.rows)
     return options
 
 
@@ -115,6 +121,9 @@ def main(argv: Sequence[str]) -> int:
         return 2
     try:
         return execution.run(planned)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     except execution.loop.StorageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -4,7 +4,8 @@ import functools
 import logging
 
 from at_jax import loop, signals
-from at_jax.tables import markdown, plots, sharding, summary
+from at_jax.errors import UserError, listed
+from at_jax.tables import markdown, plots, record, sharding, summary
 from at_jax.tables.job import Job
 from at_jax.tables.plan import RunSpec
 from at_jax.tables.record import TABLE
@@ -32,8 +33,7 @@ def _run(job: Job) -> int:
     logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax logs every file that it renames
     code = 0
     if job.to_train:
-        # The settings are recorded before the first run: later commands are compared with them.
-        write(job, draw=False)
+        _begin(job)
         try:
             train_all(
                 job.to_train,
@@ -48,8 +48,24 @@ def _run(job: Job) -> int:
             log("Stopped without saving: run the same command to resume from the last checkpoint")
             code = 130
     write(job, draw=True)
+    if left := [spec.name for spec in job.to_train if not _is_done(job, spec)]:
+        log(f"Open: {listed(left)}: table.md has the command that trains them")
     failures = [failure_of(spec.workdir) for spec in job.to_train]
     return code or int(any(f and not (job.search and f["kind"] == DIVERGED) for f in failures))
+
+
+def _begin(job: Job) -> None:
+    """Record the settings before the first run: later commands are compared with them."""
+    # A command with other settings may have been started at the same time.
+    if (now := record.read(job.out / TABLE)) is not None:
+        record.check(now, job.out / TABLE, job.table, job.common, job.changes, searched=False)
+    try:
+        write(job, draw=False)
+    except OSError as error:
+        storage.check_space(job.out, error)
+        raise UserError(
+            f"--out {job.out} cannot be written ({error.strerror}): choose another --out"
+        ) from error
 
 
 def _is_recorded(job: Job, spec: RunSpec) -> bool:
@@ -61,10 +77,14 @@ def _is_recorded(job: Job, spec: RunSpec) -> bool:
     return found is not None and (spec.name in found.diverged or found.entry(spec) is not None)
 
 
+def _is_done(job: Job, spec: RunSpec) -> bool:
+    return _is_recorded(job, spec) or run_files.read_result(spec.workdir) is not None
+
+
 def write(job: Job, *, draw: bool) -> None:
     """Write table.json and table.md of the finished runs; with `draw`, the figures too."""
     numbers = summary.summarize(job)
-    run_files.write_json(job.out / TABLE, numbers, checked=False)
+    run_files.write_json(job.out / TABLE, numbers)
     run_files.write_text(job.out / "table.md", markdown.render(numbers))
     if draw:
         written = [] if job.search else plots.draw(numbers, job.out)

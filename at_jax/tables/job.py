@@ -13,11 +13,12 @@ from at_jax.errors import UserError
 from at_jax.tables import changes as key_changes
 from at_jax.tables import options as table_options
 from at_jax.tables import plan, record, search, sharding, trials
+from at_jax.tables.messages import naming_options
 from at_jax.tables.plan import RunSpec
 from at_jax.tables.record import TABLE, Record
 from at_jax.tables.registry import TABLES, Row, Table, choose_rows
 from at_jax.tables.search import Search
-from at_jax.training import datasets, identity, run_files
+from at_jax.training import datasets, dry_run, identity, run_files
 from at_jax.training.config import settings_of
 
 __all__ = ["Job", "from_options"]
@@ -83,7 +84,7 @@ def from_options(options: argparse.Namespace) -> Job:
         table, found = _trials(options, every, chosen, common, before)
         chosen = table.rows
     if before:
-        record.check(before, out / TABLE, table, common, changes)
+        record.check(before, out / TABLE, table, common, changes, options.searched)
     listed = before.names if before else frozenset()
     there = record.on_disk(out, table.rows)
     expand = functools.partial(plan.expand, table, common=common, out=out, changes=changes)
@@ -93,7 +94,7 @@ def from_options(options: argparse.Namespace) -> Job:
     to_train = sharding.shard(own, options.shard, options.together)
     asked = listed | {spec.name for spec in own if spec.row in chosen}
     rows, specs = _listed(table, asked, there, expand)
-    images = _check_runs(options, common, before, specs, out)
+    images = _check_runs(options, common, before, specs, to_train, out)
     words = table_options.words(options, options.changes)
     return Job(
         name=options.name,
@@ -137,7 +138,9 @@ def _read(
     if options.merge:
         if before is None:
             raise UserError(f"--merge: {out} holds no table: give the --out of a trained one")
-        changes, epochs = list(before.changes), before.settings["epochs"]
+        # Settings need not be repeated; those that are must be the table's.
+        changes = changes if options.changes else list(before.changes)
+        epochs = options.epochs or before.settings["epochs"]
         common = plan.common_config(table, epochs=epochs, changes=changes)
     return out, before, changes, common
 
@@ -193,20 +196,42 @@ def _check_runs(
     common: ml_collections.ConfigDict,
     before: Record | None,
     specs: Sequence[RunSpec],
+    to_train: Sequence[RunSpec],
     out: pathlib.Path,
 ) -> Identity | None:
-    """Check that the runs of a folder have the configs and the data of the command."""
-    places = [(str(out / TABLE), before.images if before else None)]
-    places += [(str(spec.workdir), identity.of_data(spec.workdir)) for spec in specs]
-    if not options.merge:
+    """Check that the runs of a folder have the command's configs and data, and that they can train."""
+    with naming_options():
         for spec in specs:
-            run_files.check(spec.workdir, spec.config.to_dict())
-        done = all(
-            (before and before.entry(spec)) or run_files.read_result(spec.workdir) for spec in specs
-        )
-        if options.data or not done:
+            _check_config(spec, is_merge=options.merge)
+        places = [(str(out / TABLE), before.images if before else None)]
+        places += [(str(spec.workdir), identity.of_data(spec.workdir)) for spec in specs]
+        left = [
+            spec
+            for spec in to_train
+            if not (before and before.entry(spec)) and not run_files.read_result(spec.workdir)
+        ]
+        if left or (options.data and not options.merge):
             # Unreadable images would fail every run.
             dataset = datasets.load_dataset(settings_of(common).data)
-            places.append((f"{options.data or dataset.name}", dataset.identity))
+            places.append((options.data or dataset.name, dataset.identity))
+        for spec in left:
+            inside = (spec.workdir, *spec.workdir.parents)[
+                : len(spec.workdir.relative_to(out).parts)
+            ]
+            if found := next((path for path in inside if path.is_file()), None):
+                raise UserError(f"{found} must be a directory, got a file: move it away")
+        # Seeds and values of one method fail alike: one of them is checked.
+        kinds = {(s.config.student, s.config.method, s.config.teacher.model): s for s in left}
+        for spec in kinds.values():
+            dry_run.check(spec.config)
     identity.check_same_data(places)
     return next((images for _, images in places if images is not None), None)
+
+
+def _check_config(spec: RunSpec, *, is_merge: bool) -> None:
+    config = ml_collections.ConfigDict(spec.config.to_dict())
+    if is_merge and run_files.has_config(spec.workdir):
+        # --merge is not told where the data are: their identity is compared.
+        stored = run_files.read_config(spec.workdir)["data"]
+        config.data.update({key: stored[key] for key in ("source", "name", "data_dir")})
+    run_files.check(spec.workdir, config.to_dict())

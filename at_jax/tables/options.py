@@ -14,6 +14,8 @@ from at_jax.training.checkpoints import check_can_save
 
 __all__ = ["SEARCH", "check", "check_out", "command", "folder", "searched_folder", "words"]
 
+# Largest number of seeds and of students in one program.
+_MOST = 1000
 # Folder of the search, in the folder of its table.
 SEARCH = "search"
 _COMMITTED, _OWN = pathlib.Path("results"), pathlib.Path("runs/tables")
@@ -27,9 +29,9 @@ def check(options: argparse.Namespace) -> None:
         got = repr(options.name) if options.name else "no name"
         raise UserError(f"name a table, one of {', '.join(TABLES)}, got {got}: {fix}")
     for flag in ("seeds", "together"):
-        if getattr(options, flag) < 1:
+        if not 1 <= (count := getattr(options, flag)) <= _MOST:
             raise UserError(
-                f"--{flag} must be at least 1, got {getattr(options, flag)}: for example --{flag} 4"
+                f"--{flag} must be from 1 to {_MOST}, got {count}: for example --{flag} 4"
             )
     if options.search and options.searched:
         raise UserError(

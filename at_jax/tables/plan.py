@@ -10,6 +10,7 @@ import ml_collections
 from at_jax import paths, terms
 from at_jax.errors import UserError
 from at_jax.tables import changes as key_changes
+from at_jax.tables.messages import naming_options
 from at_jax.tables.registry import Row, Table
 from at_jax.training.config import flatten, settings_of, teacher_config
 
@@ -115,8 +116,10 @@ def common_config(
         is_folder = paths.reachable(source).is_dir()
         is_path = paths.scheme(source) or source.startswith(("/", ".", "~"))
         if not is_folder and is_path:
+            is_file = paths.reachable(source).is_file()
             raise UserError(
-                f"--data: the folder {source!r} does not exist: give an existing one, or a TFDS name"
+                f"--data must be a folder or a TFDS name, got {source!r}, which "
+                f"{'is a file' if is_file else 'does not exist'}: give an existing folder"
             )
         config.data.source = "folder" if is_folder else "tfds"
         config.data.data_dir = source if is_folder else ""
@@ -224,8 +227,5 @@ def _training_key(config: ml_collections.ConfigDict) -> str:
 
 
 def _check(config: ml_collections.ConfigDict) -> None:
-    try:
+    with naming_options():
         settings_of(config)
-    except UserError as error:
-        # Its messages name the flags of at-jax train.
-        raise UserError(str(error).replace("--config.", "--set ")) from error

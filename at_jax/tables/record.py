@@ -22,9 +22,11 @@ __all__ = ["TABLE", "Record", "check", "differing", "on_disk", "read", "settings
 TABLE = "table.json"
 
 # Keys of an entry that the table, its figures and its list of hardware need.
-_ENTRY_KEYS = {
-    "seed", "test_error", "best_test_error", "errors", "finished", "device", "versions", "commit",
-    "wall_seconds", "trained_together",
+_NUMBER = (int, float)
+_TYPES: dict[str, Any] = {
+    "seed": int, "test_error": _NUMBER, "best_test_error": (*_NUMBER, type(None)), "errors": list,
+    "finished": str, "device": str, "versions": (dict, type(None)), "commit": (str, type(None)),
+    "wall_seconds": _NUMBER, "trained_together": (int, type(None)),
 }  # fmt: skip
 # Keys that differ from row to row; where things are stored, which the identity of the data stands for; and
 # how a run is carried out.
@@ -114,8 +116,11 @@ def _record(found: Mapping[str, Any]) -> Record:
         if each["run"]
     }
     for name, entry in (runs | {name: entry for (name, _), entry in teachers.items()}).items():
-        if missing := _ENTRY_KEYS - entry.keys():
+        if missing := _TYPES.keys() - entry.keys():
             raise json_files.Damaged(f"{name} lacks {', '.join(sorted(missing))}")
+        for key, types in _TYPES.items():
+            if not isinstance(entry[key], types) or entry[key] != entry[key]:  # NaN
+                raise json_files.Damaged(f"{name} has {key} {entry[key]!r}")
     diverged = {_name(row, each): each for row in rows for each in row["diverged"]}
     open_ = [_name(row, each) for row in rows for each in row["failed"]]
     open_ += [_name(row, {"seed": seed}) for row in rows for seed in row["missing"]]
@@ -199,13 +204,24 @@ def check(
     table: Table,
     common: ml_collections.ConfigDict,
     changes: Iterable[str],
+    searched: bool,
 ) -> None:
-    """Raise UserError if the runs of a table were trained with other settings than those of a command."""
+    """Raise UserError if the runs of a table were trained with other settings than those of a command.
+
+    Args:
+      record: of the table.
+      path: of its table.json.
+      table: from the registry.
+      common: config that all rows share now.
+      changes: values of ``--set`` now.
+      searched: some of them are those of a search, which has the same folder.
+    """
     if found := differing(record, table, common, changes):
-        raise UserError(
-            f"{path} holds results of other settings ({listed(found)}): choose another --out, or give the "
-            "same options"
-        )
+        fix = "choose another --out, or give the same options"
+        if searched:
+            own = " ".join(f"--set '{change}'" for change in changes if ":" in change)
+            fix = f"for a table of what the search chose since, use {own} and another --out"
+        raise UserError(f"{path} holds results of other settings ({listed(found)}): {fix}")
 
 
 def on_disk(out: pathlib.Path, rows: Iterable[Row]) -> frozenset[str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from at_jax import loop, paths
+from at_jax.tables.messages import in_options
 from at_jax.tables.plan import RunSpec
 from at_jax.training import json_files, run_files, workdir_lock
 from at_jax.training.console import duration, log
@@ -115,8 +116,6 @@ def train_all(
             left = [spec for spec in locked if not run_files.read_result(spec.workdir)]
             if not left:
                 continue
-            for spec in left:
-                (spec.workdir / FAILURE).unlink(missing_ok=True)
             _train_group(left, progress.failed)
         after_group()
         log(f"[{progress.line()}]")
@@ -161,6 +160,8 @@ def _train_group(group: list[RunSpec], failures: set[str]) -> None:
         return
     log(f"--- {', '.join(spec.name for spec in group)}")
     try:
+        for spec in group:
+            (spec.workdir / FAILURE).unlink(missing_ok=True)
         _train(group)
     except (loop.Interrupted, loop.StorageError):
         raise
@@ -170,7 +171,7 @@ def _train_group(group: list[RunSpec], failures: set[str]) -> None:
         if len(group) == 1:
             failed = group
         for spec in failed:
-            reason = f"{type(error).__name__}: {error}"
+            reason = f"{type(error).__name__}: {in_options(str(error))}"
             kind = DIVERGED if isinstance(error, loop.NonFinite) else _OTHER
             _record_failure(spec, kind, reason, failures, traceback.format_exc())
         left = [s for s in group if s not in failed and not run_files.read_result(s.workdir)]

@@ -65,9 +65,20 @@ def parse(texts: Sequence[str], rows: Sequence[Row]) -> Space:
             changes.text_of(change.value(v, _FLAG)) for v in changes.split_values(change.text)
         ]
         for label in changes.labels(scope, rows, _FLAG):
+            _check_used(change.key, next(row for row in rows if row.label == label))
             keys = space.setdefault(label, {})
             keys[change.key] = list(dict.fromkeys([*keys.get(change.key, []), *values]))
     return space
+
+
+def _check_used(key: str, row: Row) -> None:
+    """Raise UserError for a key that the loss of a row does not have: its trials would be the same."""
+    section, used = key.partition(".")[0], terms.parts(row.method)
+    if (section in terms.TERMS and section not in used) or (section == "transfer" and not used):
+        raise UserError(
+            f"{_FLAG}: {key} must be a key of the method that tries it, got {row.label}: name other rows, "
+            f"as in {_FLAG} ROWS:{key}=V1,V2"
+        )
 
 
 def merged(before: Search | None, space: Space, rows: Sequence[Row]) -> Search:

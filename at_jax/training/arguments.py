@@ -77,21 +77,24 @@ class Arguments:
                         "augment": "pass augment(key, image) -> image",
                     }[name]
                 )
-        for term in self.terms or ():
-            if not isinstance(term, Term):
-                got = term.__name__ if isinstance(term, type) else type(term).__name__
+            elif value is not None:
+                modules.check_signature(name, value)
+        for name, example in (("terms", "(MyTerm(),)"), ("callbacks", "(MyCallback(),)")):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, Sequence | Mapping):
                 raise UserError(
-                    f"terms must be instances of at_jax.terms.Term, got {got}: pass a sequence such as "
-                    "(MyTerm(),), or a mapping {MyTerm(): weight}"
+                    f"{name} must be a sequence, got {type(value).__name__}: pass {name}={example}"
                 )
+        for term in self.terms or ():
+            _check_term(term)
             _check_weight(term, _weight(self.terms, term))
         for callback in self.callbacks:
-            for method in ("on_epoch", "on_end"):
-                if not callable(getattr(callback, method, None)):
-                    raise UserError(
-                        f"callback {type(callback).__name__} has no method {method}: define "
-                        "on_epoch(metrics) and on_end(result)"
-                    )
+            methods = [getattr(callback, method, None) for method in ("on_epoch", "on_end")]
+            if not all(map(callable, methods)):
+                raise UserError(
+                    f"callback {type(callback).__name__} must have the methods on_epoch(metrics) and "
+                    "on_end(result), got one without: define them"
+                )
 
     def with_student(self, student: nn.Module) -> "Arguments":
         """The same arguments, with a student."""
@@ -127,6 +130,15 @@ class Arguments:
             described["callbacks"] = [modules.qualified_name(each) for each in self.callbacks]
         # As it is read again: tuples are lists in JSON.
         return json.loads(json.dumps(described))
+
+
+def _check_term(term: Any) -> None:
+    if not isinstance(term, Term):
+        got = term.__name__ if isinstance(term, type) else type(term).__name__
+        raise UserError(
+            f"terms must be instances of at_jax.terms.Term, got {got}: pass a sequence such as "
+            "(MyTerm(),), or a mapping {MyTerm(): weight}"
+        )
 
 
 def _weight(terms: Any, term: Term) -> float | None:

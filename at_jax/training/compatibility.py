@@ -107,10 +107,12 @@ def pair_points(
     """
     if not texts:
         if not taps_s or len(taps_s) != len(taps_t):
+            last_s, last_t = ([*taps][-1:] or ["Conv_0"] for taps in (taps_s, taps_t))
+            pair = f"{last_s[0]}<-{last_t[0]}"
             raise UserError(
                 f"student and teacher must tap the same number of transfer points, got {listed(taps_s)} "
                 f"and {listed(taps_t)}: choose pairs of taps or of submodules, "
-                "--config.transfer.points=\"('group3<-stage3',)\""
+                f"--config.transfer.points=\"('{pair}',)\""
             )
         return tuple(zip(taps_s, taps_t, strict=True))
     pairs = []

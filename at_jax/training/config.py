@@ -5,7 +5,6 @@ frozen dataclasses; every function below receives the settings of its own sectio
 """
 
 import dataclasses
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from at_jax import options, terms
 from at_jax.errors import UserError, listed
 from at_jax.terms import TERMS, Term
 from at_jax.training import combinations
+from at_jax.training.key_names import nearest
 from at_jax.training.settings import (
     SECTIONS,
     DataSettings,
@@ -97,8 +97,8 @@ def _check_keys(values: Mapping[str, Any]) -> None:
             f"the config lacks {listed(missing)}: start from at_jax.training.config.default_config()"
         )
     if unknown := sorted(given - known):
-        close = difflib.get_close_matches(unknown[0], known, n=1)
-        hint = f"did you mean {close[0]}?" if close else "see at-jax train --help-config"
+        close = nearest(unknown[0], known)
+        hint = f"did you mean {close}?" if close else "see at-jax train --help-config"
         raise UserError(f"the config has an unknown key {unknown[0]!r}: {hint}")
 
 

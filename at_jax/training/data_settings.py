@@ -73,7 +73,11 @@ class DataSettings:
         "Part of each class that is the test set of an image folder without train and test.",
         between(0.001, 0.999),
     )
-    split_seed: int = option(0, "Seed of the three choices above; not the run's seed.", _SEEDS)
+    split_seed: int = option(
+        0,
+        "Seed of train_examples, validation_examples and test_fraction; not the run's seed.",
+        _SEEDS,
+    )
     allow_changes: bool = option(False, "Resume although images were added, removed or renamed.")
     order_seed: int = option(
         -1, "Seed of data order and augmentation; -1: the run's seed.", between(-1, 2**32 - 1)

@@ -19,6 +19,7 @@ from at_jax.errors import UserError, listed
 __all__ = [
     "check_is_module",
     "check_logits",
+    "check_signature",
     "from_record",
     "qualified_name",
     "record",
@@ -110,6 +111,20 @@ def record(instance: Any) -> dict[str, Any]:
             if value is not field.default:
                 unrecorded.append(field.name)
     return {"class": qualified_name(instance), "fields": fields, "unrecorded": unrecorded}
+
+
+def check_signature(name: str, function: Any) -> None:
+    """Raise UserError unless an optimizer takes a rate, and an augmentation a key and an image."""
+    expected = {"optimizer": ("rate",), "augment": ("key", "image")}[name]
+    try:
+        inspect.signature(function).bind(*expected)
+    except TypeError as error:
+        raise UserError(
+            f"{name} must take {len(expected)} arguments, {name}({', '.join(expected)}), got a function "
+            f"that does not ({error}): change its signature"
+        ) from error
+    except ValueError:  # without a signature, such as some built-in functions
+        return
 
 
 def qualified_name(value: Any) -> str:

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 
 import jax
+import numpy as np
 
 from at_jax import data
 from at_jax.training.arguments import Arguments
@@ -29,6 +30,8 @@ def preprocessing(
     """
     normalize = functools.partial(data.normalize, mean=dataset.mean, std=dataset.std)
     if arguments.augment is not None:
+        images, _ = dataset.train.take(np.zeros(1, np.int64))
+        data.check_range(arguments.augment, images[0])
         augment = functools.partial(data.augment_each, arguments.augment)
     else:
         # A random part of each photograph was resized when it was decoded.

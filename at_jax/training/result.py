@@ -94,6 +94,11 @@ def finish(
     if kept := run_files.read_result(workdir):
         # Starting a finished run again changes nothing.
         result["finished"] = kept.get("finished", result["finished"])
+        if not quiet:
+            log(
+                f"The run in {workdir} was finished before: nothing was trained. For a new run, also "
+                "after a change of your own code, choose another --workdir"
+            )
     if kept is None or kept != result:
         run_files.write_json(workdir / run_files.RESULT, result)
     if not quiet:

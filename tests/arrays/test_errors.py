@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from at_jax import losses, maps, models
 from at_jax.errors import UserError, check_rank, listed
 
 
@@ -43,3 +44,26 @@ def test_check_rank_of_another_rank_names_function_argument_and_shape(shape):
     with pytest.raises(UserError) as error:
         check_rank("sum_map", 2, good=jnp.ones((1, 1)), bad=jnp.ones(shape))
     assert str(error.value).startswith(f"sum_map: bad must have rank 2, got shape {shape}: ")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: losses.cross_entropy(jnp.zeros((4, 3)), jnp.eye(4, 3)), "use labels.argmax"),
+        (
+            lambda: jax.jit(lambda p: maps.sum_map(jnp.ones((1, 2, 2, 1)), p=p))(2.0),
+            "static_argnames='p'",
+        ),
+        (
+            lambda: losses.attention_transfer([jnp.ones((1, 2, 2, 1))], jnp.ones((1, 2, 2, 1))),
+            "call it for each and add the results",
+        ),
+        (
+            lambda: models.build("wrn_10_1").init(jax.random.key(0), jnp.ones((2, 3, 32, 32))),
+            r"channels first: move them with jnp.moveaxis\(images, 1, -1\)",
+        ),
+    ],
+)
+def test_errors_of_users_of_other_libraries_name_the_fix(call, message):
+    with pytest.raises(UserError, match=message):
+        call()

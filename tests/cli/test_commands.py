@@ -55,7 +55,7 @@ def test_help_of_a_command_names_it(capsys, name):
         (["train", "--config.epochs=1e3"], "epochs must be a whole number, got '1e3': .*epochs=200"),
         (["train", "--config.at.p=x"], "at.p must be a number, got 'x': set it with --config.at.p=2.0"),
         (["train", "--config.data.mirror=2"], "data.mirror must be True or False, got '2'"),
-        (["train", "--config.optimizer=3"], "--config.optimizer is a section .*optimizer.clip_norm="),
+        (["train", "--config.optimizer=3"], "--config.optimizer is a section .*optimizer.name="),
         (["train", "--config.seed"], "seed must be a whole number, got ''"),
         (["figures", "mpas"], "invalid choice: 'mpas'"),
         (["figures", "maps", "--workdir=/nowhere", "--out=a.png"], "/nowhere holds no"),

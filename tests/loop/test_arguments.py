@@ -111,7 +111,7 @@ def test_callbacks_receive_epochs_and_the_result(finished, tmp_path):
     assert recorder.epochs == [1, 2] and recorder.results == [result]
     # A run may be resumed without its callbacks.
     assert loop.train_and_evaluate(small_run.with_teacher(finished), tmp_path) == result
-    with pytest.raises(UserError, match=r"callback object has no method on_epoch"):
+    with pytest.raises(UserError, match=r"callback object must have the methods on_epoch"):
         loop.train_and_evaluate(small_run.config(), tmp_path, callbacks=[object()])
 
 
@@ -160,3 +160,19 @@ def test_collection_that_becomes_infinite_raises_non_finite(tmp_path):
     config = small_run.config(method="none", epochs=1)
     with pytest.raises(loop.NonFinite, match=r"state\.collections.*inverse.* is not finite"):
         loop.train_and_evaluate(config, tmp_path, student=own_modules.Overflowing())
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ({"augment": lambda key, image: image.astype(jnp.float32) / 255}, "do not divide by 255"),
+        ({"augment": lambda image: image}, r"must take 2 arguments, augment\(key, image\)"),
+        ({"optimizer": lambda: optax.sgd(0.1)}, r"must take 1 arguments, optimizer\(rate\)"),
+        ({"callbacks": object()}, r"callbacks must be a sequence, got object"),
+    ],
+)
+def test_arguments_of_another_form_are_named(tmp_path, argument, message):
+    config = small_run.config(method="none")
+    with pytest.raises(UserError, match=message):
+        loop.train_and_evaluate(config, tmp_path / "run", **argument)
+    assert not (tmp_path / "run").exists()

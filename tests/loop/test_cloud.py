@@ -156,7 +156,7 @@ def test_figures_of_an_unsupported_path_exit_with_2(in_memory, capsys):
         (["--out=gs://bucket/table", "--shard=1/2"], "--shard 1/2: shards need file locks"),
         (
             ["--out=gs://bucket/table", "--data=gs://bucket/none"],
-            "'gs://bucket/none' does not exist",
+            "'gs://bucket/none', which does not exist",
         ),
     ],
 )

@@ -11,10 +11,11 @@ import types
 import numpy as np
 import pytest
 
+from at_jax.errors import UserError
 from at_jax.figures import style
-from at_jax.tables import command, job, options, plan, plots, registry
+from at_jax.tables import command, execution, job, options, plan, plots, registry
 from at_jax.tables import command as program
-from at_jax.training import datasets, run_files
+from at_jax.training import datasets, dry_run, run_files
 
 NONE, AT, TEACHER = "wrn_10_0.25-none", "wrn_10_0.25-wrn_10_0.5-at", "teachers/wrn_10_0.5"
 ROOT = pathlib.Path(__file__).parents[2]
@@ -164,6 +165,7 @@ def test_documented_commands_are_planned_in_a_clone(monkeypatch):
         datasets, "load_dataset", lambda _: types.SimpleNamespace(name="", identity=None)
     )
     monkeypatch.setattr(options, "check_can_save", lambda _: None)
+    monkeypatch.setattr(dry_run, "check", lambda _: None)
     pages = [*(ROOT / "docs").glob("*.md"), ROOT / "README.md"]
     text = "\n".join(page.read_text() for page in pages) + command._DESCRIPTION
     lines = sorted(
@@ -278,3 +280,66 @@ def test_an_epoch_whose_line_is_lost_leaves_a_gap(fake_training, tmp_path, read_
         assert errors[0] == [None, 20.0]
         y = drawn["curves.png"].axes[0].get_lines()[0].get_ydata()
         assert (np.ma.is_masked(y[0]) if first is None else y[0] == first) and y[1] == 20.5
+
+
+def test_a_command_started_at_the_same_time_with_other_settings_is_refused(
+    fake_training, tmp_path, read_table, capsys
+):
+    base = ["tiny", "--out", str(tmp_path), "--seeds", "1"]
+    planned = job.from_options(program._parse([*base, "--epochs", "4"]))
+    assert program.main(base) == 0
+    before = read_table(tmp_path)
+    with pytest.raises(UserError, match="epochs: 2 there, 4 now"):
+        execution.run(planned)
+    assert read_table(tmp_path) == before
+
+
+def test_a_merge_compares_configs_and_repeated_options(fake_training, tmp_path, capsys):
+    assert run(tmp_path / "a", "--seeds", "1", "--set", "batch_size=10") == 0
+    assert run(tmp_path / "b", "--seeds", "1", "--rows", "*none") == 0
+    assert run(tmp_path / "b", "--merge", "--epochs", "2") == 0
+    assert run(tmp_path / "b", "--merge", "--epochs", "4") == 2
+    assert "epochs: 2 there, 4 now" in capsys.readouterr().err
+    for name in (AT, "teachers"):
+        shutil.copytree(
+            tmp_path / "a" / "runs" / name, tmp_path / "b" / "runs" / name, dirs_exist_ok=True
+        )
+    assert run(tmp_path / "b", "--merge") == 2
+    error = capsys.readouterr().err
+    assert "batch_size: 10 there, 20 now" in error and "--workdir" not in error
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("seed", "0"), ("seed", 1.5), ("test_error", float("nan")), ("finished", 3), ("errors", None)],
+)
+def test_an_entry_of_another_type_is_damage(committed, capsys, key, value):
+    table = json.loads((committed / "table.json").read_text())
+    table["rows"][0]["seeds"][0][key] = value
+    del table["checksum"]
+    (committed / "table.json").write_text(json.dumps(table))
+    assert run(committed) == 2
+    error = capsys.readouterr().err
+    assert "table.json is damaged" in error and key in error and error.count("\n") == 1
+
+
+def test_a_changed_digit_is_damage(committed, capsys):
+    text = (committed / "table.json").read_text()
+    (committed / "table.json").write_text(text.replace('"test_error": 20.0', '"test_error": 10.0'))
+    assert run(committed) == 2
+    assert "table.json is damaged" in capsys.readouterr().err
+
+
+def test_an_out_that_cannot_hold_runs_is_one_line(fake_training, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    (tmp_path / "out" / "runs").mkdir(parents=True)
+    (tmp_path / "out" / "runs" / NONE).touch()
+    for out, message in (
+        ("file", "--out"),
+        ("file/below", "--out"),
+        ("out", f"{NONE} must be a directory, got a file"),
+    ):
+        assert run(tmp_path / out, "--seeds", "1") == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+    assert fake_training.calls == []

@@ -1,0 +1,41 @@
+"""Checks of a run that trains nothing and writes nothing."""
+
+import ml_collections
+
+from at_jax import terms
+from at_jax.data.decoding import check_sizes
+from at_jax.distributed import devices
+from at_jax.training import initialization, networks
+from at_jax.training.arguments import Arguments
+from at_jax.training.compatibility import Teacher
+from at_jax.training.config import settings_of
+from at_jax.training.datasets import load_dataset
+from at_jax.training.device_choice import devices_of
+from at_jax.training.setup import assemble
+
+__all__ = ["check"]
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Build a run on shapes, with a teacher that need not be trained yet.
+
+    Args:
+      config: of the run; ``teacher.model`` names the teacher.
+
+    Raises:
+      UserError: as :func:`at_jax.loop.train_and_evaluate` raises it before it trains.
+    """
+    settings = settings_of(config)
+    devices.select(settings.runtime.devices, settings.batch_size, settings.accumulation)
+    check_sizes(settings.data.image_size, count=settings.batch_size)
+    initialization.check_place("init.weights", settings.init.weights)
+    dataset = load_dataset(settings.data)
+    student = networks.build(settings.student, dataset.num_classes, settings.dtype)
+    teacher = None
+    if terms.needs_teacher(settings.method):
+        teacher = Teacher(
+            networks.build(settings.teacher.model, dataset.num_classes, settings.dtype)
+        )
+    initial = initialization.of_settings(settings.init, student, dataset, None)
+    run = assemble(settings, dataset, student, settings.student, teacher, Arguments(), initial)
+    devices_of(settings, run.batches)
