@@ -141,10 +141,18 @@ class Objective:
         measures = base.measures_of(self.terms, batch, params)
         return loss, Outputs(metrics, student.logits, updated, measures)
 
-    def _view_student(self, variables: Any, images, labels, keys, inputs: dict[str, Any]) -> View:
-        kwargs = {"mutable": _carried(variables), "keys": keys, "freeze": self.freeze, **inputs}
-        network = self.student, variables
-        return view_network(*network, images, labels, paths=self.paths_s, train=True, **kwargs)
+    def _view_student(
+        self,
+        variables: Any,
+        images: jax.Array,
+        labels: jax.Array,
+        keys: jax.Array | None,
+        inputs: dict[str, Any],
+    ) -> View:
+        return view_network(
+            self.student, variables, images, labels, paths=self.paths_s, train=True,
+            mutable=_carried(variables), keys=keys, freeze=self.freeze, **inputs,
+        )  # fmt: skip
 
     def _weighted(self, batch: Batch, params: Mapping[str, Any], weights: Mapping[str, jax.Array]):
         """Yield (metric, weight, values): the cross-entropy or its replacement first."""
@@ -208,8 +216,9 @@ class Objective:
     def _forward_inputs(self, teacher: View | None, images: jax.Array) -> dict[str, Any]:
         inputs: dict[str, Any] = {}
         if teacher is not None and changes_forward_pass(self.terms):
+            view = teacher.at(images)  # one pass for all terms
             for term in self.terms:
-                inputs |= term.forward_inputs(teacher.at(images))
+                inputs |= term.forward_inputs(view)
         return inputs
 
     def predict(

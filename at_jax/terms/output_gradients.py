@@ -41,7 +41,15 @@ def _squared_distance(g_s: jax.Array, g_t: jax.Array) -> jax.Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class JacobianMatching(_PairOfGradients):
+class _NormalizedGradients(_PairOfGradients, abstract=True):
+    def values(self, batch: Batch, params: Any) -> jax.Array:
+        """Compute the squared distance of the normalized gradients: (B,)."""
+        g_s, g_t = self._gradients(batch)
+        return _squared_distance(maps.normalize(g_s), maps.normalize(g_t))
+
+
+@dataclasses.dataclass(frozen=True)
+class JacobianMatching(_NormalizedGradients):
     r"""Jacobian matching: :math:`\| g_s / |g_s| - g_t / |g_t| \|_2^2`.
 
     g_s and g_t are the gradients of one logit with respect to the images: the class of the teacher's
@@ -55,11 +63,6 @@ class JacobianMatching(_PairOfGradients):
     title: ClassVar[str] = "Jacobian matching"
     color: ClassVar[str] = "#8C564B"
     needs_equal_classes: ClassVar[bool] = True
-
-    def values(self, batch: Batch, params: Any) -> jax.Array:
-        """Compute the squared distance of the normalized gradients: (B,)."""
-        g_s, g_t = self._gradients(batch)
-        return _squared_distance(maps.normalize(g_s), maps.normalize(g_t))
 
     def _differentiate(self, batch: Batch) -> Pair:
         top = jnp.argmax(batch.teacher.logits, axis=-1)  # (B,)
@@ -110,7 +113,7 @@ class SobolevTraining(_PairOfGradients):
 
 
 @dataclasses.dataclass(frozen=True)
-class MapGradientTransfer(_PairOfGradients):
+class MapGradientTransfer(_NormalizedGradients):
     r"""Matching of the gradients of attention maps at the teacher's most attended position.
 
     The gradients of the map F_sum^2 (not normalized) at one transfer point with respect to the images,
@@ -127,11 +130,6 @@ class MapGradientTransfer(_PairOfGradients):
     compares_taps: ClassVar[str] = "activation"
 
     point: str = option("", "Transfer point of the student; empty: the last one.")
-
-    def values(self, batch: Batch, params: Any) -> jax.Array:
-        """Compute the squared distance of the normalized gradients: (B,)."""
-        g_s, g_t = self._gradients(batch)
-        return _squared_distance(maps.normalize(g_s), maps.normalize(g_t))
 
     def _differentiate(self, batch: Batch) -> Pair:
         s, t = self._pair(batch.points)

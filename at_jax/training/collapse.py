@@ -61,7 +61,7 @@ def is_new(lines: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def warning(run: Run, line: Mapping[str, Any]) -> str:
-    """Say what was seen, the probable cause, and the key to change, in one line.
+    """Format the warning of a collapse: its epoch, the probable cause, and the key to change.
 
     Args:
       run: that collapsed.
