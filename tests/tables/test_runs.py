@@ -33,8 +33,9 @@ def trained(tmp_path_factory, compiled_once, make_tiny_table):
 
 
 def copy_without(trained, out, *names):
-    """Copy a trained table without some of its runs."""
+    """Copy a trained table without some of its runs, and without the record in which they are done."""
     shutil.copytree(trained, out)
+    (out / "table.json").unlink()
     for name in names:
         shutil.rmtree(out / "runs" / name)
     for path in out.rglob("config.json"):  # the teacher is in the copy
@@ -80,7 +81,6 @@ def test_command_resumes_after_an_interruption(
     trained, tiny_table, tmp_path, monkeypatch, read_table
 ):
     out = copy_without(trained, tmp_path / "copy", f"{AT}/seed0")
-    (out / "table.json").unlink()  # its results would count as done
     original = loop.train_and_evaluate
 
     def interrupted(config, workdir):
@@ -105,7 +105,15 @@ def test_command_together_trains_groups_by_the_same_orders_of_images(
     for row, other in zip(read_table(out)["rows"], read_table(trained)["rows"], strict=True):
         (seed,), (alone,) = row["seeds"], other["seeds"]
         assert (seed["trained_together"], alone["trained_together"]) == (2, 1)
-        assert seed["test_error"] == pytest.approx(alone["test_error"], abs=15)
+        losses = [
+            json.loads(path.read_text().partition("\n")[0])["loss"]
+            for path in (
+                folder / "runs" / row["name"] / "seed0" / "metrics.jsonl"
+                for folder in (out, trained)
+            )
+        ]
+        # The same images, in another program. The networks drift apart where a ReLU switches.
+        assert losses[0] == pytest.approx(losses[1], rel=0.01)
     assert "Up to 2 students were trained in one program" in (out / "table.md").read_text()
 
 
