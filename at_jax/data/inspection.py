@@ -29,7 +29,7 @@ _SECONDS_TO_REMEMBER = 5.0
 
 @dataclasses.dataclass(frozen=True)
 class Inspection:
-    """What was found in N files.
+    """Findings in N files.
 
     Attributes:
       others: index of a file that is no image, and does not claim to be one, to its format.

@@ -1,4 +1,4 @@
-"""How a data set is loaded: the arguments of :func:`at_jax.data.load`."""
+"""Options of loading a data set: the arguments of :func:`at_jax.data.load`."""
 
 from typing import NamedTuple
 

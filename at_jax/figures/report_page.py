@@ -59,7 +59,7 @@ summary {{ cursor: pointer; }}
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Agreement:
-    """How far student and teacher agree, means over images.
+    """Agreement of student and teacher, means over images.
 
     Attributes:
       top1: share of images with the same predicted class, 0..1; None with other classes.

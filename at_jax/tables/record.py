@@ -39,7 +39,7 @@ _Entry = dict[str, Any]
 
 
 class Record(NamedTuple):
-    """What a table.json holds.
+    """Content of a table.json.
 
     Attributes:
       title: of the table.

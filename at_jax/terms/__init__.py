@@ -85,7 +85,7 @@ def needs_teacher(method: str) -> bool:
 
 
 def title(method: str) -> str:
-    """Name of a method in figures and tables. A user-defined term goes by its own name.
+    """Name of a method in figures and tables. A user-defined term has its own name.
 
     >>> title("none"), title("kd+at")
     ('labels only', 'attention transfer + distillation')

@@ -23,7 +23,7 @@ _TAKEN = ("loss", "beta")
 
 
 class Batch(NamedTuple):
-    """What a term is computed from.
+    """Input of a term: a batch, and the forward passes of both networks over it.
 
     Attributes:
       images: normalized, ``(B, H, W, C)``.

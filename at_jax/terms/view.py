@@ -79,7 +79,7 @@ class View:
         return self.kept(("tempered_cross_entropy", temperature), lambda: tempered)
 
     def kept(self, key: Hashable, make: Callable[[], _T]) -> _T:
-        """What ``make`` returns, computed at the first call with this key.
+        """Return the result of ``make``, computed at the first call with this key.
 
         For what ``values`` and ``measures`` of a term both need, such as an input gradient of a function
         that reads the batch.

@@ -196,13 +196,13 @@ def check_together(configs: Sequence[ConfigDict]) -> None:
 
 
 def _pretrained(teacher: TeacherSettings) -> tuple[Any, ...]:
-    """What else tells a teacher that exists from another one."""
+    """Other properties that distinguish an existing teacher."""
     images = (teacher.image_size, tuple(teacher.mean), tuple(teacher.std))
     return (teacher.weights, teacher.model if teacher.weights else "", *images)
 
 
 def help_text() -> str:
-    """Every key with its type, default, rule and meaning: the text of ``--help-config``."""
+    """Format the text of ``--help-config``: every key with its type, default, rule and meaning."""
     fields = {
         "": [f for f in dataclasses.fields(Settings) if f.default is not dataclasses.MISSING],
         **{name: dataclasses.fields(section) for name, section in SECTIONS.items()},

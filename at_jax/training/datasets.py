@@ -88,7 +88,7 @@ def train_batches(settings: Settings, dataset: data.Dataset) -> data.TrainBatche
 
 
 def streaming_line(batches: data.TrainBatches, settings: DataSettings) -> str:
-    """Say that training images are decoded while training; empty if they are in memory."""
+    """Format a line if training images are decoded while training; empty if they are in memory."""
     images = batches.split.images
     if isinstance(images, np.ndarray):
         return ""

@@ -150,7 +150,7 @@ def load(
 
 
 def _other_normalization(described: Mapping[str, Any], dataset: data.Dataset) -> str:
-    """Say that a run saw images of another normalization, and how to use it; empty if it did not."""
+    """Format a note if a run saw images of another normalization; empty if it did not."""
     mean, std = (tuple(round(x, 2) for x in described[key]) for key in ("mean", "std"))
     ours, theirs = (*dataset.mean, *dataset.std), (*mean, *std)
     if len(ours) == len(theirs) and all(abs(a - b) <= 1 for a, b in zip(ours, theirs, strict=True)):

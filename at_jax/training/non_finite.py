@@ -11,7 +11,7 @@ __all__ = ["remedy"]
 
 
 def remedy(run: Run, step: int, what: str) -> str:
-    """Say what to change.
+    """Format the advice on a loss that is not finite.
 
     Args:
       run: that was stopped.

@@ -91,7 +91,7 @@ class TransferSettings:
 
 @dataclasses.dataclass(frozen=True)
 class RuntimeSettings:
-    """How a run is carried out. These may change when it is resumed.
+    """Execution of a run. These keys may change when it is resumed.
 
     devices and steps_per_dispatch then change the order of sums, and with it the last digits.
     """

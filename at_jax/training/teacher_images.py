@@ -46,7 +46,7 @@ class TeacherImages:
         return (pixels - vector(self.mean_t)) / vector(self.std_t)
 
     def describe(self) -> dict[str, Any]:
-        """What differs from the student's images, as in ``Run.description``."""
+        """Differences from the student's images, as in ``Run.description``."""
         return {
             "image_shape": list(self.shape),
             "mean": list(self.mean_t),

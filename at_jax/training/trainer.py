@@ -246,5 +246,5 @@ class Trainer:
 
 
 def _evaluated(run: Run) -> Objective:
-    """What evaluation depends on: the student alone, unless a term changes its forward pass."""
+    """Objective of the evaluation: the student alone, unless a term changes its forward pass."""
     return run.objective if run.evaluates_with_teacher else Objective(run.objective.student)

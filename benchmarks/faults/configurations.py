@@ -96,7 +96,7 @@ def _alarm() -> Iterator[None]:
 
 
 def _problem(changes: dict[str, str], workdir: pathlib.Path) -> str:
-    """What is wrong with the outcome of a configuration; empty if nothing is."""
+    """Describe the fault in the outcome of a configuration; empty if there is none."""
     began = time.process_time()
     try:
         prepared = _prepare(changes, workdir)

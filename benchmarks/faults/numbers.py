@@ -76,7 +76,7 @@ def _failures(case: _Case) -> Iterator[str]:
 
 
 def _difference(ours: np.ndarray, theirs: np.ndarray, case: _Case, what: str, example: int) -> str:
-    """What is wrong; empty if nothing is, or if float32 cannot represent the numbers."""
+    """Describe the fault; empty if there is none, or if float32 cannot represent the numbers."""
     if np.max(np.abs(theirs)) > _LARGEST:  # False for NaN
         return ""
     precision = {2: 2e-2 if what == "gradient" else 1e-4}.get(case.argument.dtype.itemsize, 2e-4)

@@ -10,7 +10,7 @@ __all__ = ["FULL", "TINY", "Sizes", "rows"]
 
 
 class Sizes(NamedTuple):
-    """What is measured.
+    """Measurements to make.
 
     Attributes:
       pairs: (student, teacher, pixels, batch) whose steps are measured.

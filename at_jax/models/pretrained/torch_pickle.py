@@ -39,7 +39,7 @@ _MARK = object()
 
 
 class File(Protocol):
-    """What a pickle is read from."""
+    """Source of a pickle."""
 
     def read(self, size: int, /) -> bytes:
         """Read at most ``size`` bytes."""
