@@ -174,25 +174,28 @@ def _check_augmented(augmented: Any, shape: tuple[int, ...]) -> jax.Array:
     return jnp.asarray(augmented)
 
 
-def check_range(augment: Callable[[jax.Array, jax.Array], Any], image: np.ndarray) -> None:
-    """Apply a user-defined augmentation to an image, and raise if the result is not in 0..255.
+def check_range(augment: Callable[[jax.Array, jax.Array], Any], images: np.ndarray) -> None:
+    """Apply a user-defined augmentation to some images, and raise if it scales them to 0..1.
 
     Args:
       augment: see :func:`augment_each`.
-      image: uint8 ``(H, W, C)``.
+      images: uint8 ``(N, H, W, C)``. Dark images, and results of zeros, tell nothing.
 
     Raises:
-      UserError: if the values were scaled to 0..1, or the result has another shape or dtype.
+      UserError: if the values were scaled, or a result has another shape or dtype.
 
-    >>> check_range(lambda key, image: image[:, ::-1], np.full((2, 2, 1), 9, np.uint8))
+    >>> check_range(lambda key, image: image[:, ::-1], np.full((1, 2, 2, 1), 99, np.uint8))
     """
-    result = _check_augmented(augment(jax.random.key(0), jnp.asarray(image)), image.shape)
-    largest = float(jnp.max(jnp.abs(result)))
-    # Noise and contrast change the values, but not by a factor of hundreds.
-    if image.max() >= _BRIGHT and largest <= _UNIT:
+    largest = []
+    for index, image in enumerate(images):
+        result = _check_augmented(augment(jax.random.key(index), jnp.asarray(image)), image.shape)
+        largest.append(float(jnp.max(jnp.abs(result))))
+    told = [value for image, value in zip(images, largest, strict=True) if image.max() >= _BRIGHT]
+    told = [value for value in told if value > 0]
+    if told and max(told) <= _UNIT:
         raise UserError(
-            f"augment(key, image) must return values in 0..255, got at most {largest:.3g} for an image "
-            f"with values up to {image.max()}: do not divide by 255, normalization follows"
+            f"augment(key, image) must return values in 0..255, got at most {max(told):.3g} for images "
+            f"with values up to {images.max()}: do not divide by 255, normalization follows"
         )
 
 

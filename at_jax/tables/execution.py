@@ -58,7 +58,7 @@ def _begin(job: Job) -> None:
     """Record the settings before the first run: later commands are compared with them."""
     # A command with other settings may have been started at the same time.
     if (now := record.read(job.out / TABLE)) is not None:
-        record.check(now, job.out / TABLE, job.table, job.common, job.changes, searched=False)
+        record.check(now, job.out / TABLE, job.table, job.common, job.changes)
     try:
         write(job, draw=False)
     except OSError as error:

@@ -11,14 +11,12 @@ import ml_collections
 from at_jax.data.identity import Identity
 from at_jax.errors import UserError
 from at_jax.tables import changes as key_changes
+from at_jax.tables import checks, plan, record, search, sharding, trials
 from at_jax.tables import options as table_options
-from at_jax.tables import plan, record, search, sharding, trials
-from at_jax.tables.messages import naming_options
 from at_jax.tables.plan import RunSpec
 from at_jax.tables.record import TABLE, Record
 from at_jax.tables.registry import TABLES, Row, Table, choose_rows
 from at_jax.tables.search import Search
-from at_jax.training import datasets, dry_run, identity, run_files
 from at_jax.training.config import settings_of
 
 __all__ = ["Job", "from_options"]
@@ -75,7 +73,7 @@ def from_options(options: argparse.Namespace) -> Job:
     """
     table_options.check(options)
     every = TABLES[options.name]()
-    out, before, changes, common = _read(options, every)
+    out, before, changes, common, searched = _read(options, every)
     table, found = every, None
     patterns = [row for row in options.rows.split(",") if row]
     chosen = () if options.merge else choose_rows(every, patterns)
@@ -84,7 +82,7 @@ def from_options(options: argparse.Namespace) -> Job:
         table, found = _trials(options, every, chosen, common, before)
         chosen = table.rows
     if before:
-        record.check(before, out / TABLE, table, common, changes, options.searched)
+        record.check(before, out / TABLE, table, common, changes, searched)
     listed = before.names if before else frozenset()
     there = record.on_disk(out, table.rows)
     expand = functools.partial(plan.expand, table, common=common, out=out, changes=changes)
@@ -94,8 +92,13 @@ def from_options(options: argparse.Namespace) -> Job:
     to_train = sharding.shard(own, options.shard, options.together)
     asked = listed | {spec.name for spec in own if spec.row in chosen}
     rows, specs = _listed(table, asked, there, expand)
-    images = _check_runs(options, common, before, specs, to_train, out)
-    words = table_options.words(options, options.changes)
+    left = [spec for spec in to_train if not checks.is_done(spec, before)]
+    checks.check_listed(before, specs, out)
+    images = checks.check_runs(options, settings_of(common).data, before, specs, left, out)
+    words = [
+        *(search.words(found) if found else ()),
+        *table_options.words(options, options.changes),
+    ]
     return Job(
         name=options.name,
         table=table,
@@ -109,23 +112,24 @@ def from_options(options: argparse.Namespace) -> Job:
         images=images,
         together=options.together,
         record=before,
-        options=before.options
-        if options.merge and before
-        else (*(search.words(found) if found else ()), *words),
+        # A command that trains nothing does not change how the table is continued.
+        options=tuple(words) if left or before is None else before.options,
         search=found,
     )
 
 
 def _read(
     options: argparse.Namespace, table: Table
-) -> tuple[pathlib.Path, Record | None, list[str], ml_collections.ConfigDict]:
-    """Folder, its earlier table.json, the changes, and the config that all rows share."""
+) -> tuple[pathlib.Path, Record | None, list[str], ml_collections.ConfigDict, list[str]]:
+    """Folder, its earlier table.json, the changes, the config of all rows, and what the search chose."""
     changes, out = list(options.changes), None
+    searched: list[str] = []
     if options.search or options.searched:
         out = table_options.searched_folder(options)
         path = out / table_options.SEARCH / TABLE
         if options.searched:
-            changes = [*trials.options_of(path), *changes]
+            searched = trials.options_of(path)
+            changes = [*searched, *changes]
         else:
             out, changes = path.parent, search.with_held_out(table, changes)
     changes = key_changes.resolve(changes, table.rows)
@@ -139,16 +143,20 @@ def _read(
         if before is None:
             raise UserError(f"--merge: {out} holds no table: give the --out of a trained one")
         # Settings need not be repeated; those that are must be the table's.
-        changes = changes if options.changes else list(before.changes)
+        given = key_changes.resolve(options.changes, table.rows)
+        changes = [*before.changes, *given]
         epochs = options.epochs or before.settings["epochs"]
         common = plan.common_config(table, epochs=epochs, changes=changes)
-    return out, before, changes, common
+    return out, before, changes, common, searched
 
 
 def _is_same(
     path: pathlib.Path, table: Table, common: ml_collections.ConfigDict, changes: Sequence[str]
 ) -> bool:
-    found = record.read(path)
+    try:
+        found = record.read(path)
+    except UserError:  # another table, whose damage does not matter here
+        return False
     return found is not None and not record.differing(found, table, common, changes)
 
 
@@ -162,8 +170,9 @@ def _trials(
     """The table of the trials: those of this command, and those that were made before."""
     known = before.labels if before else ()
     rows = [row for row in table.rows if row in chosen or (row.pair, row.label) in known]
-    # --merge adds no values.
-    space = {} if options.merge else search.parse(options.search, rows)
+    space = search.parse(options.search, table.rows if options.merge else rows)
+    if options.merge:
+        space = {}  # it adds no values
     found = search.merged(before.search if before else None, space, rows)
     return search.table_of(table, rows, found, common.optimizer.learning_rate)
 
@@ -189,49 +198,3 @@ def _rows_of(table: Table, names: Iterable[str]) -> tuple[Row, ...]:
 def _count(names: Iterable[str]) -> int:
     """Number of seeds, from 0, that includes those of some runs."""
     return max((int(name.rpartition("/seed")[2]) + 1 for name in names), default=0)
-
-
-def _check_runs(
-    options: argparse.Namespace,
-    common: ml_collections.ConfigDict,
-    before: Record | None,
-    specs: Sequence[RunSpec],
-    to_train: Sequence[RunSpec],
-    out: pathlib.Path,
-) -> Identity | None:
-    """Check that the runs of a folder have the command's configs and data, and that they can train."""
-    with naming_options():
-        for spec in specs:
-            _check_config(spec, is_merge=options.merge)
-        places = [(str(out / TABLE), before.images if before else None)]
-        places += [(str(spec.workdir), identity.of_data(spec.workdir)) for spec in specs]
-        left = [
-            spec
-            for spec in to_train
-            if not (before and before.entry(spec)) and not run_files.read_result(spec.workdir)
-        ]
-        if left or (options.data and not options.merge):
-            # Unreadable images would fail every run.
-            dataset = datasets.load_dataset(settings_of(common).data)
-            places.append((options.data or dataset.name, dataset.identity))
-        for spec in left:
-            inside = (spec.workdir, *spec.workdir.parents)[
-                : len(spec.workdir.relative_to(out).parts)
-            ]
-            if found := next((path for path in inside if path.is_file()), None):
-                raise UserError(f"{found} must be a directory, got a file: move it away")
-        # Seeds and values of one method fail alike: one of them is checked.
-        kinds = {(s.config.student, s.config.method, s.config.teacher.model): s for s in left}
-        for spec in kinds.values():
-            dry_run.check(spec.config)
-    identity.check_same_data(places)
-    return next((images for _, images in places if images is not None), None)
-
-
-def _check_config(spec: RunSpec, *, is_merge: bool) -> None:
-    config = ml_collections.ConfigDict(spec.config.to_dict())
-    if is_merge and run_files.has_config(spec.workdir):
-        # --merge is not told where the data are: their identity is compared.
-        stored = run_files.read_config(spec.workdir)["data"]
-        config.data.update({key: stored[key] for key in ("source", "name", "data_dir")})
-    run_files.check(spec.workdir, config.to_dict())

@@ -21,9 +21,11 @@ def in_options(message: str) -> str:
     """Replace the flags of ``at-jax train`` in a message.
 
     >>> in_options("set --config.data.data_dir=DIR, or choose another --workdir")
-    'set --data DIR, or choose another --out'
+    'use --data DIR, or choose another --out'
     """
     for flag, option in (
+        ("set --config.data.data_dir=", "use --data "),
+        ("set --config.", "use --set "),
         ("--config.data.data_dir=", "--data "),
         ("--config.", "--set "),
         ("--workdir", "--out"),

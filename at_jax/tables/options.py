@@ -89,8 +89,10 @@ def folder(options: argparse.Namespace, is_same: Callable[[pathlib.Path], bool])
     if options.out:
         return paths.reachable(options.out)
     own = _OWN / options.name
-    if options.merge:
-        return own if (own / TABLE).is_file() else _COMMITTED / options.name
+    if options.merge and (own / TABLE).is_file():
+        return own
+    if options.merge and not (options.epochs or options.changes):
+        return _COMMITTED / options.name
     committed = sorted(_COMMITTED.glob(f"{options.name}*/{TABLE}"))
     return next((path.parent for path in committed if is_same(path)), own)
 

@@ -2,7 +2,7 @@
 
 import pathlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import ml_collections
@@ -53,6 +53,7 @@ class Record(NamedTuple):
       teachers: name and ID of a finished run that is a teacher to its entry.
       names: of all runs that the table lists, finished or not.
       labels: pair and label of the rows.
+      trained: labels of rows with runs that ended.
       unfinished: labels of rows with runs that failed or are missing.
       search: None for a table that is not a search.
     """
@@ -68,6 +69,7 @@ class Record(NamedTuple):
     teachers: Mapping[tuple[str, str | None], _Entry]
     names: frozenset[str]
     labels: frozenset[tuple[str, str]]
+    trained: frozenset[str]
     unfinished: frozenset[str]
     search: Search | None
 
@@ -127,7 +129,7 @@ def _record(found: Mapping[str, Any]) -> Record:
     return Record(
         title=found["title"],
         label=found["data"],
-        settings=dict(found["settings"]),
+        settings={"epochs": found["settings"]["epochs"], **found["settings"]},
         changes=tuple(found["changes"]),
         options=tuple(found["options"]),
         images=Identity.from_json(images) if images else None,
@@ -136,6 +138,7 @@ def _record(found: Mapping[str, Any]) -> Record:
         teachers=teachers,
         names=frozenset([*runs, *diverged, *open_]),
         labels=frozenset((row["pair"], row["label"]) for row in rows),
+        trained=frozenset(row["label"] for row in rows if row["seeds"] or row["diverged"]),
         unfinished=frozenset(row["label"] for row in rows if row["failed"] or row["missing"]),
         search=Search(**search) if search else None,
     )
@@ -163,39 +166,38 @@ def settings(table: Table, common: ml_collections.ConfigDict) -> dict[str, Any]:
 
 def differing(
     record: Record, table: Table, common: ml_collections.ConfigDict, changes: Iterable[str]
-) -> list[str]:
+) -> dict[str, str]:
     """Compare the settings of a table with those of a command.
 
     Args:
       record: of the table.
       table: from the registry.
       common: config that all rows share now.
-      changes: values of ``--set`` now.
+      changes: values of ``--set`` now, see :func:`at_jax.tables.changes.resolve`.
 
     Returns:
-      A text for each setting that differs. Keys that one version of the library lacks are not compared.
+      ``KEY`` or ``LABEL:KEY`` of each setting that differs to a text with both values. Keys that one
+      version of the library lacks are not compared, nor are changes of rows that have no run.
     """
     there: dict[str, Any] = {"title": record.title, **record.settings}
     now: dict[str, Any] = {"title": table.title, **settings(table, common)}
-    keys = [key for key in now if key in there]
-    there_of_rows, now_of_rows = (_of_rows(each, table.rows) for each in (record.changes, changes))
-    for key in sorted(there_of_rows.keys() | now_of_rows.keys()):
-        keys.append(key)
-        there[key], now[key] = there_of_rows.get(key, "not set"), now_of_rows.get(key, "not set")
-    return [
-        f"{key}: {there[key]!r} there, {now[key]!r} now" for key in keys if there[key] != now[key]
-    ]
-
-
-def _of_rows(changes: Iterable[str], rows: Iterable[Row]) -> dict[str, Any]:
-    """Changes of some rows, by label and key; the order of the options does not matter."""
-    rows = tuple(rows)
+    pairs = {key: (there[key], now[key]) for key in now if key in there}
+    changed = [_of_rows(each) for each in (record.changes, changes)]
+    for label, key in sorted(changed[0].keys() | changed[1].keys()):
+        if label in record.trained and key in pairs:
+            values = [own.get((label, key), pairs[key][side]) for side, own in enumerate(changed)]
+            pairs[f"{label}:{key}"] = (values[0], values[1])
     return {
-        f"{label}:{change.key}": change.value()
-        for change in map(key_changes.parse, changes)
-        if change.scope
-        for label in key_changes.labels(change.scope, rows)
+        key: f"{key}: {before!r} there, {after!r} now"
+        for key, (before, after) in pairs.items()
+        if before != after
     }
+
+
+def _of_rows(changes: Iterable[str]) -> dict[tuple[str, str], Any]:
+    """Changes of some rows, by label and key; the order of the options does not matter."""
+    parsed = map(key_changes.parse, changes)
+    return {(each.scope, each.key): each.value() for each in parsed if each.scope}
 
 
 def check(
@@ -204,7 +206,7 @@ def check(
     table: Table,
     common: ml_collections.ConfigDict,
     changes: Iterable[str],
-    searched: bool,
+    searched: Sequence[str] = (),
 ) -> None:
     """Raise UserError if the runs of a table were trained with other settings than those of a command.
 
@@ -214,14 +216,14 @@ def check(
       table: from the registry.
       common: config that all rows share now.
       changes: values of ``--set`` now.
-      searched: some of them are those of a search, which has the same folder.
+      searched: those of them that the search in the same folder chose.
     """
     if found := differing(record, table, common, changes):
         fix = "choose another --out, or give the same options"
-        if searched:
-            own = " ".join(f"--set '{change}'" for change in changes if ":" in change)
+        if found.keys() <= {change.partition("=")[0] for change in searched}:
+            own = " ".join(f"--set '{change}'" for change in searched)
             fix = f"for a table of what the search chose since, use {own} and another --out"
-        raise UserError(f"{path} holds results of other settings ({listed(found)}): {fix}")
+        raise UserError(f"{path} holds results of other settings ({listed(found.values())}): {fix}")
 
 
 def on_disk(out: pathlib.Path, rows: Iterable[Row]) -> frozenset[str]:

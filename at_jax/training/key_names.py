@@ -36,18 +36,24 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     Returns:
       A key of the same section if the section exists; None if no key is close.
 
-    >>> keys = ["optimizer.learning_rate", "optimizer.name", "at.beta", "init.weights", "batch_size"]
+    >>> keys = ["optimizer.learning_rate", "at.beta", "init.weights", "batch_size", "data.pad"]
     >>> [nearest(name, keys) for name in ("optimizer.lr", "at.betta", "lr", "bs", "at.quux")]
     ['optimizer.learning_rate', 'at.beta', 'optimizer.learning_rate', 'batch_size', None]
+    >>> nearest("init.weight", keys), nearest("at.weight", keys), nearest("data.batch_size", keys)
+    ('init.weights', 'at.beta', 'batch_size')
     """
     keys = list(known)
     section, dot, last = name.rpartition(".")
-    last = _ALIASES.get(last.lower(), last)
+    alias = _ALIASES.get(last.lower(), last)
     if inner := [key for key in keys if dot and key.startswith(f"{section}.")]:
-        parts = [key.removeprefix(f"{section}.") for key in inner]
-        close = difflib.get_close_matches(last, parts, n=1)
+        for exact in (f"{section}.{alias}", last):
+            if exact in keys:
+                return exact
+        close = difflib.get_close_matches(
+            last, [key.removeprefix(f"{section}.") for key in inner], n=1
+        )
         return f"{section}.{close[0]}" if close else None
-    same = [key for key in keys if key.rpartition(".")[2] == last]
+    same = [key for key in keys if key.rpartition(".")[2] == alias]
     return next(iter(same or difflib.get_close_matches(f"{section}{dot}{last}", keys, n=1)), None)
 
 

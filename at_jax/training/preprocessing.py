@@ -14,6 +14,9 @@ from at_jax.training.step import Prepare
 
 __all__ = ["preprocessing"]
 
+# Images on which a user-defined augmentation is tried.
+_CHECKED = 4
+
 
 def preprocessing(
     settings: Settings, dataset: data.Dataset, arguments: Arguments
@@ -30,8 +33,8 @@ def preprocessing(
     """
     normalize = functools.partial(data.normalize, mean=dataset.mean, std=dataset.std)
     if arguments.augment is not None:
-        images, _ = dataset.train.take(np.zeros(1, np.int64))
-        data.check_range(arguments.augment, images[0])
+        some = np.unique(np.linspace(0, len(dataset.train) - 1, _CHECKED).astype(np.int64))
+        data.check_range(arguments.augment, dataset.train.take(some)[0])
         augment = functools.partial(data.augment_each, arguments.augment)
     else:
         # A random part of each photograph was resized when it was decoded.

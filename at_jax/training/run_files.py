@@ -83,11 +83,12 @@ def check(
 ) -> None:
     """Check that a workdir is free, or holds a run of this config.
 
-    ``runtime.*``, ``compare``, ``data.allow_changes``, ``data.skip_corrupt``, ``data.workers`` and the
-    sections of terms that the loss lacks may differ, and so may the places of data and teacher:
-    :mod:`at_jax.training.identity` compares what is there. ``epochs`` may grow unless something else
-    depends on it: a weight with linear or cosine decay, a learning rate with a cosine or one-cycle
-    schedule, or a teacher that is trained here for as many epochs as its student.
+    ``runtime.*``, ``compare``, ``data.allow_changes``, ``data.skip_corrupt``, ``data.workers``,
+    ``data.memory_limit_mb`` and the sections of terms that the loss lacks may differ, and so may
+    the places of data and teacher: :mod:`at_jax.training.identity` compares what is there.
+    ``epochs`` may grow unless something else depends on it: a weight with linear or cosine decay, a
+    learning rate with a cosine or one-cycle schedule, or a teacher that is trained here for as many
+    epochs as its student.
 
     Args:
       workdir: of the run.
@@ -199,6 +200,7 @@ def _may_differ(
         # Images that it leaves out are a change of the data, which is compared on its own.
         "data.skip_corrupt",
         "data.workers",
+        "data.memory_limit_mb",
     ):
         return True
     trains_teacher_as_long = (workdir / TEACHER).exists() and not now["teacher.epochs"]

@@ -343,3 +343,36 @@ def test_an_out_that_cannot_hold_runs_is_one_line(fake_training, tmp_path, capsy
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
     assert fake_training.calls == []
+
+
+def test_scoped_changes_count_where_they_have_an_effect(committed, fake_training, read_table):
+    beta = registry.TABLES["tiny"]().config().at.beta
+    for change in (f"at:at.beta={beta:g}", "none:at.p=2", "at:at.beta=-0.0"):
+        code = 0 if change != "at:at.beta=-0.0" else 2
+        assert run(committed, "--seeds", "1", "--set", change) == code
+    # Rows without a run take any value.
+    shutil.rmtree(committed / "runs", ignore_errors=True)
+    (committed / "table.json").unlink()
+    assert run(committed, "--seeds", "1", "--rows", "*none") == 0
+    assert run(committed, "--seeds", "1", "--rows", "*-at", "--set", "at:at.beta=3") == 0
+    assert run(committed, "--seeds", "1", "--rows", "*-at", "--set", "at:at.beta=4") == 2
+
+
+def test_a_command_that_trains_nothing_keeps_the_options(committed, read_table):
+    before = read_table(committed)["options"]
+    assert run(committed, "--seeds", "1", "--together", "2") == 0
+    assert read_table(committed)["options"] == before == ["--out", "OUT"]
+
+
+def test_recorded_results_without_a_row_are_not_dropped(
+    committed, make_tiny_table, monkeypatch, capsys
+):
+    (kept, _) = make_tiny_table().rows
+    monkeypatch.setitem(
+        registry.TABLES, "tiny", lambda: dataclasses.replace(make_tiny_table(), rows=(kept,))
+    )
+    for arguments in (["--seeds", "1"], ["--merge"]):
+        assert run(committed, *arguments) == 2
+        assert (
+            f"holds results that this table has no row for ({AT}/seed0)" in capsys.readouterr().err
+        )

@@ -122,8 +122,35 @@ def test_a_search_may_set_values_of_rows_that_it_leaves_out(errors, tmp_path, re
         "--set",
         "none:optimizer.learning_rate=1",
     )
-    assert run(tmp_path, *values) == 0
-    assert {row["label"] for row in read_table(tmp_path / "search")["rows"]} == {"at"}
+    for again in ([], [], ["--merge"]):
+        assert run(tmp_path, *values[:2], *(again or values[2:])) == 0
+        assert {row["label"] for row in read_table(tmp_path / "search")["rows"]} == {"at"}
+
+
+def test_a_search_of_another_key_does_not_drop_trials(errors, tmp_path, read_table, capsys):
+    assert run(tmp_path, "--search", "at.beta=1,10") == 0
+    before = read_table(tmp_path / "search")
+    assert run(tmp_path, "--search", "at.p=1,2") == 2
+    assert "holds results that this table has no row for" in capsys.readouterr().err
+    assert read_table(tmp_path / "search") == before
+
+
+def test_searched_grows_with_its_search_and_names_what_changed(errors, tmp_path, capsys):
+    at = ("--rows", "*-at")
+    assert run(tmp_path, "--search", "at.beta=1,10", *at) == 0
+    assert program.main(["tiny", "--out", str(tmp_path), "--seeds", "1", "--searched", *at]) == 0
+    assert run(tmp_path, "--search", "none:optimizer.learning_rate=0.1,0.2") == 0
+    assert program.main(["tiny", "--out", str(tmp_path), "--seeds", "1", "--searched"]) == 0
+    other = ["tiny", "--out", str(tmp_path), "--seeds", "1", "--searched", "--epochs", "4"]
+    assert program.main(other) == 2
+    assert "give the same options" in capsys.readouterr().err
+    errors["at.beta", 100.0] = 1.0
+    assert (
+        run(tmp_path, "--search", "at.beta=100", "--search", "none:optimizer.learning_rate=0.4")
+        == 0
+    )
+    assert program.main(["tiny", "--out", str(tmp_path), "--seeds", "1", "--searched"]) == 2
+    assert "what the search chose since, use --set 'at:at.beta=100'" in capsys.readouterr().err
 
 
 def test_search_of_two_keys_is_a_grid_and_set_does_not_override_it(

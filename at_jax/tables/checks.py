@@ -1,0 +1,95 @@
+"""Checks of the runs of a table, before anything trains."""
+
+import argparse
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from at_jax.data.identity import Identity
+from at_jax.errors import UserError, listed
+from at_jax.tables.messages import naming_options
+from at_jax.tables.plan import RunSpec
+from at_jax.tables.record import TABLE, Record
+from at_jax.training import datasets, dry_run, identity, run_files
+from at_jax.training.settings import DataSettings
+
+__all__ = ["check_listed", "check_runs", "is_done"]
+
+
+def check_runs(
+    options: argparse.Namespace,
+    settings: DataSettings,
+    before: Record | None,
+    specs: Sequence[RunSpec],
+    left: Sequence[RunSpec],
+    out: pathlib.Path,
+) -> Identity | None:
+    """Check that the runs of a folder have the command's configs and data, and that they can train.
+
+    Args:
+      options: of the command.
+      settings: section ``data`` of the config that all rows share.
+      before: earlier table.json.
+      specs: all runs that the table lists.
+      left: those that the command trains.
+      out: folder of the table.
+
+    Returns:
+      Identity of the data; None if it is not known, because nothing is trained.
+
+    Raises:
+      UserError: naming the run, the key or the data that differ, or the value that cannot be trained.
+    """
+    with naming_options():
+        for spec in specs:
+            _check_config(spec, is_merge=options.merge)
+        places = [(str(out / TABLE), before.images if before else None)]
+        places += [(str(spec.workdir), identity.of_data(spec.workdir)) for spec in specs]
+        if left or (options.data and not options.merge):
+            # Unreadable images would fail every run.
+            dataset = datasets.load_dataset(settings)
+            places.append((options.data or dataset.name, dataset.identity))
+        for spec in left:
+            inside = (spec.workdir, *spec.workdir.parents)[
+                : len(spec.workdir.relative_to(out).parts)
+            ]
+            if found := next((path for path in inside if path.is_file()), None):
+                raise UserError(f"{found} must be a directory, got a file: move it away")
+        for spec in {_kind(spec): spec for spec in left}.values():
+            dry_run.check(spec.config)
+    identity.check_same_data(places)
+    return next((images for _, images in places if images is not None), None)
+
+
+def _kind(spec: RunSpec) -> tuple[Any, ...]:
+    """Equal for runs that fail alike: seeds, and values of weights, rates and temperatures."""
+    changes = spec.row.changes.items() if spec.row else ()
+    others = tuple((key, repr(value)) for key, value in changes if not isinstance(value, float))
+    return spec.config.student, spec.config.method, spec.config.teacher.model, others
+
+
+def is_done(spec: RunSpec, before: Record | None) -> bool:
+    """Whether a run is finished, in its folder or in the earlier table.json."""
+    recorded = before is not None and before.entry(spec) is not None
+    return recorded or run_files.read_result(spec.workdir) is not None
+
+
+def check_listed(before: Record | None, specs: Sequence[RunSpec], out: pathlib.Path) -> None:
+    """Raise UserError if results of table.json have no place in the table that would replace it."""
+    names = {spec.name for spec in specs}
+    recorded = [*before.diverged, *before.runs] if before else []
+    teachers = {name for name, _ in before.teachers} if before else set()
+    if lost := [name for name in recorded if name not in names and name not in teachers]:
+        raise UserError(
+            f"{out / TABLE} holds results that this table has no row for ({listed(lost)}): give the same "
+            "keys to --search, or choose another --out"
+        )
+
+
+def _check_config(spec: RunSpec, *, is_merge: bool) -> None:
+    config = spec.config.copy_and_resolve_references()
+    if is_merge and run_files.has_config(spec.workdir):
+        # --merge is not told where the data are: their identity is compared.
+        stored = run_files.read_config(spec.workdir)["data"]
+        config.data.update({key: stored[key] for key in ("source", "name", "data_dir")})
+    run_files.check(spec.workdir, config.to_dict())
