@@ -1,13 +1,15 @@
 """A table of the smallest runs, and a stand-in for training that takes milliseconds."""
 
 import pathlib
+import shutil
 import uuid
 
 import pytest
 import small_run
 
 from at_jax import loop
-from at_jax.tables import registry
+from at_jax.tables import command as program
+from at_jax.tables import plots, registry
 from at_jax.tables.paper import PaperResult
 from at_jax.tables.registry import Row, Table
 from at_jax.training import dry_run, json_files, run_files
@@ -103,3 +105,13 @@ def fake_training(monkeypatch, tiny_table):
 def read_table():
     """Reads table.json of a folder."""
     return lambda out: json_files.read(out / "table.json")
+
+
+@pytest.fixture
+def committed(fake_training, tmp_path, monkeypatch):
+    """A folder with the table.json of seed 0, and no runs."""
+    monkeypatch.setattr(plots, "draw", lambda *_: [])
+    assert program.main(["tiny", "--out", str(tmp_path), "--seeds", "1"]) == 0
+    shutil.rmtree(tmp_path / "runs")
+    fake_training.calls.clear()
+    return tmp_path

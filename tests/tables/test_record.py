@@ -1,7 +1,5 @@
 """Committed results, which count as done without the folders of their runs. Nothing is trained here."""
 
-import dataclasses
-import json
 import pathlib
 import re
 import shlex
@@ -11,24 +9,13 @@ import types
 import numpy as np
 import pytest
 
-from at_jax.errors import UserError
 from at_jax.figures import style
-from at_jax.tables import command, execution, job, options, plan, plots, registry
+from at_jax.tables import command, job, options
 from at_jax.tables import command as program
-from at_jax.training import datasets, dry_run, run_files
+from at_jax.training import datasets, dry_run
 
 NONE, AT, TEACHER = "wrn_10_0.25-none", "wrn_10_0.25-wrn_10_0.5-at", "teachers/wrn_10_0.5"
 ROOT = pathlib.Path(__file__).parents[2]
-
-
-@pytest.fixture
-def committed(fake_training, tmp_path, monkeypatch):
-    """A folder with the table.json of seed 0, and no runs."""
-    monkeypatch.setattr(plots, "draw", lambda *_: [])
-    assert program.main(["tiny", "--out", str(tmp_path), "--seeds", "1"]) == 0
-    shutil.rmtree(tmp_path / "runs")
-    fake_training.calls.clear()
-    return tmp_path
 
 
 def run(out, *arguments):
@@ -109,35 +96,6 @@ def test_open_seeds_are_listed_with_their_command(committed, fake_training, read
     assert f"The command that trains them: `{command}`" in text
 
 
-@pytest.mark.parametrize(
-    "arguments, named",
-    [
-        (["--epochs", "4"], "epochs: 2 there, 4 now"),
-        (["--set", "at.p=3"], "at.p: 2.0 there, 3.0 now"),
-    ],
-)
-def test_results_of_other_settings_are_refused(committed, arguments, named, capsys):
-    assert run(committed, *arguments) == 2
-    error = capsys.readouterr().err
-    assert "holds results of other settings" in error and named in error and error.count("\n") == 1
-
-
-@pytest.mark.parametrize("key", ["seeds", "options", "changes", "finished"])
-def test_a_damaged_table_is_refused(committed, capsys, key):
-    table = json.loads((committed / "table.json").read_text())
-    if key == "seeds":
-        del table["rows"][0][key]
-    elif key == "finished":
-        del table["rows"][0]["seeds"][0][key]
-    else:
-        table[key] = None
-        if key == "options":
-            del table[key]
-    (committed / "table.json").write_text(json.dumps(table))
-    assert run(committed) == 2
-    assert "table.json is damaged" in capsys.readouterr().err
-
-
 def test_out_is_that_of_committed_results(committed, fake_training, monkeypatch):
     clone = committed / "clone"
     (clone / "results" / "tiny").mkdir(parents=True)
@@ -183,42 +141,6 @@ def test_documented_commands_are_planned_in_a_clone(monkeypatch):
     assert {"results/cifar10_activation_15_epochs", "results/digits_searched"} <= found
 
 
-def test_results_of_other_data_are_refused(committed, fake_training, monkeypatch, capsys):
-    load = datasets.load_dataset
-
-    def other(settings):
-        dataset = load(settings)
-        train = dataset.identity.train._replace(digest="0" * 16)
-        identity = dataset.identity._replace(train=train)
-        return types.SimpleNamespace(name=dataset.name, identity=identity)
-
-    monkeypatch.setattr(datasets, "load_dataset", other)
-    before = (committed / "table.json").read_bytes()
-    # Even if nothing is left to train: the table would be that of other data.
-    monkeypatch.setattr(plan, "common_config", lambda table, **_: table.config())
-    for seeds in ("1", "2"):
-        assert run(committed, "--seeds", seeds, "--data", "tfds_name") == 2
-        assert "runs of one table must have the same data" in capsys.readouterr().err
-    assert fake_training.calls == [] and (committed / "table.json").read_bytes() == before
-
-
-@pytest.mark.parametrize(
-    ("key", "value"), [("optimizer.learning_rate", 0.77), ("at.beta", 5.0), ("batch_size", 10)]
-)
-def test_results_of_another_config_of_the_table_are_refused(
-    committed, make_tiny_table, monkeypatch, capsys, key, value
-):
-    def edited():
-        config = make_tiny_table().config()
-        config.update_from_flattened_dict({key: value})
-        return config
-
-    table = dataclasses.replace(make_tiny_table(), config=edited)
-    monkeypatch.setitem(registry.TABLES, "tiny", lambda: table)
-    assert run(committed, "--seeds", "2") == 2
-    assert f"{key}: " in capsys.readouterr().err
-
-
 def test_fewer_seeds_and_rows_keep_runs_with_and_without_folders(
     fake_training, tmp_path, read_table
 ):
@@ -235,25 +157,6 @@ def test_fewer_seeds_and_rows_keep_runs_with_and_without_folders(
     shutil.copytree(tmp_path / "runs" / NONE / "seed0", tmp_path / "runs" / NONE / "seed0_backup")
     assert run(tmp_path, "--seeds", "1", "--rows", "*none") == 0
     assert [len(row["seeds"]) for row in read_table(tmp_path)["rows"]] == [3, 0]
-
-
-def test_a_run_on_other_images_is_listed_as_failed_and_stops_nothing(
-    fake_training, tmp_path, read_table, monkeypatch
-):
-    finish = fake_training._finish
-
-    def other_images(config, workdir, *, together):
-        finish(config, workdir, together=together)
-        if config.method == "at":
-            split = {"images": 1, "digest": "0"}
-            other = {"class_names": list("ab"), "train": split, "test": split}
-            run_files.record_identity(workdir, {"run": "r", "data": other})
-
-    monkeypatch.setattr(fake_training, "_finish", other_images)
-    assert run(tmp_path, "--seeds", "2") == 0
-    none, at = read_table(tmp_path)["rows"]
-    assert len(none["seeds"]) == 2 and not at["seeds"]
-    assert "trained on other images" in at["failed"][0]["reason"]
 
 
 def test_every_teacher_of_recorded_students_is_listed(committed, fake_training, read_table):
@@ -282,97 +185,7 @@ def test_an_epoch_whose_line_is_lost_leaves_a_gap(fake_training, tmp_path, read_
         assert (np.ma.is_masked(y[0]) if first is None else y[0] == first) and y[1] == 20.5
 
 
-def test_a_command_started_at_the_same_time_with_other_settings_is_refused(
-    fake_training, tmp_path, read_table, capsys
-):
-    base = ["tiny", "--out", str(tmp_path), "--seeds", "1"]
-    planned = job.from_options(program._parse([*base, "--epochs", "4"]))
-    assert program.main(base) == 0
-    before = read_table(tmp_path)
-    with pytest.raises(UserError, match="epochs: 2 there, 4 now"):
-        execution.run(planned)
-    assert read_table(tmp_path) == before
-
-
-def test_a_merge_compares_configs_and_repeated_options(fake_training, tmp_path, capsys):
-    assert run(tmp_path / "a", "--seeds", "1", "--set", "batch_size=10") == 0
-    assert run(tmp_path / "b", "--seeds", "1", "--rows", "*none") == 0
-    assert run(tmp_path / "b", "--merge", "--epochs", "2") == 0
-    assert run(tmp_path / "b", "--merge", "--epochs", "4") == 2
-    assert "epochs: 2 there, 4 now" in capsys.readouterr().err
-    for name in (AT, "teachers"):
-        shutil.copytree(
-            tmp_path / "a" / "runs" / name, tmp_path / "b" / "runs" / name, dirs_exist_ok=True
-        )
-    assert run(tmp_path / "b", "--merge") == 2
-    error = capsys.readouterr().err
-    assert "batch_size: 10 there, 20 now" in error and "--workdir" not in error
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [("seed", "0"), ("seed", 1.5), ("test_error", float("nan")), ("finished", 3), ("errors", None)],
-)
-def test_an_entry_of_another_type_is_damage(committed, capsys, key, value):
-    table = json.loads((committed / "table.json").read_text())
-    table["rows"][0]["seeds"][0][key] = value
-    del table["checksum"]
-    (committed / "table.json").write_text(json.dumps(table))
-    assert run(committed) == 2
-    error = capsys.readouterr().err
-    assert "table.json is damaged" in error and key in error and error.count("\n") == 1
-
-
-def test_a_changed_digit_is_damage(committed, capsys):
-    text = (committed / "table.json").read_text()
-    (committed / "table.json").write_text(text.replace('"test_error": 20.0', '"test_error": 10.0'))
-    assert run(committed) == 2
-    assert "table.json is damaged" in capsys.readouterr().err
-
-
-def test_an_out_that_cannot_hold_runs_is_one_line(fake_training, tmp_path, capsys):
-    (tmp_path / "file").touch()
-    (tmp_path / "out" / "runs").mkdir(parents=True)
-    (tmp_path / "out" / "runs" / NONE).touch()
-    for out, message in (
-        ("file", "--out"),
-        ("file/below", "--out"),
-        ("out", f"{NONE} must be a directory, got a file"),
-    ):
-        assert run(tmp_path / out, "--seeds", "1") == 2
-        error = capsys.readouterr().err
-        assert message in error and error.count("\n") == 1
-    assert fake_training.calls == []
-
-
-def test_scoped_changes_count_where_they_have_an_effect(committed, fake_training, read_table):
-    beta = registry.TABLES["tiny"]().config().at.beta
-    for change in (f"at:at.beta={beta:g}", "none:at.p=2", "at:at.beta=-0.0"):
-        code = 0 if change != "at:at.beta=-0.0" else 2
-        assert run(committed, "--seeds", "1", "--set", change) == code
-    # Rows without a run take any value.
-    shutil.rmtree(committed / "runs", ignore_errors=True)
-    (committed / "table.json").unlink()
-    assert run(committed, "--seeds", "1", "--rows", "*none") == 0
-    assert run(committed, "--seeds", "1", "--rows", "*-at", "--set", "at:at.beta=3") == 0
-    assert run(committed, "--seeds", "1", "--rows", "*-at", "--set", "at:at.beta=4") == 2
-
-
 def test_a_command_that_trains_nothing_keeps_the_options(committed, read_table):
     before = read_table(committed)["options"]
     assert run(committed, "--seeds", "1", "--together", "2") == 0
     assert read_table(committed)["options"] == before == ["--out", "OUT"]
-
-
-def test_recorded_results_without_a_row_are_not_dropped(
-    committed, make_tiny_table, monkeypatch, capsys
-):
-    (kept, _) = make_tiny_table().rows
-    monkeypatch.setitem(
-        registry.TABLES, "tiny", lambda: dataclasses.replace(make_tiny_table(), rows=(kept,))
-    )
-    for arguments in (["--seeds", "1"], ["--merge"]):
-        assert run(committed, *arguments) == 2
-        assert (
-            f"holds results that this table has no row for ({AT}/seed0)" in capsys.readouterr().err
-        )
