@@ -1,5 +1,6 @@
 """Reading table.json: what earlier commands trained in a folder, and with which settings."""
 
+import math
 import pathlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,13 +29,14 @@ _TYPES: dict[str, Any] = {
     "finished": str, "device": str, "versions": (dict, type(None)), "commit": (str, type(None)),
     "wall_seconds": _NUMBER, "trained_together": (int, type(None)),
 }  # fmt: skip
-# Keys that differ from row to row; where things are stored, which the identity of the data stands for; and
-# how a run is carried out.
+# Keys that rows set, places (the identity of the data is compared instead), and keys of the execution.
 _NO_SETTINGS = {
     "student", "method", "seed", "compare", "teacher.model", "teacher.checkpoint", "teacher.weights",
     "data.source", "data.name", "data.data_dir", "data.allow_changes", "data.skip_corrupt",
     "data.workers", "data.memory_limit_mb",
 }  # fmt: skip
+# End of the name of a run, up to the largest number of seeds. Not a copy that a user made: seed0_backup.
+_SEED = re.compile(r"/seed(0|[1-9]\d{0,2})$")
 _Entry = dict[str, Any]
 
 
@@ -121,7 +123,8 @@ def _record(found: Mapping[str, Any]) -> Record:
         if missing := _TYPES.keys() - entry.keys():
             raise json_files.Damaged(f"{name} lacks {', '.join(sorted(missing))}")
         for key, types in _TYPES.items():
-            if not isinstance(entry[key], types) or entry[key] != entry[key]:  # NaN
+            is_number = isinstance(entry[key], float)
+            if not isinstance(entry[key], types) or (is_number and not math.isfinite(entry[key])):
                 raise json_files.Damaged(f"{name} has {key} {entry[key]!r}")
     diverged = {_name(row, each): each for row in rows for each in row["diverged"]}
     open_ = [_name(row, each) for row in rows for each in row["failed"]]
@@ -145,7 +148,10 @@ def _record(found: Mapping[str, Any]) -> Record:
 
 
 def _name(row: Mapping[str, Any], seed: Mapping[str, Any]) -> str:
-    return f"{row['name']}/seed{seed['seed']}"
+    name = f"{row['name']}/seed{seed['seed']}"
+    if not _SEED.search(name):
+        raise json_files.Damaged(f"{row['name']} has seed {seed['seed']!r}")
+    return name
 
 
 def settings(table: Table, common: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -238,5 +244,4 @@ def on_disk(out: pathlib.Path, rows: Iterable[Row]) -> frozenset[str]:
         for name in dict.fromkeys(row.name for row in rows)
         for path in (out / RUNS / name).glob(f"seed*/{run_files.CONFIG}")
     ]
-    # Not a copy that a user made, such as seed0_backup.
-    return frozenset(name for name in found if re.search(r"/seed\d+$", name))
+    return frozenset(filter(_SEED.search, found))

@@ -1,4 +1,4 @@
-"""The key that a user meant, by the names of other libraries and by spelling. Imports no jax."""
+"""Suggestions for unknown config keys. Imports no jax."""
 
 import difflib
 from collections.abc import Iterable

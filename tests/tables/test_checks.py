@@ -132,7 +132,16 @@ def test_a_merge_compares_configs_and_repeated_options(fake_training, tmp_path, 
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("seed", "0"), ("seed", 1.5), ("test_error", float("nan")), ("finished", 3), ("errors", None)],
+    [
+        ("seed", "0"),
+        ("seed", 1.5),
+        ("seed", -1),
+        ("seed", 10**9),
+        ("test_error", float("nan")),
+        ("test_error", float("inf")),
+        ("finished", 3),
+        ("errors", None),
+    ],
 )
 def test_an_entry_of_another_type_is_damage(committed, capsys, key, value):
     table = json.loads((committed / "table.json").read_text())
@@ -168,8 +177,8 @@ def test_an_out_that_cannot_hold_runs_is_one_line(fake_training, tmp_path, capsy
 
 def test_scoped_changes_count_where_they_have_an_effect(committed, fake_training, read_table):
     beta = registry.TABLES["tiny"]().config().at.beta
-    for change in (f"at:at.beta={beta:g}", "none:at.p=2", "at:at.beta=-0.0"):
-        code = 0 if change != "at:at.beta=-0.0" else 2
+    for change in (f"at:at.beta={beta:g}", "none:at.p=2", "at:at.beta=3"):
+        code = 2 if change == "at:at.beta=3" else 0
         assert run(committed, "--seeds", "1", "--set", change) == code
     # Rows without a run take any value.
     shutil.rmtree(committed / "runs", ignore_errors=True)

@@ -154,7 +154,8 @@ def test_fewer_seeds_and_rows_keep_runs_with_and_without_folders(
         # Open runs stay listed, with the command that trains them.
         assert [each["seed"] for each in at["failed"]] == [0, 1, 2]
     (tmp_path / "table.json").unlink()
-    shutil.copytree(tmp_path / "runs" / NONE / "seed0", tmp_path / "runs" / NONE / "seed0_backup")
+    for other in ("seed0_backup", "seed01", "seed1000000000"):
+        shutil.copytree(tmp_path / "runs" / NONE / "seed0", tmp_path / "runs" / NONE / other)
     assert run(tmp_path, "--seeds", "1", "--rows", "*none") == 0
     assert [len(row["seeds"]) for row in read_table(tmp_path)["rows"]] == [3, 0]
 
