@@ -180,7 +180,7 @@ def test_table_of_errors_by_hand():
 # Column of the README's table to the study, and the condition of its rows.
 COLUMNS = {
     "CIFAR-10 (JPEG q75)": ("cifar10_activation_15_epochs", ""),
-    "500 labels of it": ("cifar10_few_labels", "500 labels"),
+    "CIFAR-10, 500 labels": ("cifar10_few_labels", "500 labels"),
     "digits, 200 labels": ("digits_searched", ""),
 }
 
