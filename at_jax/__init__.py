@@ -1,6 +1,6 @@
 """Attention transfer (Zagoruyko & Komodakis, ICLR 2017) in JAX and Flax.
 
-Modules are imported when they are first used. Those below need only jax, flax, optax and chex; training
+Modules are imported on first use. Those below need only jax, flax, optax and chex; training
 (:mod:`at_jax.loop`), :mod:`at_jax.data`, :mod:`at_jax.checkpoint` and :mod:`at_jax.figures` need extras.
 """
 

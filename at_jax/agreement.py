@@ -1,7 +1,7 @@
 """Agreement of two networks in their predictions and in their attention maps.
 
-For evaluation, not for training: NumPy in float64. Each function returns one number per example, as the
-losses do.
+For evaluation, not for training: computed in NumPy in float64. Like the losses, each function returns one
+number per example.
 """
 
 import jax.numpy as jnp
@@ -57,7 +57,7 @@ def divergence(logits_s: np.ndarray, logits_t: np.ndarray) -> np.ndarray:
 def correlation(q_s: np.ndarray, q_t: np.ndarray) -> np.ndarray:
     """Pearson correlation of two attention maps over positions.
 
-    It does not depend on the scale of the maps: they need not be normalized.
+    It does not depend on the scale of the maps, so they need not be normalized.
 
     Args:
       q_s: maps of the student, ``(B, H, W)``.
@@ -67,7 +67,7 @@ def correlation(q_s: np.ndarray, q_t: np.ndarray) -> np.ndarray:
       ``(B,)`` in -1..1; 0 where a map is constant.
 
     Raises:
-      UserError: if a rank is wrong or the numbers of images differ.
+      UserError: if a rank is wrong or the batch sizes differ.
 
     >>> q = np.arange(4.0).reshape(1, 2, 2)
     >>> correlation(q, 10 * q + 1), correlation(q, -q)

@@ -39,8 +39,8 @@ def attention_maps(
 ) -> tuple[jax.Array, jax.Array]:
     r"""Attention maps of student and teacher at a common size, not normalized.
 
-    Spatial maps of different size are compared at the smaller height and the smaller width: detail that
-    one of them lacks cannot be transferred.
+    Spatial maps of different sizes are compared at the smaller height and the smaller width, because
+    detail that one of them lacks cannot be transferred.
 
     - ``align="resize"``, as in the paper, resizes the maps (:func:`at_jax.maps.resize`);
     - ``align="pool"``, as in RepDistiller and mdistiller, average-pools the larger activations before
@@ -96,14 +96,14 @@ def attention_transfer(
     - ``convention="code"`` is the authors' released code, :math:`\frac1N \|q_s - q_t\|_2^2`: the mean
       over positions of the squared difference, used with :math:`\beta = 10^3`.
 
-    Maps of different size are aligned as in :func:`attention_maps`. The result does not depend on the
-    scale of the activations: each example is scaled before the power, so that it is exact wherever the
-    activations are normal numbers. A NaN or an infinity gives NaN, for its example alone.
+    Maps of different sizes are aligned as in :func:`attention_maps`. The result does not depend on the
+    scale of the activations: each example is scaled before the power is taken, so the result is exact if
+    the activations are normal numbers. A NaN or an infinity gives NaN for its own example only.
 
-    In the convention of the paper, :math:`\|q_s - q_t\|_2` counts as zero, in value and gradient, up to
-    8 times the machine epsilon (1e-6 in float32). The maps of equal networks differ by a few roundings,
-    since a compiled program may compute each in another order, and the gradient of a norm does not
-    shrink with it.
+    In the convention of the paper, :math:`\|q_s - q_t\|_2` counts as zero, in value and gradient, up to 8
+    times the machine epsilon (1e-6 in float32). The maps of equal networks differ by a few rounding
+    errors, since a compiled program may compute each in a different order, and the gradient of a norm does
+    not shrink with the norm.
 
     Args:
       a_s: student activations, ``(B, Hs, Ws, Cs)``.
@@ -118,7 +118,7 @@ def attention_transfer(
 
     Raises:
       UserError: for an unknown kind, convention or alignment, p out of range, a wrong rank or dtype,
-        batches that differ, or channel counts that differ with ``kind="channel"``.
+        different batch sizes, or different channel counts with ``kind="channel"``.
 
     >>> import jax.numpy as jnp
     >>> a = jnp.array([1.0, 0.0]).reshape(1, 1, 2, 1)

@@ -1,4 +1,4 @@
-"""Trained networks: :func:`load` opens a finished run."""
+"""Loading of trained networks."""
 
 import pathlib
 from typing import Any
@@ -18,7 +18,7 @@ def load(
     Args:
       workdir: of a run of ``at-jax train`` or :func:`at_jax.loop.train_and_evaluate`; a local path,
         ``gs://`` or ``s3://``.
-      which: ``"latest"``, as the paper reports, or ``"best"`` on the evaluated split.
+      which: ``"latest"``, as in the paper, or ``"best"`` on the evaluated split.
       module: for a run that trained a user-defined module: an instance, or ``"package:name"``.
 
     Returns:

@@ -7,13 +7,13 @@ A convolution ``y = conv(x, w)`` is bilinear, and so are the two operations of i
     weight_grad    w' = conv_w^T(x, g)
 
 All three come from one trilinear form ``<g, conv(x, w)>``, so each is the transpose of the others: the
-derivative with respect to either operand is again one of the three. Each is a primitive here, so every
-order of derivative, forward or reverse, stays in the family.
+derivative with respect to either operand is again one of the three. Each is a primitive here, so
+derivatives of every order, forward or reverse, stay in the family.
 
-``lax.conv_general_dilated`` does not have this property. Its gradient of a gradient of a strided
-convolution is a convolution with an image-sized kernel and ``lhs_dilation``, for which XLA has no fast
-kernel (on GPU see openxla/xla#34273). On CPU there is a second reason. XLA:CPU converts convolutions to
-the one layout that has a fast kernel in the entry computation only, so those inside ``lax.scan`` fall back
+``lax.conv_general_dilated`` does not have this property. The gradient of its gradient, for a strided
+convolution, is a convolution with an image-sized kernel and ``lhs_dilation``, for which XLA has no fast
+kernel (for GPU, see openxla/xla#34273). On CPU there is a second reason. XLA:CPU converts convolutions to
+the one layout that has a fast kernel only in the entry computation, so those inside ``lax.scan`` fall back
 to a loop nest. The family is therefore written in that layout, NHWC and HWIO.
 
 This is the only file that uses ``jax.interpreters``. tests/arrays/test_conv.py lists the tested versions
@@ -172,7 +172,7 @@ def conv_general_dilated(
     precision: lax.PrecisionLike = None,
     preferred_element_type: Any = None,
 ) -> jax.Array:
-    """Drop-in for ``lax.conv_general_dilated``, for ``nn.Conv(conv_general_dilated=...)``.
+    """Drop-in replacement for ``lax.conv_general_dilated``, for ``nn.Conv(conv_general_dilated=...)``.
 
     Two-dimensional NHWC/HWIO convolutions of any stride, padding, dilation and number of feature groups run
     in the closed family. All others (layouts, batch groups, one or three dimensions) are passed to lax.
@@ -182,8 +182,9 @@ def conv_general_dilated(
       rhs: kernel, ``(kh, kw, C / groups, F)``, of the dtype of ``lhs``.
       window_strides: steps of the window in pixels, ``(sh, sw)``.
       padding: ``"SAME"``, ``"VALID"`` or ``((top, bottom), (left, right))`` in pixels.
-      lhs_dilation: distance of the pixels of ``lhs`` among zeros, ``(dh, dw)``: a transposed convolution.
-      rhs_dilation: distance of the kernel's taps in pixels, ``(dh, dw)``.
+      lhs_dilation: distance between the pixels of ``lhs``, which are separated by zeros, ``(dh, dw)``: a
+        transposed convolution.
+      rhs_dilation: distance between the kernel's taps in pixels, ``(dh, dw)``.
       dimension_numbers: as in lax; the family needs ``("NHWC", "HWIO", "NHWC")``.
       feature_group_count: groups of channels that are convolved separately; C for a depthwise convolution.
       batch_group_count: as in lax.

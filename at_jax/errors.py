@@ -1,4 +1,4 @@
-"""The one exception that a person can act on."""
+"""Exception for problems that the user can fix, and checks that raise it."""
 
 import contextlib
 import difflib
@@ -16,7 +16,7 @@ _MOST_NAMES = 5
 class UserError(ValueError):
     """A problem that the user can fix.
 
-    The message names the subject, what was expected, what was found, and the fix. Command-line programs
+    The message names the subject, the expected value, the value found, and the fix. Command-line programs
     print it as one line and exit with code 2. Any other exception is a bug and keeps its traceback.
     """
 
@@ -33,7 +33,7 @@ def listed(names: Iterable[Any], empty: str = "none") -> str:
 
 
 def unknown_flag(arguments: Iterable[str], known: Iterable[str]) -> str | None:
-    """Describe the first flag of a command line that does not exist, with the nearest that does.
+    """Describe the first unknown flag of a command line, with the nearest known flag.
 
     Args:
       arguments: of the command line.
@@ -87,13 +87,13 @@ def check_equal(function: str, what: str, first: object, second: object, fix: st
 
     Args:
       function: name of the calling function, for the message.
-      what: the two properties, in the plural.
+      what: name of the two properties, in the plural.
       first: of one argument.
       second: of the other.
-      fix: what to do otherwise.
+      fix: advice if they differ.
 
     Raises:
-      UserError: with both.
+      UserError: naming both.
     """
     if first != second:
         raise UserError(f"{function}: {what} must be equal, got {first} and {second}: {fix}")
@@ -165,7 +165,7 @@ def naming(key: str, value: object) -> Iterator[None]:
 
 
 def printable(text: str) -> str:
-    r"""Return a text that stays on its line: with its quotes and escapes if it has control characters.
+    r"""Return a one-line form of a text: quoted and escaped if it contains control characters.
 
     >>> print(printable("cat.png"), printable("two\nlines.png"))
     cat.png 'two\nlines.png'

@@ -1,4 +1,4 @@
-"""Packages that only a part of at_jax needs, and the command that installs them."""
+"""Packages that only parts of at_jax need, and the command that installs them."""
 
 __all__ = ["missing"]
 

@@ -1,7 +1,7 @@
-"""Frozen modules of a network: neither their parameters nor their statistics change in training.
+"""Frozen modules of a network: neither their parameters nor their statistics change during training.
 
 A module is named by the first components of its path: ``"stage1"`` names ``stage1_block0``,
-``stage1_block1`` and all that is in them, but not ``stage10``.
+``stage1_block1`` and everything in them, but not ``stage10``.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ _BLOCK = re.compile(r"_block\d+$")
 
 
 def is_frozen(path: Sequence[str], names: Sequence[str]) -> bool:
-    """Whether a module or a variable is named, or is in a module that is named.
+    """Whether a module or a variable is in ``names``, or inside a module in ``names``.
 
     Args:
       path: of the module or the variable, without its collection.
@@ -38,7 +38,7 @@ def is_frozen(path: Sequence[str], names: Sequence[str]) -> bool:
 
 
 def check(names: Sequence[str], params: Mapping[str, Any]) -> None:
-    """Raise unless every name is that of a module, and some parameters are left to train.
+    """Raise unless every name is that of a module and some parameters remain trainable.
 
     Args:
       names: of frozen modules.
@@ -79,8 +79,8 @@ def count(params: Any, names: Sequence[str]) -> int:
 def in_evaluation_mode(names: Sequence[str]) -> contextlib.AbstractContextManager[Any]:
     """Call frozen modules with ``train=False`` within a context.
 
-    Their batch normalization uses its running statistics, and does not update them; that of
-    ``flax.linen`` is called with ``use_running_average=True``.
+    Their batch normalization uses its running statistics and does not update them;
+    ``flax.linen.BatchNorm`` is called with ``use_running_average=True``.
     """
     return nn.intercept_methods(_Evaluation(tuple(names))) if names else contextlib.nullcontext()
 
@@ -109,7 +109,7 @@ class _Evaluation:
 
 
 def stopped(params: Any, names: Sequence[str]) -> Any:
-    """Stop the gradients of frozen parameters, so that none is computed.
+    """Stop the gradients of frozen parameters, so they are not computed.
 
     Args:
       params: of the network.

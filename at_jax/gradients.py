@@ -36,9 +36,9 @@ def value_and_input_gradient(
 ) -> tuple[Any, jax.Array]:
     r"""Evaluate a per-example loss and its gradient with respect to the images.
 
-    One forward and one backward pass. The *sum* over examples is differentiated: row b of J is the
-    gradient of example b's own loss, for any batch size and any number of devices. With the mean, J would
-    shrink as 1/B. Batch statistics couple the examples: row b is then the gradient of the loss of the
+    Takes one forward and one backward pass. The *sum* over examples is differentiated, so row b of J is
+    the gradient of example b's own loss, for any batch size and any number of devices. With the mean, J
+    would shrink as 1/B. If batch statistics couple the examples, row b is the gradient of the loss of the
     whole batch.
 
     Args:
@@ -110,7 +110,7 @@ def gradient_transfer(j_s: jax.Array, j_t: jax.Array, *, squared: bool = False) 
       ``(B,)``; 0 with zero gradient where the input gradients agree.
 
     Raises:
-      UserError: for a wrong rank or dtype, shapes that differ, or a ``squared`` that is not a bool.
+      UserError: for a wrong rank or dtype, different shapes, or a ``squared`` that is not a bool.
 
     Section 3.2 of arXiv:1612.03928.
 

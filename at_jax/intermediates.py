@@ -1,9 +1,9 @@
-"""Transfer points: how a module exposes its activations, and how they are read.
+"""Transfer points: activations that a module exposes with :func:`tap`, read by :func:`collect`.
 
-A module calls :func:`tap` on an activation. After
-``model.apply(variables, images, mutable=["intermediates"])`` the activations are read with
-:func:`collect`. Flax's ``sow`` does nothing unless the collection is mutable, so a tap is free in
-ordinary use. The output of a submodule that does not call :func:`tap` can be captured by its path.
+A module calls :func:`tap` on an activation. :func:`collect` reads the activations after
+``model.apply(variables, images, mutable=["intermediates"])``. Flax's ``sow`` does nothing unless the
+collection is mutable, so a tap otherwise costs nothing. The output of a submodule that does not call
+:func:`tap` can be captured by its path.
 """
 
 import contextlib
@@ -53,12 +53,12 @@ def collect(mutated: Mapping[str, Any]) -> dict[str, jax.Array]:
         collections in it are ignored.
 
     Returns:
-      Name to activation ``(B, H, W, C)``, in the order of the network. Taps of submodules carry
-      their path: ``"encoder/group1"``.
+      Name to activation ``(B, H, W, C)``, in the order of the network. Names of taps in submodules include
+      the path: ``"encoder/group1"``.
 
     Raises:
-      UserError: if nothing was tapped, a name was tapped more than once, or another result of ``apply``
-        is passed.
+      UserError: if nothing was tapped, a name was tapped more than once, or the argument is not the second
+        result of ``apply``.
 
     >>> collect({})
     Traceback (most recent call last):
@@ -79,7 +79,7 @@ at_jax.intermediates.tap in the module
 
 
 def _collect(mutated: Mapping[str, Any], captured: Iterable[str] = ()) -> dict[str, jax.Array]:
-    """As :func:`collect`, possibly empty; captured submodules lose the suffix of their path."""
+    """Like :func:`collect`, but possibly empty; paths of captured submodules have no suffix."""
     flat = traverse_util.flatten_dict(dict(mutated.get(COLLECTION, {})), sep="/")
     captured = {path + _CALL for path in captured}
     taps = {}
@@ -119,7 +119,7 @@ def forward(
       variables: its variables.
       images: ``(B, H, W, C)``, normalized.
       paths: submodules, such as ``"encoder/layer3"``, whose output is captured in addition to the taps.
-      mutable: further collections that the module may change.
+      mutable: other collections that the module may change.
       **kwargs: for ``module.apply``: ``train``, ``rngs``, ...
 
     Returns:
@@ -179,7 +179,7 @@ def check_points(wanted: Iterable[str], found: Iterable[str], whose: str) -> Non
     """Raise unless every wanted transfer point was found.
 
     Args:
-      wanted: names that a loss asks for.
+      wanted: names that a loss requires.
       found: names that the network exposes.
       whose: ``"student"`` or ``"teacher"``, for the message.
 

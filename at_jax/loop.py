@@ -47,11 +47,11 @@ def train_and_evaluate(
     module: nn.Module | str | None = None,
     profile: bool = False,
 ) -> dict[str, Any]:
-    """Train the student of a config, and its teacher first where there is none yet.
+    """Train the student of a config, and first its teacher if there is none yet.
 
-    Each argument replaces what the config would build. ``dataset``, ``optimizer`` and ``augment`` also
-    apply to a teacher that is trained here. Called again with the same workdir, it resumes the run, or
-    returns the result of a finished one.
+    Each argument replaces a component that the config would build. ``dataset``, ``optimizer`` and
+    ``augment`` also apply to a teacher that is trained here. A second call with the same workdir resumes
+    the run, or returns the result of a finished run.
 
     Args:
       config: every key of :func:`at_jax.training.config.default_config`.
@@ -60,23 +60,23 @@ def train_and_evaluate(
         logits ``(B, K)``.
       teacher: a module and its variables.
       dataset: see :func:`at_jax.data.from_arrays` and :func:`at_jax.data.from_source`.
-      optimizer: from the learning-rate schedule (step -> rate) to an optax transformation.
+      optimizer: function from the learning-rate schedule (step -> rate) to an optax transformation.
       augment: ``augment(key, image) -> image`` for one example ``(H, W, C)`` before normalization.
-      terms: of the loss, in place of those of ``config.method``; a mapping gives their weights, None
-        for the default.
+      terms: of the loss, instead of those in ``config.method``; a mapping gives their weights, None for
+        the default.
       callbacks: objects with ``on_epoch(metrics)`` and ``on_end(result)``.
       module: for a teacher checkpoint, or a run that is resumed, with a user-defined module: an instance,
         or ``"package:name"``.
-      profile: write a profiler trace of some steps to ``<workdir>/profile``.
+      profile: write a profiler trace of a few steps to ``<workdir>/profile``.
 
     Returns:
       The content of result.json.
 
     Raises:
-      UserError: for input that cannot work, before anything compiles, and if a run is alive in the workdir.
-      StorageError: if the workdir cannot be written any more, such as on a full disk.
-      Interrupted: after a signal such as Ctrl-C, once everything is saved; its ``signal`` says which.
-      NonFinite: naming the step and the term; the last good checkpoint stays.
+      UserError: for invalid input, before anything compiles, and if another run is active in the workdir.
+      StorageError: if the workdir can no longer be written, for example on a full disk.
+      Interrupted: after a signal such as Ctrl-C, once everything is saved; ``signal`` is its number.
+      NonFinite: naming the step and the term; the last good checkpoint is kept.
     """
     workdir = paths.absolute(workdir)
     check_can_trace(workdir, profile)
@@ -166,20 +166,20 @@ def _close(
 def train_together(
     runs: Sequence[tuple[ConfigDict, str | pathlib.Path]],
 ) -> list[dict[str, Any]]:
-    """Train several students in one program: they share the images and the teacher's forward pass.
+    """Train several students in one program, which share the images and the teacher's forward pass.
 
-    Each leaves the files of a single run, and trains as it would alone on the same order of images.
+    Each writes the files of a single run, and trains as it would separately on the same order of images.
 
     Args:
       runs: config and workdir of each. The configs may differ in student, seed, method, optimizer and
-        terms; they have the same ``data.order_seed``, and the same finished run as ``teacher.checkpoint``
-        where the method needs a teacher.
+        terms; they need the same ``data.order_seed``, and the same finished run as ``teacher.checkpoint``
+        if the method needs a teacher.
 
     Returns:
       The content of each result.json.
 
     Raises:
-      UserError: if the configs cannot share a program, or as :func:`train_and_evaluate`.
+      UserError: if the configs cannot share a program, or for the reasons of :func:`train_and_evaluate`.
       Interrupted, NonFinite: as :func:`train_and_evaluate`; NonFinite has the ``workdir`` of its run.
     """
     check_together([config for config, _ in runs])
@@ -214,14 +214,14 @@ def evaluate(
       workdir: of the run.
       student: the module, for a run that trained a user-defined one.
       dataset: the data set, for a run that was given one.
-      module: in place of ``student``: an instance, or ``"package:name"``.
+      module: instead of ``student``: an instance, or ``"package:name"``.
 
     Returns:
       ``test_error`` and ``best_test_error`` in percent; with more than ten classes also
       ``test_top5_error`` and ``best_test_top5_error``.
 
     Raises:
-      UserError: if there is no checkpoint, or something must be passed.
+      UserError: if there is no checkpoint, or a required component was not passed.
     """
     settings = settings_of(config)
     workdir = paths.absolute(workdir)

@@ -41,7 +41,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
       ``(B,)``; NaN where a label is not in ``0..K-1``.
 
     Raises:
-      UserError: for a wrong rank or dtype, or batches that differ.
+      UserError: for a wrong rank or dtype, or different batch sizes.
 
     >>> import jax.numpy as jnp
     >>> cross_entropy(jnp.zeros((1, 2)), jnp.array([0])).round(4)
@@ -85,8 +85,8 @@ def distillation(
       -inf) adds 0, whether or not the student masks it too.
 
     Raises:
-      UserError: for a wrong rank or dtype, batches or numbers of classes that differ, or a temperature
-        or alpha that is no scalar.
+      UserError: for a wrong rank or dtype, different batch sizes or numbers of classes, or a temperature
+        or alpha that is not a scalar.
 
     Hinton et al. 2015 (arXiv:1503.02531), section 2.
 
@@ -119,9 +119,9 @@ def _distillation(logits_s, logits_t, labels, temperature, alpha):
 def activation_transfer(a_s: jax.Array, a_t: jax.Array) -> jax.Array:
     r"""Full-activation transfer (F-ActT): the mean of :math:`(a_s - a_t)^2`.
 
-    The baseline of the paper's table 1, at the same points as attention transfer. It is close to the
-    hints of FitNets (Romero et al., arXiv:1412.6550). Where the widths differ, a trainable 1x1
-    convolution first adapts the student's activations (:class:`at_jax.models.Adapter`).
+    The baseline of the paper's table 1, at the same points as attention transfer. It is close to the hints
+    of FitNets (Romero et al., arXiv:1412.6550). If the widths differ, a trainable 1x1 convolution first
+    adapts the student's activations (:class:`at_jax.models.Adapter`).
 
     Args:
       a_s: student activations, already adapted, ``(B, H, W, C)``.
@@ -131,7 +131,7 @@ def activation_transfer(a_s: jax.Array, a_t: jax.Array) -> jax.Array:
       ``(B,)``, the mean over positions and channels, in squared units of the activation.
 
     Raises:
-      UserError: for a wrong rank or dtype, or shapes that differ.
+      UserError: for a wrong rank or dtype, or different shapes.
 
     >>> import jax.numpy as jnp
     >>> activation_transfer(jnp.ones((1, 2, 2, 3)), jnp.zeros((1, 2, 2, 3)))

@@ -1,8 +1,8 @@
 r"""Attention maps of activations.
 
-A map reduces an activation tensor ``(B, H, W, C)`` to the strength of the response at each position, or
-in each channel. Student and teacher are compared by their normalized maps, which depend neither on the
-number of channels nor on the scale of the activations.
+A map reduces an activation tensor ``(B, H, W, C)`` to the strength of the response at each position or in
+each channel. Losses compare the normalized maps of student and teacher, which depend neither on the number
+of channels nor on the scale of the activations.
 
 All functions keep float32 and float64, and promote float16 and bfloat16 to float32, because ``|a|**2``
 overflows in float16.
@@ -117,7 +117,7 @@ def max_map(a: jax.Array, p: float = 2) -> jax.Array:
       p: exponent, at least 1.
 
     Returns:
-      Maps, ``(B, H, W)``, not negative. Of equal channels, the first has the gradient.
+      Maps, ``(B, H, W)``, not negative. Ties between channels give the gradient to the first one.
 
     Raises:
       UserError: for a wrong rank or dtype, or ``p < 1``.

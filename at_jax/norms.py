@@ -1,7 +1,7 @@
 """Norms of examples, and their derivatives, at any scale.
 
-Examples are multiplied by a power of two before they are squared: squares of float32 numbers below 1e-19 or
-above 1e19 leave its range, the norm does not.
+Examples are multiplied by a power of two before they are squared: squares of float32 numbers below 1e-19
+or above 1e19 leave its range, but their norm does not.
 """
 
 import jax
@@ -17,8 +17,8 @@ def l2_norm(x: jax.Array) -> jax.Array:
     r"""Euclidean norm of each example, with a zero gradient where the norm is zero.
 
     ``jnp.linalg.norm`` has a NaN gradient at 0, which is a legal input here: a dead layer, or a student
-    that equals its teacher. Examples are scaled by a power of two before they are squared, so that tiny
-    and huge ones stay in the range of float32.
+    that equals its teacher. Examples are scaled by a power of two before they are squared, so tiny and
+    huge ones stay in the range of float32.
 
     Args:
       x: floating point, ``(B, ...)``.

@@ -1,8 +1,8 @@
-"""The training loss: one forward pass of the student, one mean over the batch, one weight a term.
+"""The training loss: one forward pass of the student, one mean over the batch, one weight per term.
 
     loss = mean(cross_entropy, or a term that replaces it) + sum over terms of weight * mean(term)
 
-No term is named here: :mod:`at_jax.terms` holds them.
+The terms are defined in :mod:`at_jax.terms`; none is named here.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ class Outputs:
       terms: metric name to per-example term before its weight, ``(B,)``.
       logits: of the student, ``(B, K)``.
       collections: the student's mutable collections after the pass, such as ``batch_stats``.
-      measures: metric name to what terms report in addition, ``(B,)``, see :meth:`Term.measures`.
+      measures: metric name to other values that terms report, ``(B,)``, see :meth:`Term.measures`.
     """
 
     terms: dict[str, jax.Array]
@@ -48,17 +48,17 @@ jax.tree_util.register_dataclass(
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """The loss of one student. Hashable: it holds everything static about the loss.
+    """The loss of one student. Hashable: contains all static parts of the loss.
 
     Attributes:
       student: a linen module, ``module.apply(variables, images, train=...) -> (B, K)``.
-      teacher: a linen module that is called in the same way; None without a teacher.
-      terms: of the loss. Without one that replaces the cross-entropy, the cross-entropy is added.
+      teacher: a linen module with the same call signature; None without a teacher.
+      terms: of the loss. The cross-entropy is added unless one of them replaces it.
       points: pairs (student point, teacher point) at which terms compare activations.
       paths_s: submodules of the student whose output is captured as a transfer point.
       paths_t: submodules of the teacher whose output is captured as a transfer point.
       stochastic_teacher: apply the teacher with ``deterministic=False`` and the student's random numbers.
-      freeze: modules of the student that do not change, see :mod:`at_jax.freezing`.
+      freeze: modules of the student that are not trained, see :mod:`at_jax.freezing`.
       teacher_images: from normalized images to those of the teacher; None for the same. Hashable.
     """
 
@@ -98,10 +98,10 @@ class Objective:
         """Compute the loss of a batch.
 
         Args:
-          params: ``{"student": ..., <term>: ...}``: everything that is trained.
+          params: ``{"student": ..., <term>: ...}``: all trained parameters.
           collections: the student's other collections, such as ``batch_stats``.
-          teacher: variables of the frozen teacher, None without one; or the result of
-            :meth:`view_teacher` for these images, where several students share one forward pass.
+          teacher: variables of the frozen teacher, None without one; or the result of :meth:`view_teacher`
+            for these images, if several students share one forward pass.
           images: normalized, ``(B, H, W, C)``.
           labels: ``(B,)``.
           weights: beta of each of ``weighted_terms``, scalars. A weight w of a term that replaces the
@@ -112,7 +112,8 @@ class Objective:
           The scalar loss, and the :class:`Outputs`.
 
         Raises:
-          UserError: for a missing point or weight, other classes, or images that are no floats.
+          UserError: for a missing point or weight, different classes, or images that are not floating
+            point.
         """
         if not jnp.issubdtype(images.dtype, jnp.floating):
             fix = "normalize them first, at_jax.data.normalize(images, mean, std)"

@@ -1,6 +1,6 @@
-"""Dataclass fields that carry their meaning and their validation rule.
+"""Dataclass fields with a description and a validation rule.
 
-A settings section is a frozen dataclass whose fields are made by :func:`option`. The defaults, the
+A settings section is a frozen dataclass whose fields are defined with :func:`option`. The defaults, the
 command-line help and the checks of a config are all generated from these fields.
 """
 
@@ -113,7 +113,7 @@ _OF_TYPE: dict[Any, Rule] = {
 
 
 def option(default: Any, meaning: str, rule: Rule | None = None) -> Any:
-    """A dataclass field with a default, a meaning for ``--help-config``, and a rule.
+    """Define a dataclass field with a default, a description for ``--help-config``, and a rule.
 
     >>> @dataclasses.dataclass(frozen=True)
     ... class Section:

@@ -52,7 +52,7 @@ def check_floating(function: str, **arrays: Any) -> None:
 
 
 def magnitude_bits(x: jax.Array) -> jax.Array:
-    """Bits of ``|x|`` as integers of the same width, which have the order of the magnitudes.
+    """Bits of ``|x|`` as integers of the same width, which are ordered like the magnitudes.
 
     NaN is larger than infinity in this order. A maximum of floats may drop NaN (XLA:CPU does in large
     arrays); a maximum of these integers does not, and is as fast.
@@ -72,7 +72,7 @@ def power_of_two(x: jax.Array, axes: Sequence[int]) -> tuple[jax.Array, jax.Arra
     """Power of two s for which the largest ``|s x|`` is in [1, 4), and its inverse.
 
     Multiplying by a power of two is exact. Both are constants: they are not differentiated. A NaN or an
-    infinity in ``x`` stays one in ``s x``; magnitudes below the normal range count as zero.
+    infinity in ``x`` remains one in ``s x``; magnitudes below the normal range count as zero.
 
     Args:
       x: float32 or float64.

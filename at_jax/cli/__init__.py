@@ -16,7 +16,7 @@ def main(argv: list[str] | None = None, name: str = "") -> int:
       name: the subcommand, for a program that has only one.
 
     Returns:
-      The exit code: 2 for input that cannot work, after one line that says how to mend it.
+      The exit code: 2 for invalid input, after one line with the fix.
     """
     given = list(sys.argv[1:] if argv is None else argv)
     if not name:

@@ -1,8 +1,8 @@
 """Lowerings of the three operations of a convolution to operations that XLA has fast kernels for.
 
-:mod:`at_jax.conv` makes primitives of them: those of :mod:`~at_jax.conv_lowerings.cpu` for CPU, those of
-:mod:`~at_jax.conv_lowerings.as_lax` for GPU and TPU, which are up to 20 times as fast there (measured on an
-H200, results/gpu). Every choice between two forms depends on shapes only.
+:mod:`at_jax.conv` defines primitives with them: those of :mod:`~at_jax.conv_lowerings.cpu` on CPU, those
+of :mod:`~at_jax.conv_lowerings.as_lax` on GPU and TPU, which are up to 20 times as fast there (measured on
+an H200, results/gpu). The choice between two forms depends only on shapes.
 """
 
 from at_jax.conv_lowerings import as_lax, cpu

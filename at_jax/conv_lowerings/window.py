@@ -31,7 +31,7 @@ class Window:
       kernel: height and width of the kernel.
       strides: vertical and horizontal step, in pixels.
       padding: ``((top, bottom), (left, right))``, in pixels.
-      dilation: vertical and horizontal distance of the kernel's taps, in pixels.
+      dilation: vertical and horizontal distance between the kernel's taps, in pixels.
       groups: number of groups of channels that are convolved separately.
       precision: as in ``lax.conv_general_dilated``.
     """

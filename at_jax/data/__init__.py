@@ -1,4 +1,4 @@
-"""Data sets, subsets of them, batches, and augmentation on the device."""
+"""Data sets, subsets, batches, and augmentation on the device."""
 
 from at_jax.data.augmentation import augment, augment_each, check_range, normalize
 from at_jax.data.batches import TrainBatches, eval_batches

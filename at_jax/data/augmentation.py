@@ -37,7 +37,7 @@ def augment(
       images: uint8 ``(B, H, W, C)``.
       positions: int32 ``(B,)``, index of each example in the global batch.
       pad: pixels, less than H and W; 0 does not crop.
-      mirror: mirror left and right with probability 1/2.
+      mirror: flip horizontally with probability 1/2.
       pad_mode: ``"reflect"`` reflects the image at its border without repeating the edge, as in
         ``numpy.pad``; ``"zero"`` pads with black.
 
@@ -137,7 +137,7 @@ def augment_each(
       uint8 or float32 ``(B, H, W, C)``.
 
     Raises:
-      UserError: if the result has another shape or dtype, when the function is traced.
+      UserError: if the result has a different shape or dtype, when the function is traced.
 
     >>> def noise(key, image):
     ...     return image.astype(jnp.float32) + 5 * jax.random.normal(key, image.shape)
@@ -179,10 +179,10 @@ def check_range(augment: Callable[[jax.Array, jax.Array], Any], images: np.ndarr
 
     Args:
       augment: see :func:`augment_each`.
-      images: uint8 ``(N, H, W, C)``. Dark images, and results of zeros, tell nothing.
+      images: uint8 ``(N, H, W, C)``. Dark images and all-zero results are not informative.
 
     Raises:
-      UserError: if the values were scaled, or a result has another shape or dtype.
+      UserError: if the values were scaled, or a result has a different shape or dtype.
 
     >>> check_range(lambda key, image: image[:, ::-1], np.full((1, 2, 2, 1), 99, np.uint8))
     """

@@ -20,9 +20,9 @@ _ORDER, _CROP = 3, 4
 class TrainBatches:
     """Shuffled training batches with random access.
 
-    Each epoch has its own order, a function of (seed, epoch): permutations of the examples, one after the
-    other, as many as it needs. The last E mod batch_size examples of an epoch are dropped; with
-    ``drop_last=False`` they are a smaller batch. ``batch(step)`` is a pure function of (seed, step): a
+    Each epoch has its own order, a function of (seed, epoch): as many permutations of the examples, one
+    after the other, as it needs. The last E mod batch_size examples of an epoch are dropped; with
+    ``drop_last=False`` they form a smaller batch. ``batch(step)`` is a pure function of (seed, step): a
     resumed run gets exactly the batches of an uninterrupted one.
 
     Args:
@@ -30,9 +30,9 @@ class TrainBatches:
       batch_size: global batch size B over all devices and processes, in 1..N.
       seed: seed of the order and of the crops, at least 0.
       epoch_examples: number E of examples of an epoch, at least ``batch_size``; 0 for N.
-      random_crop: resize a random part of each image, a function of (seed, step, position); see
+      random_crop: crop each image at random, as a function of (seed, step, position), and resize it; see
         :class:`at_jax.data.crops.RandomResizedCrop`.
-      drop_last: False ends each epoch with a batch of the examples that are left over.
+      drop_last: False ends each epoch with a batch of the remaining examples.
 
     Raises:
       UserError: if an argument is out of range, or a batch does not fit into memory.

@@ -1,7 +1,7 @@
 """Crops: the part of a picture that is resized to the image that a network sees.
 
-Training on photographs crops at random while an image is decoded. A JPEG is then decoded at the scale that
-the crop needs, and pixels outside of it are never resized.
+Training photographs are cropped at random while they are decoded. A JPEG is then decoded at the scale that
+the crop needs, and pixels outside the crop are never resized.
 """
 
 import dataclasses
@@ -77,10 +77,10 @@ class CenterCrop:
 
 @dataclasses.dataclass(frozen=True)
 class RandomResizedCrop:
-    """A random part of a picture, as torchvision's RandomResizedCrop chooses it.
+    """A random part of a picture, chosen as in torchvision's RandomResizedCrop.
 
-    The area is uniform in 8 to 100 % of the picture's, and the logarithm of width / height uniform in
-    log 3/4 to log 4/3. The place is uniform. After ten tries that do not fit, the center is cropped.
+    The area is uniform in 8 to 100 % of the picture's, and the logarithm of width / height uniform in log
+    3/4 to log 4/3. The position is uniform. After ten tries that do not fit, the center is cropped.
 
     Attributes:
       shape: height and width of the result.

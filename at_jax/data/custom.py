@@ -40,7 +40,7 @@ def from_arrays(
       images: training images, uint8 ``(N, H, W, C)``, or ``(N, H, W)`` for one channel; anything that
         ``numpy.asarray`` accepts.
       labels: integers ``(N,)``, class indices from 0.
-      test_images: images that are evaluated, of the same (H, W, C).
+      test_images: images for evaluation, of the same (H, W, C).
       test_labels: their labels.
       class_names: K names, indexed by the labels; None means "0" to "K-1", where K - 1 is the largest
         label of both splits.
@@ -50,7 +50,7 @@ def from_arrays(
       The data set. Mean and standard deviation are those of the training images.
 
     Raises:
-      UserError: if shapes or dtypes are different from these, or a label has no name.
+      UserError: if a shape or dtype differs from these, or a label has no name.
 
     >>> images = np.zeros((6, 8, 8, 3), np.uint8)
     >>> dataset = from_arrays(images, [0, 1, 2, 0, 1, 2], images[:3], [2, 1, 0])
@@ -126,26 +126,25 @@ def from_source(
 ) -> Dataset:
     """Build a data set from objects with ``__len__`` and ``__getitem__(int) -> (image, label)``.
 
-    Lists of pairs, PyTorch data sets, and data sources of Grain, Hugging Face or TFDS are such objects,
-    once their items are pairs. An item is read whenever its image is taken, from several threads, and
-    must always be the same for an index.
+    Examples are lists of pairs, PyTorch data sets, and Grain, Hugging Face or TFDS data sources whose
+    items are pairs. An item is read each time its image is needed, from several threads, and must always
+    be the same for an index.
 
     Args:
       train: training examples. Images are uint8 arrays ``(H, W, C)``, or ``(H, W)`` for one channel, all
         of one size. Labels are integers in 0..K-1.
-      test: examples that are evaluated.
+      test: examples for evaluation.
       class_names: K names, indexed by the labels.
       name: name in tables and messages.
-      memory_limit_mb: both splits are held in memory if their images fit in this many MiB together.
-        Otherwise images are read whenever a batch is taken. Every item is then read once at the start,
-        for its label.
+      memory_limit_mb: both splits are held in memory if their images together fit in this many MiB.
+        Otherwise images are read with each batch, and every item is read once at the start, for its label.
 
     Returns:
       The data set. Mean and standard deviation are those of the training images (of 10,000 of them,
       evenly spaced, if they are not held in memory).
 
     Raises:
-      UserError: if an object or an item is not of this form, an item cannot be read, images differ in
+      UserError: if an object or an item does not have this form, an item cannot be read, images differ in
         size, or a label is not in 0..K-1.
 
     >>> pairs = [(np.full((8, 8), 40 * i, np.uint8), i % 2) for i in range(6)]

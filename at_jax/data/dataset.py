@@ -1,4 +1,4 @@
-"""Data sets: two splits of labeled images and their statistics."""
+"""Data sets: two splits of labeled images, and their statistics."""
 
 import dataclasses
 import functools
@@ -85,7 +85,7 @@ class Split:
       labels: int32 ``(N,)``, class indices.
 
     Raises:
-      UserError: if shapes or dtypes are different from these.
+      UserError: if a shape or dtype differs from these.
 
     >>> split = Split(np.zeros((3, 8, 8, 1), np.uint8), np.array([0, 1, 2], np.int32))
     >>> len(split), split.select(np.array([2])).labels.tolist()
@@ -124,12 +124,12 @@ class Split:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """A training split, the split that is evaluated, and the statistics for normalization.
+    """A training split, an evaluation split, and the statistics for normalization.
 
     Attributes:
       name: name in tables and messages.
       train: training examples.
-      test: examples that are evaluated, with images of the same (H, W, C).
+      test: examples for evaluation, with images of the same (H, W, C).
       class_names: K names, indexed by the labels.
       mean: C numbers in 0..255 units, over the whole training split as loaded.
       std: C numbers in 0..255 units, over the same.

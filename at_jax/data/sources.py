@@ -44,14 +44,14 @@ def load(
         this many pixels (bilinear) and the center square is cropped.
       resize: for "folder" and "tfds": pixels that the shorter side is resized to before the center square
         of image_size is cropped; 0: image_size.
-      random_crop: for "folder" and "tfds": training images are decoded whenever they are taken, so that
-        each time another part of them can be resized to image_size.
-      test_fraction: for "folder" without train and test: part of each class that is the test set.
+      random_crop: for "folder" and "tfds": decode training images each time they are used, so that a
+        different crop can be resized to image_size each time.
+      test_fraction: for "folder" without train and test: fraction of each class in the test set.
       split_seed: for "folder" without train and test: seed of that choice.
-      crop: for "tfds": feature of a bounding box that is cut out of each image first, such as "bbox".
-      memory_limit_mb: largest size of the decoded images in memory, in MiB. Larger data sets are
-        decoded whenever a batch is taken.
-      skip_corrupt: for "folder": leave out images that cannot be read; otherwise they are an error.
+      crop: for "tfds": bounding-box feature to which each image is cropped first, such as "bbox".
+      memory_limit_mb: largest size of the decoded images in memory, in MiB. Larger data sets are decoded
+        batch by batch.
+      skip_corrupt: for "folder": skip images that cannot be read; otherwise they are an error.
 
     Returns:
       The data set.

@@ -1,7 +1,7 @@
 """Training batches that are decoded ahead of time, in worker processes or in threads.
 
-The batch of a step is a function of (seed, step), whoever decodes it. A stream can therefore begin at any
-step, and a resumed run needs no other position than its step.
+The batch of a step is a function of (seed, step), regardless of how it is decoded. A stream can therefore
+start at any step, and a resumed run needs only its step.
 """
 
 import collections
@@ -50,7 +50,7 @@ class Stream:
     def batch(self, step: int) -> Batch:
         """Return the part of the batch of `step` that belongs to this process.
 
-        Steps in order are decoded ahead. With any other step, the stream begins anew there.
+        Consecutive steps are decoded ahead of time. Any other step restarts the stream there.
 
         Returns:
           See :meth:`TrainBatches.batch`.
@@ -71,7 +71,7 @@ class Stream:
         return self._batches.with_labels(step, position, images)
 
     def close(self) -> None:
-        """End what decodes ahead; :meth:`batch` begins anew."""
+        """Stop decoding ahead; the next :meth:`batch` restarts it."""
         if self._reader is not None:
             self._reader.close()
             self._reader = None

@@ -1,7 +1,7 @@
 """Class-balanced subsets of a data set.
 
-A subset (images that are held out, images that keep their labels) is a function of the seed alone, so
-the runs that train the teacher and the student choose the same one without exchanging data.
+A subset (held-out images, labeled images) depends only on the seed, so the runs that train the teacher and
+the student choose the same one without exchanging data.
 """
 
 import dataclasses
@@ -20,11 +20,11 @@ _HOLD_OUT, _FEW_LABELS = 1, 2
 def hold_out(dataset: Dataset, examples: int, seed: int) -> Dataset:
     """Replace the test split by class-balanced images from the training split.
 
-    The test split is not used, so hyperparameters may be tuned on the result. Mean and standard
-    deviation stay those of the whole training split: they use no labels.
+    The test split is not used, so hyperparameters may be tuned on the result. The mean and standard
+    deviation are still those of the whole training split: they use no labels.
 
     Every class keeps at least one image to train on. A class that has only one is therefore not in the
-    validation split, which the data set's notes say.
+    validation split; the data set's notes report this.
 
     Args:
       dataset: data set with N training images of K classes.
@@ -56,8 +56,8 @@ def few_labels(dataset: Dataset, examples: int, seed: int) -> Dataset:
     """Keep a class-balanced subset of the training images.
 
     Class counts differ by at most 1, unless a class has too few images. With the same seed, a smaller
-    subset is contained in a larger one. Mean and standard deviation stay those of the whole training
-    split: they use no labels, and student and teacher must share them.
+    subset is contained in a larger one. The mean and standard deviation are still those of the whole
+    training split: they use no labels, and student and teacher must share them.
 
     Args:
       dataset: data set with N training images of K classes.

@@ -65,9 +65,8 @@ def attention_maps(
       paths: submodules, such as ``"encoder/layer3"``, whose output is added to the taps.
 
     Returns:
-      Transfer point to maps ``(B, h, w)`` in the resolution of that point, float32, not normalized; in
-      the order of the network.
-      See :func:`at_jax.maps.normalize` and :func:`at_jax.maps.resize`.
+      Transfer point to maps ``(B, h, w)`` at the resolution of that point, float32, not normalized; in the
+      order of the network. See :func:`at_jax.maps.normalize` and :func:`at_jax.maps.resize`.
 
     Raises:
       UserError: for another kind, or a network without transfer points.

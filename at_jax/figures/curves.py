@@ -1,4 +1,4 @@
-"""Losses and errors over the epochs, one line a run."""
+"""Losses and errors over the epochs, one line per run."""
 
 import collections
 import dataclasses
@@ -39,7 +39,7 @@ class History:
       method: as in ``at+kd``.
       network: name of the student.
       seed: of the run.
-      lines: of metrics.jsonl, one mapping an epoch.
+      lines: of metrics.jsonl, one mapping per epoch.
       teacher_error: in percent; None without a teacher, where it is not defined, or before the end.
       evaluated_on: ``"test"`` or ``"validation"``.
       workdir: of the run.

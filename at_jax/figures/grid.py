@@ -1,4 +1,4 @@
-"""A grid of maps over images: one row an image, one group of columns a transfer point."""
+"""Grid of maps over images: one row per image, one group of columns per transfer point."""
 
 import dataclasses
 import functools
@@ -115,7 +115,7 @@ def draw(
     """Draw captions, images, and the maps of every column over the images.
 
     Args:
-      shown: uint8 ``(h, w, 3)``, one image a row, all of one shape.
+      shown: uint8 ``(h, w, 3)``, one image per row, all of one shape.
       columns: those of one group share a color scale.
       captions: lines on the left of each row.
       title: of the figure; may be empty.

@@ -26,7 +26,7 @@ def confusion(counts: np.ndarray, class_names: Sequence[str]) -> str:
     """Write a table of all pairs of classes, or of the most frequent mistakes where classes are many.
 
     Args:
-      counts: ``(K, K)``, one row a true class.
+      counts: ``(K, K)``, one row per true class.
       class_names: K names.
     """
     if len(class_names) > _MAX_CLASSES:

@@ -22,7 +22,7 @@ class Measurements:
     Attributes:
       split: the N images.
       predictions: classes ``(N,)``.
-      confusion: counts ``(K, K)``, one row a true class.
+      confusion: counts ``(K, K)``, one row per true class.
       agreement: None without a teacher.
     """
 

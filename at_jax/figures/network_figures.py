@@ -141,7 +141,7 @@ def gradient_figure(shown: Sequence[Network], images: Images, *, title: str) -> 
 
 
 def mapping_figure(shown: Sequence[Network], images: Images, *, title: str) -> "Figure":
-    """Draw F_sum, F_sum^2, F_sum^4 and F_max of the first image, one row a transfer point.
+    """Draw F_sum, F_sum^2, F_sum^4 and F_max of the first image, one row per transfer point.
 
     Args:
       shown: the student first.

@@ -104,7 +104,7 @@ def page(
       comparison: rows (method, last error, best error); empty without comparison runs.
       pictures: heading to picture, which is embedded.
       class_names: K names.
-      confusion: counts ``(K, K)``, one row a true class.
+      confusion: counts ``(K, K)``, one row per true class.
       agreement: with the teacher; None without one.
       fingerprint: of the run, kept in a comment.
 

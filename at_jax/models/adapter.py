@@ -15,7 +15,7 @@ class Adapter(nn.Module):
     """Adapts student activations to the teacher's number of channels.
 
     One 1x1 convolution with bias for each transfer point in ``channels``; other points are returned
-    unchanged. It computes in the dtype of its input, in float32 for half precision, as F-ActT does.
+    unchanged. It computes in the dtype of its input, or in float32 for half precision, like F-ActT.
 
     Attributes:
       channels: pairs (transfer point of the student, channels of the teacher at its point).

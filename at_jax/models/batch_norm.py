@@ -2,12 +2,12 @@
 
     y = (x - mean) a + bias,    a = scale / sqrt(var + epsilon)
 
-The statistics are sums of x and x^2, those of the derivative sums of dx and x dx: all of them read arrays
-that exist anyway. For the sum of (x - mean)^2 XLA:CPU writes x - mean to memory first, and a plain WRN-16-1
-step takes 1.18 times as long (batch 128, 2 cores, jax 0.12).
+The statistics are computed from sums of x and x^2, and those of the derivative from sums of dx and x dx,
+all of which read arrays that already exist. For the sum of (x - mean)^2, XLA:CPU first writes x - mean to
+memory, and a plain WRN-16-1 step takes 1.18 times as long (batch 128, 2 cores, jax 0.12).
 
-The derivative is that of the exact formula, in forward and reverse mode to any order. It has no kink where
-a variance that was rounded below zero is set to zero.
+The derivative is exact, in forward and reverse mode to any order. It has no kink where a variance that was
+rounded below zero is set to zero.
 """
 
 import functools
@@ -24,12 +24,13 @@ __all__ = ["BatchNorm"]
 class BatchNorm(nn.Module):
     """Normalize each channel over the batch and over positions, in the dtype of the input.
 
-    Parameters and collections are those of ``flax.linen.BatchNorm``: ``scale``, ``bias``; ``batch_stats``
-    with ``mean`` and ``var``. Rounding changes the variance by about 1e-7 mean^2 in float32.
+    Parameters and collections are the same as in ``flax.linen.BatchNorm``: ``scale``, ``bias``;
+    ``batch_stats`` with ``mean`` and ``var``. Rounding changes the variance by about 1e-7 mean^2 in
+    float32.
 
     Attributes:
       axis_name: the mapped axis over which statistics are averaged; None on one device.
-      momentum: of the running statistics: the share of the old value.
+      momentum: weight of the old value in the running statistics.
       epsilon: added to the variance.
     """
 

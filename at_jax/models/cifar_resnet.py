@@ -19,10 +19,10 @@ WIDTHS = {1: (16, 16, 32, 64), 4: (32, 64, 128, 256)}
 
 
 class CifarResNet(nn.Module):
-    """A ResNet with three stages of ``(depth - 2) / 6`` basic blocks, without a first pooling.
+    """ResNet with three stages of ``(depth - 2) / 6`` basic blocks, without initial pooling.
 
     Taps ``stage1``, ``stage2``, ``stage3`` after the last ReLU of each stage, at 1, 1/2 and 1/4 of the
-    image size. Where shapes change, the shortcut is a 1x1 convolution with batch normalization. With 100
+    image size. If the shape changes, the shortcut is a 1x1 convolution with batch normalization. With 100
     classes, depth 20 has 278,324 parameters, and depth 8 of width 4 (``cifar_resnet_8x4``) 1,233,540.
 
     Attributes:

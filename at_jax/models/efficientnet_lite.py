@@ -1,7 +1,7 @@
 """EfficientNet-Lite0: EfficientNet (Tan & Le, arXiv:1905.11946) without squeeze-and-excitation, with ReLU6.
 
-The network, its padding and its constants are those of TensorFlow's EfficientNet-Lite, from which the
-PyTorch weights were converted.
+The network, its padding and its constants match TensorFlow's EfficientNet-Lite, from which the PyTorch
+weights were converted.
 """
 
 from typing import Any
@@ -30,7 +30,7 @@ _NORM = {"momentum": 0.99, "epsilon": 1e-3}
 class MBConv(nn.Module):
     """Expand (1x1), filter (depthwise), project (1x1): (B, H, W, C) -> (B, H/stride, W/stride, F).
 
-    Expansion 1 has no first convolution. The projection has no activation. The input is added where the
+    Expansion 1 has no first convolution. The projection has no activation. The input is added if the
     shapes agree.
     """
 

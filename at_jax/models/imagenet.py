@@ -1,6 +1,6 @@
 """ImageNet weights and class names from packages of the extra ``pretrained``: no download, no PyTorch.
 
-The packages are data here: their files are read, their code is not imported.
+The packages are used as data only: their files are read, their code is not imported.
 """
 
 import importlib.util

@@ -29,7 +29,7 @@ def conv(
     """A square convolution that pads ``size // 2`` on each side and is closed under differentiation.
 
     "SAME" is for networks that were trained in TensorFlow: with stride 2 and an even number of pixels it
-    pads one pixel less at the top and the left, where PyTorch's networks pad all sides.
+    pads one pixel less at the top and left, while PyTorch's networks pad all sides.
 
     Args:
       features: output channels.
@@ -72,9 +72,9 @@ def batch_norm(
       x: activations.
       train: normalize by the statistics of the batch and update the running statistics; otherwise
         normalize by the running statistics.
-      dtype: of the result; statistics and arithmetic are float32 at least.
+      dtype: of the result; statistics and arithmetic are at least float32.
       axis_name: the pmapped axis over which batch statistics are averaged; None on one device.
-      momentum: share of the old value in the running statistics; PyTorch calls 0.9 momentum 0.1.
+      momentum: weight of the old value in the running statistics; 0.9 is PyTorch's momentum 0.1.
       epsilon: added to the variance.
       name: of the submodule.
     """
@@ -83,7 +83,7 @@ def batch_norm(
 
 
 def classifier(features: jax.Array, num_classes: int, dtype: Any) -> jax.Array:
-    """A linear layer with bias, named ``classifier``: (B, C) -> logits (B, K) in float32 at least."""
+    """A linear layer with bias, named ``classifier``: (B, C) -> (B, K) logits in at least float32."""
     logits = nn.Dense(
         num_classes,
         dtype=dtype,
@@ -103,7 +103,7 @@ def check_images(images: jax.Array, smallest: int, network: str) -> None:
 
     Args:
       images: argument of the network.
-      smallest: least height and width, in pixels: the product of the network's strides.
+      smallest: minimum height and width, in pixels: the product of the network's strides.
       network: name, for the message.
 
     Raises:

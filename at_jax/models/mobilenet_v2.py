@@ -24,7 +24,7 @@ STAGES = (
 class InvertedResidual(nn.Module):
     """Expand (1x1), filter (3x3 depthwise), project (1x1): (B, H, W, C) -> (B, H/stride, W/stride, F).
 
-    The projection has no activation. The input is added where the shapes agree.
+    The projection has no activation. The input is added if the shapes agree.
     """
 
     features: int

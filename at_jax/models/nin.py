@@ -37,16 +37,16 @@ def _average_pool(x: jax.Array) -> jax.Array:
 class NIN(nn.Module):
     """Network in network: three stages of a spatial convolution and two 1x1 convolutions, no dropout.
 
-    Max pooling follows stage 1, average pooling stage 2, the global average stage 3. Taps ``stage1`` and
-    ``stage2`` after the last ReLU of the stage, ``stage3`` after its last hidden layer, at 1, 1/2 and 1/4
-    of the image size. With 10 classes, RGB images and no batch normalization, wide has 966,986 parameters
-    and thin 246,186.
+    Stage 1 is followed by max pooling, stage 2 by average pooling, stage 3 by global average pooling. Taps
+    ``stage1`` and ``stage2`` after the last ReLU of the stage, ``stage3`` after its last hidden layer, at
+    1, 1/2 and 1/4 of the image size. With 10 classes, RGB images and no batch normalization, wide has
+    966,986 parameters and thin 246,186.
 
     Attributes:
       width: ``"thin"`` or ``"wide"``.
       num_classes: K.
       batch_norm: normalize after each hidden convolution, which then has no bias. False in the paper's
-        experiments on gradients.
+        gradient experiments.
       dtype: of the computation; parameters and statistics are float32.
       bn_axis_name: the pmapped axis over which batch statistics are averaged; None on one device.
     """

@@ -22,10 +22,10 @@ _POOLED = 3
 class VGG(nn.Module):
     """VGG-8 or VGG-13 with batch normalization and one linear layer after the global average.
 
-    Each stage is one or two 3x3 convolutions, with bias although a normalization follows. Taps ``stage1``
-    to ``stage5`` after the last ReLU of each stage, before its pooling, at 1, 1/2, 1/4, 1/8 and 1/8 of the
-    image size. RepDistiller transfers at ``stage2`` to ``stage5``. With 100 classes VGG-8 has 3,965,028
-    parameters and VGG-13 has 9,462,180.
+    Each stage has one or two 3x3 convolutions, with a bias although a normalization follows. Taps
+    ``stage1`` to ``stage5`` after the last ReLU of each stage, before its pooling, at 1, 1/2, 1/4, 1/8 and
+    1/8 of the image size. RepDistiller transfers at ``stage2`` to ``stage5``. With 100 classes VGG-8 has
+    3,965,028 parameters and VGG-13 has 9,462,180.
 
     Attributes:
       depth: 8 or 13.

@@ -1,4 +1,4 @@
-"""The loss terms. ``TERMS`` is the registry: methods, config sections, labels and rules come from it."""
+"""Loss terms. The registry ``TERMS`` provides methods, config sections, labels and rules."""
 
 from at_jax.errors import UserError, listed
 from at_jax.terms.activations import ActivationTransfer, AttentionTransfer

@@ -59,8 +59,8 @@ class AttentionTransfer(Term):
 class ActivationTransfer(Term):
     """Full-activation transfer (F-ActT), summed over the transfer points.
 
-    Where the widths differ, a trainable 1x1 convolution adapts the student's activations.
-    See :func:`at_jax.losses.activation_transfer`.
+    If the widths differ, a trainable 1x1 convolution adapts the student's activations. See
+    :func:`at_jax.losses.activation_transfer`.
     """
 
     name: ClassVar[str] = "f_actt"
@@ -84,7 +84,7 @@ class ActivationTransfer(Term):
         taps_s: Mapping[str, Any],
         taps_t: Mapping[str, Any],
     ) -> nn.Module | None:
-        """A 1x1 convolution for each point whose widths differ; None where all are equal."""
+        """A 1x1 convolution for each point whose widths differ; None if all are equal."""
         if len({s for s, _ in points}) < len(points):
             raise UserError(
                 f"transfer.points: f_actt adapts each student point to one teacher point, got {points}: "

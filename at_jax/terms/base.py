@@ -1,4 +1,4 @@
-"""Interface of a loss term, and the batch that it is computed from."""
+"""Interface of a loss term and of its input, a batch."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,7 +29,7 @@ class Batch(NamedTuple):
       images: normalized, ``(B, H, W, C)``.
       labels: ``(B,)``.
       keys: PRNG keys ``(B,)``, a function of (seed, step, position in the global batch), the same for
-        student and teacher; None outside of a training step.
+        student and teacher; None outside a training step.
       student: the student's forward pass, in training mode.
       teacher: the frozen teacher's, in evaluation mode; None without a teacher.
       points: pairs (student point, teacher point) whose taps are compared.
@@ -49,20 +49,20 @@ class Batch(NamedTuple):
 class Term:
     """One term of the training loss. Subclass it to add a loss.
 
-    A subclass is a frozen dataclass. Its fields are its options, made by :func:`at_jax.options.option`
-    where they have a rule. A term in ``at_jax.terms.TERMS`` also has a config section of its name with
-    these fields, ``beta`` and ``begin_epoch``.
+    A subclass is a frozen dataclass whose fields are its options, defined with
+    :func:`at_jax.options.option` if they have a rule. A term in ``at_jax.terms.TERMS`` also has a config
+    section with its name that contains these fields, ``beta`` and ``begin_epoch``.
 
     Attributes:
-      name: in a method (``at+kd``), of the config section, and of the term's parameters.
-      title: in figures and tables, such as "attention transfer".
-      color: in figures, ``"#RRGGBB"``.
-      color_combined: in figures, when combined with other terms; empty for a darker ``color``.
+      name: used in methods (``at+kd``), for the config section and for the term's parameters.
+      title: used in figures and tables, such as "attention transfer".
+      color: used in figures, ``"#RRGGBB"``.
+      color_combined: used in figures for combinations with other terms; empty for a darker ``color``.
       metric: name in metrics, ``loss/<metric>``; ``name`` unless set.
       beta: default weight; None for a term that replaces the cross-entropy.
-      needs_teacher: whether ``batch.teacher`` is read.
+      needs_teacher: whether the term uses ``batch.teacher``.
       needs_equal_classes: whether student and teacher must have the same classes.
-      compares_taps: kind of tap that is compared at the transfer points, ``"activation"`` or None.
+      compares_taps: kind of tap to compare at the transfer points, ``"activation"`` or None.
 
     >>> @dataclasses.dataclass(frozen=True)
     ... class LogitMatching(Term):
@@ -117,9 +117,9 @@ class Term:
         )
 
     def measures(self, batch: Batch, params: Any) -> dict[str, jax.Array]:
-        """Numbers to report in metrics.jsonl in addition to the term; they have no influence on training.
+        """Compute numbers to report in metrics.jsonl in addition to the term; they do not affect training.
 
-        Called after :meth:`values`, on the same batch; :meth:`View.kept` holds what both need.
+        Called after :meth:`values`, on the same batch; :meth:`View.kept` caches values that both need.
 
         Args:
           batch: as for :meth:`values`.
@@ -137,7 +137,7 @@ class Term:
         taps_s: Mapping[str, Any],
         taps_t: Mapping[str, Any],
     ) -> nn.Module | None:
-        """Trainable parameters of the term's own, such as an adapter; None for none.
+        """Build the module with the term's own trainable parameters, such as an adapter; None by default.
 
         Args:
           points: pairs (student point, teacher point).
@@ -165,15 +165,15 @@ class Term:
 
 
 def changes_forward_pass(terms: Iterable[Term]) -> bool:
-    """Whether any term passes the student inputs from its teacher."""
+    """Whether any term passes inputs from the teacher to the student."""
     return any(type(term).forward_inputs is not Term.forward_inputs for term in terms)
 
 
 def check_terms(terms: Sequence[Term], *, has_teacher: bool, has_points: bool) -> None:
-    """Raise unless terms can be added up to one loss.
+    """Raise unless the terms can be combined into one loss.
 
     Raises:
-      UserError: naming the terms that lack something, or that exclude one another.
+      UserError: naming the terms with missing inputs, or the terms that exclude one another.
     """
     comparing = [term.name for term in terms if term.compares_taps]
     needing = [term.name for term in terms if term.needs_teacher or term.compares_taps]
@@ -200,10 +200,10 @@ def check_terms(terms: Sequence[Term], *, has_teacher: bool, has_points: bool) -
 
 
 def values_of(term: Term, batch: Batch, params: Mapping[str, Any]) -> jax.Array:
-    """Compute a term, ``(B,)``; ``params`` holds those of all terms.
+    """Compute a term, ``(B,)``; ``params`` contains the parameters of all terms.
 
     Raises:
-      UserError: for another shape.
+      UserError: for a wrong shape.
     """
     values = term.values(batch, params.get(term.name))
     _check_shape(values, batch, term, "values()")

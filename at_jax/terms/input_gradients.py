@@ -47,7 +47,7 @@ class _CrossEntropyGradient(Term, abstract=True):
 
 @dataclasses.dataclass(frozen=True)
 class GradientTransfer(_CrossEntropyGradient):
-    """Gradient-based attention transfer: half the distance of the input gradients J of both networks.
+    """Gradient-based attention transfer: half the distance between the input gradients J of both networks.
 
     J of a teacher that has fitted its training images vanishes at temperature 1.
     See :func:`at_jax.gradients.gradient_transfer`.

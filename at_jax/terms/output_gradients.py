@@ -53,8 +53,8 @@ class JacobianMatching(_NormalizedGradients):
     r"""Jacobian matching: :math:`\| g_s / |g_s| - g_t / |g_t| \|_2^2`.
 
     g_s and g_t are the gradients of one logit with respect to the images: the class of the teacher's
-    largest logit. Where a gradient is zero, its normalized gradient is zero too, with zero derivative:
-    the term is 1 if one of both is zero and 0 if both are.
+    largest logit. If a gradient is zero, its normalized gradient is zero too, with zero derivative: the
+    term is 1 if one of the two is zero and 0 if both are.
 
     Srinivas & Fleuret 2018, arXiv:1803.00443.
     """

@@ -23,13 +23,13 @@ class View:
     """One network's forward pass over a batch.
 
     The pass is linearized once, with respect to the images. Every input gradient is a transposition of
-    that linear map, so that any number of them shares one forward pass.
+    that linear map, so any number of them share one forward pass.
 
     Args:
       forward: images to ``((logits, taps), mutated)``, where ``mutated`` is not differentiated.
       images: normalized, ``(B, H, W, C)``.
       labels: ``(B,)``.
-      frozen: stop gradients of everything this view returns (a teacher).
+      frozen: stop the gradients of all results of this view (for a teacher).
 
     Attributes:
       logits: ``(B, K)``.
@@ -68,7 +68,7 @@ class View:
     def tempered_cross_entropy(self, temperature: float) -> PerExample | None:
         """T * CE(z / T) as a function of the logits; None, for the cross-entropy itself, at T = 1.
 
-        The same temperature gives the same function, so that terms share its input gradient.
+        The same temperature gives the same function object, so terms share its input gradient.
         """
         if temperature == 1:
             return None
@@ -81,11 +81,11 @@ class View:
     def kept(self, key: Hashable, make: Callable[[], _T]) -> _T:
         """Return the result of ``make``, computed at the first call with this key.
 
-        For what ``values`` and ``measures`` of a term both need, such as an input gradient of a function
-        that reads the batch.
+        Caches values that both ``values`` and ``measures`` of a term need, such as an input gradient of a
+        function that reads the batch.
 
         Args:
-          key: for example the term that asks.
+          key: for example the calling term.
           make: called without arguments.
         """
         if key not in self._kept:
@@ -99,8 +99,8 @@ class View:
 
         Args:
           of: a function of the logits ``(B, K)``, or of the logits and the taps, that returns ``(B,)``;
-            parameters with a default are left alone. None means the cross-entropy. Gradients of one
-            function object are computed once.
+            parameters with a default are not set. None means the cross-entropy. The gradient of a function
+            object is computed only once.
 
         Returns:
           ``(B, H, W, C)``.
@@ -184,11 +184,11 @@ def view_network(
       labels: ``(B,)``.
       paths: submodules whose output is captured as a transfer point.
       mutable: collections that the module may change.
-      keys: PRNG keys ``(B,)``; the one of the first example gives the module's random numbers.
+      keys: PRNG keys ``(B,)``; the key of the first example seeds the module's random numbers.
       frozen: as for :class:`View`.
       freeze: modules that are called in evaluation mode, see :mod:`at_jax.freezing`.
-      prepare: from these images to those of the network, such as another size. It is part of the forward
-        pass: gradients are with respect to ``images``.
+      prepare: function from these images to those of the network, for example of another size. It is part
+        of the forward pass: gradients are with respect to ``images``.
       **kwargs: for ``module.apply``: ``train``, ...
     """
 

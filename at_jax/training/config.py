@@ -1,7 +1,7 @@
-"""The config: defaults, conversion into settings, and checks.
+"""Config: defaults, conversion to settings, and checks.
 
-A config file and the command line change a ``ConfigDict``. :func:`settings_of` converts it once into
-frozen dataclasses; every function below receives the settings of its own section.
+Config files and the command line modify a ``ConfigDict``. :func:`settings_of` converts it once to frozen
+dataclasses; every function below receives the settings of its own section.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ __all__ = [
 
 
 def default_config() -> ConfigDict:
-    """Every key with its default: the recipe of the paper on CIFAR-10.
+    """Build a config with every key at its default, the paper's CIFAR-10 recipe.
 
     >>> default_config().optimizer.drop_epochs
     (60, 120, 160)
@@ -53,7 +53,7 @@ def default_config() -> ConfigDict:
 
 
 def settings_of(config: ConfigDict) -> Settings:
-    """Convert a config into settings, and check every value that can be checked alone.
+    """Convert a config to settings, and check every value that can be checked separately.
 
     Args:
       config: every key of :func:`default_config`.
@@ -62,7 +62,7 @@ def settings_of(config: ConfigDict) -> Settings:
       The settings.
 
     Raises:
-      UserError: naming the key, what is expected and the value.
+      UserError: naming the key, the rule and the value.
     """
     values = config.to_dict()
     _check_keys(values)

@@ -1,7 +1,7 @@
 """Identity of a run: its ID, the data it is trained on, and the weights of its teacher.
 
-Paths say where something is stored, never what it is. A run therefore resumes when its data, its teacher or
-its own directory were moved, and is refused when they are others.
+Identity does not depend on paths. A run therefore resumes after its data, its teacher or its own directory
+were moved, and is refused if they differ.
 """
 
 import hashlib
@@ -44,7 +44,7 @@ def of_weights(variables: Any) -> str:
 def check_data(
     workdir: pathlib.Path, dataset: data.Dataset, *, allow_changes: bool
 ) -> dict[str, Any]:
-    """Check that a run is started with the data that it was started with before.
+    """Check that a run is resumed with the data that it was started with.
 
     Args:
       workdir: of the run; it may hold none yet.

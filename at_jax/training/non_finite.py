@@ -1,4 +1,4 @@
-"""Advice after a loss or a parameter that is not a finite number."""
+"""Advice for a loss or a parameter that is not finite."""
 
 import dataclasses
 

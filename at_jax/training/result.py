@@ -1,4 +1,4 @@
-"""Final evaluation of a run, result.json, and the closing lines."""
+"""Final evaluation of a run, result.json, and the final messages."""
 
 import pathlib
 import statistics

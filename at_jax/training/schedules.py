@@ -51,8 +51,8 @@ def decay(
 ) -> optax.Schedule:
     """Schedule of the weight beta of a transfer term.
 
-    The paper combines attention transfer with distillation under a decaying beta, but does not state the
-    decay.
+    The paper decays beta when it combines attention transfer with distillation, but does not state the
+    schedule.
 
     Args:
       kind: ``"constant"``; ``"linear"`` or ``"cosine"``, which reach zero at ``steps``; or ``"steps"``,

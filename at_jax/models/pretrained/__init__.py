@@ -1,7 +1,7 @@
-"""Weights of PyTorch: reading and writing, without PyTorch and without executing code of a file.
+"""Reading and writing of PyTorch weights, without PyTorch and without executing code from a file.
 
-:func:`load` reads ``.safetensors``, ``.pth`` and ``.pt`` files for a network of at_jax. The names that a
-file may have are in :mod:`at_jax.models.pretrained.namings`:
+:func:`load` reads ``.safetensors``, ``.pth`` and ``.pt`` files for a network of at_jax. The supported
+names in a file are in :mod:`at_jax.models.pretrained.namings`:
 
 - :class:`at_jax.models.ResNet`: torchvision and timm (resnet18, 34, 50, 101), and the ImageNet networks of
   the authors of attention transfer, whose batch normalizations are folded into the convolutions.
@@ -9,8 +9,8 @@ file may have are in :mod:`at_jax.models.pretrained.namings`:
 - :class:`at_jax.models.EfficientNetLite`: the package efficientnet_lite_pytorch. For its ImageNet weights
   see :mod:`at_jax.models.imagenet`.
 
-Normalize images as in the training of the weights; for ImageNet usually with mean 0.485, 0.456, 0.406 and
-standard deviation 0.229, 0.224, 0.225 of pixels in 0..1.
+Normalize images as during the training of the weights; for ImageNet usually with mean 0.485, 0.456, 0.406
+and standard deviation 0.229, 0.224, 0.225 of pixels in 0..1.
 """
 
 from at_jax.models.pretrained.conversion import Loaded, convert, load, state_dict

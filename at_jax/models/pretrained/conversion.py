@@ -1,4 +1,4 @@
-"""Conversion between state dicts of PyTorch and variables of Flax."""
+"""Conversion between PyTorch state dicts and Flax variables."""
 
 import os
 from collections.abc import Mapping
@@ -22,9 +22,9 @@ class Loaded(NamedTuple):
 
     Attributes:
       variables: ``{"params": ..., "batch_stats": ...}`` for ``module.apply``, float32.
-      new_head: True if the classifier of the file has another number of classes and a new one was
+      new_head: True if the classifier in the file has a different number of classes and a new one was
         initialized.
-      classes: number of classes of the file.
+      classes: number of classes in the file.
     """
 
     variables: dict[str, Any]
@@ -35,20 +35,20 @@ class Loaded(NamedTuple):
 def load(
     path: str | os.PathLike[str], module: nn.Module, *, key: jax.Array | None = None
 ) -> Loaded:
-    """Read the weights of a network from a file of PyTorch.
+    """Read the weights of a network from a PyTorch file.
 
     Args:
       path: a ``.safetensors``, ``.pth`` or ``.pt`` file; see :func:`at_jax.models.pretrained.read`.
       module: the network, a type of ``NAMINGS``.
-      key: initializes the classifier if that of the file has another number of classes than
+      key: initializes the classifier if the number of classes in the file differs from
         ``module.num_classes``. Without a key this is an error.
 
     Returns:
       The variables, and whether the classifier is new.
 
     Raises:
-      UserError: if the file cannot be read, does not fit the network, or has values that no trained network
-        has.
+      UserError: if the file cannot be read, does not fit the network, or has values that a trained network
+        cannot have.
     """
     family(module)
     return convert(files.read(path), module, key=key, source=printable(os.fspath(path)))
@@ -61,23 +61,23 @@ def convert(
     key: jax.Array | None = None,
     source: str = "the state dict",
 ) -> Loaded:
-    """Convert a state dict of PyTorch to the variables of a network.
+    """Convert a PyTorch state dict to the variables of a network.
 
     Convolutions are transposed from ``(O, I, H, W)`` to ``(H, W, I, O)``, linear layers from ``(K, C)`` to
     ``(C, K)``. Running statistics become ``batch_stats``. ``num_batches_tracked`` is dropped.
 
     Args:
-      state_dict: names of PyTorch to arrays, in PyTorch's shapes.
+      state_dict: PyTorch's names to arrays, in PyTorch's shapes.
       module: the network, a type of ``NAMINGS``.
       key: as for :func:`load`.
-      source: of the state dict, for messages.
+      source: name of the state dict, for messages.
 
     Returns:
       The variables, and whether the classifier is new.
 
     Raises:
-      UserError: naming missing and unexpected arrays, shapes that differ, and arrays that are no
-        floating-point numbers, are not finite in float32, or are negative variances.
+      UserError: naming missing and unexpected arrays, wrong shapes, and arrays that are not floating
+        point, are not finite in float32, or are negative variances.
 
     >>> from at_jax.models import ResNet
     >>> convert({}, ResNet(18, num_classes=10))  # doctest: +ELLIPSIS
@@ -111,10 +111,10 @@ and 97 more: give the weights of this network, or choose that of the file
 
 
 def state_dict(variables: Mapping[str, Any], module: nn.Module) -> dict[str, np.ndarray]:
-    """Convert variables to a state dict of PyTorch, with the first naming of the network.
+    """Convert variables to a PyTorch state dict, with the first naming of the network.
 
-    The arrays are those that :func:`convert` gives back, bit for bit. ``num_batches_tracked`` is left out:
-    PyTorch sets it to 0.
+    :func:`convert` restores the same arrays, bit for bit. ``num_batches_tracked`` is omitted: PyTorch sets
+    it to 0.
 
     Args:
       variables: of the network.

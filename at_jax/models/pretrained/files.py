@@ -1,4 +1,4 @@
-"""Weights files of PyTorch as names and arrays: ``.safetensors``, and ``.pth`` or ``.pt``."""
+"""PyTorch weights files as names and arrays: ``.safetensors``, and ``.pth`` or ``.pt``."""
 
 import os
 import pathlib
@@ -19,15 +19,15 @@ _DOWNLOAD = "download it again, or save a PyTorch state dict with safetensors.to
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Read a state dict. No code of the file is executed, and PyTorch is not needed.
+    """Read a state dict, without PyTorch and without executing code from the file.
 
     Args:
-      path: of a ``.safetensors`` file, or of one that ``torch.save`` wrote, in the zip format or the legacy
-        format. The latter holds a state dict, or a dict with one among numbers and strings, as training
-        programs save it. The prefix ``module.`` of ``DataParallel`` is removed.
+      path: of a ``.safetensors`` file, or of a file written by ``torch.save``, in the zip or the legacy
+        format. The latter contains a state dict, or a dict with one among numbers and strings, as saved by
+        training programs. The ``module.`` prefix of ``DataParallel`` is removed.
 
     Returns:
-      Name to array, in the shape and dtype of the file.
+      Name to array, in the file's shapes and dtypes.
 
     Raises:
       UserError: naming the file and what is wrong with it.

@@ -1,4 +1,4 @@
-"""Which network and which names a state dict of PyTorch has."""
+"""Detection of the network and the names of a PyTorch state dict."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -94,7 +94,7 @@ def _classes(
 
 
 def classes(state_dict: Mapping[str, np.ndarray], module: nn.Module) -> int | None:
-    """Number of classes of a state dict, whatever that of the network; None without a classifier.
+    """Number of classes of a state dict, regardless of the network's; None without a classifier.
 
     Args:
       state_dict: names of PyTorch to arrays.

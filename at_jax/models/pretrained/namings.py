@@ -1,8 +1,8 @@
-"""Names of the arrays of networks in PyTorch's files.
+"""Names of network arrays in PyTorch files.
 
-To read the files of another network, add its type to :data:`NAMINGS`. Layouts need no entry: kernels of all
-convolutions, grouped and depthwise ones included, and of linear layers have the axes of PyTorch in reverse
-or shifted order.
+To read the files of another network, add its type to :data:`NAMINGS`. Array layouts need no entry: kernels
+of linear layers and of all convolutions, including grouped and depthwise ones, have PyTorch's axes in
+reverse or shifted order.
 """
 
 import re
@@ -55,10 +55,10 @@ class Family(NamedTuple):
     """Networks of a type.
 
     Attributes:
-      title: from a network to what people call it.
+      title: function from a network to its usual name.
       namings: of the files that can be read; the first one is written.
       image_shape: ``(H, W, C)`` of the images that such files were trained on.
-      mean: of their normalization, of pixels in 0..255.
+      mean: of their normalization, for pixels in 0..255.
       std: of their normalization.
       stem: name of the first convolution, whose kernel has the number of channels of the images.
     """
@@ -72,12 +72,12 @@ class Family(NamedTuple):
 
 
 def from_torch(array: np.ndarray) -> np.ndarray:
-    """Transpose an array of PyTorch to Flax's layout."""
+    """Transpose a PyTorch array to Flax's layout."""
     return np.transpose(array, _AXES[array.ndim])
 
 
 def to_torch(array: np.ndarray) -> np.ndarray:
-    """Transpose an array of Flax to PyTorch's layout."""
+    """Transpose a Flax array to PyTorch's layout."""
     return np.transpose(array, np.argsort(_AXES[array.ndim]))
 
 
