@@ -1,1 +1,1 @@
-"""Studies: each file sets values of the config for one experiment."""
+"""Studies: each file sets the config values of one experiment."""

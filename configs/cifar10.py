@@ -1,6 +1,6 @@
 """CIFAR-10 with the paper's recipe: table 1 of arXiv:1612.03928.
 
-A row of the table is chosen after the colon, for example student=wrn_16_1,teacher=wrn_16_2,method=at.
+Choose a row of the table after the colon, for example student=wrn_16_1,teacher=wrn_16_2,method=at.
 Prepare the data once: make data DATASET=cifar10
 Command: at-jax train --config=cifar10:student=wrn_16_1,teacher=wrn_16_2,method=at
 Hardware: a GPU or TPU for the 200 epochs. Measured on two CPU cores with CIFAR-10 (JPEG q75), 10,000

@@ -1,7 +1,7 @@
-"""CIFAR-100 with the protocol that papers on distillation share. Table cifar100_protocol.
+"""CIFAR-100 with the common protocol of distillation papers. Table cifar100_protocol.
 
 The settings are those of RepDistiller and mdistiller for networks other than MobileNetV2 and ShuffleNet.
-Differences from them are listed in the documentation, on the page of results.
+Differences from them are listed on the results page of the documentation.
 
 Prepare the data once: make data DATASET=cifar100
 Command: at-jax train --config=cifar100_protocol:student=cifar_resnet_20,teacher=cifar_resnet_56,method=at

@@ -1,7 +1,7 @@
-"""CIFAR-10 with few labels: where transfer helps most. Table cifar10_few_labels.
+"""CIFAR-10 with few labels, where transfer helps most. Table cifar10_few_labels.
 
-The teacher is trained on all 50,000 images, the student on some of them. An epoch of the student has
-50,000 images all the same, so that every number of labels gets the same number of steps.
+The teacher is trained on all 50,000 images, the student on a subset. An epoch of the student still has
+50,000 images, so the number of steps is the same for every number of labels.
 
 Prepare the data once: make data DATASET=cifar10
 Command: at-jax train --config=cifar10_few_labels:method=gradient_at+kd --config.data.train_examples=500

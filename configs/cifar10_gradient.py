@@ -1,15 +1,15 @@
 """Gradient-based attention transfer on CIFAR-10: the gradient table of arXiv:1612.03928.
 
-NIN-thin from NIN-wide, both without batch normalization, mirroring as the only augmentation.
-Test error of the paper in percent (not verified): none 13.5, min_l2 12.5, gradient_at 12.1, kd 12.1,
+NIN-thin student, NIN-wide teacher, both without batch normalization. Mirroring is the only augmentation.
+Test errors in the paper, in percent (not verified): none 13.5, min_l2 12.5, gradient_at 12.1, kd 12.1,
 flip_symmetry 11.8, at 11.2.
 
 Prepare the data once: make data DATASET=cifar10
 Command: at-jax train --config=cifar10_gradient:method=gradient_at
 Hardware: a GPU or TPU for the 200 epochs. The paper states no weights for the three terms on input
 gradients. Those below were chosen on held-out training images; results/cifar10_gradient.md has the
-measurements on two CPU cores. For 15 epochs, a one-cycle schedule with a rate of 0.04 is better, with other
-weights: results/cifar10_gradient_searched has the search.
+measurements on two CPU cores. For 15 epochs, a one-cycle schedule with a rate of 0.04 and different weights
+is better; results/cifar10_gradient_searched has the search.
 """
 
 from at_jax.training.config import default_config

@@ -1,13 +1,13 @@
-"""CUB-200-2011: a ResNet-18 is fine-tuned with attention transfer from ResNet-34 (arXiv:1612.03928).
+"""CUB-200-2011: fine-tuning of a ResNet-18 with attention transfer from a ResNet-34 (arXiv:1612.03928).
 
 Paper, error: student 28.5 %, distillation (KD) 27 %, attention transfer 27 %, teacher 26.5 % (quoted, not
 measured here). Birds are cropped by their bounding boxes. Both networks start from ImageNet weights; the
-first stage does not change. Attention is transferred at the last two stages, with distillation in addition.
+first stage is frozen. Attention is transferred at the last two stages, combined with distillation.
 Prepare the data once: make data DATASET=caltech_birds2011
 Commands, the teacher first:
   at-jax train --config=cub:student=resnet_34,method=none,init=resnet34.pth --workdir runs/cub_teacher
   at-jax train --config=cub:init=resnet18.pth --config.teacher.checkpoint=runs/cub_teacher
-Hardware: one GPU. The schedule is ours; --config.data.validation_examples=600 helps to choose another.
+Hardware: one GPU. The schedule is ours; use --config.data.validation_examples=600 to choose another.
 """
 
 from at_jax.training.config import default_config
@@ -24,7 +24,7 @@ def get_config(parts: str | None = None):
     config.data.crop = "bbox"
     config.data.image_size = 224
     config.data.augmentation = "random_resized_crop"
-    # The normalization of the training on ImageNet.
+    # ImageNet normalization.
     config.data.mean = (123.675, 116.28, 103.53)
     config.data.std = (58.395, 57.12, 57.375)
     config.epochs = 60

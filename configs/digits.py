@@ -1,11 +1,11 @@
-"""scikit-learn's handwritten digits, 16x16 pixels: the default, without a download.
+"""scikit-learn's handwritten digits, 16x16 pixels. The default config; it needs no download.
 
 The teacher is trained on all 1,442 training images, the student on 200 labeled ones.
 
 Command: at-jax train --config=digits
 Measured on a 2-core CPU, 2026-11-26: test error 1.13 % with method=gradient_at+kd, 3.66 % with at, 5.45 %
-with none, means of seeds 0 to 2; teacher 0.85 % (results/digits). With searched weights and temperatures
-and five seeds: results/digits_searched.
+with none, means of seeds 0 to 2; teacher 0.85 % (results/digits). For searched weights
+and temperatures with five seeds, see results/digits_searched.
 """
 
 from at_jax.training.config import default_config
@@ -37,6 +37,6 @@ def get_config(parts: str | None = None):
     config.at.beta = 50.0  # 1000 is for CIFAR
     config.runtime.checkpoint_every = 10
     if "method=" not in (parts or ""):
-        # A first run shows what transfer is worth.
+        # A first run shows the benefit of transfer.
         config.compare = ("none", "at")
     return apply_parts(config, parts)

@@ -1,7 +1,7 @@
 """Your own images: DIR/{train,test}/<class>/, with JPEG, PNG, WebP, BMP and GIF files at any depth.
 
-Without train and test, DIR/<class>/ is split by fraction. The recipe is that of CIFAR-10. For photographs:
---config.data.image_size=224 --config.data.augmentation=random_resized_crop, with
+Without train and test, DIR/<class>/ is split by data.test_fraction. The recipe is that of CIFAR-10. For
+photographs, use --config.data.image_size=224 --config.data.augmentation=random_resized_crop, with
 student=resnet_18,teacher=resnet_34.
 Command: at-jax train --config=folder:data=DIR,student=wrn_16_1,teacher=wrn_16_2
 """

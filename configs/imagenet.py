@@ -4,9 +4,9 @@ Paper, top-1 / top-5 error: ResNet-18 30.4 / 10.8 %, with attention transfer 29.
 ResNet-34 26.1 / 8.3 % (quoted, not measured here).
 Prepare the data once, with the archives of ILSVRC2012 in DIR: make data DATASET=imagenet2012 MANUAL_DIR=DIR
 Command: at-jax train --config=imagenet:weights=resnet34.safetensors
-Hardware: GPUs or a TPU for 100 epochs of 1.28 million photographs, and as many CPU cores as decode them.
-The teacher is a ResNet-34 of torchvision or timm; without weights=FILE one is trained first. The transfer
-begins at epoch 60, as in the paper; --config.transfer.begin_epoch=0 begins at once.
+Hardware: GPUs or a TPU for 100 epochs of 1.28 million photographs, and enough CPU cores to decode them.
+The teacher is a ResNet-34 of torchvision or timm; without weights=FILE, a teacher is trained first.
+Transfer starts at epoch 60, as in the paper; --config.transfer.begin_epoch=0 starts it immediately.
 """
 
 from at_jax.training.config import default_config

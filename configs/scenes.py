@@ -1,10 +1,10 @@
-r"""MIT Indoor 67: a ResNet-18 is fine-tuned with attention transfer from ResNet-34 (arXiv:1612.03928).
+r"""MIT Indoor 67: fine-tuning of a ResNet-18 with attention transfer from a ResNet-34 (arXiv:1612.03928).
 
 Paper, error: student 28.2 %, distillation (KD) 28.1 %, attention transfer 27.1 %, teacher 26 % (quoted, not
-measured here). Both networks start from ImageNet weights; the first stage does not change. Attention is
-transferred at the last two stages, with distillation in addition.
-Data: the archive of the images has Images/<class>/, and the lists TrainImages.txt (80 images a class) and
-TestImages.txt (20) are published next to it. DIR/{train,test}/<class>/ is made of them by
+measured here). Both networks start from ImageNet weights; the first stage is frozen. Attention is
+transferred at the last two stages, combined with distillation.
+Data: the image archive contains Images/<class>/; the lists TrainImages.txt (80 images per class) and
+TestImages.txt (20) are published with it. To make DIR/{train,test}/<class>/ from them:
   for part in train:Train test:Test; do tr -d '\r' < ${part#*:}Images.txt | while read -r path; do
     mkdir -p "DIR/${part%:*}/${path%/*}" && cp "Images/$path" "DIR/${part%:*}/$path"; done; done
 Commands, the teacher first:
@@ -12,7 +12,7 @@ Commands, the teacher first:
     --workdir runs/scenes_teacher
   at-jax train --config=scenes:data=DIR,init=resnet18.safetensors \
     --config.teacher.checkpoint=runs/scenes_teacher
-Hardware: one GPU. The schedule is ours; --config.data.validation_examples=536 helps to choose another.
+Hardware: one GPU. The schedule is ours; use --config.data.validation_examples=536 to choose another.
 """
 
 from at_jax.training.config import default_config
@@ -27,7 +27,7 @@ def get_config(parts: str | None = None):
     config.data.source = "folder"
     config.data.image_size = 224
     config.data.augmentation = "random_resized_crop"
-    # The normalization of the training on ImageNet.
+    # ImageNet normalization.
     config.data.mean = (123.675, 116.28, 103.53)
     config.data.std = (58.395, 57.12, 57.375)
     config.epochs = 60

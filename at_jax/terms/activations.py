@@ -30,16 +30,20 @@ class AttentionTransfer(Term):
     beta: ClassVar[float] = 1000.0
     compares_taps: ClassVar[str] = "activation"
 
-    kind: losses.Kind = option("sum", "Map over channels or positions.", one_of(*losses.KINDS))
+    kind: losses.Kind = option(
+        "sum",
+        "Attention map: sum or max over channels, or channel (sum over positions).",
+        one_of(*losses.KINDS),
+    )
     p: float = option(2.0, "Exponent of the map.", between(1, losses.MAX_EXPONENT))
     convention: losses.Convention = option(
         "code",
-        "Mean square as in the authors' code, for beta 1000, or equation 2 of the paper.",
+        "code: mean square as in the authors' code, for beta 1000; paper: equation 2 of the paper.",
         one_of(*losses.CONVENTIONS),
     )
     align: losses.Alignment = option(
         "resize",
-        "Where sizes differ: resize the maps, or average-pool the larger activations before squaring "
+        "For different sizes: resize the maps, or average-pool the larger activations before squaring "
         "(pool), as in RepDistiller and mdistiller.",
         one_of(*losses.ALIGNMENTS),
     )

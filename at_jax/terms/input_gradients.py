@@ -27,7 +27,7 @@ class _CrossEntropyGradient(Term, abstract=True):
     """Options of the terms on J, the input gradient of the cross-entropy."""
 
     squared: bool = option(
-        False, "Half the squared l2 norm instead of half the norm; the weight must be chosen anew."
+        False, "Half the squared l2 norm instead of half the norm; this needs a different weight."
     )
     temperature: float = option(
         1.0,

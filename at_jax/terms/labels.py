@@ -28,7 +28,7 @@ class Distillation(Term):
 
     temperature: float = option(4.0, "Softmax temperature T.", TEMPERATURES)
     alpha: float = option(
-        0.9, "Weight of the soft targets; the labels have 1 - alpha.", between(0, 1)
+        0.9, "Weight of the soft targets; the labels have weight 1 - alpha.", between(0, 1)
     )
 
     def values(self, batch: Batch, params: Any) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Config keys of the section ``data``."""
+"""Config keys of the ``data`` section."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ _IMAGES = between(0, 2**31 - 1)
 
 @dataclasses.dataclass(frozen=True)
 class DataSettings:
-    """The data set, the choice of images, and augmentation."""
+    """Data set, choice of images, and augmentation."""
 
     source: str = option(
         "digits",
@@ -23,54 +23,54 @@ class DataSettings:
     data_dir: str = option(
         "",
         "Directory of prepared TFDS sets (empty: ~/tensorflow_datasets_array_record), or image folder, "
-        "which may be at gs:// or s3://.",
+        "which may be in gs:// or s3://.",
     )
     image_size: int = option(
         0, "Height and width to resize to, in pixels; 0: no resizing.", between(0, 4096)
     )
     resize: int = option(
         0,
-        "Pixels that the shorter side is resized to before the center square of image_size is evaluated; "
+        "Length of the shorter side, in pixels, before evaluation crops the center square of image_size; "
         "0: image_size, and 8/7 of it with random_resized_crop (256 for 224).",
         between(0, 8192),
     )
     crop: str = option(
         "",
-        "Feature of a TFDS set whose bounding box is cut out of each image first, such as bbox of "
+        "Bounding-box feature of a TFDS set to which each image is cropped first, such as bbox of "
         "caltech_birds2011; empty: none.",
     )
     memory_limit_mb: int = option(
         4096,
-        "MiB of decoded images in memory; larger sets are streamed: decoded while training.",
+        "Limit of decoded images in memory, in MiB; larger sets are streamed: decoded during training.",
         between(0, 2**30),
     )
     workers: int = option(
         0,
-        "Processes that decode streamed images; 0: one for each CPU core, -1: threads.",
+        "Processes that decode streamed images; 0: one per CPU core, -1: threads.",
         between(-1, 256),
     )
-    skip_corrupt: bool = option(False, "Leave out images that cannot be read, and count them.")
+    skip_corrupt: bool = option(False, "Skip images that cannot be read, and count them.")
     train_examples: int = option(
-        0, "Labeled images for the student, the same number of each class; 0: all.", _IMAGES
+        0, "Labeled images for the student, the same number per class; 0: all.", _IMAGES
     )
     epoch_examples: int = option(
         0,
-        "Images in an epoch; 0: each once. More repeat them, so that an epoch of few labels is long "
-        "enough.",
+        "Images per epoch; 0: each image once. A larger number repeats images, for longer epochs with few "
+        "labels.",
         _IMAGES,
     )
     drop_last: bool = option(
         True,
-        "Drop the images of an epoch that do not fill a batch. False: they are its last, smaller batch.",
+        "Drop the images of an epoch that do not fill a batch. False: they form a smaller last batch.",
     )
     validation_examples: int = option(
         0,
-        "Training images held out and evaluated on instead of the test set; 0: none.",
+        "Training images to hold out and evaluate on instead of the test set; 0: none.",
         _IMAGES,
     )
     test_fraction: float = option(
         0.2,
-        "Part of each class that is the test set of an image folder without train and test.",
+        "Fraction of each class in the test set of an image folder without train and test.",
         between(0.001, 0.999),
     )
     split_seed: int = option(
@@ -78,7 +78,7 @@ class DataSettings:
         "Seed of train_examples, validation_examples and test_fraction; not the run's seed.",
         _SEEDS,
     )
-    allow_changes: bool = option(False, "Resume although images were added, removed or renamed.")
+    allow_changes: bool = option(False, "Resume even if images were added, removed or renamed.")
     order_seed: int = option(
         -1, "Seed of data order and augmentation; -1: the run's seed.", between(-1, 2**32 - 1)
     )
@@ -88,8 +88,8 @@ class DataSettings:
                         items(between(0.1, 255), "numbers from 0.1 to 255"))  # fmt: skip
     augmentation: str = option(
         "crop",
-        "Random crop of training images: crop (after padding, for small images), or random_resized_crop (a "
-        "part of 8 to 100 % of the area, resized to image_size: for photographs).",
+        "Random crop of training images: crop (after padding, for small images), or random_resized_crop (8 "
+        "to 100 % of the area, resized to image_size, for photographs).",
         one_of("crop", "random_resized_crop"),
     )
     pad: int = option(
@@ -99,13 +99,13 @@ class DataSettings:
     )
     pad_mode: str = option(
         "reflect",
-        "Padding: the reflected image, as in the authors' code, or zero (black), as in RepDistiller.",
+        "Padding: reflect, as in the authors' code, or zero (black), as in RepDistiller.",
         one_of("reflect", "zero"),
     )
     mirror: bool = option(True, "Mirror half of the images.")
     color_jitter: float = option(
         0.0,
-        "Brightness, contrast and saturation are each multiplied by a factor from 1 - color_jitter to "
+        "Multiply brightness, contrast and saturation each by a random factor from 1 - color_jitter to "
         "1 + color_jitter; 0: none.",
         between(0, 1),
     )

@@ -46,23 +46,25 @@ class OptimizerSettings:
     warmup_epochs: float = option(0.0, "Epochs of linear warm-up from 0.", _EPOCH)
     drop_epochs: tuple = option(
         (60, 120, 160),
-        "Epochs at whose start the rate is multiplied by drop_factor (steps).",
+        "Epochs at whose start the rate is multiplied by drop_factor (schedule steps).",
         _DROPS,
     )
-    drop_factor: float = option(0.2, "Factor of a drop (schedule steps).", _FACTORS)
+    drop_factor: float = option(0.2, "Factor of each drop (schedule steps).", _FACTORS)
     momentum: float = option(0.9, "Momentum (sgd).", between(0, 0.9999))
-    nesterov: bool = option(False, "Nesterov momentum (sgd); the authors use none.")
+    nesterov: bool = option(False, "Nesterov momentum (sgd); not used by the authors.")
     weight_decay: float = option(
-        5e-4, "Weight decay: in the gradient (sgd), or decoupled (adamw, lamb).", between(0, 10)
+        5e-4,
+        "Weight decay: added to the gradient (sgd), or decoupled (adamw, lamb).",
+        between(0, 10),
     )
     decay_mask: str = option(
         "all",
-        "Parameters that decay: all, as in the authors' code, or kernels.",
+        "Parameters with weight decay: all, as in the authors' code, or kernels.",
         one_of("all", "kernels"),
     )
     clip_norm: float = option(
         0.0,
-        "Largest global norm of the gradient; 0: no clipping.",
+        "Maximum global norm of the gradient; 0: no clipping.",
         or_special(0, between(1e-6, 1e6)),
     )
 
@@ -73,35 +75,37 @@ class TransferSettings:
 
     points: tuple = option(
         (),
-        "Where activations are compared, 'student<-teacher', such as ('group3<-group3',); a point is a "
+        "Points to compare, 'student<-teacher', such as ('group3<-group3',); a point is a "
         "tap or the path of a submodule. Empty: all taps, in order.",
         items(
             options.Rule(lambda value: isinstance(value, str), ""), "texts such as 'group3<-group3'"
         ),
     )
-    begin_epoch: int = option(0, "Epoch at whose start the terms begin, counted from 0.", _EPOCH)
+    begin_epoch: int = option(0, "Epoch from which the terms are used, counted from 0.", _EPOCH)
     decay: str = option(
-        "constant", "Decay of the weights beta over training.", one_of(*schedules.DECAYS)
+        "constant", "Decay of the weights beta during training.", one_of(*schedules.DECAYS)
     )
     decay_epochs: tuple = option(
         (), "Epochs at whose start beta is multiplied by decay_factor (decay steps).", _DROPS
     )
-    decay_factor: float = option(0.1, "Factor of decay steps.", _FACTORS)
+    decay_factor: float = option(0.1, "Factor of each drop (decay steps).", _FACTORS)
 
 
 @dataclasses.dataclass(frozen=True)
 class RuntimeSettings:
-    """Execution of a run. These keys may change when it is resumed.
+    """Execution of a run. These keys may change when a run is resumed.
 
-    devices and steps_per_dispatch then change the order of sums, and with it the last digits.
+    Changes of devices or steps_per_dispatch change the order of summation, and thus the last digits.
     """
 
     devices: int = option(
-        0, "Devices of each process; 0: as many as divide the batch.", between(0, 4096)
+        0,
+        "Devices of each process; 0: the largest number that divides the batch.",
+        between(0, 4096),
     )
     steps_per_dispatch: int = option(
         0,
-        "Updates in one compiled program; 0: 1 on CPU, 10 on GPU and TPU.",
+        "Updates per call of the compiled program; 0: 1 on CPU, 10 on GPU and TPU.",
         between(0, MAX_STEPS_PER_DISPATCH),
     )
     checkpoint_every: int = option(
@@ -128,7 +132,7 @@ class TermSettings:
     Attributes:
       term: with its options.
       beta: its weight; None for a term that replaces the cross-entropy.
-      begin_epoch: epoch at whose start it begins.
+      begin_epoch: epoch from which it is used.
     """
 
     term: Term
@@ -138,13 +142,13 @@ class TermSettings:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """All settings of a run, checked. Sections are dataclasses of their own."""
+    """All settings of a run, checked. Each section is a dataclass."""
 
-    student: str = option("wrn_16_1", "Network that is trained.")
+    student: str = option("wrn_16_1", "Network to train.")
     method: str = option("at", f"none, {', '.join(TERMS)}, or several joined by '+' as in at+kd.")
     compare: tuple = option(
         (),
-        "Methods that the same student is trained with in the same program, in <workdir>/<method>.",
+        "Other methods to train the same student with in the same program, in <workdir>/<method>.",
         items(
             options.Rule(lambda method: isinstance(method, str), "a string"),
             "methods, such as none",
@@ -153,14 +157,12 @@ class Settings:
     seed: int = option(0, "Random seed (initialization, data order, augmentation).", _SEEDS)
     dtype: str = option(
         "float32",
-        "Arithmetic of the networks. Parameters, statistics and losses stay float32.",
+        "Data type of the networks' computation. Parameters, statistics and losses are float32.",
         one_of("float32", "bfloat16"),
     )
     epochs: int = option(200, "Passes over the training images.", _EPOCHS)
-    batch_size: int = option(128, "Images of an update, over all devices.", between(1, 2**20))
-    accumulation: int = option(
-        1, "Micro-batches of an update, to fit into memory.", between(1, 2**20)
-    )
+    batch_size: int = option(128, "Images per update, over all devices.", between(1, 2**20))
+    accumulation: int = option(1, "Micro-batches per update, to save memory.", between(1, 2**20))
     teacher: TeacherSettings = dataclasses.field(default_factory=TeacherSettings)
     init: InitSettings = dataclasses.field(default_factory=InitSettings)
     data: DataSettings = dataclasses.field(default_factory=DataSettings)
@@ -187,6 +189,6 @@ def term_options(term: type[Term]) -> dict[str, dataclasses.Field]:
     if term.beta is not None:
         weight["beta"] = option(term.beta, f"Weight of {term.title}.", BETAS)
     begin = option(
-        -1, "Epoch at whose start the term begins; -1: transfer.begin_epoch.", between(-1, EPOCHS)
+        -1, "Epoch from which the term is used; -1: transfer.begin_epoch.", between(-1, EPOCHS)
     )
     return {**weight, "begin_epoch": begin, **own}
