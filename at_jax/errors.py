@@ -77,7 +77,7 @@ def check_array(function: str, **arrays: Any) -> None:
 def _check_not_empty(function: str, name: str, shape: tuple[int, ...]) -> None:
     if 0 in shape[1:]:
         raise UserError(
-            f"{function}: {name} must have at least one number an example, got shape {tuple(shape)}: "
+            f"{function}: {name} must have at least one number per example, got shape {tuple(shape)}: "
             "pass larger images, or choose another layer"
         )
 

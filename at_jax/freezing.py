@@ -56,12 +56,12 @@ def check(names: Sequence[str], params: Mapping[str, Any]) -> None:
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise UserError(
                 f"init.freeze: the student has no module {name!r}, its modules are "
-                f"{', '.join(modules)}: name some of these{hint}"
+                f"{', '.join(modules)}: choose from these{hint}"
             )
     if paths and all(is_frozen(path, names) for path in paths):
         raise UserError(
             f"init.freeze must leave parameters to train, got {tuple(names)!r}, which are all modules: "
-            "leave some of them out"
+            "remove some of them"
         )
 
 

@@ -93,7 +93,7 @@ def _collect(mutated: Mapping[str, Any], captured: Iterable[str] = ()) -> dict[s
             fix = (
                 "capture a submodule that is called once"
                 if name in captured
-                else "give every tap of the module a name of its own"
+                else "give every tap of the module a unique name"
             )
             raise UserError(
                 f"transfer point {point!r} must be computed once in a forward pass, got {len(values)} "
@@ -190,6 +190,6 @@ def check_points(wanted: Iterable[str], found: Iterable[str], whose: str) -> Non
     if missing := [name for name in wanted if name not in found]:
         raise UserError(
             f"{whose} has no transfer point {listed(map(repr, missing))}; it taps "
-            f"{listed(map(repr, found), 'nothing')}: choose among these in config.transfer.points, name a "
+            f"{listed(map(repr, found), 'nothing')}: choose from these in config.transfer.points, name a "
             "submodule by its path, or tap the activation in the module with at_jax.intermediates.tap"
         )

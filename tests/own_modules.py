@@ -123,7 +123,7 @@ class Sowing(nn.Module):
 
 
 class Gated(nn.Module):
-    """A network whose logits depend on an input besides the images, with one number an example."""
+    """A network whose logits depend on an input besides the images, with one number per example."""
 
     @nn.compact
     def __call__(self, images, *, train=False, gate=None):

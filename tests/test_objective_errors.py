@@ -150,6 +150,6 @@ def test_objective_with_integer_images_raises_usererror():
 @pytest.mark.parametrize("term", [MeanOfLogits(), Replacement()])
 def test_term_that_returns_a_mean_raises_usererror(term):
     with pytest.raises(
-        UserError, match=r"must return one number an example, shape \(4,\), got \(\)"
+        UserError, match=r"must return one number per example, shape \(4,\), got \(\)"
     ):
         jax.eval_shape(Objective(STUDENT, terms=(term,)), *arguments(weights=(term.name,)))

@@ -24,7 +24,7 @@ class _Command(NamedTuple):
 
 _COMMANDS = {
     "train": _Command(
-        "at_jax.cli.train", "train a student, and its teacher where there is none", True
+        "at_jax.cli.train", "train a student, and its teacher if there is none", True
     ),
     "evaluate": _Command(
         "at_jax.cli.evaluate", "evaluate a run on its test set", large=True, prints=True
@@ -37,7 +37,7 @@ _COMMANDS = {
     ),
     "tables": _Command("at_jax.tables.command", "train the paper's tables", True),
     "weights": _Command(
-        "at_jax.cli.weights", "read weights of PyTorch into a run; export the network of a run"
+        "at_jax.cli.weights", "convert PyTorch weights to a run, or export the network of a run"
     ),
     "data": _Command("at_jax.data.prepare", "download and prepare a data set", extra="data"),
 }

@@ -69,7 +69,7 @@ def explain(error: Exception, argv: list[str], help_text: str) -> str:
     if "positional argument" in message:
         return f"--config: {path} takes no parts after the colon, got {parts!r}: leave them out"
     if "get_config" in message or "literal" in message or "syntax" in message:
-        return f"--config: {pathlib.Path(path)} is no config ({message}): use a name such as {_DEFAULT}"
+        return f"--config: {pathlib.Path(path)} is not a config ({message}): use a name such as {_DEFAULT}"
     if isinstance(error, flags.UnrecognizedFlagError):
         return _unknown_flag(error.flagname, help_text)
     if isinstance(error, AttributeError | KeyError):

@@ -17,7 +17,7 @@ __all__ = ["main", "run"]
 
 _EXAMPLES = """examples:
   at-jax evaluate --workdir runs/digits
-  at-jax evaluate --workdir RUN --data_dir DIR --json      the run's images are in another place now
+  at-jax evaluate --workdir RUN --data_dir DIR --json      the images of the run have moved
 """
 
 
@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
         "--data_dir",
         default="",
         metavar="DIR",
-        help="where its images are (default: as in the run)",
+        help="directory of its images (default: as in the run)",
     )
     options = parser.parse(argv)
     try:

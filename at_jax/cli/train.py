@@ -46,9 +46,11 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "The config.", lock_co
 _WORKDIR = flags.DEFINE_string("workdir", "", "Directory of the run; empty: runs/<config>.")
 _EVALUATE = flags.DEFINE_bool("evaluate", False, "Evaluate a finished run on its test set.")
 _MODULE = flags.DEFINE_string("module", "", "PACKAGE:NAME of the user-defined module of a run.")
-_PROFILE = flags.DEFINE_bool("profile", False, "Write a profiler trace of some steps.")
+_PROFILE = flags.DEFINE_bool("profile", False, "Write a profiler trace of a few steps.")
 
-_COORDINATOR = flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0; auto: ask JAX.")
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", "", "HOST:PORT of process 0; auto: detected by JAX."
+)
 _PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes.")
 _PROCESS = flags.DEFINE_integer("process", None, "Index of this process, from 0.")
 

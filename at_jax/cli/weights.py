@@ -43,25 +43,30 @@ def main(argv: Sequence[str]) -> int:
 
 def _parser() -> Parser:
     description = (
-        "Make a run of a weights file of PyTorch (.safetensors, .pth or .pt), or write the network of a "
-        "run for other programs. PyTorch is not needed, and no code of a file is executed."
+        "Convert a PyTorch weights file (.safetensors, .pth or .pt) to a run, or export the network of a "
+        "run. PyTorch is not needed, and no code from a file is executed."
     )
     parser = Parser("weights", description, _EXAMPLES, on_run=False)
     add = parser.add_argument
     add("source", metavar="SOURCE",
-        help="weights file; efficientnet_lite0 for those of the extra pretrained; directory of a "
-        "run that is written")  # fmt: skip
+        help="weights file; efficientnet_lite0 for the weights of the extra pretrained; or directory of a "
+        "run to export")  # fmt: skip
     add("dest", metavar="DEST", help="directory of the new run, or file; it must not exist")
     add("--model", default="resnet_18", help="network of the file (%(default)s)")
     add("--classes", type=int, metavar="K",
-        help="number of classes (default: of the file); another one needs a new classifier")  # fmt: skip
-    add("--seed", type=int, default=0, help="of a new classifier (%(default)s)")
+        help="number of classes (default: of the file); another number needs a new classifier")  # fmt: skip
+    add("--seed", type=int, default=0, help="seed of a new classifier (%(default)s)")
     add("--class_names", metavar="FILE", help="text file of class names, one per line")
-    add("--image_size", type=int, metavar="PIXELS", help="of its images (default: of the network)")
-    add("--mean", type=float, nargs="+", metavar="X", help="of its normalization, in 0..255")
-    add("--std", type=float, nargs="+", metavar="X", help="of its normalization, in 0..255")
+    add(
+        "--image_size",
+        type=int,
+        metavar="PIXELS",
+        help="size of its images (default: of the network)",
+    )
+    add("--mean", type=float, nargs="+", metavar="X", help="for its normalization, in 0..255")
+    add("--std", type=float, nargs="+", metavar="X", help="for its normalization, in 0..255")
     add("--to-safetensors", action="store_true",
-        help="write the network of the run SOURCE with names of PyTorch")  # fmt: skip
+        help="write the network of the run SOURCE with PyTorch's names")  # fmt: skip
     add(
         "--to-stablehlo",
         action="store_true",
@@ -126,8 +131,8 @@ def _import(options: argparse.Namespace, destination: pathlib.Path) -> None:
     imported.create(destination, loaded.variables, description, pathlib.Path(options.source).name)
     if loaded.new_head:
         log(
-            f"The classifier of the file has {loaded.classes:,} classes: that for {classes:,} is new "
-            f"(seed {options.seed})"
+            f"The classifier in the file has {loaded.classes:,} classes: a new one for {classes:,} classes "
+            f"is initialized (seed {options.seed})"
         )
     log(f"{destination}: {family.title(module)} with {classes:,} classes from {source}")
 

@@ -59,7 +59,7 @@ def augment(
             "one of them"
         )
     reflects = pad_mode == "reflect"
-    reason = "reflection reaches no further" if reflects else "a larger one may leave no image"
+    reason = "reflection allows no more" if reflects else "a larger one may leave no image"
     if not 0 <= pad < min(height, width):
         raise UserError(
             f"augment: expected a pad of 0 to {min(height, width) - 1} pixels for {height}x{width} "

@@ -111,7 +111,7 @@ def _asarray(values: Any, name: str, expected: str) -> np.ndarray:
         return np.asarray(values)
     except (TypeError, ValueError) as error:  # nested sequences of different lengths
         raise UserError(
-            f"{name}: expected {expected}, got {type(values).__name__} that is no array ({error}): "
+            f"{name}: expected {expected}, got {type(values).__name__} that is not an array ({error}): "
             "convert it with np.stack"
         ) from error
 
@@ -155,7 +155,7 @@ def from_source(
     if memory_limit_mb < 0:
         raise UserError(
             f"memory_limit_mb: expected 0 or more MiB, got {memory_limit_mb}: use 0 to read images "
-            "whenever they are taken"
+            "with each batch"
         )
     names = check_class_names(name, class_names)
     splits = [
@@ -203,8 +203,8 @@ def _read(
     image, label = _pair(item, subject)
     if not (hasattr(image, "dtype") and hasattr(image, "shape")):
         raise UserError(
-            f"{subject}: expected the image as an array, got {type(image).__name__}: convert it, a PIL "
-            'image with np.asarray(image.convert("RGB"))'
+            f"{subject}: expected the image as an array, got {type(image).__name__}: convert it, for "
+            'example a PIL image with np.asarray(image.convert("RGB"))'
         )
     image = np.asarray(image)
     if image.ndim not in (2, 3):

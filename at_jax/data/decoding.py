@@ -182,7 +182,7 @@ def assemble(
         check_fits(
             f"data set {name!r}: memory for {count:,} images of {_size(train.image_shape)}",
             count * math.prod(train.image_shape),
-            "choose a smaller image_size, or a smaller memory_limit_mb to read them while training",
+            "choose a smaller image_size, or a smaller memory_limit_mb to read them during training",
         )
     class_names = tuple(class_names)
     train_split = _split(name, train, len(class_names), in_memory and not streams_train)

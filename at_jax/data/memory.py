@@ -37,7 +37,7 @@ def check_fits(subject: str, needed: int, fix: str) -> None:
     free = available()
     if free is not None and needed > free:
         raise UserError(
-            f"{subject}: expected at most {_size(free)} (the memory that is available), got "
+            f"{subject}: expected at most {_size(free)} (the available memory), got "
             f"{_size(needed)}: {fix}"
         )
 

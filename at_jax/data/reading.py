@@ -199,7 +199,7 @@ def _opened(content: bytes) -> Iterator[Any]:
         raise _TooLarge(
             f"expected at most {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels (twice "
             f"PIL.Image.MAX_IMAGE_PIXELS), got {int(number[0]) if number else 0:,}: scale the image "
-            "down, or raise that bound in a program of your own"
+            "down, or raise that limit in your own program"
         ) from error
     with image, _room(image.width * image.height):
         yield image

@@ -81,8 +81,8 @@ def _check_sizes(image_size: int, resize: int, memory_limit_mb: int) -> None:
         )
     if memory_limit_mb < 0:
         raise UserError(
-            f"memory_limit_mb: expected 0 or more MiB, got {memory_limit_mb}: use 0 to decode images "
-            "whenever they are taken"
+            f"memory_limit_mb: expected 0 or more MiB, got {memory_limit_mb}: use 0 to decode "
+            "images with each batch"
         )
     if resize and not 0 < image_size <= resize:
         raise UserError(
@@ -101,6 +101,6 @@ def _hint(source: str) -> str:
 def _check_crop(source: str, crop: str) -> None:
     if crop and source != "tfds":
         raise UserError(
-            f"data.crop: expected a set of TFDS, whose examples have bounding boxes, got {crop!r} with "
+            f"data.crop: expected a TFDS set, whose examples have bounding boxes, got {crop!r} with "
             f"data.source={source!r}: leave data.crop empty"
         )

@@ -85,7 +85,7 @@ def _balanced(dataset: Dataset, examples: int, seed: int, purpose: int, what: st
     if not dataset.num_classes <= examples <= available - kept:
         most = "all training images"
         if kept:
-            most = f"of its {available} training images, one of each class stays to train on"
+            most = f"of its {available} training images, one per class is kept for training"
         raise UserError(
             f"{what} {dataset.name!r}: expected from {dataset.num_classes} (one image per class) to "
             f"{available - kept} ({most}), got {examples}: choose a number in that range"

@@ -36,7 +36,7 @@ def check_metadata(data_dir: str, name: str) -> None:
         for found in _class_names(_parsed(path)):
             if "." in found and found not in known:
                 raise UserError(
-                    f"data set {name!r}: expected features of TFDS in {path}, got the class "
+                    f"data set {name!r}: expected TFDS features in {path}, got the class "
                     f"{printable(found[:200])}, whose module TFDS would import: prepare the set again from "
                     "a source that you trust"
                 )

@@ -110,8 +110,9 @@ def _warn_of_loopback(coordinator: str) -> None:
         return  # jax.distributed reports it
     if alone and host != "localhost" and host not in found:
         print(
-            f"note: {host} is {' and '.join(sorted(map(str, found)))} on this machine, so that processes "
-            "of other machines cannot connect: they need --coordinator with an address of the network",
+            f"note: {host} is {' and '.join(sorted(map(str, found)))} on this machine, so "
+            "processes on other machines cannot connect: they need --coordinator with a network "
+            "address",
             file=sys.stderr,
         )
 

@@ -108,7 +108,7 @@ def _wait_for_end(connection: socket.socket, index: int) -> None:
     if received == _BYE or _is_ending:
         return
     line = (
-        f"error: process {index} of this run has ended before its time, see its output: run the same "
+        f"error: process {index} of this run has ended prematurely, see its output: run the same "
         f"command in every process to resume: {signals.command()}\n"
     )
     with contextlib.suppress(OSError):

@@ -19,10 +19,10 @@ _EXAMPLES = """examples:
   at-jax figures curves runs/digits runs/digits-method=none --out curves.png
 """
 _COMMANDS = {
-    "maps": "attention maps at every transfer point, one row an image",
+    "maps": "attention maps at every transfer point, one row per image",
     "gradients": "input gradient |J| of the loss, summed over channels",
     "mappings": "F_sum, F_sum^2, F_sum^4 and F_max of one image, side by side",
-    "curves": "loss terms and errors over the epochs, one line a run",
+    "curves": "loss terms and errors over the epochs, one line per run",
 }
 
 
@@ -65,10 +65,10 @@ def _add_options(command: argparse.ArgumentParser, name: str) -> None:
     add("--module", metavar="PACKAGE:NAME",
         help="user-defined module that the run trained; several, separated by commas")  # fmt: skip
     add("--weights", metavar="FILE",
-        help="instead of a run: weights of PyTorch (.safetensors, .pth)")  # fmt: skip
+        help="instead of a run: PyTorch weights (.safetensors, .pth)")  # fmt: skip
     add("--network", choices=("efficientnet_lite0",),
-        help="instead of a run: a network with its ImageNet weights, of the extra pretrained; default "
-        "images: photographs of scikit-learn and matplotlib")  # fmt: skip
+        help="instead of a run: a network with ImageNet weights from the extra pretrained; default "
+        "images: photographs from scikit-learn and matplotlib")  # fmt: skip
     add("--model", default="resnet_18", help="with --weights: its network (%(default)s)")
     add("--num_classes", type=int, default=1000, help="with --weights (%(default)s)")
     add("--image_size", type=int, default=224, help="with --weights: in pixels (%(default)s)")

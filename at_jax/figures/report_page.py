@@ -128,7 +128,7 @@ def page(
     if comparison:
         head = ("method", f"last {on} error", f"best {on} error")
         parts += ["<h2>Comparison</h2>", html_tables.table(comparison, head)]
-        parts.append('<p class="quiet">One run of each method; other seeds give other errors.</p>')
+        parts.append('<p class="quiet">One run per method; other seeds give different errors.</p>')
     if agreement is not None:
         parts.append("<h2>Agreement of student and teacher</h2>")
         parts += _agreement(agreement, f"{images} {on} images")
@@ -144,7 +144,7 @@ def page(
     return "\n".join(parts)
 
 
-_UNDEFINED = "not defined (other classes)"
+_UNDEFINED = "not defined (different classes)"
 
 
 def _result_rows(result: Mapping[str, Any], *, has_teacher: bool) -> list[tuple[str, str]]:

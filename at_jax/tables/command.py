@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--search", action="append", default=[], metavar="[ROWS:]KEY=V1,V2,...",
         help="try values on held-out training images; may be repeated. Every method needs the same "
         "number of trials; labels only tries learning rates unless it has values")  # fmt: skip
-    add("--searched", action="store_true", help="set the values that --search chose")
+    add("--searched", action="store_true", help="use the values that --search chose")
     add("--out", default="", help="folder of the runs and the table "
         "(default: the one in results/ that has the same settings, else runs/tables/NAME; with --search "
         "and --searched NAME_searched)")  # fmt: skip

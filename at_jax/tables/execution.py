@@ -49,7 +49,7 @@ def _run(job: Job) -> int:
             code = 130
     write(job, draw=True)
     if left := [spec.name for spec in job.to_train if not _is_done(job, spec)]:
-        log(f"Open: {listed(left)}: table.md has the command that trains them")
+        log(f"Not finished: {listed(left)}: table.md has the command that trains them")
     failures = [failure_of(spec.workdir) for spec in job.to_train]
     return code or int(any(f and not (job.search and f["kind"] == DIVERGED) for f in failures))
 

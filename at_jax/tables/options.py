@@ -35,7 +35,7 @@ def check(options: argparse.Namespace) -> None:
             )
     if options.search and options.searched:
         raise UserError(
-            "--search tries values and --searched sets those that it chose, got both: leave one out"
+            "--search tries values and --searched uses the chosen ones, got both: leave one out"
         )
     if options.epochs < 0:
         raise UserError(

@@ -228,7 +228,7 @@ def check(
         fix = "choose another --out, or give the same options"
         if found.keys() <= {change.partition("=")[0] for change in searched}:
             own = " ".join(f"--set '{change}'" for change in searched)
-            fix = f"for a table of what the search chose since, use {own} and another --out"
+            fix = f"for a table with the newly chosen values, use {own} and another --out"
         raise UserError(f"{path} holds results of other settings ({listed(found.values())}): {fix}")
 
 

@@ -64,7 +64,7 @@ def options_of(path: pathlib.Path) -> list[str]:
         raise UserError(f"--searched: there is no search at {path}: run one with --search first")
     if found.search is None:
         raise UserError(
-            f"--searched: {path} must be that of a search, got a table: choose another --out"
+            f"--searched: {path} must be the table of a search, got a table: choose another --out"
         )
     space, best = found.search.space, found.search.chosen
     if unfinished := [label for label in space if label in found.unfinished]:

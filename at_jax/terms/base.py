@@ -113,7 +113,7 @@ class Term:
         """
         raise UserError(
             f"term {type(self).__name__} computes nothing: define values(batch, params), which returns "
-            "one number an example"
+            "one number per example"
         )
 
     def measures(self, batch: Batch, params: Any) -> dict[str, jax.Array]:
@@ -234,6 +234,6 @@ def measures_of(
 def _check_shape(values: Any, batch: Batch, term: Term, where: str) -> None:
     if (shape := jnp.shape(values)) != batch.labels.shape:
         raise UserError(
-            f"term {term.name} must return one number an example, shape {batch.labels.shape}, got "
+            f"term {term.name} must return one number per example, shape {batch.labels.shape}, got "
             f"{shape}: do not take the mean in {where}"
         )

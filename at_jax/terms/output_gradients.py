@@ -152,6 +152,6 @@ class MapGradientTransfer(_NormalizedGradients):
             if pair[0] == self.point:
                 return pair
         raise UserError(
-            f"map_gradient.point must be a student point of transfer.points, got {self.point!r}: choose "
-            f"among {listed(s for s, _ in points)}"
+            f"map_gradient.point must be a student point of transfer.points, got {self.point!r}: "
+            f"choose from {listed(s for s, _ in points)}"
         )

@@ -106,7 +106,7 @@ class View:
           ``(B, H, W, C)``.
 
         Raises:
-          UserError: if ``of`` does not return one number an example.
+          UserError: if ``of`` does not return one number per example.
         """
         if id(of) not in self._gradients:
             self._gradients[id(of)] = of, self._transpose(of)
@@ -129,7 +129,7 @@ class View:
             values = of(logits, taps) if takes_taps else of(logits)
             if jnp.shape(values) != self._images.shape[:1]:
                 raise UserError(
-                    f"View.gradient: the function must return one number an example, shape "
+                    f"View.gradient: the function must return one number per example, shape "
                     f"{self._images.shape[:1]}, got {jnp.shape(values)}: do not take the mean in it"
                 )
             return jnp.sum(values)

@@ -30,7 +30,7 @@ def check(settings: Settings) -> None:
     for section, each in (("data", data), ("teacher", settings.teacher)):
         if len(each.mean) != len(each.std):
             raise UserError(
-                f"{section}.mean and {section}.std must have one number a channel each, got {each.mean} "
+                f"{section}.mean and {section}.std must each have one number per channel, got {each.mean} "
                 f"and {each.std}: set both, or neither"
             )
     if settings.teacher.checkpoint and settings.teacher.weights:

@@ -45,7 +45,7 @@ def prepare_runs(
             continue
         needs_teacher = terms.needs_teacher(method)
         if needs_teacher and main.run.teacher is None:
-            log(f"compare: {method} is left out, because {main.run.method} has no teacher")
+            log(f"compare: {method} is skipped, because {main.run.method} has no teacher")
             continue
         changed = _config(config, method, _teacher(config, workdir, arguments, needs_teacher))
         folder = workdir / method

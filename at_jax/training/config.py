@@ -168,7 +168,7 @@ def check_together(configs: Sequence[ConfigDict]) -> None:
     settings = [settings_of(config) for config in configs]
     if compare := next((each.compare for each in settings if each.compare), ()):
         raise UserError(
-            f"students of one program have no comparison runs, got compare={tuple(compare)!r}: set "
+            f"students of one program cannot have comparison runs, got compare={tuple(compare)!r}: set "
             "compare=(), and pass these runs too"
         )
     if len(seeds := sorted({order_seed(each) for each in settings})) > 1:

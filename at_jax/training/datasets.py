@@ -88,7 +88,7 @@ def train_batches(settings: Settings, dataset: data.Dataset) -> data.TrainBatche
 
 
 def streaming_line(batches: data.TrainBatches, settings: DataSettings) -> str:
-    """Format a line if training images are decoded while training; empty if they are in memory."""
+    """Format a line if training images are decoded during training; empty if they are in memory."""
     images = batches.split.images
     if isinstance(images, np.ndarray):
         return ""
@@ -99,7 +99,7 @@ def streaming_line(batches: data.TrainBatches, settings: DataSettings) -> str:
         why = f"{size:,.0f} MiB, more than data.memory_limit_mb={settings.memory_limit_mb:,}"
     else:
         why = f"data.augmentation={settings.augmentation}"
-    return f"streamed: training images are decoded while training, by {who} ({why})"
+    return f"streamed: training images are decoded during training, by {who} ({why})"
 
 
 def _evaluation_resize(settings: DataSettings) -> int:
@@ -115,7 +115,7 @@ def _with_statistics(dataset: data.Dataset, settings: DataSettings) -> data.Data
     channels = dataset.image_shape[-1]
     if len(settings.mean) != channels:
         raise UserError(
-            f"data.mean must have one number a channel, {channels} for {dataset.name}, got "
+            f"data.mean must have one number per channel, {channels} for {dataset.name}, got "
             f"{settings.mean}: set data.mean and data.std, or leave both empty"
         )
     return dataclasses.replace(dataset, mean=settings.mean, std=settings.std)

@@ -135,7 +135,7 @@ def check_initial(
         stored = run_files.read_identity(workdir)
         if stored and stored.get("init") != fingerprint:
             raise UserError(
-                f"the run in {workdir} was started from other weights than those of init.weights: give the "
+                f"the run in {workdir} was started from different weights than init.weights: pass the "
                 "same weights, or choose another --workdir"
             )
     return {**identity, **({"init": fingerprint} if fingerprint else {})}
@@ -162,7 +162,7 @@ def note_other_images(workdir: pathlib.Path, dataset: data.Dataset) -> None:
     stored, here = of_data(workdir), dataset.identity.test
     if stored and stored.test != here:
         log(
-            f"note: other test images than the run's ({stored.test.images} there, {here.images} here)"
+            f"note: the test images differ from the run's ({stored.test.images} there, {here.images} here)"
         )
 
 

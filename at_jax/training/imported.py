@@ -46,7 +46,7 @@ def describe(
     if len(names) != num_classes:
         raise UserError(
             f"a network of {num_classes} classes must have as many class names, got {len(names)}: write "
-            "one name a line, in the order of the labels"
+            "one name per line, in the order of the labels"
         )
     for what, numbers in (("mean", mean), ("std", std)):
         if len(numbers) != image_shape[-1]:

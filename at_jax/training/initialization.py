@@ -156,7 +156,7 @@ def _other_normalization(described: Mapping[str, Any], dataset: data.Dataset) ->
     if len(ours) == len(theirs) and all(abs(a - b) <= 1 for a, b in zip(ours, theirs, strict=True)):
         return ""
     return (
-        ", which normalized images by another mean and std: "
+        ", which normalized images with a different mean and std: "
         f'--config.data.mean="{mean}" --config.data.std="{std}"'
     )
 

@@ -64,7 +64,8 @@ def translated_errors(module: nn.Module, whose: str) -> Iterator[None]:
         yield
     except flax.errors.InvalidRngError as error:
         raise UserError(
-            f"{whose} {name} draws random numbers with train=False (dropout, say): make it deterministic "
+            f"{whose} {name} draws random numbers with train=False (for example, dropout): make it "
+            "deterministic "
             "there, for example nn.Dropout(rate, deterministic=not train)"
         ) from error
     except TypeError as error:

@@ -144,7 +144,7 @@ def _known_teacher(settings: Settings, arguments: Arguments, needs_teacher: bool
     if needs_teacher and (teacher.image_size or teacher.mean):
         raise UserError(
             "a teacher that is trained first sees the student's images, got teacher.image_size="
-            f"{teacher.image_size} and teacher.mean={teacher.mean}: give a teacher that exists, "
+            f"{teacher.image_size} and teacher.mean={teacher.mean}: pass an existing teacher, "
             "teacher.weights or teacher.checkpoint, or leave them out"
         )
     return None

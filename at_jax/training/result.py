@@ -96,8 +96,8 @@ def finish(
         result["finished"] = kept.get("finished", result["finished"])
         if not quiet:
             log(
-                f"The run in {workdir} was finished before: nothing was trained. For a new run, also "
-                "after a change of your own code, choose another --workdir"
+                f"The run in {workdir} was already finished: nothing was trained. For a new run, "
+                "for example after a change of your own code, choose another --workdir"
             )
     if kept is None or kept != result:
         run_files.write_json(workdir / run_files.RESULT, result)
@@ -111,7 +111,7 @@ def _log_errors(run: Run, result: dict[str, Any]) -> None:
     if result["teacher_test_error"] is not None:
         log(f"teacher error  {metrics.shown(result, 'teacher_test_error')}{on}")
     elif run.teacher is not None:
-        log("teacher error  not defined: the teacher has other classes than the data")
+        log("teacher error  not defined: the teacher and the data have different classes")
     log(
         f"{'' if run.method == 'none' else run.method + ' '}{run.name} error  "
         f"{metrics.shown(result)}{on} (best {result['best_test_error']:.2f} %), "

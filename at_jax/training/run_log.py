@@ -214,7 +214,9 @@ class RunLog:
     def _non_finite(self, at: int, what: str) -> NonFinite:
         steps = self.checkpoints.steps
         kept = (
-            f"the checkpoint of step {max(steps)} stays" if steps else "no checkpoint is saved yet"
+            f"the checkpoint of step {max(steps)} is kept"
+            if steps
+            else "no checkpoint has been saved yet"
         )
         advice, verb = non_finite.remedy(self.run, at, what), "are" if " and " in what else "is"
         return NonFinite(

@@ -173,7 +173,7 @@ def _check_learning_rate(kind: str, steps: int, warmup_steps: int) -> None:
         )
     if kind == "one_cycle" and warmup_steps:
         raise UserError(
-            f"one_cycle has its own warm-up, got a further warm-up of {warmup_steps} steps: set "
+            f"one_cycle has its own warm-up, got an additional warm-up of {warmup_steps} steps: set "
             "optimizer.warmup_epochs to 0, or use another optimizer.schedule"
         )
     if warmup_steps and not 0 < warmup_steps < steps:

@@ -50,12 +50,13 @@ def check_space(workdir: pathlib.Path, error: OSError) -> None:
     saved = None
     with contextlib.suppress(OSError):
         saved = checkpoint_meta.newest(workdir)
-    kept = "no checkpoint was saved yet"
+    kept = "no checkpoint has been saved yet"
     if saved is not None:
         path = workdir / checkpoint_meta.FOLDER / str(saved[0])
         kept = f"the last good checkpoint is {path}, step {saved[0]}"
     raise StorageError(
-        f"workdir {workdir} cannot be written ({error.strerror}); {kept}: make room there, and run the "
+        f"workdir {workdir} cannot be written ({error.strerror}); {kept}: free some space there, "
+        "and run the "
         "same command to resume"
     ) from error
 

@@ -143,7 +143,7 @@ def _me() -> dict[str, Any]:
 
 def _in_use(folder: pathlib.Path) -> str:
     holder = _holder(folder)
-    who = "another process, which left no name"
+    who = "an unidentified process"
     if holder is not None:
         who = (
             f"process {holder['pid']} on {holder['host']} since {holder['since']} "

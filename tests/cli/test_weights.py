@@ -73,7 +73,7 @@ def test_another_number_of_classes_gets_a_new_classifier_and_a_line(source, tmp_
     code, out, _ = run(capsys, source, tmp_path / "run", MODEL, "--classes=7", "--seed=3")
     assert code == 0
     assert out.splitlines()[0] == (
-        "The classifier of the file has 5 classes: that for 7 is new (seed 3)"
+        "The classifier in the file has 5 classes: a new one for 7 classes is initialized (seed 3)"
     )
     module, variables = checkpoint.load(tmp_path / "run")
     fresh = jax.jit(lambda key: module.init(key, jnp.zeros((1, 32, 32, 3)))["params"]["classifier"])
@@ -173,19 +173,19 @@ TENSOR = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 SAFE = safetensors.numpy.save(WEIGHTS)
 WITHOUT = {name: value for name, value in WEIGHTS.items() if "group1" not in name}
 BAD_FILES = {
-    "no safetensors": ("a.safetensors", b"<html>404 Not Found</html>", "no complete safetensors file"),
-    "empty": ("a.safetensors", b"", "no complete safetensors file"),
-    "truncated": ("a.safetensors", SAFE[:-1], "no complete safetensors file"),
-    "long header": ("a.safetensors", (2**62).to_bytes(8, "little") + b"{}", "no complete safetensors"),
-    "deep header": ("a.safetensors", safe(b"[" * 10**5), "no complete safetensors file"),
-    "overlap": ("a.safetensors", safe({"a": TENSOR, "b": TENSOR}, bytes(8)), "no complete safetensors"),
-    "huge": ("a.safetensors", safe({"a": TENSOR | {"shape": [2**40, 2**40]}}, bytes(8)), "no complete"),
-    "negative": ("a.safetensors", safe({"a": TENSOR | {"shape": [-2]}}, bytes(8)), "no complete"),
+    "no safetensors": ("a.safetensors", b"<html>404 Not Found</html>", "not a complete safetensors file"),
+    "empty": ("a.safetensors", b"", "not a complete safetensors file"),
+    "truncated": ("a.safetensors", SAFE[:-1], "not a complete safetensors file"),
+    "long header": ("a.safetensors", (2**62).to_bytes(8, "little") + b"{}", "not a complete safetensors"),
+    "deep header": ("a.safetensors", safe(b"[" * 10**5), "not a complete safetensors file"),
+    "overlap": ("a.safetensors", safe({"a": TENSOR, "b": TENSOR}, bytes(8)), "not a complete safetensors"),
+    "huge": ("a.safetensors", safe({"a": TENSOR | {"shape": [2**40, 2**40]}}, bytes(8)), "not a complete"),
+    "negative": ("a.safetensors", safe({"a": TENSOR | {"shape": [-2]}}, bytes(8)), "not a complete"),
     "dtype": ("a.safetensors", safe({"a": TENSOR | {"dtype": "F8_E4M3", "data_offsets": [0, 2]}}, b"00"),
-              "a dtype that NumPy lacks"),
-    "no pth": ("a.pth", SAFE, "it is no file of torch.save: .* whose name ends in .safetensors"),
+              "a dtype that NumPy does not support"),
+    "no pth": ("a.pth", SAFE, "it was not written by torch.save: .* whose name ends in .safetensors"),
     "code": ("a.pth", writer.legacy_file({"w": writer.Call("os", "system", ("touch made",))}, {}),
-             "names os.system, which is not read"),
+             "names os.system, which is not supported"),
     "nan": ("a.safetensors", safetensors.numpy.save(changed("conv0", np.nan)),
             "conv0 of .* has 1 of 432 values such as nan, expected finite"),
     "inf": ("a.safetensors", safetensors.numpy.save(changed("fc.bias", np.inf)), "such as inf"),

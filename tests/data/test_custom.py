@@ -72,7 +72,7 @@ IMAGES, LABELS = arrays()
         ({"test_images": IMAGES.astype(np.int64)}, r"test_images: expected uint8 .*, got int64"),
         ({"images": IMAGES[0, 0]}, r"images: expected shape \(N, H, W, C\) or .*, got \(6, 3\)"),
         ({"images": IMAGES[None]}, r"got \(1, 12, 5, 6, 3\)"),
-        ({"images": [IMAGES[0], IMAGES[1, :2]]}, r"images of one size, .*, got list that is no array"),
+        ({"images": [IMAGES[0], IMAGES[1, :2]]}, r"images of one size, .*, got list that is not an array"),
         ({"images": IMAGES[:, :0]}, r"at least one pixel and one channel, got \(0, 6, 3\)"),
         ({"images": np.zeros((12, 3, 8, 8), np.uint8)}, r"\(3, 8, 8\), channels first: move"),
         ({"images": IMAGES[:0], "labels": LABELS[:0]}, "images: expected at least one image"),

@@ -128,7 +128,7 @@ def test_streaming_line_says_who_decodes_and_why(photographs, monkeypatch):
         return streaming_line(batches, DataSettings(**settings))
 
     assert line(augmentation="random_resized_crop") == (
-        "streamed: training images are decoded while training, by threads "
+        "streamed: training images are decoded during training, by threads "
         "(data.augmentation=random_resized_crop)"
     )
     monkeypatch.setattr(streaming, "_is_installed", lambda: True)

@@ -65,7 +65,7 @@ def test_few_labels_of_zero_keep_all(make_dataset):
         (few_labels, 2, 0, "got 2"),
         (few_labels, -1, 0, "got -1"),
         (few_labels, 6, -1, "expected a seed of 0 or more, got -1"),
-        (hold_out, 30, 0, r"to 27 \(of its 30 training images, one of each class stays"),
+        (hold_out, 30, 0, r"to 27 \(of its 30 training images, one per class is kept"),
         (hold_out, 31, 0, "hold-out from 'made': .* got 31"),
         (hold_out, 0, 0, "got 0"),
     ],

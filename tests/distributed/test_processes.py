@@ -190,7 +190,7 @@ def test_kill_of_one_process_ends_the_other_and_they_resume(
     assert time.monotonic() - began < 60
     # Without its coordinator, process 0, jax.distributed prints and aborts too: whichever is first.
     assert code == 1 or (killed == 0 and code), (code, err)
-    line = f"error: process {killed} of this run has ended before its time"
+    line = f"error: process {killed} of this run has ended prematurely"
     assert line in err or (killed == 0 and "another task died" in err), err
     assert "Traceback" not in err and (killed == 0 or len(err.splitlines()) == 1), err
     before = small_run.lines_of(workdir)

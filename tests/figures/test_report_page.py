@@ -117,7 +117,7 @@ def test_a_page_without_a_teacher_mentions_none(tmp_path):
 def test_a_teacher_of_other_classes_has_no_error_and_no_agreement_of_classes(tmp_path):
     result = RESULT | {"teacher_test_error": None}
     text = page(tmp_path, result=result, agreement=Agreement(None, None, {"group1": 0.5}))
-    assert "teacher error</td><td>not defined (other classes)" in text
+    assert "teacher error</td><td>not defined (different classes)" in text
     assert "top-1" not in text and "KL" not in text
     assert "correlation of maps at group1</td><td>0.500" in text
 

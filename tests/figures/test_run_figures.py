@@ -133,7 +133,7 @@ def test_a_teacher_of_other_classes_is_drawn_at_submodule_paths(tmp_path, compil
     )
     text = (tmp_path / "report.html").read_text()
     assert not logged and (tmp_path / "attention.png").exists()
-    assert "not defined (other classes)" in text and "top-1" not in text
+    assert "not defined (different classes)" in text and "top-1" not in text
     assert re.search(r"maps at layer and the teacher&#x27;s only</td><td>-?[\d.]+", text)
 
 

@@ -117,11 +117,13 @@ def test_method_that_needs_a_teacher_is_left_out_where_there_is_none(monkeypatch
     said = []
     monkeypatch.setattr(comparison, "log", said.append)
     assert comparison.prepare_runs(small_run.config(), tmp_path, Main, None, lambda _: None) == []
-    assert said == ["compare: at is left out, because none has no teacher"]
+    assert said == ["compare: at is skipped, because none has no teacher"]
 
 
 def test_compare_belongs_to_single_runs(tmp_path):
-    with pytest.raises(UserError, match="have no comparison runs, got compare=.*: set compare="):
+    with pytest.raises(
+        UserError, match="cannot have comparison runs, got compare=.*: set compare="
+    ):
         loop.train_together([(small_run.config(method="none", compare=("at",)), tmp_path)])
     table = registry.TABLES["digits"]()
     assert table.config().compare and plan.common_config(table).compare == ()

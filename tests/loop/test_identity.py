@@ -94,7 +94,7 @@ def test_evaluation_refuses_other_classes_and_notes_other_images(trained, monkey
     errors = loop.evaluate(configured(), trained[0], dataset=pictures(), **given)
     assert errors["test_error"] == pytest.approx(trained[1]["test_error"]) and not said
     loop.evaluate(configured(), trained[0], dataset=pictures(seed=1), **given)
-    assert said == ["note: other test images than the run's (20 there, 20 here)"]
+    assert said == ["note: the test images differ from the run's (20 there, 20 here)"]
 
 
 def test_runs_of_a_table_have_the_same_data(trained, copy, tmp_path):

@@ -201,7 +201,9 @@ def test_exploding_loss_raises_non_finite_and_keeps_the_last_good_checkpoint(
     # A rate beyond the bound of the config key, which would be refused.
     monkeypatch.setattr(optimizers, "learning_rate", lambda *_: optax.constant_schedule(1e30))
     config = small_run.with_teacher(finished, epochs=4)
-    message = r"step \d+: .*(loss|state).* not finite; the checkpoint of step 3 stays .*: lower opt"
+    message = (
+        r"step \d+: .*(loss|state).* not finite; the checkpoint of step 3 is kept .*: lower opt"
+    )
     with pytest.raises(loop.NonFinite, match=message):
         loop.train_and_evaluate(config, tmp_path)
     chex.assert_trees_all_equal(checkpoint.load(tmp_path)[1], good)
@@ -211,8 +213,8 @@ def test_teacher_of_nan_stops_the_run_with_the_term_and_the_remedy(finished, tmp
     module, variables = checkpoint.load(finished[0] / "teacher")
     spoiled = jax.tree.map(lambda x: x.at[0].set(jnp.nan) if x.ndim == 4 else x, variables)
     message = (
-        "step 1: loss and loss/attention are not finite; no checkpoint is saved yet in .*: the teacher's "
-        "variables are not finite: use another teacher"
+        "step 1: loss and loss/attention are not finite; no checkpoint has been saved yet in .*: the "
+        "teacher's variables are not finite: use another teacher"
     )
     with pytest.raises(loop.NonFinite, match=message):
         loop.train_and_evaluate(small_run.config(), tmp_path, teacher=(module, spoiled))

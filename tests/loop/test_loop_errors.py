@@ -73,7 +73,11 @@ from at_jax.training import networks
             {"teacher__checkpoint": "", "teacher__train_examples": 19},
             "batch_size: expected 1",
         ),
-        (None, {"data__mean": (1.0, 2.0), "data__std": (1.0, 1.0)}, "one number a channel, 1 for"),
+        (
+            None,
+            {"data__mean": (1.0, 2.0), "data__std": (1.0, 1.0)},
+            "one number per channel, 1 for",
+        ),
         (
             None,
             {"data__mean": (9.0,), "data__std": (1.0,)},
@@ -105,7 +109,7 @@ from at_jax.training import networks
             None,
             {"init__freeze": ("conv0", "gruop1")},
             "'gruop1', .* bn, classifier, conv0, group1, group2, group3: "
-            "name some of these; did you mean 'group1'",
+            "choose from these; did you mean 'group1'",
         ),
         (
             None,

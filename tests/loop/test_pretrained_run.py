@@ -123,7 +123,7 @@ def test_run_with_frozen_modules_resumes_exactly(files, trained, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"init__weights": "other.safetensors"}, "started from other weights than those of init"),
+        ({"init__weights": "other.safetensors"}, "started from different weights than init"),
         ({"init__weights": ""}, "another config .*init.weights"),
         ({"init__freeze": ("conv0",)}, "another config .*init.freeze"),
         ({"teacher__weights": "other_teacher.safetensors"}, "started with another teacher"),
@@ -170,7 +170,7 @@ def test_student_starts_from_a_run_and_keeps_the_classifier_of_the_same_classes(
     assert "--config.data.mean=" not in kept.note
     darker = dataclasses.replace(pictures(), mean=(90.0, 90.0, 90.0))
     assert (
-        "another mean and std: --config.data.mean="
+        "a different mean and std: --config.data.mean="
         in initialization.load(str(trained[0]), student, darker).note
     )
     message = r"init.weights='.*' are not those of WideResNet: .*give weights of the same network"

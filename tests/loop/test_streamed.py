@@ -62,7 +62,7 @@ def test_streamed_run_says_so_and_resumes_within_an_epoch(tmp_path, compiled_onc
     config.runtime.compilation_cache = ""
     loop.train_and_evaluate(config, tmp_path / "whole")
     assert any(
-        "  streamed: training images are decoded while training, by threads (0 MiB, more than "
+        "  streamed: training images are decoded during training, by threads (0 MiB, more than "
         "data.memory_limit_mb=0)" in line for line in lines
     )  # fmt: skip
 

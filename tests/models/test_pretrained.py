@@ -118,7 +118,7 @@ def test_load_of_a_damaged_file_raises_user_error(state_dict, tmp_path):
     path.write_bytes(path.read_bytes()[:10_000])
     module = models.build("resnet_18", num_classes=CLASSES)
     with pytest.raises(
-        UserError, match=r"cut.safetensors cannot be read as weights: it is no complete"
+        UserError, match=r"cut.safetensors cannot be read as weights: it is not a complete"
     ):
         pretrained.load(path, module)
 
@@ -191,5 +191,5 @@ def test_load_of_a_directory_raises_user_error(tmp_path):
 
 def test_load_of_a_pipe_is_refused_without_reading_it(tmp_path):
     os.mkfifo(tmp_path / "pipe.pth")
-    with pytest.raises(UserError, match="it is no regular file: give the path of one"):
+    with pytest.raises(UserError, match="it is not a regular file: give the path of one"):
         pretrained.load(tmp_path / "pipe.pth", models.build("wrn_10_1", 10))

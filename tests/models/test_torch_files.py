@@ -109,7 +109,9 @@ class Attack:
 def test_code_of_a_pickle_is_not_executed(read, make, protocol, tmp_path):
     folder = tmp_path / "made"
     content = pickle.dumps({"weight": Attack(folder)}, protocol)
-    with pytest.raises(UserError, match=r"names (posix|nt).mkdir, which is not read: save the"):
+    with pytest.raises(
+        UserError, match=r"names (posix|nt).mkdir, which is not supported: save the"
+    ):
         read(make(content, {}))
     assert not folder.exists()
     pickle.loads(content)
@@ -121,7 +123,7 @@ def test_code_of_a_pickle_is_not_executed(read, make, protocol, tmp_path):
     [
         (Call("builtins", "eval", ("1",)), "names builtins.eval, which"),
         (Call("torch._utils", "_rebuild_tensor", ()), "names torch._utils._rebuild_tensor,"),
-        (Call("torch", "FloatStorage", ()), "calls something that is no function"),
+        (Call("torch", "FloatStorage", ()), "calls something that is not a function"),
         (Call("torch", "ComplexFloatStorage", ()), "names torch.ComplexFloatStorage"),
         (Call("torch", "QInt8Storage", ()), "names torch.QInt8Storage"),
         (Call("a\x1b[31m", "b", ()), r"names 'a\\x1b\[31m.b'"),
@@ -133,19 +135,19 @@ def test_code_of_a_pickle_is_not_executed(read, make, protocol, tmp_path):
         (Raw(b"}}b"), "sets attributes"),
         (Raw(b"ctorch._utils\n_rebuild_tensor_v2\n}b"), "sets attributes"),
         (Call(*ORDERED, (), {}, (None, {"a": 1})), "sets attributes"),
-        (Call(*ORDERED, ({},)), "other arguments than Python's"),
-        (Call(*ORDERED, ([[1, 2, 3]],)), "other arguments than Python's"),
+        (Call(*ORDERED, ({},)), "different arguments than Python's"),
+        (Call(*ORDERED, ([[1, 2, 3]],)), "different arguments than Python's"),
         ({((1,),): 2}, "key of type tuple"),
         ({10**500: 2}, "key of type int"),
-        (Persistent("weights"), "described in another way than PyTorch's"),
-        (Persistent(("module", 1, 2, 3, 4)), "described in another way"),
+        (Persistent("weights"), "not described as in PyTorch"),
+        (Persistent(("module", 1, 2, 3, 4)), "not described as in PyTorch"),
         (Raw(b"("), "damaged or cut off"),
         (Raw(b"N0"), "uses POP"),
         (Raw(b"h\x07"), "damaged or cut off"),
         (Raw(b"(Nu"), "damaged or cut off"),
         (Raw(b"Na"), "damaged or cut off"),
         (Raw(b"\xff"), "damaged or cut off"),
-        (Call("torch._utils", "_rebuild_parameter", (1, 2, 3)), "a parameter of its pickle has other"),
+        (Call("torch._utils", "_rebuild_parameter", (1, 2, 3)), "a parameter of its pickle has different"),
         ("weights", "it holds a str, not a state dict"),
         ([1], "it holds a list, not"),
         ({"a": 1, "b\n": {}}, r"it holds no state dict \(its keys are a, 'b\\n'\)"),
@@ -187,7 +189,7 @@ OTHER = {"shape": (2,), "strides": (1,), "offset": 0}
         ({"length": -1}, "size that is not a whole number"),
         ({"kind": "Double"}, "storage 0 must have 96 bytes"),
         ({"view": (("1", 10, 3),)}, "elements 10 to 13 are not within a storage of 12"),
-        ({"view": ((0, 1),)}, "described in another way"),
+        ({"view": ((0, 1),)}, "not described as in PyTorch"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("make", FORMATS.values(), ids=FORMATS)
@@ -209,8 +211,8 @@ STATE, CONTENTS = writer.state_dict(ARRAYS), writer.contents(ARRAYS)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "it is no file of torch.save: download it again"),
-        (b"<html>404</html>", "it is no file of torch.save"),
+        (b"", "it was not written by torch.save: download it again"),
+        (b"<html>404</html>", "it was not written by torch.save"),
         (writer.zip_file(STATE, CONTENTS, compression=zipfile.ZIP_DEFLATED), "is compressed"),
         (writer.zip_file(STATE, {"0": b""}), "storage 0 must have 96 bytes, got 0"),
         (writer.zip_file(STATE, {}), "storage 0 must have 96 bytes, got none"),
@@ -220,10 +222,10 @@ STATE, CONTENTS = writer.state_dict(ARRAYS), writer.contents(ARRAYS)
         (writer.zip_file(STATE, CONTENTS).replace(b"data.pkl", b"data.pk1"), "is not one of torch.save"),
         (writer.legacy_file(STATE, CONTENTS, header=(*writer.LEGACY[:2], {"little_endian": False})),
          "byte order is not little-endian"),
-        (writer.legacy_file(STATE, CONTENTS, header=(writer.LEGACY[0], 1002, {})), "version than 1001"),
+        (writer.legacy_file(STATE, CONTENTS, header=(writer.LEGACY[0], 1002, {})), "version is not 1001"),
         (writer.legacy_file(STATE, {"0": b"", (("0",),): b""}, lengths={"0": 0, (("0",),): 0}),
-         "list of storages is not that of its tensors"),
-        (writer.legacy_file(STATE, {"0": CONTENTS["0"]}), "list of storages is not that of its tensors"),
+         "list of storages does not match its tensors"),
+        (writer.legacy_file(STATE, {"0": CONTENTS["0"]}), "list of storages does not match its tensors"),
         (writer.legacy_file(STATE, CONTENTS, lengths={"0": 24, "1": 2**50}), "storage 1 must have 12"),
         (writer.legacy_file(STATE, CONTENTS, lengths={"0": -24, "1": 3}), "storage 0 must have 96"),
     ],

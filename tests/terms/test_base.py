@@ -129,7 +129,7 @@ def test_tempered_cross_entropy_of_one_temperature_is_one_function():
 
 @pytest.mark.parametrize("of", [jnp.sum, lambda logits: logits, lambda z, taps: taps["late"]])
 def test_gradient_of_a_function_that_is_not_per_example_raises_usererror(of):
-    with pytest.raises(UserError, match=r"must return one number an example, shape \(4,\), got"):
+    with pytest.raises(UserError, match=r"must return one number per example, shape \(4,\), got"):
         jax.eval_shape(lambda images: view(images).gradient(of), IMAGES)
 
 

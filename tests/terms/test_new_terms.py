@@ -229,7 +229,7 @@ def test_map_gradient_of_an_early_point_does_not_run_later_layers():
 def test_map_gradient_of_an_unknown_point_raises_usererror():
     with pytest.raises(
         UserError,
-        match="map_gradient.point must be a student point of transfer.points, got 'deep': choose among "
+        match="map_gradient.point must be a student point of transfer.points, got 'deep': choose from "
         "early, late",
     ):
         evaluate(objective(MapGradientTransfer(point="deep")))

@@ -183,8 +183,11 @@ def test_settings_of_text_that_no_file_can_hold_names_the_key(key, value):
             {"data.resize": 200, "data.image_size": 224, "data.source": "folder"},
             "data.resize=200 must be at least data.image_size, .* got data.image_size=224",
         ),
-        ({"data.mean": (1.0,)}, "data.mean and data.std must have one number a channel each"),
-        ({"teacher.std": (1.0,)}, "teacher.mean and teacher.std must have one number a channel"),
+        ({"data.mean": (1.0,)}, "data.mean and data.std must each have one number per channel"),
+        (
+            {"teacher.std": (1.0,)},
+            "teacher.mean and teacher.std must each have one number per channel",
+        ),
         (
             {"teacher.weights": "a.pt", "teacher.checkpoint": "runs/a"},
             "one teacher, got teacher.checkpoint='runs/a' and teacher.weights='a.pt'",

@@ -201,7 +201,7 @@ def test_full_disk_is_one_line_that_names_the_last_checkpoint(run, monkeypatch):
     (run / "result.json").unlink()
     monkeypatch.setattr(metrics_file.os, "fsync", full)
     message = (
-        r"run cannot be written \(No space left on device\); the last good .*3, step 3: make room"
+        r"run cannot be written \(No space left on device\); the last good .*3, step 3: free some"
     )
     with pytest.raises(loop.StorageError, match=message):
         loop.train_and_evaluate(small_run.config(), run)

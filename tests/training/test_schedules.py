@@ -98,7 +98,7 @@ def test_learning_rate_steps_without_warmup_compiles_to_step_decay():
     ("kind", "warmup", "message"),
     [
         ("exponential", 0, "one of steps, cosine, one_cycle, constant, got 'exponential'"),
-        ("one_cycle", 5, "one_cycle has its own warm-up, got a further warm-up of 5 steps"),
+        ("one_cycle", 5, "one_cycle has its own warm-up, got an additional warm-up of 5 steps"),
         ("cosine", 20, "shorter than the run of 20 steps, got 20 steps: lower optimizer.warmup"),
         ("steps", -1, "got -1 steps"),
     ],

@@ -52,7 +52,7 @@ def test_lock_of_another_process_is_named_and_ends_with_it(holder, tmp_path, mon
     monkeypatch.setattr(workdir_lock, "_SECONDS_BETWEEN_TRIES", 0)
     for content in (b"", b"\xff", b'{"pid": 1}', b"[]"):
         (workdir / HOLDER).write_bytes(content)
-        with pytest.raises(InUse, match="by another process, which left no name"):
+        with pytest.raises(InUse, match="by an unidentified process"):
             hold(workdir).__enter__()
     holder.kill()
     holder.wait()

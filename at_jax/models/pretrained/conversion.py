@@ -83,7 +83,7 @@ def convert(
     >>> convert({}, ResNet(18, num_classes=10))  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     at_jax.errors.UserError: the state dict does not fit ResNet-18 with 10 classes: missing bn1... \
-and 97 more: give the weights of this network, or choose that of the file
+and 97 more: give the weights of this network, or choose the network of the file
     """
     given = {k: v for k, v in state_dict.items() if not k.endswith(".num_batches_tracked")}
     naming, names, wanted, found, images = matching.match(given, module)
@@ -159,7 +159,7 @@ def _float32(name: str, weights: np.ndarray, source: str) -> np.ndarray:
     if wrong.any():
         raise UserError(
             f"{name} of {source} has {np.count_nonzero(wrong):,} of {wrong.size:,} values such as "
-            f"{weights[wrong][0]}, expected {expected}: pass the weights of a training that succeeded"
+            f"{weights[wrong][0]}, expected {expected}: pass the weights of a successful training"
         )
     return result
 
@@ -185,7 +185,7 @@ def _check(
         return
     fixes = [f"set the number of classes to {classes}"] if classes is not None else []
     if missing or unexpected or not fixes:
-        fixes.append("give the weights of this network, or choose that of the file")
+        fixes.append("give the weights of this network, or choose the network of the file")
     title = family(module).title(module)
     raise UserError(
         f"{source} does not fit {title} with {module.num_classes} classes: "

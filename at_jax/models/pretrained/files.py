@@ -40,7 +40,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         if not path.exists():
             raise BadFile("there is no such file", "give the path of one")
         if not path.is_file():  # a pipe or a device: reading it may never end
-            raise BadFile("it is no regular file", "give the path of one")
+            raise BadFile("it is not a regular file", "give the path of one")
         found = (
             _read_safetensors(path) if path.suffix.lower() == _SUFFIX else torch_files.read(path)
         )
@@ -68,9 +68,11 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
         return safetensors.numpy.load_file(path)
     except safetensors.SafetensorError as error:
         reason = " ".join(str(error).split())[:200]
-        raise BadFile(f"it is no complete safetensors file ({reason})", _DOWNLOAD) from error
+        raise BadFile(f"it is not a complete safetensors file ({reason})", _DOWNLOAD) from error
     except (AttributeError, KeyError, TypeError) as error:  # of the package, for dtypes of NumPy's
-        raise BadFile("it has a dtype that NumPy lacks", "save its weights as float32") from error
+        raise BadFile(
+            "it has a dtype that NumPy does not support", "save its weights as float32"
+        ) from error
 
 
 def _safetensors(what: str) -> Any:

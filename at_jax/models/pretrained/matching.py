@@ -28,7 +28,7 @@ def family(module: nn.Module) -> Family:
     if (found := NAMINGS.get(type(module))) is None:
         known = ", ".join(each.__name__ for each in NAMINGS)
         raise UserError(
-            f"weights of PyTorch can be read for {known}, got {type(module).__name__}: choose such a "
+            f"PyTorch weights can be read for {known}, got {type(module).__name__}: choose such a "
             "network"
         )
     return found

@@ -53,7 +53,7 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
         if head == _LEGACY:
             return _read_legacy(file)
     raise BadFile(
-        "it is no file of torch.save",
+        "it was not written by torch.save",
         "download it again, or give a file whose name ends in .safetensors",
     )
 
@@ -115,7 +115,7 @@ def _members(archive: zipfile.ZipFile, size: int) -> tuple[dict[str, zipfile.Zip
     if len(members) < len(infos):
         raise BadFile("two members of its zip archive have the same name")
     if any(info.compress_type or info.file_size != info.compress_size for info in infos):
-        raise BadFile("its zip archive is compressed, which that of torch.save is not")
+        raise BadFile("its zip archive is compressed, unlike those of torch.save")
     if sum(info.file_size for info in infos) > size:
         raise BadFile("the members of its zip archive are larger than the file")
     return members, root
@@ -137,7 +137,7 @@ def _read_legacy(file: BinaryIO) -> dict[str, np.ndarray]:
     part = _Part(file, size)
     magic, protocol, system, pickled, keys = (torch_pickle.loads(part) for _ in range(5))
     if (magic.value, protocol.value) != (_MAGIC, _PROTOCOL):
-        raise BadFile(f"its format has another version than {_PROTOCOL}")
+        raise BadFile(f"its format version is not {_PROTOCOL}")
     if not isinstance(system.value, dict) or system.value.get("little_endian") is not True:
         raise BadFile("its byte order is not little-endian", "save it on another machine")
     positions = _positions(file, size, keys.value, pickled.storages)
@@ -155,7 +155,7 @@ def _positions(
     """Where in a legacy file the bytes of each storage begin, checked to be in the file."""
     are_names = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
     if not are_names or len(keys) > len(storages) or set(keys) != storages.keys():
-        raise BadFile("its list of storages is not that of its tensors")
+        raise BadFile("its list of storages does not match its tensors")
     positions = {}
     for key in keys:
         count = int.from_bytes(file.read(8), "little", signed=True)

@@ -146,7 +146,7 @@ class _Machine:
 
     def _extend(self, values: list[Any]) -> None:
         if not isinstance(target := self._top(), list):
-            raise ValueError(f"{type(target).__name__} in place of a list")
+            raise ValueError(f"{type(target).__name__} instead of a list")
         target.extend(values)
 
     def setitem(self, _: Any) -> None:
@@ -158,7 +158,7 @@ class _Machine:
 
     def _add(self, values: list[Any]) -> None:
         if not isinstance(target := self._top(), dict):
-            raise ValueError(f"{type(target).__name__} in place of a dict")
+            raise ValueError(f"{type(target).__name__} instead of a dict")
         for key, value in zip(values[::2], values[1::2], strict=True):
             torch_tensors.put(target, key, value)
 
@@ -174,7 +174,7 @@ class _Machine:
     def global_(self, name: str) -> None:
         if name not in GLOBALS:
             shown = printable(name.replace(" ", ".", 1)[:100])
-            raise BadFile(f"its pickle names {shown}, which is not read", SAVE_AGAIN)
+            raise BadFile(f"its pickle names {shown}, which is not supported", SAVE_AGAIN)
         self._stack.append(GLOBALS[name])
 
     def stack_global(self, _: Any) -> None:
@@ -184,7 +184,7 @@ class _Machine:
     def reduce(self, _: Any) -> None:
         arguments, function = self.pop(), self.pop()
         if not isinstance(function, Function) or not isinstance(arguments, tuple):
-            raise BadFile("its pickle calls something that is no function", SAVE_AGAIN)
+            raise BadFile("its pickle calls something that is not a function", SAVE_AGAIN)
         self._stack.append(function.call(*arguments))
 
     def build(self, _: Any) -> None:
@@ -204,12 +204,12 @@ def _storage(described: Any) -> Storage:
     """Storage of the tuple with which PyTorch describes it."""
     known = isinstance(described, tuple) and len(described) in (5, 6) and described[0] == "storage"
     if not known or not isinstance(described[1], StorageType):
-        raise BadFile("a storage of its pickle is described in another way than PyTorch's")
+        raise BadFile("a storage of its pickle is not described as in PyTorch")
     _, kind, key, _, count, *rest = described
     first, size = 0, count
     if rest and rest[0] is not None:  # legacy format: a part of a storage
         if not isinstance(rest[0], tuple) or len(rest[0]) != 3:
-            raise BadFile("a storage of its pickle is described in another way than PyTorch's")
+            raise BadFile("a storage of its pickle is not described as in PyTorch")
         _, first, size = rest[0]
     if not isinstance(key, str) or not all(map(torch_tensors.is_size, (count, first, size))):
         raise BadFile("a storage of its pickle has a size that is not a whole number of at least 0")

@@ -103,7 +103,7 @@ def is_size(value: Any) -> bool:
 
 def _rebuild_tensor(*arguments: Any) -> Tensor:
     if len(arguments) not in (6, 7) or not isinstance(arguments[0], Storage):
-        raise BadFile("a tensor of its pickle has other arguments than PyTorch's")
+        raise BadFile("a tensor of its pickle has different arguments than PyTorch's")
     storage, offset, shape, strides = arguments[:4]
     are_sizes = isinstance(shape, tuple) and isinstance(strides, tuple) and len(shape) <= _MOST_AXES
     if not are_sizes or not all(map(is_size, (offset, *shape, *strides))):
@@ -123,7 +123,7 @@ def _rebuild_tensor(*arguments: Any) -> Tensor:
 
 def _rebuild_parameter(*arguments: Any) -> Tensor:
     if len(arguments) != 3 or not isinstance(arguments[0], Tensor):
-        raise BadFile("a parameter of its pickle has other arguments than PyTorch's")
+        raise BadFile("a parameter of its pickle has different arguments than PyTorch's")
     return arguments[0]
 
 
@@ -131,10 +131,10 @@ def _ordered_dict(*arguments: Any) -> OrderedDict:
     result = OrderedDict()
     pairs = arguments[0] if len(arguments) == 1 else list(arguments)  # Python 2 passes pairs
     if not isinstance(pairs, list):
-        raise BadFile("an OrderedDict of its pickle has other arguments than Python's")
+        raise BadFile("an OrderedDict of its pickle has different arguments than Python's")
     for pair in pairs:
         if not isinstance(pair, list | tuple) or len(pair) != 2:
-            raise BadFile("an OrderedDict of its pickle has other arguments than Python's")
+            raise BadFile("an OrderedDict of its pickle has different arguments than Python's")
         put(result, *pair)
     return result
 
