@@ -83,7 +83,7 @@ def write(job: Job, *, draw: bool) -> None:
     run_files.write_json(job.out / TABLE, numbers)
     run_files.write_text(job.out / "table.md", markdown.render(numbers))
     if draw:
-        written = [] if job.search else plots.draw(numbers, job.out)
+        written = plots.draw(numbers, job.out)
         for label, best in numbers.get("search", {}).get("chosen", {}).items():
             log(f"{label}: {best['error']:.2f} % with {' '.join(best['options'])}")
         log(f"{job.out / 'table.md'}, table.json{''.join(f', {path.name}' for path in written)}")
