@@ -37,7 +37,8 @@ def main(argv: Sequence[str]) -> int:
         workdir = paths.parse(options.workdir)
         errors = run(workdir, options.module, data_dir=options.data_dir, quiet=options.json)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        message = str(error).replace("--config.data.data_dir=", "--data_dir ")
+        print(f"error: {message}", file=sys.stderr)
         return 2
     if options.json:
         print(json.dumps(errors))

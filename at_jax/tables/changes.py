@@ -91,6 +91,11 @@ def parse(text: str, flag: str = "--set") -> Change:
             f"did you mean {close}=...?" if close else "at-jax train --help-config prints all keys"
         )
         raise UserError(f"{flag} must be KEY=VALUE with a config key, got {text!r}: {fix}")
+    if key == "data.allow_changes":
+        raise UserError(
+            f"{flag}: all runs of a table must have the same images, got {text!r}: leave it out, and "
+            "choose another --out for other images"
+        )
     if key == "epochs":
         raise UserError(f"{flag}: the schedules must scale with epochs, got {text!r}: use --epochs")
     is_common = key not in _OF_ROWS and key.partition(".")[0] not in _SECTIONS

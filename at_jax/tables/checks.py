@@ -10,10 +10,11 @@ from at_jax.errors import UserError, listed
 from at_jax.tables.messages import naming_options
 from at_jax.tables.plan import RunSpec
 from at_jax.tables.record import TABLE, Record
+from at_jax.tables.runner import DIVERGED, failure_of
 from at_jax.training import datasets, dry_run, identity, run_files
 from at_jax.training.settings import DataSettings
 
-__all__ = ["check_listed", "check_runs", "is_done"]
+__all__ = ["check_listed", "check_runs", "is_done", "is_recorded"]
 
 
 def check_runs(
@@ -64,13 +65,32 @@ def check_runs(
 def _kind(spec: RunSpec) -> tuple[Any, ...]:
     """Equal for runs that fail alike: seeds, and values of weights, rates and temperatures."""
     changes = spec.row.changes.items() if spec.row else ()
-    others = tuple((key, repr(value)) for key, value in changes if not isinstance(value, float))
+    # A warm-up is a float too, and may be longer than the run.
+    others = tuple(
+        (key, repr(value))
+        for key, value in changes
+        if not isinstance(value, float) or key.endswith("epochs")
+    )
     return spec.config.student, spec.config.method, spec.config.teacher.model, others
 
 
-def is_done(spec: RunSpec, before: Record | None) -> bool:
-    """Whether a run is finished, in its folder or in the earlier table.json."""
-    recorded = before is not None and before.entry(spec) is not None
+def is_recorded(spec: RunSpec, before: Record | None, *, is_search: bool) -> bool:
+    """Whether a run counts as finished without a result in its folder.
+
+    Args:
+      spec: the run.
+      before: earlier table.json.
+      is_search: a trial whose loss became infinite or NaN counts.
+    """
+    failure = failure_of(spec.workdir)
+    if is_search and failure and failure["kind"] == DIVERGED:
+        return True
+    return before is not None and (spec.name in before.diverged or before.entry(spec) is not None)
+
+
+def is_done(spec: RunSpec, before: Record | None, *, is_search: bool) -> bool:
+    """Whether a run is finished, in its folder or in the earlier table.json; see :func:`is_recorded`."""
+    recorded = is_recorded(spec, before, is_search=is_search)
     return recorded or run_files.read_result(spec.workdir) is not None
 
 

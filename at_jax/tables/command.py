@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
         "--rows",
         action="append",
         default=[],
-        help="names or patterns of rows, separated by commas (default: all)",
+        help="labels, names or patterns of rows, such as none,at (default: all)",
     )
     add("--set", action="append", default=[], metavar="[ROWS:]KEY=VALUE", dest="changes",
         help="change a config key, in every row or in some; may be repeated")  # fmt: skip

@@ -5,15 +5,16 @@ import logging
 
 from at_jax import loop, signals
 from at_jax.errors import UserError, listed
-from at_jax.tables import markdown, plots, record, sharding, summary
+from at_jax.tables import checks, markdown, plots, record, sharding, summary
 from at_jax.tables.job import Job
-from at_jax.tables.plan import RunSpec
 from at_jax.tables.record import TABLE
 from at_jax.tables.runner import DIVERGED, failure_of, train_all
 from at_jax.training import run_files, storage
 from at_jax.training.console import log
 
 __all__ = ["run", "write"]
+
+_KEPT = "finished runs and checkpoints are kept"
 
 
 def run(job: Job) -> int:
@@ -25,7 +26,7 @@ def run(job: Job) -> int:
     Raises:
       loop.StorageError: if the folder is full.
     """
-    with storage.reported(job.out):
+    with storage.reported(job.out, kept=_KEPT):
         return _run(job)
 
 
@@ -37,7 +38,11 @@ def _run(job: Job) -> int:
         try:
             train_all(
                 job.to_train,
-                recorded=frozenset(spec.name for spec in job.specs if _is_recorded(job, spec)),
+                recorded=frozenset(
+                    spec.name
+                    for spec in job.specs
+                    if checks.is_recorded(spec, job.record, is_search=bool(job.search))
+                ),
                 groups=functools.partial(sharding.resumable_groups, size=job.together),
                 after_group=lambda: write(job, draw=False),
             )
@@ -48,7 +53,11 @@ def _run(job: Job) -> int:
             log("Stopped without saving: run the same command to resume from the last checkpoint")
             code = 130
     write(job, draw=True)
-    if left := [spec.name for spec in job.to_train if not _is_done(job, spec)]:
+    if left := [
+        spec.name
+        for spec in job.to_train
+        if not checks.is_done(spec, job.record, is_search=bool(job.search))
+    ]:
         log(f"Not finished: {listed(left)}: table.md has the command that trains them")
     failures = [failure_of(spec.workdir) for spec in job.to_train]
     return code or int(any(f and not (job.search and f["kind"] == DIVERGED) for f in failures))
@@ -62,23 +71,10 @@ def _begin(job: Job) -> None:
     try:
         write(job, draw=False)
     except OSError as error:
-        storage.check_space(job.out, error)
+        storage.check_space(job.out, error, _KEPT)
         raise UserError(
             f"--out {job.out} cannot be written ({error.strerror}): choose another --out"
         ) from error
-
-
-def _is_recorded(job: Job, spec: RunSpec) -> bool:
-    """Whether a run counts as done without a result in its folder."""
-    failure = failure_of(spec.workdir)
-    if job.search and failure and failure["kind"] == DIVERGED:
-        return True
-    found = job.record
-    return found is not None and (spec.name in found.diverged or found.entry(spec) is not None)
-
-
-def _is_done(job: Job, spec: RunSpec) -> bool:
-    return _is_recorded(job, spec) or run_files.read_result(spec.workdir) is not None
 
 
 def write(job: Job, *, draw: bool) -> None:
@@ -87,7 +83,7 @@ def write(job: Job, *, draw: bool) -> None:
     run_files.write_json(job.out / TABLE, numbers)
     run_files.write_text(job.out / "table.md", markdown.render(numbers))
     if draw:
-        written = [] if job.search else plots.draw(numbers, job.out)
+        written = plots.draw(numbers, job.out)
         for label, best in numbers.get("search", {}).get("chosen", {}).items():
             log(f"{label}: {best['error']:.2f} % with {' '.join(best['options'])}")
         log(f"{job.out / 'table.md'}, table.json{''.join(f', {path.name}' for path in written)}")

@@ -92,7 +92,9 @@ def from_options(options: argparse.Namespace) -> Job:
     to_train = sharding.shard(own, options.shard, options.together)
     asked = listed | {spec.name for spec in own if spec.row in chosen}
     rows, specs = _listed(table, asked, there, expand)
-    left = [spec for spec in to_train if not checks.is_done(spec, before)]
+    left = [
+        spec for spec in to_train if not checks.is_done(spec, before, is_search=found is not None)
+    ]
     checks.check_listed(before, specs, out)
     images = checks.check_runs(options, settings_of(common).data, before, specs, left, out)
     words = [

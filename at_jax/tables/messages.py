@@ -1,7 +1,7 @@
 """Messages of the library, in the options of ``at-jax tables``."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from at_jax.errors import UserError
 
@@ -9,12 +9,21 @@ __all__ = ["in_options", "naming_options"]
 
 
 @contextlib.contextmanager
-def naming_options() -> Iterator[None]:
-    """Replace the flags of ``at-jax train`` in the message of a UserError."""
+def naming_options(tried: Iterable[str] = ()) -> Iterator[None]:
+    """Replace the flags of ``at-jax train`` in the message of a UserError.
+
+    Args:
+      tried: keys whose values came from ``--search``.
+    """
     try:
         yield
     except UserError as error:
-        raise UserError(in_options(str(error))) from error
+        message = in_options(str(error))
+        for key in tried:
+            message = message.replace(
+                f"set it with --set {key}=", f"try others, as in --search {key}="
+            )
+        raise UserError(message) from error
 
 
 def in_options(message: str) -> str:

@@ -184,7 +184,7 @@ def expand(
         if spec.row is not None and terms.needs_teacher(spec.config.method):
             teacher = teachers[spec.row.teacher]
             spec.config.teacher.checkpoint = str(out / RUNS / teacher.name)
-        _check(spec.config)
+        _check(spec.config, spec.row.tried if spec.row else ())
     return [dataclasses.replace(spec, workdir=out / RUNS / spec.name) for spec in specs.values()]
 
 
@@ -226,6 +226,6 @@ def _training_key(config: ml_collections.ConfigDict) -> str:
     return repr(sorted(flatten(relevant).items()))
 
 
-def _check(config: ml_collections.ConfigDict) -> None:
-    with naming_options():
+def _check(config: ml_collections.ConfigDict, tried: Iterable[str] = ()) -> None:
+    with naming_options(tried):
         settings_of(config)

@@ -1,7 +1,7 @@
 """Figures of a table.
 
 errors.png has the error of every seed, curves.png the error over the epochs, and labels.png the error over
-the number of labels, for tables whose rows differ in it.
+the number of labels, for tables whose rows differ in it. A search has search.png instead.
 """
 
 import itertools
@@ -15,6 +15,7 @@ import numpy as np
 from at_jax import terms
 from at_jax.errors import UserError
 from at_jax.figures import style
+from at_jax.tables import trial_plots
 from at_jax.tables.paper import VERIFIED, source_of
 from at_jax.tables.rows import by_pair
 from at_jax.training.console import log
@@ -38,8 +39,8 @@ def draw(summary: Mapping[str, Any], out: pathlib.Path) -> list[pathlib.Path]:
       out: folder of the table.
 
     Returns:
-      Paths of errors.png, curves.png and, for several numbers of labels, labels.png; empty if no run is
-      finished or matplotlib is not installed.
+      Paths of errors.png, curves.png and, for several numbers of labels, labels.png; of search.png for a
+      search; empty if no run is finished or matplotlib is not installed.
     """
     rows = [row for row in summary["rows"] if row["seeds"]]
     if not rows:
@@ -47,6 +48,9 @@ def draw(summary: Mapping[str, Any], out: pathlib.Path) -> list[pathlib.Path]:
     paths = [out / "errors.png", out / "curves.png"]
     try:
         with style.context():
+            if "search" in summary:
+                trial_plots.draw(summary, path := out / "search.png")
+                return [path]
             _draw_errors(summary, rows, paths[0])
             _draw_curves(summary, rows, paths[1])
             if len({_labels(row) for row in rows}) > 1:

@@ -21,15 +21,16 @@ _DECAY = {"transfer.decay": "cosine"}
 
 
 def choose_rows(table: Table, patterns: Sequence[str]) -> tuple[Row, ...]:
-    """Select rows by shell patterns of their names; all rows if there are no patterns.
+    """Select rows by shell patterns of their names or labels; all rows if there are no patterns.
 
     Raises:
       UserError: for a pattern that matches no row.
     """
     names = list(dict.fromkeys(row.name for row in table.rows))
+    labels = list(dict.fromkeys(row.label for row in table.rows))
     for pattern in patterns:
-        if not fnmatch.filter(names, pattern):
-            close = difflib.get_close_matches(pattern, names, n=1)
+        if not fnmatch.filter([*names, *labels], pattern):
+            close = difflib.get_close_matches(pattern, [*names, *labels], n=1)
             fix = f"did you mean {close[0]}?" if close else "--list prints all rows"
             raise UserError(
                 f"--rows must match rows of the table ({listed(names)}), got {pattern!r}: {fix}"
@@ -37,7 +38,12 @@ def choose_rows(table: Table, patterns: Sequence[str]) -> tuple[Row, ...]:
     chosen = [
         row
         for row in table.rows
-        if not patterns or any(fnmatch.fnmatchcase(row.name, pattern) for pattern in patterns)
+        if not patterns
+        or any(
+            fnmatch.fnmatchcase(name, pattern)
+            for pattern in patterns
+            for name in (row.name, row.label)
+        )
     ]
     # A student trained on labels only is listed with several teachers: keep those of other chosen rows.
     wanted = {row.pair for row in chosen if terms.needs_teacher(row.method)}

@@ -24,8 +24,12 @@ class StorageError(Exception):
 
 
 @contextlib.contextmanager
-def reported(*workdirs: pathlib.Path) -> Iterator[None]:
+def reported(*workdirs: pathlib.Path, kept: str = "") -> Iterator[None]:
     """Turn an error of the storage under one of the workdirs into a StorageError.
+
+    Args:
+      *workdirs: of runs, or folders of other programs.
+      kept: see :func:`check_space`.
 
     Raises:
       StorageError: naming the workdir, the reason and the last good checkpoint.
@@ -34,7 +38,7 @@ def reported(*workdirs: pathlib.Path) -> Iterator[None]:
         yield
     except OSError as error:
         named = [folder for folder in workdirs if _is_within(folder, error)]
-        check_space(named[0] if named else workdirs[0], error)
+        check_space(named[0] if named else workdirs[0], error, kept)
         raise
 
 
@@ -42,23 +46,32 @@ def _is_within(workdir: pathlib.Path, error: OSError) -> bool:
     return str(error.filename or "").startswith(f"{workdir}{os.sep}")
 
 
-def check_space(workdir: pathlib.Path, error: OSError) -> None:
-    """Raise StorageError if the storage failed, or what is in the workdir cannot be written any more."""
+def check_space(workdir: pathlib.Path, error: OSError, kept: str = "") -> None:
+    """Raise StorageError if the storage failed, or what is in the workdir cannot be written any more.
+
+    Args:
+      workdir: that was written.
+      error: of the system.
+      kept: part of the message about what was saved; empty for the newest checkpoint of the workdir.
+    """
     is_gone = error.errno in (errno.EACCES, errno.ENOENT) and _is_within(workdir, error)
     if error.errno not in _ERRORS and not is_gone:
         return
+    subject = f"workdir {workdir}" if not kept else f"{workdir}"
+    raise StorageError(
+        f"{subject} cannot be written ({error.strerror}); {kept or _newest(workdir)}: free some space "
+        "there, and run the same command to resume"
+    ) from error
+
+
+def _newest(workdir: pathlib.Path) -> str:
     saved = None
     with contextlib.suppress(OSError):
         saved = checkpoint_meta.newest(workdir)
-    kept = "no checkpoint has been saved yet"
-    if saved is not None:
-        path = workdir / checkpoint_meta.FOLDER / str(saved[0])
-        kept = f"the last good checkpoint is {path}, step {saved[0]}"
-    raise StorageError(
-        f"workdir {workdir} cannot be written ({error.strerror}); {kept}: free some space there, "
-        "and run the "
-        "same command to resume"
-    ) from error
+    if saved is None:
+        return "no checkpoint has been saved yet"
+    path = workdir / checkpoint_meta.FOLDER / str(saved[0])
+    return f"the last good checkpoint is {path}, step {saved[0]}"
 
 
 @contextlib.contextmanager

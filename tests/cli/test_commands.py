@@ -8,8 +8,9 @@ import warnings
 import pytest
 from PIL import Image
 
-from at_jax import cli, extras, version
+from at_jax import cli, extras, loop, version
 from at_jax.cli import commands, predict
+from at_jax.errors import UserError
 from at_jax.training import config_files
 
 
@@ -112,6 +113,15 @@ def test_evaluate_needs_only_the_workdir(finished, capsys):
     assert f"test error {result['test_error']:.2f} % (best checkpoint" in out
     code, out, _ = run(capsys, "evaluate", "--workdir", workdir, "--json")
     assert json.loads(out)["test_error"] == result["test_error"]
+
+
+def test_evaluate_of_moved_images_names_its_own_flag(monkeypatch, finished, capsys):
+    def fail(*_, **__):
+        raise UserError("image folder /gone: create it, or set --config.data.data_dir=DIR to it")
+
+    monkeypatch.setattr(loop, "evaluate", fail)
+    code, _, err = run(capsys, "evaluate", "--workdir", finished[0])
+    assert code == 2 and err.endswith("create it, or set --data_dir DIR to it\n")
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
 """Commands that are refused: other settings or data, damage, and folders that cannot hold runs."""
 
 import dataclasses
+import errno
 import json
+import os
 import shutil
 import types
 
@@ -173,6 +175,19 @@ def test_an_out_that_cannot_hold_runs_is_one_line(fake_training, tmp_path, capsy
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
     assert fake_training.calls == []
+
+
+def test_a_full_disk_is_one_line(fake_training, tmp_path, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(execution.run_files, "write_text", fail)
+    assert run(tmp_path) == 1
+    error = capsys.readouterr().err
+    expected = (
+        f"{tmp_path} cannot be written (No space left on device); finished runs and checkpoints are"
+    )
+    assert expected in error and error.count("\n") == 1
 
 
 def test_scoped_changes_count_where_they_have_an_effect(committed, fake_training, read_table):

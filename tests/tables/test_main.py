@@ -35,6 +35,10 @@ def test_list_prints_every_paper_result_with_its_status(capsys):
         (["digits", "--set", "compare=('none',)"], "a table compares its rows"),
         (["digits", "--search", "none:at.beta=1,2"], "must be a key of the method that tries it, got none"),
         (["digits", "--search", "transfer.decay=linear,constant"], "as in --search ROWS:transfer.decay="),
+        (
+            ["digits", "--search", "none:optimizer.warmup_epochs=500,1", "--rows", "none"],
+            "the learning-rate warm-up must be shorter than the run of 400 steps, got 2000",
+        ),
         (["digits", "--data", __file__], "which is a file: give an existing folder"),
         (["digits", "--set", "transfer.points=('nope',)", "--rows", "*-at"], "each must be"),
         (["digits", "--set", "batch_size=100000"], "batch_size: expected 1 to 1442"),

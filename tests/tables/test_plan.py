@@ -151,6 +151,7 @@ def test_common_config_source_is_a_folder_or_a_tfds_name(tmp_path):
         ("data.mirror=no", "data.mirror expects a value of type bool, got 'no'"),
         ("optimizer.drop_epochs=3", "expects a value of type tuple, got '3'"),
         ("seed=3", "use --seeds"),
+        ("data.allow_changes=True", "the same images, got 'data.allow_changes=True': leave it out"),
         ("student=wrn_16_1", "choose rows with --rows"),
     ],
 )
@@ -165,6 +166,12 @@ def test_choose_rows_of_labels_only_keeps_the_chosen_teachers():
     chosen = registry.choose_rows(table, ["wrn_16_1-none", "wrn_16_1-wrn_40_1-at"])
     assert [row.pair for row in chosen] == ["wrn_16_1 <- wrn_40_1"] * 2
     assert len(registry.choose_rows(table, ["wrn_16_1-none"])) == 2
+
+
+def test_choose_rows_by_label():
+    table = registry.TABLES["digits"]()
+    chosen = registry.choose_rows(table, ["none", "at*"])
+    assert [row.label for row in chosen] == ["none", "at", "at+kd"]
 
 
 def test_choose_rows_of_an_unknown_row_names_five_and_the_nearest():
