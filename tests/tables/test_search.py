@@ -151,7 +151,7 @@ def test_searched_grows_with_its_search_and_names_what_changed(errors, tmp_path,
         == 0
     )
     assert program.main(["tiny", "--out", str(tmp_path), "--seeds", "1", "--searched"]) == 2
-    assert "what the search chose since, use --set 'at:at.beta=100'" in capsys.readouterr().err
+    assert "the newly chosen values, use --set 'at:at.beta=100'" in capsys.readouterr().err
 
 
 def test_search_of_two_keys_is_a_grid_and_set_does_not_override_it(
