@@ -162,7 +162,9 @@ def initialize(module: nn.Module, key: jax.Array, images: jax.Array) -> dict[str
       Collection name to variables.
     """
     with _nnx_may_sow():
-        variables = meta.unbox(dict(module.init(key, images, train=False)))
+        # The dropout of an NNX module asks for its stream even if it is deterministic.
+        rngs = {"params": key, "dropout": key}
+        variables = meta.unbox(dict(module.init(rngs, images, train=False)))
     variables.pop(COLLECTION, None)
     return variables
 

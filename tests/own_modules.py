@@ -184,6 +184,20 @@ class NnxNet(nnx.Module):
         return self.classifier(jnp.mean(x, axis=(1, 2)))
 
 
+class NnxNormalized(nnx.Module):
+    """An NNX network with dropout and batch normalization, which follow `train` or ignore it."""
+
+    def __init__(self, *, follows, rngs):
+        self.norm, self.dropout = nnx.BatchNorm(1, rngs=rngs), nnx.Dropout(0.5, rngs=rngs)
+        self.classifier = nnx.Linear(1, 10, rngs=rngs)
+        self.follows = follows
+
+    def __call__(self, images, *, train=False):
+        x = self.norm(images, use_running_average=self.follows and not train)
+        x = self.dropout(x, deterministic=not train)
+        return self.classifier(jnp.mean(x, axis=(1, 2)))
+
+
 def make_features(features):
     """A factory with an argument."""
     return Tapped(features=features)

@@ -175,6 +175,8 @@ def check_terms(terms: Sequence[Term], *, has_teacher: bool, has_points: bool) -
     Raises:
       UserError: naming the terms with missing inputs, or the terms that exclude one another.
     """
+    for term in terms:
+        _check_is_dataclass(type(term))
     comparing = [term.name for term in terms if term.compares_taps]
     needing = [term.name for term in terms if term.needs_teacher or term.compares_taps]
     if needing and not has_teacher:
@@ -197,6 +199,15 @@ def check_terms(terms: Sequence[Term], *, has_teacher: bool, has_points: bool) -
         raise UserError(
             f"one term can replace the cross-entropy, got {listed(replacing)}: pass one of them"
         )
+
+
+def _check_is_dataclass(kind: type[Term]) -> None:
+    """Raise if options are not fields, which equality and the record of a run compare."""
+    for each in kind.__mro__[: kind.__mro__.index(Term)]:
+        if "__init__" in vars(each) and "__dataclass_fields__" not in vars(each):
+            fix = "declare its options as fields, under @dataclasses.dataclass(frozen=True)"
+            got = f"term {kind.__name__} must be a frozen dataclass, got a class with its own __init__"
+            raise UserError(f"{got}: {fix}")
 
 
 def values_of(term: Term, batch: Batch, params: Mapping[str, Any]) -> jax.Array:

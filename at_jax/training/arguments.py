@@ -11,7 +11,7 @@ import jax
 from at_jax import data, options
 from at_jax.errors import UserError, listed
 from at_jax.terms import TERMS, Term, parts
-from at_jax.training import modules
+from at_jax.training import component_records, modules
 from at_jax.training.optimizers import OptimizerFactory
 from at_jax.training.settings import Settings, TermSettings
 
@@ -113,21 +113,27 @@ class Arguments:
         """Describe what was passed, for config.json."""
         described: dict[str, Any] = {}
         if self.student is not None:
-            described["student"] = modules.record(self.student)
+            described["student"] = component_records.record(self.student)
         if self.teacher is not None:
-            described["teacher"] = modules.record(self.teacher[0])
+            described["teacher"] = component_records.record(self.teacher[0])
         if self.dataset is not None:
             described["dataset"] = {"name": self.dataset.name}
         for name in ("optimizer", "augment"):
             if (value := getattr(self, name)) is not None:
-                described[name] = modules.qualified_name(value)
+                described[name] = component_records.qualified_name(value)
         if self.terms is not None:
             described["terms"] = [
-                {"name": term.name, "weight": _weight(self.terms, term), **modules.record(term)}
+                {
+                    "name": term.name,
+                    "weight": _weight(self.terms, term),
+                    **component_records.record(term),
+                }
                 for term in self.terms
             ]
         if self.callbacks:
-            described["callbacks"] = [modules.qualified_name(each) for each in self.callbacks]
+            described["callbacks"] = [
+                component_records.qualified_name(each) for each in self.callbacks
+            ]
         # As it is read again: tuples are lists in JSON.
         return json.loads(json.dumps(described))
 

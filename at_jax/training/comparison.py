@@ -41,7 +41,8 @@ def prepare_runs(
     """
     prepared = []
     for method in main.run.settings.compare:
-        if set(terms.parts(method)) == set(terms.parts(main.run.settings.method)):
+        is_main = set(terms.parts(method)) == set(terms.parts(main.run.settings.method))
+        if is_main and arguments.terms is None:
             continue
         needs_teacher = terms.needs_teacher(method)
         if needs_teacher and main.run.teacher is None:

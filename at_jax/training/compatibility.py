@@ -89,11 +89,18 @@ def shapes(
         )
 
         def apply(variables, images):
-            logits, taps, _ = forward(variables, images)
-            return logits, collections.OrderedDict(taps)  # JAX sorts the keys of a dict
+            logits, taps, mutated = forward(variables, images)
+            # JAX sorts the keys of a dict.
+            return logits, collections.OrderedDict(taps), mutated.get("batch_stats", {})
 
-        jaxpr, (logits, taps) = jax.make_jaxpr(apply, return_shape=True)(variables, images)
+        jaxpr, (logits, taps, statistics) = jax.make_jaxpr(apply, return_shape=True)(
+            variables, images
+        )
     modules.check_logits(logits, module, whose)
+    count = len(jax.tree.leaves(statistics))
+    inputs = set(map(id, jaxpr.jaxpr.invars))
+    if any(id(each) not in inputs for each in jaxpr.jaxpr.outvars[-count:] if count):
+        raise modules.uses_batch_statistics(module, whose)
     return Shapes(variables, logits, dict(taps), memory.stored_numbers(jaxpr.jaxpr))
 
 

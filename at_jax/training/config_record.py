@@ -114,7 +114,8 @@ def read_both(path: pathlib.Path) -> dict[str, Any]:
     if differing:
         raise UserError(
             f"{path} was written by another version ({listed(differing)} unknown or missing): use the "
-            "version that trained it, or choose another --workdir"
+            "version that trained it, import the module that adds its terms to at_jax.terms.TERMS, or "
+            "choose another --workdir"
         )
     config = _with_defaults(given, json.loads(json.dumps(default_config().to_dict())))
     return {**config, **recorded}

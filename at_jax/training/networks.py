@@ -12,7 +12,7 @@ from at_jax import data, models, paths
 from at_jax.distributed import processes
 from at_jax.errors import UserError
 from at_jax.terms import Term, changes_forward_pass
-from at_jax.training import compatibility, identity, modules, run_files
+from at_jax.training import compatibility, component_records, identity, run_files
 from at_jax.training.checkpoints import FOLDER, Checkpoints, Restored
 from at_jax.training.compatibility import Teacher
 from at_jax.training.settings import Settings
@@ -42,7 +42,7 @@ def describe(
     """
     return {
         "name": name,
-        **({} if name else {"module": modules.record(module)}),
+        **({} if name else {"module": component_records.record(module)}),
         "needs_forward_inputs": changes_forward_pass(terms),
         "num_classes": dataset.num_classes,
         "class_names": list(dataset.class_names),
@@ -64,7 +64,7 @@ def open_run(
       workdir: of the run.
       which: ``"latest"`` or ``"best"``.
       module: for a run that trained a user-defined module: an instance, or ``"package:name"``; see
-        :func:`at_jax.training.modules.from_record`. Ignored for a network of the library.
+        :func:`at_jax.training.component_records.from_record`. Ignored for a network of the library.
 
     Returns:
       Module, variables, and description (see ``Run.description``).
@@ -85,7 +85,7 @@ def open_run(
     if description["name"]:
         network = build(description["name"], description["num_classes"], description["dtype"])
     else:
-        network = modules.from_record(description.get("module") or {}, module, workdir)
+        network = component_records.from_record(description.get("module") or {}, module, workdir)
         wanted = compatibility.shapes(network, description["image_shape"], "module").variables
         fix = "pass module=, or name with --module, the network that this run trained"
         whose = f"the run in {workdir}"

@@ -38,6 +38,11 @@ def remedy(run: Run, step: int, what: str) -> str:
         for field in dataclasses.fields(term)
         if isinstance(getattr(term, field.name), float)
     ]
+    keeps_labels = all(term.beta is not None for term in run.objective.terms)
+    if terms and len(what.split(" and ")) <= len(run.objective.terms) + keeps_labels:
+        # "loss" is one of the names: another part of the loss is finite on the same images.
+        found = ", ".join([*(f"the values of term {term.name}" for term in terms), *options])
+        return f"nothing is trained yet, so no rate is the cause: check {found}"
     keys = ", ".join(["the images", "data.mean and data.std", *options])
     return f"nothing is trained yet, so no rate is the cause: check {keys}"
 

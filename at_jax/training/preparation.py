@@ -12,7 +12,7 @@ from at_jax import data, paths, terms
 from at_jax.data.decoding import check_sizes
 from at_jax.distributed import devices, huge_pages, processes
 from at_jax.errors import UserError, listed, naming
-from at_jax.training import identity, initialization, modules, networks, run_files
+from at_jax.training import component_records, identity, initialization, networks, run_files
 from at_jax.training.arguments import Arguments, chosen_terms
 from at_jax.training.checkpoints import check_can_save
 from at_jax.training.compatibility import Teacher
@@ -116,22 +116,25 @@ def _with_recorded_student(workdir: pathlib.Path, arguments: Arguments) -> Argum
     recorded = run_files.read_arguments(workdir).get("student")
     if recorded is None or arguments.module is None:
         return arguments
-    return arguments.with_student(modules.from_record(recorded, arguments.module, workdir))
+    return arguments.with_student(
+        component_records.from_record(recorded, arguments.module, workdir)
+    )
 
 
 def _known_teacher(settings: Settings, arguments: Arguments, needs_teacher: bool) -> Teacher | None:
     teacher = settings.teacher
     key = "weights" if teacher.weights else "checkpoint"
     given = getattr(teacher, key)
+    loss = f"method {settings.method!r}" if arguments.terms is None else "the loss of terms="
     if arguments.teacher is not None and (given or not needs_teacher):
         raise UserError(
             f"a teacher was passed to train_and_evaluate, got also teacher.{key}={given!r} and "
-            f"method {settings.method!r}: pass one teacher, and a method that uses it"
+            f"{loss}: pass one teacher, and a loss that uses it"
         )
     if given and not needs_teacher:
         raise UserError(
-            f"method {settings.method!r} uses no teacher, got teacher.{key}={given!r}: leave it "
-            "out, or choose a method such as at"
+            f"{loss} uses no teacher, got teacher.{key}={given!r}: leave it out, or choose a method such "
+            "as at"
         )
     if arguments.teacher is not None:
         return Teacher(*arguments.teacher)

@@ -12,11 +12,8 @@ from typing import Any
 
 from at_jax import paths
 from at_jax.distributed import processes
-from at_jax.errors import UserError, listed
-from at_jax.terms import TERMS, parts
-from at_jax.training import checkpoint_meta, json_files, storage
-from at_jax.training.arguments import check_recorded
-from at_jax.training.config import flatten
+from at_jax.errors import UserError
+from at_jax.training import checkpoint_meta, config_changes, json_files, storage
 from at_jax.training.config_record import (
     ARGUMENTS,
     CONFIG,
@@ -47,9 +44,7 @@ __all__ = [
 ]  # fmt: skip
 
 RESULT = "result.json"
-TEACHER = "teacher"  # subdirectory: the run of a teacher that was trained first
-# Where something is stored. It may be moved, if the identity of the run tells whether it is the same.
-_PLACES = ("data.data_dir", "teacher.checkpoint", "teacher.weights", "init.weights")
+TEACHER = "teacher"
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
@@ -78,6 +73,21 @@ def write_json(path: pathlib.Path, value: Mapping[str, Any], *, checked: bool = 
     write_text(path, json_files.dumps(value, checked=checked))
 
 
+def _check_checkpoints(workdir: pathlib.Path) -> None:
+    """Raise if checkpoints that must be there are gone: the run would be trained again in silence."""
+    folder = workdir / checkpoint_meta.FOLDER
+    has_result, has_metrics = (workdir / RESULT).exists(), (workdir / METRICS).exists()
+    if not (has_result or has_metrics) or checkpoint_meta.steps(folder):
+        return
+    # A run that was killed early has lines, and an empty folder.
+    if has_result or not folder.is_dir():
+        what = "is finished" if has_result else f"has {METRICS}"
+        raise UserError(
+            f"the run in {workdir} {what}, but its {folder.name}/ is missing or empty: restore it from a "
+            "copy, or train again in another --workdir"
+        )
+
+
 def check(
     workdir: pathlib.Path, config: Mapping[str, Any], arguments: Mapping[str, Any] | None = None
 ) -> None:
@@ -102,30 +112,10 @@ def check(
 
 
 def _check(workdir: pathlib.Path, config: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
-    if not (workdir / CONFIG).exists() and not _has_remains(workdir):
-        return
-    stored = read_both(workdir / CONFIG)
-    before_arguments, identity = stored.pop(ARGUMENTS, None), stored.pop(IDENTITY, None)
-    before, now = flatten(stored), flatten(config)
-    places = _PLACES if identity else ()
-    # Terms that are passed may read the sections of others.
-    unused = set() if arguments.get("terms") else TERMS.keys() - set(parts(config["method"]))
-    differing = [
-        f"{key}: {before[key]!r} there, {now[key]!r} now"
-        for key in sorted(now)
-        if before[key] != now[key]
-        # Without a place a new teacher would be trained.
-        and not (key in places and (now[key] or not before[key]))
-        and key.split(".")[0] not in unused
-        and not _may_differ(key, before, now, workdir)
-    ]
-    if differing:
-        raise UserError(
-            f"workdir {workdir} holds a run with another config ({listed(differing)}): choose another "
-            "--workdir, or the same values to resume it"
-        )
-    if before_arguments is not None:  # version 0.1 did not record them
-        check_recorded(before_arguments, arguments, workdir)
+    if (workdir / CONFIG).exists() or _has_remains(workdir):
+        stored = read_both(workdir / CONFIG)
+        has_teacher = (workdir / TEACHER).exists()
+        config_changes.check(workdir, stored, config, arguments, has_teacher=has_teacher)
 
 
 def _has_remains(workdir: pathlib.Path) -> bool:
@@ -133,21 +123,6 @@ def _has_remains(workdir: pathlib.Path) -> bool:
     return (workdir / RESULT).exists() or bool(
         checkpoint_meta.steps(workdir / checkpoint_meta.FOLDER)
     )
-
-
-def _check_checkpoints(workdir: pathlib.Path) -> None:
-    """Raise if checkpoints that must be there are gone: the run would be trained again in silence."""
-    folder = workdir / checkpoint_meta.FOLDER
-    has_result, has_metrics = (workdir / RESULT).exists(), (workdir / METRICS).exists()
-    if not (has_result or has_metrics) or checkpoint_meta.steps(folder):
-        return
-    # A run that was killed early has lines, and an empty folder.
-    if has_result or not folder.is_dir():
-        what = "is finished" if has_result else f"has {METRICS}"
-        raise UserError(
-            f"the run in {workdir} {what}, but its {folder.name}/ is missing or empty: restore it from a "
-            "copy, or train again in another --workdir"
-        )
 
 
 def claim(
@@ -189,27 +164,6 @@ def record_identity(workdir: pathlib.Path, identity: Mapping[str, Any]) -> None:
             write_json(workdir / CONFIG, {**stored, IDENTITY: identity})
 
     processes.broadcast_from_primary(write)
-
-
-def _may_differ(
-    key: str, before: Mapping[str, Any], now: Mapping[str, Any], workdir: pathlib.Path
-) -> bool:
-    if key.startswith("runtime.") or key in (
-        "compare",
-        "data.allow_changes",
-        # Images that it leaves out are a change of the data, which is compared on its own.
-        "data.skip_corrupt",
-        "data.workers",
-        "data.memory_limit_mb",
-    ):
-        return True
-    trains_teacher_as_long = (workdir / TEACHER).exists() and not now["teacher.epochs"]
-    depends_on_length = (
-        now["transfer.decay"] not in ("constant", "steps")
-        or now["optimizer.schedule"] not in ("constant", "steps")
-        or trains_teacher_as_long
-    )
-    return key == "epochs" and not depends_on_length and now[key] > before[key]
 
 
 def read_result(workdir: pathlib.Path) -> dict[str, Any] | None:

@@ -85,8 +85,11 @@ def test_folder_without_a_directory_gives_both_ways_to_pass_it():
 
 
 def test_folder_with_another_layout_raises(folder, tmp_path):
-    with pytest.raises(UserError, match=r"got no directory .*nowhere/train"):
+    with pytest.raises(UserError, match=r"nowhere does not exist \(in /.*\): set --config.data"):
         load("folder", data_dir=str(tmp_path / "nowhere"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"got no directory .*empty/train"):
+        load("folder", data_dir=str(tmp_path / "empty"))
     (folder / "train" / "gray").mkdir()
     with pytest.raises(UserError, match=r"got only in train: gray, only in test: none"):
         load("folder", data_dir=str(folder))

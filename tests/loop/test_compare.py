@@ -8,7 +8,9 @@ import small_run
 from at_jax import loop
 from at_jax.errors import UserError
 from at_jax.tables import plan, registry
+from at_jax.terms import Distillation
 from at_jax.training import comparison, config, run_files
+from at_jax.training.arguments import Arguments
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +118,25 @@ def test_method_that_needs_a_teacher_is_left_out_where_there_is_none(monkeypatch
 
     said = []
     monkeypatch.setattr(comparison, "log", said.append)
-    assert comparison.prepare_runs(small_run.config(), tmp_path, Main, None, lambda _: None) == []
+    assert (
+        comparison.prepare_runs(small_run.config(), tmp_path, Main, Arguments(), lambda _: None)
+        == []
+    )
     assert said == ["compare: at is skipped, because none has no teacher"]
+
+
+def test_method_of_the_config_is_compared_with_passed_terms(finished, tmp_path, monkeypatch):
+    trained = []
+
+    def train(runs, *_):
+        trained.extend(folder.name for _, folder in runs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "_train_compared", train)
+    changed = small_run.with_teacher(finished, compare=("none", "at"))  # of method at
+    with pytest.raises(KeyboardInterrupt):
+        loop.train_and_evaluate(changed, tmp_path / "run", terms=(Distillation(),))
+    assert trained == ["run", "none", "at"]
 
 
 def test_compare_belongs_to_single_runs(tmp_path):

@@ -63,6 +63,43 @@ def test_terms_that_are_no_terms_raise(tmp_path):
         LogitMatching(scale=-1)
 
 
+class WithInit(Term):
+    """A term whose option is no field."""
+
+    name: ClassVar[str] = "with_init"
+
+    def __init__(self, scale):
+        self.scale = scale
+
+    def values(self, batch, params):
+        return self.scale * batch.student.cross_entropy
+
+
+def test_term_whose_options_are_no_fields_raises(tmp_path):
+    message = "term WithInit must be a frozen dataclass, got a class with its own __init__"
+    with pytest.raises(UserError, match=message):
+        loop.train_and_evaluate(small_run.config(), tmp_path / "run", terms=(WithInit(2.0),))
+    assert not (tmp_path / "run").exists()
+
+
+@dataclasses.dataclass(frozen=True)
+class Logarithm(Term):
+    """A term that is NaN where the first logit is negative."""
+
+    name: ClassVar[str] = "logarithm"
+    needs_teacher: ClassVar[bool] = False
+
+    def values(self, batch, params):
+        return jnp.log(-jnp.square(batch.student.logits[:, 0]) - 1)
+
+
+def test_term_of_nan_is_named_where_the_labels_give_a_finite_loss(tmp_path):
+    config = small_run.config(method="none", epochs=1)
+    message = "no rate is the cause: check the values of term logarithm$"
+    with pytest.raises(loop.NonFinite, match=message):
+        loop.train_and_evaluate(config, tmp_path, terms=(Logarithm(),))
+
+
 @pytest.mark.slow  # the weights are tested in training/
 def test_begin_epoch_starts_the_terms_late(finished, tmp_path):
     config = small_run.with_teacher(finished, method="at+kd", at__begin_epoch=1, kd__begin_epoch=1)

@@ -63,6 +63,23 @@ def test_claim_with_more_epochs_of_a_decay_raises(tmp_path, decay):
         claim(tmp_path, transfer__decay=decay, epochs=5)
 
 
+def test_epochs_grow_with_the_teacher_that_was_trained(tmp_path):
+    first = {"teacher__epochs": 0, "optimizer__drop_epochs": (1,)}
+    claim(tmp_path, **first)
+    (tmp_path / "teacher").mkdir()
+    message = (
+        r"epochs: 2 there, 5 now.*--config.teacher.epochs=2 --config.teacher.drop_epochs=\"\(1,\)\" keep "
+        r"that teacher; otherwise use .*--config.init.weights="
+    )
+    with pytest.raises(UserError, match=message):
+        claim(tmp_path, **first, epochs=5)
+    kept = {"teacher__epochs": 2, "teacher__drop_epochs": (1,), "optimizer__drop_epochs": (1,)}
+    with pytest.raises(UserError, match="teacher.epochs: 0 there, 3 now"):
+        claim(tmp_path, **(kept | {"teacher__epochs": 3}), epochs=5)
+    claim(tmp_path, **kept, epochs=5)
+    assert run_files.read_config(tmp_path)["epochs"] == 5
+
+
 def test_claim_of_an_unusable_workdir_raises(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UserError, match="not readable as a config"):

@@ -7,13 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import own_modules
+import pytest
 import tiny
+from flax import nnx
 
 from at_jax import intermediates
+from at_jax.errors import UserError
 from at_jax.models import layers
 from at_jax.objective import Objective
 from at_jax.terms import Distillation
-from at_jax.training import state, step
+from at_jax.training import compatibility, state, step
 
 KEY = jax.random.key(3)
 
@@ -53,6 +56,31 @@ class Accounting(nn.Module):
         x = nn.relu(layers.conv(3, 3, name="conv")(images))
         self.sow("losses", "activity", jnp.mean(x))
         return layers.classifier(jnp.mean(x, axis=(1, 2)), tiny.CLASSES, x.dtype)
+
+
+class Leaking(nn.Module):
+    """Batch normalization that ignores `train`."""
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        x = nn.BatchNorm(use_running_average=False, name="bn")(images)
+        return layers.classifier(jnp.mean(x, axis=(1, 2)), tiny.CLASSES, x.dtype)
+
+
+@pytest.mark.parametrize(
+    "module", [Leaking(), nnx.bridge.to_linen(own_modules.NnxNormalized, follows=False)]
+)
+@pytest.mark.parametrize("whose", ["student", "teacher"])
+def test_batch_statistics_in_evaluation_are_refused(module, whose):
+    message = f"{whose} {type(module).__name__} changes its batch statistics with train=False"
+    with pytest.raises(UserError, match=message):
+        compatibility.shapes(module, (8, 8, 1), whose)
+
+
+def test_nnx_network_with_dropout_and_batch_normalization_is_accepted():
+    module = nnx.bridge.to_linen(own_modules.NnxNormalized, follows=True)
+    found = compatibility.shapes(module, (8, 8, 1), "student")
+    assert found.logits.shape == (1, 10) and "batch_stats" in found.variables
 
 
 def test_dropout_of_the_student_is_keyed_by_seed_step_and_position():

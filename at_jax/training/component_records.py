@@ -1,0 +1,171 @@
+"""Records of user-defined modules, terms and functions in config.json, and building modules from them."""
+
+import dataclasses
+import functools
+import importlib
+import inspect
+import json
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+
+from at_jax.errors import UserError, listed
+from at_jax.training import modules
+
+__all__ = ["from_record", "qualified_name", "record"]
+
+
+def record(instance: Any) -> dict[str, Any]:
+    """Describe a module or a term in JSON: its class as ``package:name``, and its fields.
+
+    Args:
+      instance: of a dataclass.
+
+    Returns:
+      ``class``, ``fields``, and ``unrecorded``: names of fields that JSON cannot hold.
+    """
+    fields, unrecorded = {}, []
+    for field in dataclasses.fields(instance):
+        if field.name in ("parent", "name"):
+            continue
+        value = getattr(instance, field.name)
+        try:
+            fields[field.name] = json.loads(json.dumps(value))
+        except (TypeError, ValueError):
+            if value is not field.default:
+                unrecorded.append(field.name)
+    return {"class": qualified_name(instance), "fields": fields, "unrecorded": unrecorded}
+
+
+def qualified_name(value: Any) -> str:
+    """``package:name`` of a class, a function, or the class of an instance.
+
+    A partial has its arguments as well.
+
+    >>> qualified_name(functools.partial(json.dumps, indent=2))
+    'json:dumps(indent=2)'
+    """
+    if isinstance(value, functools.partial):
+        passed = [*map(_text, value.args)]
+        passed += [f"{key}={_text(each)}" for key, each in value.keywords.items()]
+        return f"{qualified_name(value.func)}({', '.join(passed)})"
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{named.__module__}:{named.__qualname__}"
+
+
+def _text(value: Any) -> str:
+    """A text that is the same in every process."""
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError):
+        return qualified_name(value)
+
+
+def from_record(
+    recorded: Mapping[str, Any], named: nn.Module | str | None, where: Any
+) -> nn.Module:
+    """Build the module of a run that trained a user-defined one.
+
+    Nothing is imported unless the user names it.
+
+    Args:
+      recorded: by :func:`record`; may be empty for a run of an older version.
+      named: an instance, or ``"package:name"`` of an instance, a class or a factory without arguments.
+        Several names, separated by commas, are those of several runs: the one of the recorded class is
+        taken.
+      where: workdir of the run, for messages.
+
+    Returns:
+      The module.
+
+    Raises:
+      UserError: saying what to pass.
+    """
+    if isinstance(named, nn.Module):
+        return named
+    # A class in the script that was run is known by the script's name, which is not recorded.
+    known = recorded.get("class", "package:name").replace("__main__:", "package:")
+    if not named:
+        # A wrapped NNX module is known by the wrapper: a function must build it.
+        name = "package:function" if known.endswith(":ToLinen") else known
+        raise UserError(
+            f"the run in {where} trained a user-defined module ({known}): pass it again with "
+            f"--module={name}, or module=... in Python"
+        )
+    made = {each: _made(each.strip()) for each in named.split(",")}
+    if len(made) > 1:
+        wanted = known.partition(":")[2]
+        made = {each: one for each, one in made.items() if _class(one).__qualname__ == wanted}
+    if not made:
+        raise UserError(
+            f"the run in {where} trained {known}, got --module={named}: name this class as well"
+        )
+    name, target = next(iter(made.items()))
+    if not isinstance(target, type):
+        return target
+    if unrecorded := recorded.get("unrecorded"):
+        raise UserError(
+            f"the run in {where} trained {known} with fields that were not recorded "
+            f"({listed(unrecorded)}): name a function or an instance that sets them, "
+            "--module=package:name"
+        )
+    fields = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in recorded.get("fields", {}).items()
+    }
+    try:
+        return target(**fields)
+    except TypeError as error:
+        raise UserError(
+            f"the run in {where} trained {known}, got --module={name}, a class with other fields "
+            f"({error}): name the class that was trained, or a function that returns its instance"
+        ) from error
+
+
+def _made(named: str) -> nn.Module | type[nn.Module]:
+    """Import an instance or a class; call a factory."""
+    target = _import(named)
+    if modules.is_module_class(target):
+        return target
+    if callable(target) and not isinstance(target, nn.Module | type):
+        try:
+            inspect.signature(target).bind()
+        except TypeError as error:
+            raise UserError(
+                f"--module={named} must be a function without arguments, got one with a {error}: name a "
+                "function, an instance or a class"
+            ) from error
+        target = target()
+    modules.check_is_module(target, f"--module={named}")
+    return target
+
+
+def _class(module: nn.Module | type[nn.Module]) -> type[nn.Module]:
+    return module if isinstance(module, type) else type(module)
+
+
+def _import(named: str) -> Any:
+    package, _, name = named.partition(":")
+    if not (package and name) or package.startswith("."):
+        raise UserError(
+            f"--module must be package:name, got {named!r}: for example --module=my_networks:MyNet"
+        )
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        imported = importlib.import_module(package)
+    except ImportError as error:
+        raise UserError(
+            f"--module={named} cannot be imported ({error}): name a package on the import path or in the "
+            "current directory"
+        ) from error
+    if not hasattr(imported, name):
+        known = [key for key, value in vars(imported).items() if modules.is_module_class(value)]
+        raise UserError(
+            f"--module={named}: {package} has no {name}, its modules are {listed(known)}: name one of "
+            "them, or an instance or a function at the top level of the package"
+        )
+    return getattr(imported, name)

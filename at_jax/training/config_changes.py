@@ -1,0 +1,95 @@
+"""Comparison of a config with that of the run in a workdir: which keys may change when it is resumed."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from at_jax.errors import UserError, listed
+from at_jax.terms import TERMS, parts
+from at_jax.training.arguments import check_recorded
+from at_jax.training.config import flatten
+from at_jax.training.config_record import ARGUMENTS, IDENTITY
+
+__all__ = ["check"]
+
+# subdirectory: the run of a teacher that was trained first
+# Where something is stored. It may be moved, if the identity of the run tells whether it is the same.
+_PLACES = ("data.data_dir", "teacher.checkpoint", "teacher.weights", "init.weights")
+
+
+def check(
+    workdir: pathlib.Path,
+    stored: Mapping[str, Any],
+    config: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    *,
+    has_teacher: bool,
+) -> None:
+    """Check that a run may be resumed with a config; see :func:`at_jax.training.run_files.check`.
+
+    Args:
+      workdir: of the run, for messages.
+      stored: content of its config.json.
+      config: all keys and values.
+      arguments: record of the components that were passed.
+      has_teacher: a teacher was trained in the workdir.
+
+    Raises:
+      UserError: naming the keys that differ.
+    """
+    before_arguments = stored.get(ARGUMENTS)
+    settings = {key: value for key, value in stored.items() if key not in (ARGUMENTS, IDENTITY)}
+    before, now = flatten(settings), flatten(config)
+    places = _PLACES if stored.get(IDENTITY) else ()
+    # Terms that are passed may read the sections of others.
+    unused = set() if arguments.get("terms") else TERMS.keys() - set(parts(config["method"]))
+    trains_as_long = has_teacher and not now["teacher.epochs"]
+    differing = [
+        f"{key}: {before[key]!r} there, {now[key]!r} now"
+        for key in sorted(now)
+        if before[key] != now[key]
+        # Without a place a new teacher would be trained.
+        and not (key in places and (now[key] or not before[key]))
+        and key.split(".")[0] not in unused
+        and not _may_differ(key, before, now, trains_as_long)
+    ]
+    if differing:
+        fix = (
+            "use the same values to resume it, or another --workdir, where "
+            f"--config.init.weights={workdir} starts from its weights"
+        )
+        if trains_as_long and before["epochs"] < now["epochs"]:
+            drops = tuple(before["optimizer.drop_epochs"])
+            fix = (
+                "its teacher was trained for as many epochs, and "
+                f"--config.teacher.epochs={before['epochs']} "
+                f'--config.teacher.drop_epochs="{drops}" keep that teacher; otherwise {fix}'
+            )
+        raise UserError(
+            f"workdir {workdir} holds a run with another config ({listed(differing)}): {fix}"
+        )
+    if before_arguments is not None:  # version 0.1 did not record them
+        check_recorded(before_arguments, arguments, workdir)
+
+
+def _may_differ(
+    key: str, before: Mapping[str, Any], now: Mapping[str, Any], trains_teacher_as_long: bool
+) -> bool:
+    if key.startswith("runtime.") or key in (
+        "compare",
+        "data.allow_changes",
+        # Images that it leaves out are a change of the data, which is compared on its own.
+        "data.skip_corrupt",
+        "data.workers",
+        "data.memory_limit_mb",
+    ):
+        return True
+    if key in ("teacher.epochs", "teacher.drop_epochs") and not before["teacher.epochs"]:
+        # The teacher's own run compares its drops.
+        return now["teacher.epochs"] == before["epochs"]
+    depends_on_length = (
+        now["transfer.decay"] not in ("constant", "steps")
+        or now["optimizer.schedule"] not in ("constant", "steps")
+        or trains_teacher_as_long
+    )
+    return key == "epochs" and not depends_on_length and now[key] > before[key]
