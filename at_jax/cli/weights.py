@@ -1,6 +1,7 @@
 """``at-jax weights``: weights of PyTorch as a run, and the weights of a run for other programs."""
 
 import argparse
+import json
 import os
 import pathlib
 import sys
@@ -52,7 +53,7 @@ def _parser() -> Parser:
         help="weights file; efficientnet_lite0 for the weights of the extra pretrained; or directory of a "
         "run to export")  # fmt: skip
     add("dest", metavar="DEST", help="directory of the new run, or file; it must not exist")
-    add("--model", default="resnet_18", help="network of the file (%(default)s)")
+    add("--model", help="network of the file (default: as at-jax wrote it, or resnet_18)")
     add("--classes", type=int, metavar="K",
         help="number of classes (default: of the file); another number needs a new classifier")  # fmt: skip
     add("--seed", type=int, default=0, help="seed of a new classifier (%(default)s)")
@@ -61,10 +62,11 @@ def _parser() -> Parser:
         "--image_size",
         type=int,
         metavar="PIXELS",
-        help="size of its images (default: of the network)",
+        help="size of its images (default: of the file or the network)",
     )
-    add("--mean", type=float, nargs="+", metavar="X", help="for its normalization, in 0..255")
-    add("--std", type=float, nargs="+", metavar="X", help="for its normalization, in 0..255")
+    add("--mean", type=float, nargs="+", metavar="X",
+        help="for its normalization, in 0..255 (default: of the file or the network)")  # fmt: skip
+    add("--std", type=float, nargs="+", metavar="X", help="as --mean")
     add("--to-safetensors", action="store_true",
         help="write the network of the run SOURCE with PyTorch's names")  # fmt: skip
     add(
@@ -86,6 +88,8 @@ def run(options: argparse.Namespace) -> None:
     if options.to_safetensors and options.to_stablehlo:
         raise UserError("--to-safetensors and --to-stablehlo write one file each: pass one of them")
     exports = options.to_safetensors or options.to_stablehlo
+    if options.to_safetensors and options.dest.lower().endswith((".pth", ".pt")):
+        raise UserError(f"DEST must end in .safetensors, as PyTorch expects, got {options.dest}")
     destination = imported.check_free(options.dest, is_file=exports)
     (_export if exports else _import)(options, destination)
 
@@ -107,8 +111,14 @@ def _import(options: argparse.Namespace, destination: pathlib.Path) -> None:
             f"SOURCE {source} is a directory: give a weights file, or write the network of a run "
             "with --to-safetensors or --to-stablehlo"
         )
-    _check_numbers(options)
     names = _class_names(options.class_names)
+    stored = _stored(options.source, source)
+    options.model = options.model or stored.get("name") or "resnet_18"
+    for key in ("mean", "std"):
+        setattr(options, key, getattr(options, key) or stored.get(key))
+    if options.image_size is None and "image_shape" in stored:
+        options.image_size = stored["image_shape"][0]
+    _check_numbers(options)
     if options.source == imagenet.NAME:
         options.source, options.model = str(imagenet.weights_file()), imagenet.NAME
         if not names and options.classes in (None, len(known := imagenet.class_names())):
@@ -117,6 +127,8 @@ def _import(options: argparse.Namespace, destination: pathlib.Path) -> None:
     found = pretrained.read(options.source)
     of_file = pretrained.classes(found, models.build(options.model, 1000))
     classes = options.classes or of_file or 1000
+    if len(stored.get("class_names", ())) == classes:
+        names = names or stored["class_names"]
     module: Any = models.build(options.model, classes)
     key = jax.random.key(options.seed)
     loaded = pretrained.convert(found, module, key=key, source=source)
@@ -135,6 +147,27 @@ def _import(options: argparse.Namespace, destination: pathlib.Path) -> None:
             f"is initialized (seed {options.seed})"
         )
     log(f"{destination}: {family.title(module)} with {classes:,} classes from {source}")
+
+
+def _stored(path: str, shown: str) -> dict[str, Any]:
+    """What at-jax wrote about the network into the file; empty for a file of another program."""
+    text = pretrained.metadata(path).get(export.METADATA, "{}")
+    try:
+        found = json.loads(text)
+        for key, kind in (
+            ("class_names", str),
+            ("image_shape", int),
+            ("mean", float),
+            ("std", float),
+        ):
+            found[key] = [kind(each) for each in found.get(key, ())]
+        if not isinstance(found.setdefault("name", ""), str):
+            raise TypeError("its name is no text")
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"SOURCE {shown} has damaged metadata ({export.METADATA}: {error}): export it again"
+        ) from error
+    return {key: value for key, value in found.items() if value}
 
 
 def _check_numbers(options: argparse.Namespace) -> None:

@@ -101,10 +101,40 @@ def test_a_trained_student_comes_back_bit_for_bit(finished, tmp_path, capsys):
     assert (code, err) == (0, "")
     names = safetensors.numpy.load_file(file)
     assert names["group0.block0.conv0"].shape[2:] == (3, 3)
-    flags = ["--model=wrn_10_0.25", "--image_size=16", "--mean=0", "--std=255"]
-    assert run(capsys, file, dest, *flags)[0] == 0
+    # The file says how its network is used.
+    assert run(capsys, file, dest)[0] == 0
     chex.assert_trees_all_equal(checkpoint.load(dest), checkpoint.load(workdir))
-    assert open_run(dest)[2]["image_shape"] == [16, 16, 1]
+    before, after = open_run(workdir)[2], open_run(dest)[2]
+    for key in ("name", "class_names", "image_shape", "mean", "std"):
+        assert after[key] == before[key]
+    # Options override it, and other classes have no names.
+    flags = ["--image_size=32", "--mean=0", "--std=255", "--classes=3"]
+    assert run(capsys, file, tmp_path / "other", *flags)[0] == 0
+    other = open_run(tmp_path / "other")[2]
+    assert (other["image_shape"], other["mean"], other["std"]) == ([32, 32, 1], [0.0], [255.0])
+    assert other["class_names"] == ["class 0", "class 1", "class 2"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"mean": ["x"]}',
+        '{"mean": 3}',
+        '{"name": 7}',
+        '{"image_shape": {"a": 1}}',
+        '{"std": [0]}',
+    ],
+)
+def test_damaged_metadata_is_one_line(finished, tmp_path, capsys, text):
+    file = tmp_path / "student.safetensors"
+    arrays = safetensors.numpy.load(export.to_safetensors(finished[0]))
+    file.write_bytes(pretrained.dumps(arrays, {export.METADATA: text}))
+    code, out, err = run(capsys, file, tmp_path / "run", "--model=wrn_10_0.25")
+    assert (code, out) == (2, "") and len(err.splitlines()) == 1
+    assert "has damaged metadata" in err or "--std must be within" in err
+    assert not (tmp_path / "run").exists()
 
 
 PROGRAM = """
@@ -236,6 +266,7 @@ def test_bad_file_is_one_line_and_nothing_is_written(
         (["wrn.pth", "run", "--class_names=wrn.pth"], "cannot be read .it is not UTF-8"),
         (["wrn.pth", "run", "--class_names=names.txt"], "5 classes must have as many class names, got 2"),
         (["wrn.pth"], "required: DEST"),
+        (["taken", "f.pth", "--to-safetensors"], "DEST must end in .safetensors"),
         (["wrn.pth", "run", "--clases=3"], "'--clases=3': did you mean --classes?"),
         (["taken", "f", "--to-safetensors", "--to-stablehlo"], "write one file each: pass one of them"),
         (["taken", "empty", "--to-safetensors"], "DEST .*empty exists already"),

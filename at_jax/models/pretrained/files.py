@@ -91,8 +91,29 @@ def _safetensors(what: str) -> Any:
     return safetensors
 
 
-def dumps(state_dict: Mapping[str, np.ndarray]) -> bytes:
+def metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Read the metadata of a ``.safetensors`` file; empty for a file of another format.
+
+    Raises:
+      UserError: as :func:`read`.
+    """
+    path = pathlib.Path(path)
+    if path.suffix.lower() != _SUFFIX or not path.is_file():
+        return {}
+    safetensors = _safetensors(f"reading {path}")
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return dict(file.metadata() or {})
+    except (safetensors.SafetensorError, OSError):
+        return {}  # `read` says what is wrong with the file
+
+
+def dumps(state_dict: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> bytes:
     """Format a state dict as a safetensors file that PyTorch programs read.
+
+    Args:
+      state_dict: names of PyTorch to arrays.
+      metadata: texts for the header of the file.
 
     Raises:
       UserError: if the package safetensors is not installed.
@@ -100,4 +121,4 @@ def dumps(state_dict: Mapping[str, np.ndarray]) -> bytes:
     safetensors = _safetensors("writing safetensors")
     # It takes the memory of an array as it is, without its strides.
     arrays = {name: np.ascontiguousarray(array) for name, array in state_dict.items()}
-    return safetensors.numpy.save(arrays, metadata={"format": "pt"})
+    return safetensors.numpy.save(arrays, metadata={"format": "pt", **(metadata or {})})
