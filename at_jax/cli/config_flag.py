@@ -139,6 +139,7 @@ def _unknown_flag(name: str, help_text: str) -> str:
     """Message about an unknown flag, which may be a key of the config, or its last part."""
     known = _known_keys()
     keys = [key for key in known if name in (key, key.split(".")[-1])]
+    keys = keys or list(filter(None, [main_key(name, known)]))
     options = [flag for flag in flags.FLAGS if f"--{flag}" in help_text]
     found = nearest(name, known)
     close = [f"config.{key}" for key in keys] or [
@@ -146,6 +147,8 @@ def _unknown_flag(name: str, help_text: str) -> str:
         *([f"config.{found}"] if found else []),
     ]
     hint = f"did you mean --{close[0]}?" if close else "see --help"
+    if name == "resume":
+        hint = "leave it out: a run resumes when its command is run again"
     return f"unknown flag --{name}: {hint}"
 
 

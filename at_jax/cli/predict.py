@@ -3,7 +3,7 @@
 import json
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -27,7 +27,7 @@ _EXAMPLES = """examples:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command; a UserError is printed as one line, with exit code 2."""
+    """Run the command; a UserError is printed as one line, with exit code 2. Other files are classified."""
     description = "Classify image files of any size with the student of a run."
     parser = Parser("predict", description, _EXAMPLES)
     add = parser.add_argument
@@ -37,6 +37,7 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse(argv)
     if options.top < 1:
         parser.error(f"--top must be at least 1, got {options.top}")
+    errors: list[UserError] = []
     try:
         found = predict(
             options.workdir,
@@ -44,12 +45,15 @@ def main(argv: Sequence[str]) -> int:
             top=options.top,
             which=options.which,
             module=options.module,
+            on_error=errors.append,
         )
-        print("\n".join(_as_json(found) if options.json else _as_table(found)))
+        if found:
+            print("\n".join(_as_json(found) if options.json else _as_table(found)))
     except UserError as error:
+        errors = [error]
+    for error in errors:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return 2 if errors else 0
 
 
 def predict(
@@ -59,6 +63,7 @@ def predict(
     top: int = 1,
     which: str = "latest",
     module: Any = None,
+    on_error: Callable[[UserError], None] | None = None,
 ) -> dict[str, list[tuple[str, float]]]:
     """Classify image files. Shorter sides are resized to the network's, then cropped at the center.
 
@@ -68,12 +73,13 @@ def predict(
       top: number of classes of each file.
       which: ``"latest"`` or ``"best"`` checkpoint.
       module: see :func:`at_jax.checkpoint.load`.
+      on_error: called for a file that is no image, which is then left out.
 
     Returns:
       File to pairs of class and probability, the most probable first.
 
     Raises:
-      UserError: if there is no run, or a file is no image.
+      UserError: if there is no run, or, without ``on_error``, a file is no image.
     """
     network, variables, described = networks.open_run(workdir, which=which, module=module)
     networks.check_stands_alone(described, workdir)
@@ -81,8 +87,18 @@ def predict(
     depth = described.get("bit_depth", reading.MAX_DEPTH)
     shape = (height, width, channels)
     resize = described.get("resize", 0)
-    found = images.from_files(files, shape, subject="FILE", bit_depth=depth, resize=resize)
-    pixels = found.pixels
+    read: dict[str, np.ndarray] = {}
+    for file in files:
+        try:
+            found = images.from_files([file], shape, subject="FILE", bit_depth=depth, resize=resize)
+            read[file] = found.pixels[0]
+        except UserError as error:
+            if on_error is None:
+                raise
+            on_error(error)
+    if not read:
+        return {}
+    pixels = np.stack(list(read.values()))
 
     @jax.jit
     def probabilities(batch: jax.Array) -> jax.Array:
@@ -97,7 +113,7 @@ def predict(
     names = described.get("class_names") or [f"class {k}" for k in range(described["num_classes"])]
     return {
         file: [(names[k], float(row[k])) for k in np.argsort(-row)[:top]]
-        for file, row in zip(files, rows, strict=False)
+        for file, row in zip(read, rows, strict=False)
     }
 
 

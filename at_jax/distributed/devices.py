@@ -81,6 +81,11 @@ def select(count: int, batch_size: int, accumulation: int = 1) -> tuple[jax.Devi
     return selected
 
 
+def idle(devices: tuple[jax.Device, ...]) -> int:
+    """Number of devices of this process that a run does not use."""
+    return len(jax.local_devices()) - local_count(devices)
+
+
 def local_count(devices: tuple[jax.Device, ...]) -> int:
     """Number of the selected devices that belong to this process."""
     return len(devices) // _process_count(devices)

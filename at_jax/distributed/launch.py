@@ -72,6 +72,8 @@ def initialize(
             address["coordinator_bind_address"] = coordinator
         if process == 0:
             _warn_of_loopback(coordinator)
+    if process:
+        print(f"Waiting for process 0 at {coordinator} ...", file=sys.stderr)
     timer = threading.Timer(timeout, _give_up, (coordinator, processes, timeout))
     timer.daemon = True
     timer.start()

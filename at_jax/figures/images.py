@@ -137,6 +137,8 @@ def _open(path: pathlib.Path, subject: str, bit_depth: int) -> Any:
     """A PIL image of mode RGB, upright."""
     if not path.exists():
         raise UserError(f"{subject}: there is no file {str(path)!r}: give paths of image files")
+    if path.is_dir():
+        raise UserError(f"{subject}: {str(path)!r} is a directory: give the files in it")
     try:
         return reading.read_image(path, bit_depth)
     except UserError as error:

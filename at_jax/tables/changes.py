@@ -139,7 +139,7 @@ def resolve(changes: Iterable[str], rows: Sequence[Row]) -> list[str]:
       rows: of the table.
 
     Raises:
-      UserError: as :func:`parse` and :func:`labels`.
+      UserError: as :func:`parse` and :func:`labels`, and for a key of a term that the rows lack.
 
     >>> resolve(["kd+at:at.p=4", "at.p=2"], [Row("s", "t", "at+kd")])
     ['at+kd:at.p=4', 'at.p=2']
@@ -147,6 +147,13 @@ def resolve(changes: Iterable[str], rows: Sequence[Row]) -> list[str]:
     result = []
     for change in map(parse, changes):
         scopes = [f"{label}:" for label in labels(change.scope, rows)] if change.scope else [""]
+        section = change.key.partition(".")[0]
+        concerned = [row for row in rows if f"{row.label}:" in scopes or not change.scope]
+        if section in terms.TERMS and not any(section in terms.parts(r.method) for r in concerned):
+            where = f"the rows {change.scope}" if change.scope else "this table"
+            raise UserError(
+                f"--set {change.key}: no method of {where} has the term {section}: leave it out"
+            )
         result += [f"{scope}{change.key}={change.text}" for scope in scopes]
     return result
 

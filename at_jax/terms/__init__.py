@@ -68,9 +68,12 @@ def parts(method: str, key: str = "method") -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise UserError(f"{key} must name each term once, got {method!r}: for example at+kd")
     if unknown := [name for name in names if name not in TERMS]:
+        fix = f"replace {listed(map(repr, unknown))}"
+        if any("," in name for name in unknown):
+            fix = "write several methods as a tuple, \"('none','at')\""
         raise UserError(
             f"{key} must be none, one of {', '.join(TERMS)}, or several joined by '+' as in at+kd, got "
-            f"{method!r}: replace {listed(map(repr, unknown))}"
+            f"{method!r}: {fix}"
         )
     return tuple(name for name in TERMS if name in names)
 

@@ -239,9 +239,12 @@ def _describe(run: Run, used: tuple[jax.Device, ...]) -> None:
         )
     last, full = run.batches.last_size, settings.batch_size
     rest = f", the last with {last} images," if last < full else ""
+    idle = devices.idle(used) if not settings.runtime.devices else 0
+    where = devices.describe(used)
+    where += f" ({idle} more cannot divide batch_size={full} evenly)" if idle else ""
     log(
         f"  {dataset.name}: {len(dataset.train):,} training and {len(dataset.test):,} "
         f"{dataset.evaluated_on} images of {'x'.join(map(str, dataset.image_shape))}, "
         f"{dataset.num_classes} classes\n{notes}{streamed}"
-        f"  {settings.epochs} epochs of {run.steps_per_epoch} steps{rest} on {devices.describe(used)}"
+        f"  {settings.epochs} epochs of {run.steps_per_epoch} steps{rest} on {where}"
     )

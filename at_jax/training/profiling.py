@@ -76,4 +76,7 @@ class Profiler:
             )
         elif self._wanted:
             self._wanted = False
-            log(f"No profiler trace: the run ended within its first {_SKIPPED_STEPS} steps")
+            why = f"the run ended within its first {_SKIPPED_STEPS} steps"
+            if self._first is None:
+                why = "nothing was trained"
+            log(f"No profiler trace: {why}")

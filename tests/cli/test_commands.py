@@ -162,6 +162,16 @@ def test_predict_with_a_file_that_is_no_image_prints_one_line(finished, tmp_path
         assert code == 2 and err.startswith("error: FILE: ") and message in err
 
 
+def test_predict_classifies_the_files_that_it_can_read(finished, photographs, tmp_path, capsys):
+    (tmp_path / "a.heic").write_text("no image")
+    files = [photographs[0], tmp_path / "a.heic", tmp_path, photographs[1]]
+    code, out, err = run(capsys, "predict", "--workdir", finished[0], "--json", *files)
+    assert code == 2
+    assert [json.loads(line)["file"] for line in out.splitlines()] == photographs
+    first, second = err.splitlines()
+    assert "got a file that is text" in first and "is a directory: give the files in it" in second
+
+
 def test_config_is_found_by_name_and_by_path(tmp_path):
     assert config_files.find("digits") == config_files.folder() / "digits.py"
     own = tmp_path / "mine.py"

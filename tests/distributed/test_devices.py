@@ -186,3 +186,7 @@ def test_replicate_copies_arrays_and_keys_to_all_devices():
     assert tree["a"].sharding.device_set == set(ALL)
     np.testing.assert_array_equal(tree["a"], [0, 1, 2])
     assert tree["key"].dtype == KEY.dtype
+
+
+def test_idle_devices_are_those_that_the_batch_does_not_divide_among():
+    assert [devices.idle(devices.select(0, size)) for size in (8, 6, 7)] == [0, 1, 3]

@@ -26,6 +26,7 @@ def test_parts_of_a_method_are_its_terms_in_the_order_of_the_registry():
             ".* got 'gradient': replace 'gradient'",
         ),
         ("kd+none", "got 'kd[+]none': replace 'none'"),
+        ("none,at", r"""write several methods as a tuple, "\('none','at'\)"$"""),
         ("at+", "replace ''"),
         ("", "replace ''"),
         ("kd+kd", "must name each term once, got 'kd[+]kd'"),
