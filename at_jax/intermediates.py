@@ -29,7 +29,8 @@ def tap(module: nn.Module, name: str, value: jax.Array) -> None:
 
     Args:
       module: the linen module whose ``__call__`` computes the activation.
-      name: name of the transfer point, unique in the module, for example ``"group1"``.
+      name: name of the transfer point, such as ``"group1"``; unique in the module, and not the name of one
+        of its submodules (Flax: ``Duplicate use of scope name``).
       value: the activation, ``(B, H, W, C)``.
 
     >>> import flax.linen as nn, jax.numpy as jnp

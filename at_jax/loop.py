@@ -169,11 +169,13 @@ def train_together(
     """Train several students in one program, which share the images and the teacher's forward pass.
 
     Each writes the files of a single run, and trains as it would separately on the same order of images.
+    Data, networks, terms and optimizers are those of the configs; components of your own need a call of
+    :func:`train_and_evaluate` for each run.
 
     Args:
       runs: config and workdir of each. The configs may differ in student, seed, method, optimizer and
-        terms; they need the same ``data.order_seed``, and the same finished run as ``teacher.checkpoint``
-        if the method needs a teacher.
+        terms, including their weights; they need the same ``data.order_seed``, and the same finished run
+        as ``teacher.checkpoint`` if the method needs a teacher.
 
     Returns:
       The content of each result.json.

@@ -145,8 +145,9 @@ class Term:
           taps_t: teacher's taps, or their shapes.
 
         Returns:
-          A linen module that is initialized on the student's taps. Its parameters are trained with the
-          student's and passed to :meth:`values`.
+          A linen module whose ``__call__`` takes the student's taps, a dict. It is initialized on them, and
+          its parameters are trained with the student's and passed to :meth:`values`. It cannot have other
+          collections, such as ``batch_stats``.
         """
         del points, taps_s, taps_t
         return None

@@ -63,11 +63,12 @@ def open_run(
     Args:
       workdir: of the run.
       which: ``"latest"`` or ``"best"``.
-      module: for a run that trained a user-defined module: an instance, or ``"package:name"``; see
-        :func:`at_jax.training.component_records.from_record`. Ignored for a network of the library.
+      module: for a run that trained a user-defined module: an instance, or ``"package:name"``. Ignored for
+        a network of the library.
 
     Returns:
-      Module, variables, and description (see ``Run.description``).
+      Module, variables, and a description, a dict: ``class_names``, ``num_classes``, ``image_shape``
+      (H, W, C), ``mean`` and ``std`` for :func:`at_jax.data.normalize`, and others.
 
     Raises:
       UserError: if there is no valid checkpoint, or the module that was trained must be passed.
