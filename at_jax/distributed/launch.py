@@ -15,13 +15,8 @@ from at_jax.distributed import peers
 from at_jax.errors import UserError
 
 __all__ = [
-    "AUTOMATIC",
-    "HEARTBEAT_TIMEOUT",
-    "INIT_TIMEOUT",
-    "SHUTDOWN_TIMEOUT",
-    "initialize",
-    "leave",
-]
+    "AUTOMATIC", "HEARTBEAT_TIMEOUT", "INIT_TIMEOUT", "SHUTDOWN_TIMEOUT", "initialize", "leave",
+]  # fmt: skip
 
 AUTOMATIC = "auto"
 # All in seconds. The time for all processes to connect.
@@ -70,10 +65,7 @@ def initialize(
         # JAX would listen on all addresses of the machine: whoever reaches the port could join the run.
         if "JAX_COORDINATOR_BIND_ADDRESS" not in os.environ:
             address["coordinator_bind_address"] = coordinator
-        if process == 0:
-            _warn_of_loopback(coordinator)
-    if process:
-        print(f"Waiting for process 0 at {coordinator} ...", file=sys.stderr)
+        _announce(coordinator, process)
     timer = threading.Timer(timeout, _give_up, (coordinator, processes, timeout))
     timer.daemon = True
     timer.start()
@@ -102,8 +94,14 @@ def _host(coordinator: str) -> str:
     return coordinator.rpartition(":")[0].strip("[]")
 
 
-def _warn_of_loopback(coordinator: str) -> None:
-    """Warn if a name is only an address of this machine, as a host's own name often is in /etc/hosts."""
+def _announce(coordinator: str, process: int | None) -> None:
+    """Print what a process waits for; in process 0, a warning about an address that only it can reach.
+
+    A host's own name is often such an address in /etc/hosts.
+    """
+    if process:
+        print(f"Waiting for process 0 at {coordinator} ...", file=sys.stderr)
+        return
     host = _host(coordinator)
     try:
         found = {info[4][0] for info in socket.getaddrinfo(host, None)}

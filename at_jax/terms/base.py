@@ -145,9 +145,8 @@ class Term:
           taps_t: teacher's taps, or their shapes.
 
         Returns:
-          A linen module whose ``__call__`` takes the student's taps, a dict. It is initialized on them, and
-          its parameters are trained with the student's and passed to :meth:`values`. It cannot have other
-          collections, such as ``batch_stats``.
+          A linen module whose ``__call__`` takes the student's taps, a dict, and that has parameters only.
+          They are initialized on the taps, trained with the student's, and passed to :meth:`values`.
         """
         del points, taps_s, taps_t
         return None

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import traverse_util
 
@@ -11,7 +12,9 @@ from at_jax import freezing
 from at_jax.training import combinations, schedules
 from at_jax.training.settings import OptimizerSettings, Settings, TermSettings
 
-__all__ = ["OptimizerFactory", "build", "learning_rate", "sgd", "term_weights", "without"]
+__all__ = [
+    "OptimizerFactory", "build", "from_factory", "learning_rate", "sgd", "term_weights", "without",
+]  # fmt: skip
 
 # From the learning-rate schedule (step -> rate) to a transformation.
 OptimizerFactory = Callable[[optax.Schedule], optax.GradientTransformation]
@@ -99,6 +102,34 @@ def without(
         )
 
     return optax.multi_transform({False: optimizer, True: optax.set_to_zero()}, labels)
+
+
+def from_factory(
+    factory: OptimizerFactory, rate: optax.Schedule, params: Any
+) -> tuple[optax.GradientTransformationExtraArgs, bool]:
+    """Build an optimizer of the user, and trace its update to see whether it reads the learning rate.
+
+    Args:
+      factory: from the schedule to an optax transformation.
+      rate: step -> learning rate.
+      params: shapes of what is trained.
+
+    Returns:
+      The optimizer, and whether it reads the rate.
+    """
+    reads: list[Any] = []
+
+    def observed(step: Any) -> Any:
+        reads.append(step)
+        return rate(step)
+
+    optimizer = optax.with_extra_args_support(factory(observed))
+    jax.eval_shape(
+        lambda params, value: optimizer.update(params, optimizer.init(params), params, value=value),
+        params,
+        jax.ShapeDtypeStruct((), jnp.float32),
+    )
+    return optimizer, bool(reads)
 
 
 def learning_rate(settings: Settings, steps_per_epoch: int) -> optax.Schedule:

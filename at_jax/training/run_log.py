@@ -173,11 +173,13 @@ class RunLog:
         evaluated = self._evaluate(variables, teacher_variables)
         train = metrics.percent(means, "train")
         is_constant = collapse.is_constant(run, evaluated.information, train["train_error"])
+        # An optimizer of the user may have a schedule of its own.
+        rate = {"learning_rate": float(run.learning_rate(step - 1))} if run.reads_rate else {}
         return {
             "epoch": epoch,
             "step": step,
             **{name: mean for name, mean in means.items() if name not in metrics.ERRORS},
-            "learning_rate": float(run.learning_rate(step - 1)),
+            **rate,
             "beta": next(iter(betas.values()), 0.0),
             # Each weight, where there are several terms.
             **({f"beta/{term}": beta for term, beta in betas.items()} if len(betas) > 1 else {}),

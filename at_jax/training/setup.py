@@ -15,6 +15,7 @@ import optax
 
 from at_jax import data, freezing
 from at_jax.distributed import devices
+from at_jax.errors import UserError, listed
 from at_jax.objective import Objective
 from at_jax.terms import changes_forward_pass
 from at_jax.training import compatibility, memory, modules, networks, objectives, optimizers
@@ -45,6 +46,7 @@ class Run:
       other_classes: the first class in which teacher and data differ; None if their classes are the same.
       optimizer: with its schedule.
       learning_rate: step -> rate.
+      reads_rate: whether the optimizer uses it; one of the user may have its own.
       weights: term -> (step -> weight).
       batches: of the training images.
       steps: updates of the whole run.
@@ -72,6 +74,7 @@ class Run:
     other_classes: str | None
     optimizer: optax.GradientTransformation
     learning_rate: optax.Schedule
+    reads_rate: bool
     weights: dict[str, optax.Schedule]
     batches: data.TrainBatches
     steps: int
@@ -133,7 +136,8 @@ def assemble(
     term_modules = objective.modules(of_student.taps, of_teacher.taps if of_teacher else {})
     learning_rate = optimizers.learning_rate(settings, batches.steps_per_epoch)
     prepare, normalize = preprocessing(settings, dataset, arguments)
-    _trace(prepare, objective, term_modules, of_student, of_teacher, settings, dataset)
+    params = _trace(prepare, objective, term_modules, of_student, of_teacher, settings, dataset)
+    optimizer, reads_rate = _optimizer(settings, learning_rate, arguments, params)
     passed = "+".join(each.term.name for each in chosen)
     return Run(
         settings=settings,
@@ -144,8 +148,9 @@ def assemble(
         teacher=teacher if of_teacher else None,
         initial=initial,
         other_classes=compatibility.other_classes(dataset, teacher, of_teacher),
-        optimizer=_optimizer(settings, learning_rate, arguments),
+        optimizer=optimizer,
         learning_rate=learning_rate,
+        reads_rate=reads_rate,
         weights=optimizers.term_weights(settings, batches.steps_per_epoch, chosen),
         batches=batches,
         steps=settings.epochs * batches.steps_per_epoch,
@@ -169,17 +174,18 @@ def _synchronized(objective: Objective) -> Objective:
 
 
 def _optimizer(
-    settings: Settings, learning_rate: optax.Schedule, arguments: Arguments
-) -> optax.GradientTransformation:
+    settings: Settings, learning_rate: optax.Schedule, arguments: Arguments, params: Any
+) -> tuple[optax.GradientTransformation, bool]:
+    """The optimizer, and whether it reads the learning rate."""
     if arguments.optimizer is not None:
-        optimizer = optax.with_extra_args_support(arguments.optimizer(learning_rate))
+        optimizer, reads_rate = optimizers.from_factory(arguments.optimizer, learning_rate, params)
     else:
-        optimizer = optimizers.build(settings.optimizer, learning_rate)
-    return optimizers.without(optimizer, settings.init.freeze)
+        optimizer, reads_rate = optimizers.build(settings.optimizer, learning_rate), True
+    return optimizers.without(optimizer, settings.init.freeze), reads_rate
 
 
-def _trace(prepare, objective, term_modules, of_student, of_teacher, settings, dataset) -> None:
-    """Check the memory, then trace augmentation and loss, all on shapes alone."""
+def _trace(prepare, objective, term_modules, of_student, of_teacher, settings, dataset) -> Any:
+    """Check the memory, then trace augmentation and loss, all on shapes; return those of the parameters."""
     memory.check(settings, dataset.image_shape, of_student, of_teacher)
     size = settings.batch_size
     labels = jax.ShapeDtypeStruct((size,), jnp.int32)
@@ -189,8 +195,15 @@ def _trace(prepare, objective, term_modules, of_student, of_teacher, settings, d
     weights = dict.fromkeys(objective.weighted_terms, jax.ShapeDtypeStruct((), jnp.float32))
     params = {"student": of_student.variables["params"]}
     for name, module in term_modules.items():
-        params[name] = jax.eval_shape(module.init, jax.random.key(0), of_student.taps)["params"]
+        variables = jax.eval_shape(module.init, jax.random.key(0), of_student.taps)
+        if others := variables.keys() - {"params"}:
+            raise UserError(
+                f"term {name}: its module must have parameters only, got also {listed(sorted(others))}: "
+                "leave out batch normalization and other state"
+            )
+        params[name] = variables["params"]
     collections = carried_collections(of_student.variables)
     variables_t = of_teacher.variables if of_teacher else None
     with modules.translated_errors(objective.student, "student"):
         jax.eval_shape(objective, params, collections, variables_t, images, labels, weights, keys)
+    return params

@@ -80,6 +80,13 @@ def test_optimizer_passed_to_a_run_without_it_raises(finished):
         loop.train_and_evaluate(small_run.config(), finished[0], optimizer=adamw)
 
 
+def test_learning_rate_that_the_optimizer_does_not_read_is_no_metric(tmp_path):
+    config = small_run.config(method="none", epochs=1)
+    loop.train_and_evaluate(config, tmp_path, optimizer=lambda rate: optax.sgd(0.01))
+    (line,) = small_run.lines_of(tmp_path)
+    assert "learning_rate" not in line and "beta" in line
+
+
 @pytest.mark.slow  # trains twice
 def test_optimizer_that_needs_the_loss_resumes(tmp_path, lenient_promotion):
     changes = {"method": "none", "optimizer__learning_rate": 0.0}

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import ClassVar
 
+import flax.linen as nn
 import jax.numpy as jnp
 import pytest
 import small_run
@@ -80,6 +81,32 @@ def test_term_whose_options_are_no_fields_raises(tmp_path):
     with pytest.raises(UserError, match=message):
         loop.train_and_evaluate(small_run.config(), tmp_path / "run", terms=(WithInit(2.0),))
     assert not (tmp_path / "run").exists()
+
+
+class NormalizedAdapter(nn.Module):
+    """A module with state."""
+
+    @nn.compact
+    def __call__(self, taps):
+        return nn.BatchNorm(use_running_average=False)(taps["group3"])
+
+
+@dataclasses.dataclass(frozen=True)
+class WithState(Term):
+    """A term whose module is not supported."""
+
+    name: ClassVar[str] = "with_state"
+    compares_taps: ClassVar[str] = "activation"
+
+    def module(self, points, taps_s, taps_t):
+        return NormalizedAdapter()
+
+
+def test_term_whose_module_has_state_raises(finished, tmp_path):
+    config = small_run.with_teacher(finished)
+    message = "term with_state: its module must have parameters only, got also batch_stats"
+    with pytest.raises(UserError, match=message):
+        loop.train_and_evaluate(config, tmp_path, terms=(WithState(),))
 
 
 @dataclasses.dataclass(frozen=True)

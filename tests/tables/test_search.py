@@ -295,10 +295,12 @@ def test_bad_options_are_refused_before_anything_is_written(
 def test_changes_of_some_rows_override_those_of_all():
     rows = registry.TABLES["digits"]().rows
     by_label = {row.label: row for row in rows}
-    given = ["gradient_at:at.p=3", "kd+at:at.p=4", "at.p=2"]
+    given = ["gradient_at:optimizer.momentum=0.3", "kd+at:optimizer.momentum=0.4"]
+    given += ["optimizer.momentum=0.2"]
     given = resolve(given, rows)
-    expected = {"gradient_at": 3, "at+kd": 4, "at": 2, "gradient_at-t1": 2}
-    assert {each: values(given, by_label[each])["at.p"] for each in expected} == expected
+    expected = {"gradient_at": 0.3, "at+kd": 0.4, "at": 0.2, "gradient_at-t1": 0.2}
+    key = "optimizer.momentum"
+    assert {each: values(given, by_label[each])[key] for each in expected} == expected
     # Rows of a method that is no label: all of its variants.
     mappings = registry.TABLES["cifar10_mappings"]().rows
     assert len(labels("at", mappings)) == 4

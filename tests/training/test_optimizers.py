@@ -238,3 +238,19 @@ def test_decay_mask_of_a_whole_state_selects_arrays_of_two_axes():
         key for key in selected if key.endswith("['kernel']")
     }
     assert not all(selected.values())
+
+
+@pytest.mark.parametrize(
+    ("factory", "reads"),
+    [
+        (optax.sgd, True),
+        (lambda rate: optax.sgd(0.5), False),
+        (lambda rate: optax.chain(optax.sgd(rate), optax.contrib.reduce_on_plateau()), True),
+        (lambda rate: optax.sgd(optax.exponential_decay(1.0, 2, 0.5)), False),
+    ],
+)
+@pytest.mark.usefixtures("standard_promotion")
+def test_from_factory_tells_whether_the_learning_rate_is_read(factory, reads):
+    params = {"w": jax.ShapeDtypeStruct((3,), jnp.float32)}
+    _, found = optimizers.from_factory(factory, lambda step: 0.1, params)
+    assert found == reads
