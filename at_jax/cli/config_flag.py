@@ -139,7 +139,8 @@ def _unknown_flag(name: str, help_text: str) -> str:
     """Message about an unknown flag, which may be a key of the config, or its last part."""
     known = _known_keys()
     keys = [key for key in known if name in (key, key.split(".")[-1])]
-    keys = keys or list(filter(None, [main_key(name, known)]))
+    if inner := [key for key in known if key.startswith(f"{name}.")]:  # a section
+        keys = keys or [main_key(name, inner)]
     options = [flag for flag in flags.FLAGS if f"--{flag}" in help_text]
     found = nearest(name, known)
     close = [f"config.{key}" for key in keys] or [

@@ -23,17 +23,23 @@ __all__ = ["ProgressReport", "duration", "log", "network_table", "parameter_coun
 _SECONDS_BETWEEN_LINES = 5.0
 
 
-def log(text: str) -> None:
-    """Print a line in process 0, above the progress bar if one is shown, and flush it."""
+def log(text: str, *, is_note: bool = False) -> None:
+    """Print a line in process 0, above the progress bar if one is shown, and flush it.
+
+    Args:
+      text: without the end of the line.
+      is_note: print to stderr, so that a program that reads results from stdout does not see it.
+    """
     if not processes.is_primary():
         return
     from tqdm import tqdm
 
+    file = sys.stderr if is_note else sys.stdout
     # Training continues without a reader: stdout may be closed, or its device full or gone.
-    if sys.stdout is not None:
+    if file is not None:
         with contextlib.suppress(OSError, ValueError):
-            tqdm.write(text, file=sys.stdout)
-            sys.stdout.flush()
+            tqdm.write(text, file=file)
+            file.flush()
 
 
 def duration(seconds: float) -> str:

@@ -158,12 +158,12 @@ def check_classes(
 
 
 def note_other_images(workdir: pathlib.Path, dataset: data.Dataset) -> None:
-    """Print a line if the test images are not those of the run."""
+    """Print a line if the test images are not those of the run, and how they were chosen."""
     stored, here = of_data(workdir), dataset.identity.test
     if stored and stored.test != here:
-        log(
-            f"note: the test images differ from the run's ({stored.test.images} there, {here.images} here)"
-        )
+        counts = f"({stored.test.images} there, {here.images} here)"
+        for note in (f"the test images differ from the run's {counts}", *dataset.notes):
+            log(f"note: {note}", is_note=True)
 
 
 def of_data(workdir: pathlib.Path) -> Identity | None:

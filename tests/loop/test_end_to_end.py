@@ -196,6 +196,8 @@ def test_help_config_lists_every_key():
         (["--config.epohcs", "3", "--config", "configs/cifar10.py"], "did you mean --config.epochs?"),
         (["--epochs=3"], "unknown flag --epochs: did you mean --config.epochs?"),
         (["--wrokdir=x"], "unknown flag --wrokdir: did you mean --workdir?"),
+        (["--data=x"], "unknown flag --data: did you mean --config.data.data_dir?"),
+        (["--resume"], "unknown flag --resume: leave it out: a run resumes when its command"),
         (["stray"], "unknown argument 'stray'"),
     ],
 )  # fmt: skip
@@ -212,7 +214,7 @@ def test_bad_flag_prints_one_line_and_exits_with_2(arguments, message):
     ("arguments", "message"),
     [
         (["--config.method=bt"], "error: method must be none, one of kd, at"),
-        (["--config=configs/folder.py:data=/nowhere"], "error: image folder /nowhere: expected"),
+        (["--config=configs/folder.py:data=/nowhere"], "error: image folder /nowhere does not exist"),
         (["--evaluate", "--workdir=/nowhere"], "error: --workdir: /nowhere holds no run"),
         (["--workdir=gs:/run"], "error: cannot use the path 'gs:/run': .* begin with gs://"),
     ],

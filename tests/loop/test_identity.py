@@ -87,14 +87,16 @@ def test_other_images_are_accepted_if_a_key_allows_them(trained, copy, monkeypat
 
 def test_evaluation_refuses_other_classes_and_notes_other_images(trained, monkeypatch):
     said = []
-    monkeypatch.setattr("at_jax.training.identity.log", said.append)
+    monkeypatch.setattr("at_jax.training.identity.log", lambda line, is_note: said.append(line))
     given = {"student": Tapped(classes=3)}
     with pytest.raises(UserError, match="class 0 is 'a' in the run and 'c' in the data"):
         loop.evaluate(configured(), trained[0], dataset=pictures("cba"), **given)
     errors = loop.evaluate(configured(), trained[0], dataset=pictures(), **given)
     assert errors["test_error"] == pytest.approx(trained[1]["test_error"]) and not said
-    loop.evaluate(configured(), trained[0], dataset=pictures(seed=1), **given)
-    assert said == ["note: the test images differ from the run's (20 there, 20 here)"]
+    others = dataclasses.replace(pictures(seed=1), notes=("how they were chosen",))
+    loop.evaluate(configured(), trained[0], dataset=others, **given)
+    difference = "note: the test images differ from the run's (20 there, 20 here)"
+    assert said == [difference, "note: how they were chosen"]
 
 
 def test_runs_of_a_table_have_the_same_data(trained, copy, tmp_path):
