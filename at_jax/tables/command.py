@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("name", nargs="?", help="name of the table")
-    add("--list", action="store_true", help="print all tables and their rows")
+    add("--list", action="store_true", help="print all tables and their rows, or those of NAME")
     add("--seeds", type=int, help="number of seeds: 0, 1, ... (default 5; 1 with --search)")
     add("--epochs", type=int, default=0,
         help="epochs of a run; schedules scale in proportion (default: the table's own)")  # fmt: skip
@@ -111,9 +111,12 @@ def main(argv: Sequence[str]) -> int:
         options = _parse(argv)
         # Imported here: --help should not wait for the training code.
         from at_jax.tables import execution, job, registry
+        from at_jax.tables import options as table_options
 
         if options.list:
-            print(registry.listing())
+            if options.name:
+                table_options.check_name(options.name)
+            print(registry.listing(options.name))
             return 0
         planned = job.from_options(options)
     except UserError as error:

@@ -12,7 +12,9 @@ from at_jax.tables.record import TABLE
 from at_jax.tables.registry import TABLES, Row
 from at_jax.training.checkpoints import check_can_save
 
-__all__ = ["SEARCH", "check", "check_out", "command", "folder", "searched_folder", "words"]
+__all__ = [
+    "SEARCH", "check", "check_name", "check_out", "command", "folder", "searched_folder", "words",
+]  # fmt: skip
 
 # Largest number of seeds and of students in one program.
 _MOST = 1000
@@ -23,11 +25,7 @@ _COMMITTED, _OWN = pathlib.Path("results"), pathlib.Path("runs/tables")
 
 def check(options: argparse.Namespace) -> None:
     """Raise UserError for the first option that is not valid."""
-    if options.name not in TABLES:
-        close = difflib.get_close_matches(options.name or "", TABLES, n=1)
-        fix = f"did you mean {close[0]}?" if close else "--list prints their rows"
-        got = repr(options.name) if options.name else "no name"
-        raise UserError(f"name a table, one of {', '.join(TABLES)}, got {got}: {fix}")
+    check_name(options.name)
     for flag in ("seeds", "together"):
         if not 1 <= (count := getattr(options, flag)) <= _MOST:
             raise UserError(
@@ -45,6 +43,15 @@ def check(options: argparse.Namespace) -> None:
         raise UserError(
             f"--merge takes all runs of the folder, got --rows {options.rows}: leave --rows out"
         )
+
+
+def check_name(name: str | None) -> None:
+    """Raise UserError unless there is a table of this name."""
+    if name not in TABLES:
+        close = difflib.get_close_matches(name or "", TABLES, n=1)
+        fix = f"did you mean {close[0]}?" if close else "--list prints their rows"
+        got = repr(name) if name else "no name"
+        raise UserError(f"name a table, one of {', '.join(TABLES)}, got {got}: {fix}")
 
 
 def check_out(options: argparse.Namespace, out: pathlib.Path) -> None:

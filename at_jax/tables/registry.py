@@ -151,11 +151,11 @@ TABLES: dict[str, Callable[[], Table]] = {
 }
 
 
-def listing() -> str:
-    """Format all tables, their rows and the published results as text."""
+def listing(only: str | None = None) -> str:
+    """Format all tables, or one, their rows and the published results as text."""
     lines = []
-    for name, make in TABLES.items():
-        table = make()
+    for name in [only] if only else TABLES:
+        table = TABLES[name]()
         lines += [f"{name}: {table.title}"]
         rows = {row.name: row for row in table.rows}
         width = max(34, *map(len, rows))

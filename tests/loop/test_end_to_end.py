@@ -214,7 +214,10 @@ def test_bad_flag_prints_one_line_and_exits_with_2(arguments, message):
     ("arguments", "message"),
     [
         (["--config.method=bt"], "error: method must be none, one of kd, at"),
-        (["--config=configs/folder.py:data=/nowhere"], "error: image folder /nowhere does not exist"),
+        (
+            ["--config=configs/folder.py:data=/nowhere"],
+            "error: image folder /nowhere does not exist",
+        ),
         (["--evaluate", "--workdir=/nowhere"], "error: --workdir: /nowhere holds no run"),
         (["--workdir=gs:/run"], "error: cannot use the path 'gs:/run': .* begin with gs://"),
     ],

@@ -21,10 +21,19 @@ def test_list_prints_every_paper_result_with_its_status(capsys):
     assert text.count("RepDistiller ") == text.count("(quoted)") + 1  # and in the title
 
 
+def test_list_of_a_table_prints_its_rows_only(capsys):
+    assert program.main(["digits", "--list"]) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.startswith("digits: ")
+    assert [row.strip() for row in rows][:2] == ["wrn_10_1-none", "wrn_10_1-wrn_16_2-at"]
+    assert all(row.startswith("  wrn_10_1-") for row in rows)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["digts"], "did you mean digits"),
+        (["digts", "--list"], "did you mean digits"),
         ([], "name a table, one of cifar10_activation"),
         (["digits", "--rows", "nothing"], "--rows must match rows of the table (wrn_10_1-none"),
         (["digits", "--seeds", "0"], "--seeds must be from 1 to 1000, got 0"),
