@@ -29,8 +29,12 @@ def tap(module: nn.Module, name: str, value: jax.Array) -> None:
 
     Args:
       module: the linen module whose ``__call__`` computes the activation.
-      name: name of the transfer point, unique in the module, for example ``"group1"``.
+      name: name of the transfer point, unique in the module, for example ``"group1"``; without ``/``,
+        which separates submodules in the names that :func:`collect` returns.
       value: the activation, ``(B, H, W, C)``.
+
+    Raises:
+      UserError: if the name contains ``/``, or is the name of a submodule whose activations are stored.
 
     >>> import flax.linen as nn, jax.numpy as jnp
     >>> class Net(nn.Module):
@@ -42,7 +46,23 @@ def tap(module: nn.Module, name: str, value: jax.Array) -> None:
     >>> collect(mutated)["input"].shape
     (1, 2, 2, 3)
     """
+    if "/" in name:
+        raise UserError(
+            f"tap: name must not contain '/', which separates submodules in the names of transfer points, "
+            f"got {name!r}: use {name.replace('/', '_')!r}"
+        )
+    if _is_submodule(module, name):
+        raise UserError(
+            f"tap: name must not be that of a submodule with transfer points, got {name!r}: rename the tap"
+        )
     module.sow(COLLECTION, name, value)
+
+
+def _is_submodule(module: nn.Module, name: str) -> bool:
+    """Whether activations of a submodule of this name are already stored."""
+    # An NNX module has no collections; nnx.bridge makes them.
+    stores = isinstance(module, nn.Module) and module.is_mutable_collection(COLLECTION)
+    return stores and isinstance(module.get_variable(COLLECTION, name), Mapping)
 
 
 def collect(mutated: Mapping[str, Any]) -> dict[str, jax.Array]:
