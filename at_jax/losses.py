@@ -159,5 +159,6 @@ def _check_labels(function: str, logits: jax.Array, labels: jax.Array) -> None:
     check_rank(function, 1, labels=labels)
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise UserError(f"{function}: labels must be integers, got {labels.dtype}: cast them")
-    sizes, fix = (len(logits), len(labels)), "pass one label for each row of the logits"
+    # Not len(), which needs a number: jax.export has symbols for sizes.
+    sizes, fix = (logits.shape[0], labels.shape[0]), "pass one label for each row of the logits"
     check_equal(function, "numbers of logits and labels", *sizes, fix)

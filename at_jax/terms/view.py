@@ -207,6 +207,8 @@ def view_network(
 def _rngs(keys: jax.Array | None) -> dict[str, jax.Array] | None:
     if keys is None:
         return None
+    if keys.shape[0] == 0:
+        raise UserError("keys must have one PRNG key per example, got none: skip an empty batch")
     key = jax.random.fold_in(keys[0], 1)
     # Flax draws streams of other names from "params".
     return {"params": key, "dropout": jax.random.fold_in(key, 1)}
