@@ -22,7 +22,7 @@ from at_jax.attention import (
     attention_transfer,
 )
 from at_jax.errors import UserError, check_equal, check_rank, check_scalar
-from at_jax.precision import at_least_float32, check_floating
+from at_jax.precision import at_least_float32, check_floating, nan_where
 
 __all__ = [
     "ALIGNMENTS", "CONVENTIONS", "KINDS", "MAX_EXPONENT", "Alignment", "Convention", "Kind",
@@ -61,7 +61,7 @@ def _cross_entropy(logits, labels):
     values = optax.losses.softmax_cross_entropy_with_integer_labels(
         at_least_float32(logits), jnp.where(is_class, labels, 0)
     )
-    return jnp.where(is_class, values, jnp.nan)
+    return jnp.where(is_class, values, nan_where(~is_class, values.dtype))
 
 
 def distillation(

@@ -130,6 +130,26 @@ def test_losses_accept_numpy_arrays():
         np.testing.assert_array_equal(result, loss(s, t))
 
 
+def test_losses_of_classes_compute_no_nan_under_debug_nans():
+    def total(z):
+        soft = losses.distillation(z, 2 * z, LABELS, temperature=4.0, alpha=0.9)
+        return jnp.sum(losses.cross_entropy(z, LABELS) + soft)
+
+    with jax.debug_nans(True), jax.disable_jit():
+        assert jnp.isfinite(total(logits())) and jnp.all(jnp.isfinite(jax.grad(total)(logits())))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_cross_entropy_of_other_labels_is_nan_with_zero_gradient(dtype):
+    with jax.enable_x64(dtype == jnp.float64):
+        z, labels = jnp.asarray(logits(), dtype), jnp.array([0, -1, 5, 4])
+        values = losses.cross_entropy(z, labels)
+        assert values.dtype == dtype
+        np.testing.assert_array_equal(jnp.isnan(values), [False, True, True, False])
+        gradient = jax.grad(lambda z: jnp.sum(losses.cross_entropy(z, labels)))(z)
+        np.testing.assert_array_equal(jnp.any(gradient != 0, axis=1), [True, False, False, True])
+
+
 A, Z = activations(), logits()
 
 
