@@ -7,6 +7,7 @@ weight multiplies, factors of 1/2 included.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.typing import ArrayLike
 
@@ -86,7 +87,7 @@ def distillation(
 
     Raises:
       UserError: for a wrong rank or dtype, different batch sizes or numbers of classes, or a temperature
-        or alpha that is not a scalar.
+        or alpha that is neither a scalar array nor a number in its range.
 
     Hinton et al. 2015 (arXiv:1503.02531), section 2.
 
@@ -98,6 +99,7 @@ def distillation(
     check_rank("distillation", 2, logits_s=logits_s, logits_t=logits_t)
     check_floating("distillation", logits_s=logits_s, logits_t=logits_t)
     check_scalar("distillation", temperature=temperature, alpha=alpha)
+    _check_ranges(temperature, alpha)
     fix = "build both networks with the same num_classes and apply them to the same images"
     check_equal("distillation", "student and teacher shapes", logits_s.shape, logits_t.shape, fix)
     _check_labels("distillation", logits_s, labels)
@@ -107,6 +109,9 @@ def distillation(
 @jax.jit
 def _distillation(logits_s, logits_t, labels, temperature, alpha):
     logits_s, logits_t = at_least_float32(logits_s), at_least_float32(logits_t)
+    # As NumPy scalars and arrays of other types they would change the type of the result.
+    dtype = jnp.promote_types(logits_s.dtype, logits_t.dtype)
+    temperature, alpha = jnp.asarray(temperature, dtype), jnp.asarray(alpha, dtype)
     log_s = jax.nn.log_softmax(logits_s / temperature)
     log_t = jax.nn.log_softmax(logits_t / temperature)
     # 0 log 0 is 0; without the mask it would be 0 times infinity.
@@ -114,6 +119,19 @@ def _distillation(logits_s, logits_t, labels, temperature, alpha):
     difference = jnp.where(is_masked, 0, log_t) - jnp.where(is_masked, 0, log_s)
     kl = jnp.sum(jnp.exp(log_t) * difference, axis=-1)  # (B,)
     return alpha * temperature**2 * kl + (1 - alpha) * _cross_entropy(logits_s, labels)
+
+
+def _check_ranges(temperature: ArrayLike, alpha: ArrayLike) -> None:
+    """Raise for numbers out of range. The value of an array may be unknown, or on its way."""
+    if isinstance(temperature, int | float | np.generic) and not 0 < temperature < np.inf:
+        raise UserError(
+            f"distillation: temperature must be a finite number above 0, got {temperature}: Hinton et al. "
+            "use 1 to 20"
+        )
+    if isinstance(alpha, int | float | np.generic) and not 0 <= alpha <= 1:
+        raise UserError(
+            f"distillation: alpha must be from 0 to 1, got {alpha}: it is the share of the soft targets"
+        )
 
 
 def activation_transfer(a_s: jax.Array, a_t: jax.Array) -> jax.Array:

@@ -72,6 +72,33 @@ def test_distillation_by_hand(compiled, alpha, expected):
     np.testing.assert_allclose(result, [expected], rtol=1e-5)
 
 
+@pytest.mark.parametrize("x64", [False, True])
+@pytest.mark.parametrize("number", [int, np.float64, np.int64, jnp.int32, jnp.float16])
+def test_distillation_keeps_the_dtype_of_logits(compiled, number, x64):
+    with jax.enable_x64(x64):
+        options = {"temperature": number(4), "alpha": number(1)}
+        distillation = compiled(lambda s, t: losses.distillation(s, t, LABELS, **options))
+        result = distillation(logits(), logits(1))
+        assert result.dtype == jnp.float32
+        expected = losses.distillation(logits(), logits(1), LABELS, temperature=4.0, alpha=1.0)
+        np.testing.assert_allclose(result, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": 0}, "temperature must be a finite number above 0, got 0: Hinton"),
+        ({"temperature": np.float32(-1)}, "temperature .* got -1.0"),
+        ({"temperature": float("nan")}, "temperature .* got nan"),
+        ({"alpha": 1.5}, "alpha must be from 0 to 1, got 1.5: it is the share"),
+        ({"alpha": -1}, "alpha .* got -1"),
+    ],
+)
+def test_distillation_of_numbers_out_of_range_raises_user_error(options, message):
+    with pytest.raises(UserError, match=f"distillation: {message}"):
+        losses.distillation(Z, Z, LABELS, **{"temperature": 4.0, "alpha": 0.5} | options)
+
+
 def test_activation_transfer_by_hand(compiled):
     # Differences 1, 2, 3, 4 over two positions and two channels: (1 + 4 + 9 + 16) / 4 = 7.5.
     a_s = jnp.array([1.0, 2.0, 3.0, 4.0]).reshape(1, 2, 1, 2)
