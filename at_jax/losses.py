@@ -169,10 +169,13 @@ def _activation_transfer(a_s, a_t):
 
 
 def _check_labels(function: str, logits: jax.Array, labels: jax.Array) -> None:
-    if getattr(labels, "shape", ()) == logits.shape:
+    shape = getattr(labels, "shape", ())
+    if len(shape) == 2 and shape[1] == 1:
+        raise UserError(f"{function}: labels must have rank 1, got shape {shape}: use labels[:, 0]")
+    if shape == logits.shape:
         raise UserError(
             f"{function}: labels must be class indices (B,), got one row for each example, "
-            f"{labels.shape}: use labels.argmax(axis=-1) for one-hot labels"
+            f"{shape}: use labels.argmax(axis=-1) for one-hot labels"
         )
     check_rank(function, 1, labels=labels)
     if not jnp.issubdtype(labels.dtype, jnp.integer):
