@@ -131,7 +131,7 @@ def attention_transfer(
     if convention not in CONVENTIONS:
         raise UserError(f"convention must be one of {', '.join(CONVENTIONS)}, got {convention!r}")
     _check_activations("attention_transfer", a_s, a_t, kind, align)
-    maps.check_exponent(p)
+    p = maps.check_exponent(p)
     if p > MAX_EXPONENT:
         raise UserError(
             f"attention_transfer: the exponent p must be at most {MAX_EXPONENT}, got {p!r}: the paper uses "

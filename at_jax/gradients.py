@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from at_jax import maps
 from at_jax.errors import UserError, check_array, check_rank
@@ -196,7 +197,7 @@ def _half_norm(x: jax.Array, squared: bool) -> jax.Array:
 
 
 def _check(function: str, squared: bool, **gradients: jax.Array) -> None:
-    if not isinstance(squared, bool):
+    if not isinstance(squared, bool | np.bool_):
         raise UserError(
             f"{function}: squared must be True (half the square of the norm) or False (half the norm), "
             f"got {squared!r}"

@@ -169,7 +169,7 @@ def _activation_transfer(a_s, a_t):
 
 
 def _check_labels(function: str, logits: jax.Array, labels: jax.Array) -> None:
-    shape = getattr(labels, "shape", ())
+    shape: tuple[int, ...] = getattr(labels, "shape", ())
     if len(shape) == 2 and shape[1] == 1:
         raise UserError(f"{function}: labels must have rank 1, got shape {shape}: use labels[:, 0]")
     if shape == logits.shape:

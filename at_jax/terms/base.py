@@ -99,7 +99,7 @@ class Term:
             cls.metric = cls.name
 
     def __post_init__(self) -> None:
-        options.check(self, self.name)
+        options.check(options.plain(self), self.name)
 
     def values(self, batch: Batch, params: Any) -> jax.Array:
         """Compute the term of every example, unweighted.
