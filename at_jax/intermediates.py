@@ -73,8 +73,9 @@ def collect(mutated: Mapping[str, Any]) -> dict[str, jax.Array]:
         collections in it are ignored.
 
     Returns:
-      Name to activation ``(B, H, W, C)``, in the order of the network. Names of taps in submodules include
-      the path: ``"encoder/group1"``.
+      Name to activation ``(B, H, W, C)``, in the order of the network; in the order of the names if
+      ``mutated`` is the result of a jitted function, because jit sorts the keys of dicts. Names of taps
+      in submodules include the path: ``"encoder/group1"``.
 
     Raises:
       UserError: if nothing was tapped, a name was tapped more than once, or the argument is not the second

@@ -70,6 +70,11 @@ def test_collect_returns_taps_in_the_order_of_the_network():
     assert (result == taps["ant"]).all()
 
 
+def test_collect_of_the_result_of_jit_returns_taps_in_the_order_of_their_names():
+    apply = jax.jit(lambda x: Net().apply({}, x, mutable=["intermediates"]))
+    assert list(intermediates.collect(apply(IMAGES)[1])) == ["ant", "block/inner", "zebra"]
+
+
 def test_forward_returns_taps_in_the_order_of_the_network():
     _, taps, _ = intermediates.forward(Net(), {}, IMAGES)
     assert list(taps) == ["zebra", "block/inner", "ant"]
