@@ -12,11 +12,12 @@ import numpy as np
 
 from at_jax import maps
 from at_jax.errors import UserError, check_equal, check_rank
+from at_jax.precision import Array
 
 __all__ = ["confusion", "correlation", "divergence", "top1"]
 
 
-def top1(logits_s: np.ndarray, logits_t: np.ndarray) -> np.ndarray:
+def top1(logits_s: Array, logits_t: Array) -> np.ndarray:
     """Agreement of the predicted classes, whether or not they are correct.
 
     Args:
@@ -36,7 +37,7 @@ def top1(logits_s: np.ndarray, logits_t: np.ndarray) -> np.ndarray:
     return (logits_s.argmax(axis=-1) == logits_t.argmax(axis=-1)).astype(np.float64)
 
 
-def divergence(logits_s: np.ndarray, logits_t: np.ndarray) -> np.ndarray:
+def divergence(logits_s: Array, logits_t: Array) -> np.ndarray:
     r"""KL divergence of the student from the teacher: :math:`KL(softmax_t \| softmax_s)`.
 
     Args:
@@ -61,7 +62,7 @@ def divergence(logits_s: np.ndarray, logits_t: np.ndarray) -> np.ndarray:
     return np.sum(np.exp(log_t) * difference, axis=-1)
 
 
-def correlation(q_s: np.ndarray, q_t: np.ndarray) -> np.ndarray:
+def correlation(q_s: Array, q_t: Array) -> np.ndarray:
     """Pearson correlation of two attention maps over positions.
 
     It does not depend on the scale of the maps, so they need not be normalized.
@@ -91,7 +92,7 @@ def correlation(q_s: np.ndarray, q_t: np.ndarray) -> np.ndarray:
     return np.clip(np.sum(a * b, axis=1) / np.where(norms > 0, norms, 1), -1, 1)
 
 
-def confusion(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
+def confusion(labels: Array, predictions: Array, num_classes: int) -> np.ndarray:
     """Confusion matrix.
 
     Args:
@@ -161,9 +162,7 @@ def _centered(q: np.ndarray, least: float) -> np.ndarray:
     return q
 
 
-def _pair(
-    function: str, first: np.ndarray, second: np.ndarray, rank: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _pair(function: str, first: Array, second: Array, rank: int) -> tuple[np.ndarray, np.ndarray]:
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
     if first.ndim != rank or first.shape != second.shape:
         raise UserError(

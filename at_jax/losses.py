@@ -23,7 +23,7 @@ from at_jax.attention import (
     attention_transfer,
 )
 from at_jax.errors import UserError, check_equal, check_rank, check_scalar
-from at_jax.precision import at_least_float32, check_floating, nan_where
+from at_jax.precision import Array, at_least_float32, check_floating, nan_where
 
 __all__ = [
     "ALIGNMENTS", "CONVENTIONS", "KINDS", "MAX_EXPONENT", "Alignment", "Convention", "Kind",
@@ -31,7 +31,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def cross_entropy(logits: Array, labels: Array) -> jax.Array:
     r"""Cross-entropy with integer labels, in nats: :math:`-\log softmax(z)_y`.
 
     Args:
@@ -66,7 +66,7 @@ def _cross_entropy(logits, labels):
 
 
 def distillation(
-    logits_s: jax.Array, logits_t: jax.Array, labels: jax.Array,
+    logits_s: Array, logits_t: Array, labels: Array,
     *, temperature: ArrayLike, alpha: ArrayLike,
 ) -> jax.Array:  # fmt: skip
     r"""Knowledge distillation: :math:`\alpha T^2 KL(t \| s) + (1-\alpha) CE`.
@@ -134,7 +134,7 @@ def _check_ranges(temperature: ArrayLike, alpha: ArrayLike) -> None:
         )
 
 
-def activation_transfer(a_s: jax.Array, a_t: jax.Array) -> jax.Array:
+def activation_transfer(a_s: Array, a_t: Array) -> jax.Array:
     r"""Full-activation transfer (F-ActT): the mean of :math:`(a_s - a_t)^2`.
 
     The baseline of the paper's table 1, at the same points as attention transfer. It is close to the hints
@@ -168,7 +168,7 @@ def _activation_transfer(a_s, a_t):
     return jnp.mean(jnp.square(difference), axis=(1, 2, 3))
 
 
-def _check_labels(function: str, logits: jax.Array, labels: jax.Array) -> None:
+def _check_labels(function: str, logits: Array, labels: Array) -> None:
     shape: tuple[int, ...] = getattr(labels, "shape", ())
     if len(shape) == 2 and shape[1] == 1:
         raise UserError(f"{function}: labels must have rank 1, got shape {shape}: use labels[:, 0]")

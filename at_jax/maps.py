@@ -22,7 +22,7 @@ from jax import lax
 from at_jax.errors import UserError, check_rank
 from at_jax.norms import l2_norm, normalize
 from at_jax.pooling import pool, whole_numbers
-from at_jax.precision import at_least_float32, check_floating, magnitude_bits
+from at_jax.precision import Array, at_least_float32, check_floating, magnitude_bits
 
 __all__ = [
     "absolute_power", "channel_map", "check_exponent", "l2_norm",
@@ -52,7 +52,7 @@ def check_exponent(p: float) -> float:
     return int(p) if isinstance(p, numbers.Integral) else float(p)
 
 
-def absolute_power(a: jax.Array, p: float) -> jax.Array:
+def absolute_power(a: Array, p: float) -> jax.Array:
     """``|a|**p``, elementwise, in the type of ``a``.
 
     Where ``a`` is 0, every derivative is zero, never NaN, with one exception: the second derivative of
@@ -84,7 +84,7 @@ def absolute_power(a: jax.Array, p: float) -> jax.Array:
     return jnp.where(is_zero, 0, jnp.where(is_zero, 1, magnitude) ** p)
 
 
-def sum_map(a: jax.Array, p: float = 2) -> jax.Array:
+def sum_map(a: Array, p: float = 2) -> jax.Array:
     r"""Sum over channels: :math:`F_{sum}^p(a) = \sum_c |a_c|^p`.
 
     Args:
@@ -113,7 +113,7 @@ def _sum_map(a, p):
     return jnp.sum(absolute_power(at_least_float32(a), p), axis=-1)  # (B, H, W)
 
 
-def max_map(a: jax.Array, p: float = 2) -> jax.Array:
+def max_map(a: Array, p: float = 2) -> jax.Array:
     r"""Maximum over channels: :math:`F_{max}^p(a) = \max_c |a_c|^p`.
 
     Args:
@@ -159,7 +159,7 @@ def _largest_magnitude_jvp(primals, tangents):
     return _largest_magnitude(a), jnp.sum(slope * da, axis=-1)
 
 
-def channel_map(a: jax.Array, p: float = 2) -> jax.Array:
+def channel_map(a: Array, p: float = 2) -> jax.Array:
     r"""Channel attention, the sum over positions: :math:`\sum_{h,w} |a_{hw}|^p`.
 
     Args:
@@ -186,7 +186,7 @@ def _channel_map(a, p):
     return jnp.sum(absolute_power(at_least_float32(a), p), axis=(1, 2))  # (B, C)
 
 
-def resize(q: jax.Array, shape: Sequence[int]) -> jax.Array:
+def resize(q: Array, shape: Sequence[int]) -> jax.Array:
     """Resize maps bilinearly, with antialiasing where they shrink (``jax.image.resize``).
 
     Args:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from at_jax.errors import check_array
-from at_jax.precision import at_least_float32, check_floating, power_of_two
+from at_jax.precision import Array, at_least_float32, check_floating, power_of_two
 
 __all__ = ["flattened", "l2_norm", "normalize"]
 
@@ -20,7 +20,7 @@ def flattened(x: jax.Array) -> jax.Array:
     return x.reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
-def l2_norm(x: jax.Array) -> jax.Array:
+def l2_norm(x: Array) -> jax.Array:
     r"""Euclidean norm of each example, with a zero gradient where the norm is zero.
 
     ``jnp.linalg.norm`` has a NaN gradient at 0, which is a legal input here: a dead layer, or a student
@@ -59,7 +59,7 @@ def _l2_norm_jvp(primals, tangents):
     return _l2_norm(x), jnp.sum(_normalize(x) * dx, axis=-1)
 
 
-def normalize(q: jax.Array) -> jax.Array:
+def normalize(q: Array) -> jax.Array:
     r"""Flatten each example and divide it by its l2 norm: :math:`vec(q) / \|vec(q)\|_2`.
 
     Args:

@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 
 from at_jax.errors import UserError, check_rank
-from at_jax.precision import at_least_float32, check_floating
+from at_jax.precision import Array, at_least_float32, check_floating
 
 __all__ = ["pool", "whole_numbers"]
 
@@ -28,7 +28,7 @@ def whole_numbers(shape: Sequence[int]) -> tuple[int, ...]:
         return ()
 
 
-def pool(a: jax.Array, shape: Sequence[int]) -> jax.Array:
+def pool(a: Array, shape: Sequence[int]) -> jax.Array:
     """Average-pool activations to a smaller size, with windows as in PyTorch's adaptive pooling.
 
     Position i of n covers positions ``floor(i N / n)`` to ``ceil((i + 1) N / n)`` of N.

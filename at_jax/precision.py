@@ -1,18 +1,24 @@
 """Promotion of half precision, and scaling of examples into the middle of a type's range."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from at_jax.errors import UserError
 
-__all__ = ["at_least_float32", "check_floating", "magnitude_bits", "nan_where", "power_of_two"]
+__all__ = [
+    "Array", "at_least_float32", "check_floating", "magnitude_bits", "nan_where", "power_of_two",
+]  # fmt: skip
+
+# Argument of the public functions. Not jax.typing.ArrayLike: numbers have no rank.
+Array: TypeAlias = jax.Array | np.ndarray
 
 
-def at_least_float32(x: jax.Array) -> jax.Array:
+def at_least_float32(x: Array) -> jax.Array:
     """Promote half precision to float32. Float32 and float64 are kept.
 
     Args:
