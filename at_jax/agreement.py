@@ -4,16 +4,20 @@ For evaluation, not for training: computed in NumPy in float64. Like the losses,
 number per example.
 """
 
+import math
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from at_jax import maps
-from at_jax.errors import UserError
+from at_jax.errors import UserError, check_equal, check_rank
+from at_jax.precision import Array
 
 __all__ = ["confusion", "correlation", "divergence", "top1"]
 
 
-def top1(logits_s: np.ndarray, logits_t: np.ndarray) -> np.ndarray:
+def top1(logits_s: Array, logits_t: Array) -> np.ndarray:
     """Agreement of the predicted classes, whether or not they are correct.
 
     Args:
@@ -33,7 +37,7 @@ def top1(logits_s: np.ndarray, logits_t: np.ndarray) -> np.ndarray:
     return (logits_s.argmax(axis=-1) == logits_t.argmax(axis=-1)).astype(np.float64)
 
 
-def divergence(logits_s: np.ndarray, logits_t: np.ndarray) -> np.ndarray:
+def divergence(logits_s: Array, logits_t: Array) -> np.ndarray:
     r"""KL divergence of the student from the teacher: :math:`KL(softmax_t \| softmax_s)`.
 
     Args:
@@ -41,7 +45,8 @@ def divergence(logits_s: np.ndarray, logits_t: np.ndarray) -> np.ndarray:
       logits_t: teacher, ``(B, K)``.
 
     Returns:
-      ``(B,)``, in nats; 0 where the probabilities are equal.
+      ``(B,)``, in nats; 0 where the probabilities are equal. A class that the teacher masks (logit -inf)
+      adds 0, as in :func:`at_jax.losses.distillation`.
 
     Raises:
       UserError: if a rank is wrong or the shapes differ.
@@ -51,10 +56,13 @@ def divergence(logits_s: np.ndarray, logits_t: np.ndarray) -> np.ndarray:
     """
     logits_s, logits_t = _pair("divergence", logits_s, logits_t, 2)
     log_s, log_t = _log_softmax(logits_s), _log_softmax(logits_t)
-    return np.sum(np.exp(log_t) * (log_t - log_s), axis=-1)
+    # 0 log 0 is 0; without the mask it would be 0 times infinity.
+    is_masked = log_t == -np.inf
+    difference = np.where(is_masked, 0, log_t) - np.where(is_masked, 0, log_s)
+    return np.sum(np.exp(log_t) * difference, axis=-1)
 
 
-def correlation(q_s: np.ndarray, q_t: np.ndarray) -> np.ndarray:
+def correlation(q_s: Array, q_t: Array) -> np.ndarray:
     """Pearson correlation of two attention maps over positions.
 
     It does not depend on the scale of the maps, so they need not be normalized.
@@ -64,7 +72,7 @@ def correlation(q_s: np.ndarray, q_t: np.ndarray) -> np.ndarray:
       q_t: maps of the teacher, ``(B, H', W')``; resized bilinearly to the student's size.
 
     Returns:
-      ``(B,)`` in -1..1; 0 where a map is constant.
+      ``(B,)`` in -1..1; 0 where a map is constant, up to the rounding errors of its type.
 
     Raises:
       UserError: if a rank is wrong or the batch sizes differ.
@@ -74,15 +82,17 @@ def correlation(q_s: np.ndarray, q_t: np.ndarray) -> np.ndarray:
     (array([1.]), array([-1.]))
     """
     q_s, q_t = np.asarray(q_s), np.asarray(q_t)
-    if q_s.ndim == 3 == q_t.ndim and q_s.shape != q_t.shape:
-        q_t = np.asarray(maps.resize(jnp.asarray(q_t, jnp.float32), q_s.shape[1:]))
+    # The rounding errors of a constant map are not a shape.
+    least = [_rounding_error(q) for q in (q_s, q_t)]
+    if q_s.ndim == 3 == q_t.ndim and q_s.shape != q_t.shape and 0 not in q_t.shape[1:]:
+        q_t = _resized(q_t, q_s.shape[1:])
     q_s, q_t = _pair("correlation", q_s, q_t, 3)
-    a, b = _centered(q_s), _centered(q_t)
+    a, b = _centered(q_s, least[0]), _centered(q_t, least[1])
     norms = np.sqrt(np.sum(a**2, axis=1) * np.sum(b**2, axis=1))
     return np.clip(np.sum(a * b, axis=1) / np.where(norms > 0, norms, 1), -1, 1)
 
 
-def confusion(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
+def confusion(labels: Array, predictions: Array, num_classes: int) -> np.ndarray:
     """Confusion matrix.
 
     Args:
@@ -93,10 +103,27 @@ def confusion(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> 
     Returns:
       Counts, ``(K, K)``: one row per true class, one column per predicted class.
 
+    Raises:
+      UserError: unless both are integers in ``0..K-1`` of the same shape ``(B,)``.
+
     >>> confusion(np.array([0, 0, 1]), np.array([0, 1, 1]), 2)
     array([[1, 1],
            [0, 1]])
     """
+    labels, predictions = np.asarray(labels), np.asarray(predictions)
+    check_rank("confusion", 1, labels=labels, predictions=predictions)
+    fix = "pass one prediction for each label"
+    check_equal(
+        "confusion", "numbers of labels and predictions", labels.size, predictions.size, fix
+    )
+    for name, classes in (("labels", labels), ("predictions", predictions)):
+        is_integer = np.issubdtype(classes.dtype, np.integer)
+        if classes.size and not (is_integer and 0 <= classes.min() <= classes.max() < num_classes):
+            got = f"{classes.min()} to {classes.max()}" if is_integer else classes.dtype
+            raise UserError(
+                f"confusion: {name} must be integers from 0 to {num_classes - 1}, got {got}: leave out "
+                "examples without a class, and pass class indices"
+            )
     counts = np.zeros((num_classes, num_classes), np.int64)
     np.add.at(counts, (labels, predictions), 1)
     return counts
@@ -107,24 +134,40 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
     return shifted - np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True))
 
 
-def _centered(q: np.ndarray) -> np.ndarray:
-    """Maps (B, H, W) minus their means, scaled: (B, N). A constant map gives zeros."""
-    q = q.reshape(len(q), -1)
-    # Scaled by the largest value first: squares of tiny maps would vanish.
-    q = q / np.maximum(np.max(np.abs(q), axis=1, keepdims=True), np.finfo(np.float64).tiny)
+def _rounding_error(q: np.ndarray) -> float:
+    """Bound on the rounding errors of a constant map whose largest value is 1."""
+    is_narrow = jnp.issubdtype(q.dtype, jnp.floating) and q.dtype.itemsize < 8
+    return 1e-6 if is_narrow else 1e-14
+
+
+def _scaled(q: np.ndarray) -> np.ndarray:
+    """Maps (B, H, W) in float64 with a largest magnitude of 1; a zero map is kept."""
+    q = q.astype(np.float64)
+    largest = np.max(np.abs(q), axis=(1, 2), keepdims=True)
+    return q / np.where(largest == 0, 1, largest)
+
+
+def _resized(q: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    # Scaled first: XLA may take tiny numbers for zero.
+    with jax.enable_x64(True):
+        return np.asarray(maps.resize(jnp.asarray(_scaled(q)), shape))
+
+
+def _centered(q: np.ndarray, least: float) -> np.ndarray:
+    """Maps (B, H, W) minus their means, scaled: (B, N). A map within ``least`` of constant gives zeros."""
+    # Scaled first: squares of tiny maps would vanish.
+    q = _scaled(q).reshape(len(q), math.prod(q.shape[1:]))
     q = q - q.mean(axis=1, keepdims=True)
-    # The rounding errors of a constant map are not a shape.
-    q[np.max(np.abs(q), axis=1) < 1e-6] = 0
+    q[np.max(np.abs(q), axis=1) < least] = 0
     return q
 
 
-def _pair(
-    function: str, first: np.ndarray, second: np.ndarray, rank: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _pair(function: str, first: Array, second: Array, rank: int) -> tuple[np.ndarray, np.ndarray]:
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
     if first.ndim != rank or first.shape != second.shape:
         raise UserError(
             f"{function}: student and teacher arrays must have rank {rank} and the same shape, got "
             f"{first.shape} and {second.shape}: compute both from the same images"
         )
+    check_rank(function, rank, student=first, teacher=second)
     return first, second

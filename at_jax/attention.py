@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from at_jax import maps
 from at_jax.errors import UserError, check_equal, check_rank
-from at_jax.precision import at_least_float32, check_floating, power_of_two
+from at_jax.precision import Array, at_least_float32, check_floating, power_of_two
 
 __all__ = [
     "ALIGNMENTS", "CONVENTIONS", "KINDS", "MAX_EXPONENT", "Alignment", "Convention", "Kind",
@@ -31,8 +31,8 @@ _EQUAL = 8
 
 
 def attention_maps(
-    a_s: jax.Array,
-    a_t: jax.Array,
+    a_s: Array,
+    a_t: Array,
     kind: Kind = "sum",
     p: float = 2,
     align: Alignment = "resize",
@@ -74,14 +74,14 @@ def attention_maps(
     return maps.resize(spatial_map(a_s, p), size), maps.resize(spatial_map(a_t, p), size)
 
 
-def _common_size(a_s: jax.Array, a_t: jax.Array) -> tuple[int, int]:
+def _common_size(a_s: Array, a_t: Array) -> tuple[int, int]:
     """The smaller height and the smaller width."""
     return min(a_s.shape[1], a_t.shape[1]), min(a_s.shape[2], a_t.shape[2])
 
 
 def attention_transfer(
-    a_s: jax.Array,
-    a_t: jax.Array,
+    a_s: Array,
+    a_t: Array,
     *,
     kind: Kind = "sum",
     p: float = 2,
@@ -131,7 +131,7 @@ def attention_transfer(
     if convention not in CONVENTIONS:
         raise UserError(f"convention must be one of {', '.join(CONVENTIONS)}, got {convention!r}")
     _check_activations("attention_transfer", a_s, a_t, kind, align)
-    maps.check_exponent(p)
+    p = maps.check_exponent(p)
     if p > MAX_EXPONENT:
         raise UserError(
             f"attention_transfer: the exponent p must be at most {MAX_EXPONENT}, got {p!r}: the paper uses "
@@ -163,9 +163,7 @@ def _scaled(a, kind):
     return a * power_of_two(a, (1, 2, 3))[0]
 
 
-def _check_activations(
-    function: str, a_s: jax.Array, a_t: jax.Array, kind: str, align: str
-) -> None:
+def _check_activations(function: str, a_s: Array, a_t: Array, kind: str, align: str) -> None:
     if kind not in KINDS:
         raise UserError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
     if align not in ALIGNMENTS:

@@ -11,6 +11,13 @@ __all__ = [
 ]  # fmt: skip
 
 _MOST_NAMES = 5
+_SINGLE = ", or index the batch with [None] if it is a single example"
+_STACKED = ", or call it once for each layer if nn.scan or nn.vmap stacked them"
+# Advice by the expected rank, and how many axes there are in addition.
+_RANK_FIXES = {
+    **{(rank, -1): _SINGLE for rank in (2, 3, 4)},
+    **{(rank, 1): _STACKED for rank in (3, 4)},
+}
 
 
 class UserError(ValueError):
@@ -113,19 +120,24 @@ def check_rank(function: str, rank: int, **arrays: Any) -> None:
     for name, array in arrays.items():
         shape = getattr(array, "shape", None)
         if shape is None:
-            is_many = isinstance(array, list | tuple | dict)
-            fix = (
-                "call it for each and add the results" if is_many else "convert it with jnp.asarray"
-            )
+            fix = "convert it with jnp.asarray"
+            if isinstance(array, dict) or (
+                isinstance(array, list | tuple) and any(map(_is_array, array))
+            ):
+                fix = "call it for each and add the results"
             raise UserError(
                 f"{function}: {name} must be an array of rank {rank}, got {type(array).__name__}: {fix}"
             )
         if len(shape) != rank:
             raise UserError(
                 f"{function}: {name} must have rank {rank}, got shape {tuple(shape)}: "
-                "reshape it, or index the batch with [None] if it is a single example"
+                f"reshape it{_RANK_FIXES.get((rank, len(shape) - rank), '')}"
             )
         _check_not_empty(function, name, shape)
+
+
+def _is_array(value: Any) -> bool:
+    return bool(getattr(value, "shape", ()))
 
 
 def check_scalar(function: str, **values: Any) -> None:

@@ -13,10 +13,11 @@ from typing import Any, Literal, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from at_jax import maps
 from at_jax.errors import UserError, check_array, check_rank
-from at_jax.precision import at_least_float32, check_floating
+from at_jax.precision import Array, at_least_float32, check_floating
 
 __all__ = ["flip_symmetry", "gradient_penalty", "gradient_transfer", "value_and_input_gradient"]
 
@@ -25,14 +26,18 @@ Aux = TypeVar("Aux")
 
 @overload
 def value_and_input_gradient(
-    loss: Callable[[jax.Array], jax.Array], images: jax.Array, has_aux: Literal[False] = False
+    loss: Callable[[jax.Array], jax.Array], images: Array, has_aux: Literal[False] = False
 ) -> tuple[jax.Array, jax.Array]: ...
 @overload
 def value_and_input_gradient(
-    loss: Callable[[jax.Array], tuple[jax.Array, Aux]], images: jax.Array, has_aux: Literal[True]
+    loss: Callable[[jax.Array], tuple[jax.Array, Aux]], images: Array, has_aux: Literal[True]
 ) -> tuple[tuple[jax.Array, Aux], jax.Array]: ...
+@overload
 def value_and_input_gradient(
-    loss: Callable[[jax.Array], Any], images: jax.Array, has_aux: bool = False
+    loss: Callable[[jax.Array], Any], images: Array, has_aux: bool
+) -> tuple[Any, jax.Array]: ...
+def value_and_input_gradient(
+    loss: Callable[[jax.Array], Any], images: Array, has_aux: bool = False
 ) -> tuple[Any, jax.Array]:
     r"""Evaluate a per-example loss and its gradient with respect to the images.
 
@@ -98,7 +103,7 @@ def _per_example_values(result: Any, has_aux: bool, shape: tuple[int, ...]) -> j
     return values
 
 
-def gradient_transfer(j_s: jax.Array, j_t: jax.Array, *, squared: bool = False) -> jax.Array:
+def gradient_transfer(j_s: Array, j_t: Array, *, squared: bool = False) -> jax.Array:
     r"""Gradient-based attention transfer: :math:`\frac12 \|J_S - J_T\|_2`.
 
     Args:
@@ -128,7 +133,7 @@ def _gradient_transfer(j_s, j_t, squared):
     return _half_norm(at_least_float32(j_s) - at_least_float32(j_t), squared)
 
 
-def flip_symmetry(j: jax.Array, j_flipped: jax.Array, *, squared: bool = False) -> jax.Array:
+def flip_symmetry(j: Array, j_flipped: Array, *, squared: bool = False) -> jax.Array:
     r"""Symmetry under horizontal flips: :math:`\frac12 \|J(x) - flip(J(flip(x)))\|_2`.
 
     It needs no teacher: a network should be as sensitive to a pixel as to its mirror image.
@@ -160,7 +165,7 @@ def _flip_symmetry(j, j_flipped, squared):
     return _half_norm(at_least_float32(j) - jnp.flip(at_least_float32(j_flipped), axis=2), squared)
 
 
-def gradient_penalty(j: jax.Array, *, squared: bool = False) -> jax.Array:
+def gradient_penalty(j: Array, *, squared: bool = False) -> jax.Array:
     r"""Double backpropagation, min-l2: :math:`\frac12 \|J\|_2`.
 
     Args:
@@ -195,8 +200,8 @@ def _half_norm(x: jax.Array, squared: bool) -> jax.Array:
     return maps.l2_norm(x) / 2
 
 
-def _check(function: str, squared: bool, **gradients: jax.Array) -> None:
-    if not isinstance(squared, bool):
+def _check(function: str, squared: bool, **gradients: Array) -> None:
+    if not isinstance(squared, bool | np.bool_):
         raise UserError(
             f"{function}: squared must be True (half the square of the norm) or False (half the norm), "
             f"got {squared!r}"

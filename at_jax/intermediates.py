@@ -30,8 +30,11 @@ def tap(module: nn.Module, name: str, value: jax.Array) -> None:
     Args:
       module: the linen module whose ``__call__`` computes the activation.
       name: name of the transfer point, such as ``"group1"``; unique in the module, and not the name of one
-        of its submodules (Flax: ``Duplicate use of scope name``).
+        of its submodules. Without ``/``, which separates submodules in the names of :func:`collect`.
       value: the activation, ``(B, H, W, C)``.
+
+    Raises:
+      UserError: if the name contains ``/``, or is the name of a submodule whose activations are stored.
 
     >>> import flax.linen as nn, jax.numpy as jnp
     >>> class Net(nn.Module):
@@ -43,7 +46,23 @@ def tap(module: nn.Module, name: str, value: jax.Array) -> None:
     >>> collect(mutated)["input"].shape
     (1, 2, 2, 3)
     """
+    if "/" in name:
+        raise UserError(
+            f"tap: name must not contain '/', which separates submodules in the names of transfer points, "
+            f"got {name!r}: use {name.replace('/', '_')!r}"
+        )
+    if _is_submodule(module, name):
+        raise UserError(
+            f"tap: name must not be that of a submodule with transfer points, got {name!r}: rename the tap"
+        )
     module.sow(COLLECTION, name, value)
+
+
+def _is_submodule(module: nn.Module, name: str) -> bool:
+    """Whether activations of a submodule of this name are already stored."""
+    # An NNX module has no collections; nnx.bridge makes them.
+    stores = isinstance(module, nn.Module) and module.is_mutable_collection(COLLECTION)
+    return stores and isinstance(module.get_variable(COLLECTION, name), Mapping)
 
 
 def collect(mutated: Mapping[str, Any]) -> dict[str, jax.Array]:
@@ -54,8 +73,9 @@ def collect(mutated: Mapping[str, Any]) -> dict[str, jax.Array]:
         collections in it are ignored.
 
     Returns:
-      Name to activation ``(B, H, W, C)``, in the order of the network. Names of taps in submodules include
-      the path: ``"encoder/group1"``.
+      Name to activation ``(B, H, W, C)``, in the order of the network; in the order of the names if
+      ``mutated`` is the result of a jitted function, because jit sorts the keys of dicts. Names of taps
+      in submodules include the path: ``"encoder/group1"``.
 
     Raises:
       UserError: if nothing was tapped, a name was tapped more than once, or the argument is not the second

@@ -7,6 +7,7 @@ weight multiplies, factors of 1/2 included.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.typing import ArrayLike
 
@@ -22,7 +23,7 @@ from at_jax.attention import (
     attention_transfer,
 )
 from at_jax.errors import UserError, check_equal, check_rank, check_scalar
-from at_jax.precision import at_least_float32, check_floating
+from at_jax.precision import Array, at_least_float32, check_floating, nan_where
 
 __all__ = [
     "ALIGNMENTS", "CONVENTIONS", "KINDS", "MAX_EXPONENT", "Alignment", "Convention", "Kind",
@@ -30,7 +31,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def cross_entropy(logits: Array, labels: Array) -> jax.Array:
     r"""Cross-entropy with integer labels, in nats: :math:`-\log softmax(z)_y`.
 
     Args:
@@ -61,11 +62,11 @@ def _cross_entropy(logits, labels):
     values = optax.losses.softmax_cross_entropy_with_integer_labels(
         at_least_float32(logits), jnp.where(is_class, labels, 0)
     )
-    return jnp.where(is_class, values, jnp.nan)
+    return jnp.where(is_class, values, nan_where(~is_class, values.dtype))
 
 
 def distillation(
-    logits_s: jax.Array, logits_t: jax.Array, labels: jax.Array,
+    logits_s: Array, logits_t: Array, labels: Array,
     *, temperature: ArrayLike, alpha: ArrayLike,
 ) -> jax.Array:  # fmt: skip
     r"""Knowledge distillation: :math:`\alpha T^2 KL(t \| s) + (1-\alpha) CE`.
@@ -86,7 +87,7 @@ def distillation(
 
     Raises:
       UserError: for a wrong rank or dtype, different batch sizes or numbers of classes, or a temperature
-        or alpha that is not a scalar.
+        or alpha that is neither a scalar array nor a number in its range.
 
     Hinton et al. 2015 (arXiv:1503.02531), section 2.
 
@@ -98,6 +99,7 @@ def distillation(
     check_rank("distillation", 2, logits_s=logits_s, logits_t=logits_t)
     check_floating("distillation", logits_s=logits_s, logits_t=logits_t)
     check_scalar("distillation", temperature=temperature, alpha=alpha)
+    _check_ranges(temperature, alpha)
     fix = "build both networks with the same num_classes and apply them to the same images"
     check_equal("distillation", "student and teacher shapes", logits_s.shape, logits_t.shape, fix)
     _check_labels("distillation", logits_s, labels)
@@ -107,6 +109,9 @@ def distillation(
 @jax.jit
 def _distillation(logits_s, logits_t, labels, temperature, alpha):
     logits_s, logits_t = at_least_float32(logits_s), at_least_float32(logits_t)
+    # As NumPy scalars and arrays of other types they would change the type of the result.
+    dtype = jnp.promote_types(logits_s.dtype, logits_t.dtype)
+    temperature, alpha = jnp.asarray(temperature, dtype), jnp.asarray(alpha, dtype)
     log_s = jax.nn.log_softmax(logits_s / temperature)
     log_t = jax.nn.log_softmax(logits_t / temperature)
     # 0 log 0 is 0; without the mask it would be 0 times infinity.
@@ -116,7 +121,20 @@ def _distillation(logits_s, logits_t, labels, temperature, alpha):
     return alpha * temperature**2 * kl + (1 - alpha) * _cross_entropy(logits_s, labels)
 
 
-def activation_transfer(a_s: jax.Array, a_t: jax.Array) -> jax.Array:
+def _check_ranges(temperature: ArrayLike, alpha: ArrayLike) -> None:
+    """Raise for numbers out of range. The value of an array may be unknown, or on its way."""
+    if isinstance(temperature, int | float | np.generic) and not 0 < temperature < np.inf:
+        raise UserError(
+            f"distillation: temperature must be a finite number above 0, got {temperature}: Hinton et al. "
+            "use 1 to 20"
+        )
+    if isinstance(alpha, int | float | np.generic) and not 0 <= alpha <= 1:
+        raise UserError(
+            f"distillation: alpha must be from 0 to 1, got {alpha}: it is the share of the soft targets"
+        )
+
+
+def activation_transfer(a_s: Array, a_t: Array) -> jax.Array:
     r"""Full-activation transfer (F-ActT): the mean of :math:`(a_s - a_t)^2`.
 
     The baseline of the paper's table 1, at the same points as attention transfer. It is close to the hints
@@ -150,14 +168,18 @@ def _activation_transfer(a_s, a_t):
     return jnp.mean(jnp.square(difference), axis=(1, 2, 3))
 
 
-def _check_labels(function: str, logits: jax.Array, labels: jax.Array) -> None:
-    if getattr(labels, "shape", ()) == logits.shape:
+def _check_labels(function: str, logits: Array, labels: Array) -> None:
+    shape: tuple[int, ...] = getattr(labels, "shape", ())
+    if len(shape) == 2 and shape[1] == 1:
+        raise UserError(f"{function}: labels must have rank 1, got shape {shape}: use labels[:, 0]")
+    if shape == logits.shape:
         raise UserError(
             f"{function}: labels must be class indices (B,), got one row for each example, "
-            f"{labels.shape}: use labels.argmax(axis=-1) for one-hot labels"
+            f"{shape}: use labels.argmax(axis=-1) for one-hot labels"
         )
     check_rank(function, 1, labels=labels)
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise UserError(f"{function}: labels must be integers, got {labels.dtype}: cast them")
-    sizes, fix = (len(logits), len(labels)), "pass one label for each row of the logits"
+    # Not len(), which needs a number: jax.export has symbols for sizes.
+    sizes, fix = (logits.shape[0], labels.shape[0]), "pass one label for each row of the logits"
     check_equal(function, "numbers of logits and labels", *sizes, fix)

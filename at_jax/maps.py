@@ -4,7 +4,7 @@ A map reduces an activation tensor ``(B, H, W, C)`` to the strength of the respo
 each channel. Losses compare the normalized maps of student and teacher, which depend neither on the number
 of channels nor on the scale of the activations.
 
-All functions keep float32 and float64, and promote float16 and bfloat16 to float32, because ``|a|**2``
+The maps keep float32 and float64, and promote float16 and bfloat16 to float32, because ``|a|**2``
 overflows in float16.
 
 Section 3.1 of Zagoruyko & Komodakis, "Paying More Attention to Attention", ICLR 2017
@@ -12,6 +12,7 @@ Section 3.1 of Zagoruyko & Komodakis, "Paying More Attention to Attention", ICLR
 """
 
 import functools
+import numbers
 from collections.abc import Sequence
 
 import jax
@@ -20,8 +21,8 @@ from jax import lax
 
 from at_jax.errors import UserError, check_rank
 from at_jax.norms import l2_norm, normalize
-from at_jax.pooling import pool
-from at_jax.precision import at_least_float32, check_floating, magnitude_bits
+from at_jax.pooling import pool, whole_numbers
+from at_jax.precision import Array, at_least_float32, check_floating, magnitude_bits
 
 __all__ = [
     "absolute_power", "channel_map", "check_exponent", "l2_norm",
@@ -29,16 +30,16 @@ __all__ = [
 ]  # fmt: skip
 
 
-def check_exponent(p: float) -> None:
-    """Raise unless ``p`` is a finite Python number of at least 1.
+def check_exponent(p: float) -> float:
+    """Return ``p`` as a Python number. Raise unless it is finite and at least 1.
 
     Args:
-      p: exponent of an attention map.
+      p: exponent of an attention map; a number of Python or NumPy.
 
     Raises:
       UserError: naming the value.
     """
-    if isinstance(p, bool) or not isinstance(p, int | float) or not 1 <= p < float("inf"):
+    if isinstance(p, bool) or not isinstance(p, numbers.Real) or not 1 <= p < float("inf"):
         is_traced = isinstance(p, jax.core.Tracer)
         raise UserError(
             "the exponent p of an attention map must be a finite number of at least 1, got "
@@ -48,17 +49,21 @@ def check_exponent(p: float) -> None:
                 else f"{p!r}: the paper uses p=2"
             )
         )
+    return int(p) if isinstance(p, numbers.Integral) else float(p)
 
 
-def absolute_power(a: jax.Array, p: float) -> jax.Array:
-    """``|a|**p``, elementwise. Every derivative is zero (never NaN) where ``a`` is 0.
+def absolute_power(a: Array, p: float) -> jax.Array:
+    """``|a|**p``, elementwise, in the type of ``a``.
+
+    Where ``a`` is 0, every derivative is zero, never NaN, with one exception: the second derivative of
+    ``|a|**2`` is 2.
 
     Args:
       a: activations, any shape.
-      p: exponent, at least 1; a Python number.
+      p: exponent, at least 1; a number.
 
     Returns:
-      An array of the shape of ``a``.
+      An array of the shape and type of ``a``.
 
     Raises:
       UserError: if ``p`` is below 1, not finite or not a number.
@@ -67,7 +72,7 @@ def absolute_power(a: jax.Array, p: float) -> jax.Array:
     >>> absolute_power(jnp.array([-2.0, 0.0, 3.0]), 2)
     Array([4., 0., 9.], dtype=float32)
     """
-    check_exponent(p)
+    p = check_exponent(p)
     if p == 2:
         return jnp.square(a)
     magnitude = jnp.abs(a)
@@ -79,7 +84,7 @@ def absolute_power(a: jax.Array, p: float) -> jax.Array:
     return jnp.where(is_zero, 0, jnp.where(is_zero, 1, magnitude) ** p)
 
 
-def sum_map(a: jax.Array, p: float = 2) -> jax.Array:
+def sum_map(a: Array, p: float = 2) -> jax.Array:
     r"""Sum over channels: :math:`F_{sum}^p(a) = \sum_c |a_c|^p`.
 
     Args:
@@ -100,8 +105,7 @@ def sum_map(a: jax.Array, p: float = 2) -> jax.Array:
     """
     check_rank("sum_map", 4, a=a)
     check_floating("sum_map", a=a)
-    check_exponent(p)
-    return _sum_map(a, p)
+    return _sum_map(a, check_exponent(p))
 
 
 @functools.partial(jax.jit, static_argnames="p")
@@ -109,7 +113,7 @@ def _sum_map(a, p):
     return jnp.sum(absolute_power(at_least_float32(a), p), axis=-1)  # (B, H, W)
 
 
-def max_map(a: jax.Array, p: float = 2) -> jax.Array:
+def max_map(a: Array, p: float = 2) -> jax.Array:
     r"""Maximum over channels: :math:`F_{max}^p(a) = \max_c |a_c|^p`.
 
     Args:
@@ -130,8 +134,7 @@ def max_map(a: jax.Array, p: float = 2) -> jax.Array:
     """
     check_rank("max_map", 4, a=a)
     check_floating("max_map", a=a)
-    check_exponent(p)
-    return _max_map(a, p)
+    return _max_map(a, check_exponent(p))
 
 
 @functools.partial(jax.jit, static_argnames="p")
@@ -156,7 +159,7 @@ def _largest_magnitude_jvp(primals, tangents):
     return _largest_magnitude(a), jnp.sum(slope * da, axis=-1)
 
 
-def channel_map(a: jax.Array, p: float = 2) -> jax.Array:
+def channel_map(a: Array, p: float = 2) -> jax.Array:
     r"""Channel attention, the sum over positions: :math:`\sum_{h,w} |a_{hw}|^p`.
 
     Args:
@@ -175,8 +178,7 @@ def channel_map(a: jax.Array, p: float = 2) -> jax.Array:
     """
     check_rank("channel_map", 4, a=a)
     check_floating("channel_map", a=a)
-    check_exponent(p)
-    return _channel_map(a, p)
+    return _channel_map(a, check_exponent(p))
 
 
 @functools.partial(jax.jit, static_argnames="p")
@@ -184,7 +186,7 @@ def _channel_map(a, p):
     return jnp.sum(absolute_power(at_least_float32(a), p), axis=(1, 2))  # (B, C)
 
 
-def resize(q: jax.Array, shape: Sequence[int]) -> jax.Array:
+def resize(q: Array, shape: Sequence[int]) -> jax.Array:
     """Resize maps bilinearly, with antialiasing where they shrink (``jax.image.resize``).
 
     Args:
@@ -203,11 +205,12 @@ def resize(q: jax.Array, shape: Sequence[int]) -> jax.Array:
     """
     check_rank("resize", 3, q=q)
     check_floating("resize", q=q)
-    if len(shape) != 2 or not all(isinstance(size, int) and size >= 1 for size in shape):
+    sizes = whole_numbers(shape)
+    if len(sizes) != 2 or min(sizes) < 1:
         raise UserError(
             f"resize: shape must be two whole numbers of at least 1, got {shape!r}: pass (height, width)"
         )
-    return _resize(q, tuple(shape))
+    return _resize(q, sizes)
 
 
 @functools.partial(jax.jit, static_argnames="shape")

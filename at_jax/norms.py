@@ -4,16 +4,23 @@ Examples are multiplied by a power of two before they are squared: squares of fl
 or above 1e19 leave its range, but their norm does not.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 
 from at_jax.errors import check_array
-from at_jax.precision import at_least_float32, check_floating, power_of_two
+from at_jax.precision import Array, at_least_float32, check_floating, power_of_two
 
-__all__ = ["l2_norm", "normalize"]
+__all__ = ["flattened", "l2_norm", "normalize"]
 
 
-def l2_norm(x: jax.Array) -> jax.Array:
+def flattened(x: jax.Array) -> jax.Array:
+    """Flatten each example: ``(B, ...)`` to ``(B, N)``, also for B = 0 and for symbolic sizes."""
+    return x.reshape(x.shape[0], math.prod(x.shape[1:]))
+
+
+def l2_norm(x: Array) -> jax.Array:
     r"""Euclidean norm of each example, with a zero gradient where the norm is zero.
 
     ``jnp.linalg.norm`` has a NaN gradient at 0, which is a legal input here: a dead layer, or a student
@@ -35,7 +42,7 @@ def l2_norm(x: jax.Array) -> jax.Array:
     """
     check_array("l2_norm", x=x)
     check_floating("l2_norm", x=x)
-    return _l2_norm(at_least_float32(x).reshape(x.shape[0], -1))
+    return _l2_norm(flattened(at_least_float32(x)))
 
 
 @jax.custom_jvp
@@ -52,7 +59,7 @@ def _l2_norm_jvp(primals, tangents):
     return _l2_norm(x), jnp.sum(_normalize(x) * dx, axis=-1)
 
 
-def normalize(q: jax.Array) -> jax.Array:
+def normalize(q: Array) -> jax.Array:
     r"""Flatten each example and divide it by its l2 norm: :math:`vec(q) / \|vec(q)\|_2`.
 
     Args:
@@ -79,8 +86,7 @@ def normalize(q: jax.Array) -> jax.Array:
 
 @jax.jit
 def _normalize(q):
-    q = at_least_float32(q)
-    q = q.reshape(q.shape[0], -1)  # (B, N)
+    q = flattened(at_least_float32(q))  # (B, N)
     # The result does not depend on the scale, so a constant may be divided out first: squares and the
     # derivative of q / |q| then stay in the range of float32.
     q = q * power_of_two(q, (1,))[0]

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from at_jax import freezing, intermediates
 from at_jax.errors import UserError, listed
 from at_jax.terms import base
-from at_jax.terms.base import Batch, Term, changes_forward_pass, check_terms
+from at_jax.terms.base import Batch, Term, changes_forward_pass
+from at_jax.terms.checks import check_terms, check_weights
 from at_jax.terms.view import View, view_network
 
 __all__ = ["Objective", "Outputs"]
@@ -24,7 +25,7 @@ __all__ = ["Objective", "Outputs"]
 _HARD = "cross_entropy"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # arrays have no truth value
 class Outputs:
     """Results of a forward pass in addition to the loss.
 
@@ -48,7 +49,7 @@ jax.tree_util.register_dataclass(
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """The loss of one student. Hashable: contains all static parts of the loss.
+    """The loss of one student. Hashable: contains all static parts of the loss; lists become tuples.
 
     Attributes:
       student: a linen module, ``module.apply(variables, images, train=...) -> (B, K)``.
@@ -73,6 +74,9 @@ class Objective:
     teacher_images: Callable[[jax.Array], jax.Array] | None = None
 
     def __post_init__(self) -> None:
+        for name in ("terms", "points", "paths_s", "paths_t", "freeze"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "points", tuple(map(tuple, self.points)))
         check_terms(self.terms, has_teacher=self.teacher is not None, has_points=bool(self.points))
 
     @property
@@ -105,20 +109,20 @@ class Objective:
           images: normalized, ``(B, H, W, C)``.
           labels: ``(B,)``.
           weights: beta of each of ``weighted_terms``, scalars. A weight w of a term that replaces the
-            cross-entropy mixes the two: w * term + (1 - w) * cross-entropy.
+            cross-entropy mixes the two: w * term + (1 - w) * cross-entropy; without it, w is 1.
           keys: PRNG keys ``(B,)``, for random terms and for dropout.
 
         Returns:
           The scalar loss, and the :class:`Outputs`.
 
         Raises:
-          UserError: for a missing point or weight, different classes, or images that are not floating
-            point.
+          UserError: for a missing point or weight, a weight without a term, different classes, or images
+            that are not floating point.
         """
         if not jnp.issubdtype(images.dtype, jnp.floating):
             fix = "normalize them first, at_jax.data.normalize(images, mean, std)"
             raise UserError(f"the objective needs floating-point images, got {images.dtype}: {fix}")
-        self._check_weights(weights)
+        check_weights(self.terms, weights)
         if not isinstance(teacher, View):
             teacher = self.view_teacher(teacher, images, labels, keys)
 
@@ -168,11 +172,6 @@ class Objective:
         for term in self.terms:
             if term.beta is not None:
                 yield term.metric, weights[term.name], base.values_of(term, batch, params)
-
-    def _check_weights(self, weights: Mapping[str, Any]) -> None:
-        if missing := [name for name in self.weighted_terms if name not in weights]:
-            fix = f"pass weights={{{missing[0]!r}: beta}}"
-            raise UserError(f"every term needs a weight, got none for {listed(missing)}: {fix}")
 
     def _check_points(self, batch: Batch) -> None:
         if any(term.compares_taps for term in self.terms):

@@ -8,18 +8,21 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
 
 from at_jax.errors import UserError
 
 __all__ = [
     "BETAS", "EPOCHS", "TEMPERATURES",
     "Rule", "above", "at_least", "between", "check", "check_value", "epochs", "example", "items", "one_of",
-    "option", "or_special",
+    "option", "or_special", "plain",
 ]  # fmt: skip
 
 
 _LONGEST = 200
+_Section = TypeVar("_Section")
 
 
 class Rule(NamedTuple):
@@ -125,6 +128,22 @@ def option(default: Any, meaning: str, rule: Rule | None = None) -> Any:
     at_jax.errors.UserError: sgd.rate must be at least 0, got -1.0: set it with --config.sgd.rate=0.1
     """
     return dataclasses.field(default=default, metadata={"meaning": meaning, "rule": rule})
+
+
+def plain(section: _Section) -> _Section:
+    """Replace NumPy scalars in the fields of a frozen dataclass, which JSON does not know, by Python's.
+
+    Args:
+      section: changed in place, in ``__post_init__``.
+
+    Returns:
+      The same object.
+    """
+    for field in dataclasses.fields(section):  # type: ignore[arg-type]
+        value = getattr(section, field.name)
+        if isinstance(value, np.generic):
+            object.__setattr__(section, field.name, value.item())
+    return section
 
 
 def check(section: Any, name: str = "") -> None:

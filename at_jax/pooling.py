@@ -1,6 +1,7 @@
 """Average pooling of activations. :mod:`at_jax.maps` exports the function of this module."""
 
 import functools
+import operator
 from collections.abc import Sequence
 
 import jax
@@ -9,12 +10,25 @@ import numpy as np
 from jax import lax
 
 from at_jax.errors import UserError, check_rank
-from at_jax.precision import at_least_float32, check_floating
+from at_jax.precision import Array, at_least_float32, check_floating
 
-__all__ = ["pool"]
+__all__ = ["pool", "whole_numbers"]
 
 
-def pool(a: jax.Array, shape: Sequence[int]) -> jax.Array:
+def whole_numbers(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return a shape as Python integers; an empty tuple if anything in it is not a whole number.
+
+    >>> whole_numbers(np.array([4, 2])), whole_numbers((4, True)), whole_numbers(4)
+    ((4, 2), (), ())
+    """
+    try:
+        sizes = tuple(operator.index(size) for size in shape)
+        return () if any(isinstance(size, bool) for size in shape) else sizes
+    except TypeError:
+        return ()
+
+
+def pool(a: Array, shape: Sequence[int]) -> jax.Array:
     """Average-pool activations to a smaller size, with windows as in PyTorch's adaptive pooling.
 
     Position i of n covers positions ``floor(i N / n)`` to ``ceil((i + 1) N / n)`` of N.
@@ -35,13 +49,14 @@ def pool(a: jax.Array, shape: Sequence[int]) -> jax.Array:
     """
     check_rank("pool", 4, a=a)
     check_floating("pool", a=a)
-    pairs = list(zip(shape, a.shape[1:3], strict=False))
-    if len(shape) != 2 or not all(isinstance(n, int) and 1 <= n <= size for n, size in pairs):
+    sizes = whole_numbers(shape)
+    pairs = zip(sizes, a.shape[1:3], strict=False)
+    if len(sizes) != 2 or not all(1 <= n <= size for n, size in pairs):
         raise UserError(
             f"pool: shape must be two whole numbers of at most {a.shape[1:3]}, got {shape!r}: pass "
             "(height, width)"
         )
-    return _pool(a, tuple(shape))
+    return _pool(a, sizes)
 
 
 @functools.partial(jax.jit, static_argnames="shape")

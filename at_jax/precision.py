@@ -1,18 +1,24 @@
 """Promotion of half precision, and scaling of examples into the middle of a type's range."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from at_jax.errors import UserError
 
-__all__ = ["at_least_float32", "check_floating", "magnitude_bits", "power_of_two"]
+__all__ = [
+    "Array", "at_least_float32", "check_floating", "magnitude_bits", "nan_where", "power_of_two",
+]  # fmt: skip
+
+# Argument of the public functions. Not jax.typing.ArrayLike: numbers have no rank.
+Array: TypeAlias = jax.Array | np.ndarray
 
 
-def at_least_float32(x: jax.Array) -> jax.Array:
+def at_least_float32(x: Array) -> jax.Array:
     """Promote half precision to float32. Float32 and float64 are kept.
 
     Args:
@@ -66,6 +72,22 @@ def magnitude_bits(x: jax.Array) -> jax.Array:
     """
     integer = jnp.dtype(f"int{8 * x.dtype.itemsize}")
     return lax.bitcast_convert_type(lax.stop_gradient(x), integer) & jnp.iinfo(integer).max
+
+
+def nan_where(is_nan: jax.Array, dtype: Any) -> jax.Array:
+    """NaN where true and 0 elsewhere, from bits: ``jax_debug_nans`` objects to every NaN, also a literal.
+
+    Args:
+      is_nan: bool, any shape.
+      dtype: float32 or float64.
+
+    >>> import jax.numpy as jnp
+    >>> nan_where(jnp.array([True, False]), jnp.float32)
+    Array([nan,  0.], dtype=float32)
+    """
+    integer = jnp.dtype(f"int{8 * jnp.dtype(dtype).itemsize}")
+    bits = jnp.where(is_nan, integer.type(jnp.iinfo(integer).max), integer.type(0))
+    return lax.bitcast_convert_type(bits, dtype)
 
 
 def power_of_two(x: jax.Array, axes: Sequence[int]) -> tuple[jax.Array, jax.Array]:

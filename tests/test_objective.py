@@ -245,3 +245,19 @@ def test_equal_objectives_are_one_static_argument():
     )
     assert one == same and hash(one) == hash(same)
     assert one != other
+
+
+def test_objective_of_lists_is_hashable_and_equal_to_that_of_tuples():
+    points = [list(pair) for pair in tiny.POINTS]
+    options = {"paths_s": ["conv0"], "paths_t": ["conv1"], "freeze": ["conv0"]}
+    of_lists = Objective(STUDENT, TEACHER, [AttentionTransfer()], points, **options)
+    options = {name: tuple(value) for name, value in options.items()}
+    of_tuples = Objective(STUDENT, TEACHER, (AttentionTransfer(),), tiny.POINTS, **options)
+    assert of_lists == of_tuples and hash(of_lists) == hash(of_tuples)
+
+
+def test_outputs_are_compared_by_identity():
+    # Arrays have no truth value.
+    outputs = evaluate(Objective(STUDENT))[1]
+    assert outputs == outputs and outputs != jax.tree.map(jnp.copy, outputs)
+    assert len({outputs}) == 1

@@ -39,7 +39,8 @@ def test_points_that_a_network_lacks_raise_usererror_if_a_term_reads_them(point,
     objective = Objective(STUDENT, TEACHER, (AttentionTransfer(),), (*tiny.POINTS, point))
     with pytest.raises(UserError, match=message):
         jax.eval_shape(objective, *arguments())
-    jax.eval_shape(dataclasses.replace(objective, terms=(Distillation(),)), *arguments())
+    distilling = dataclasses.replace(objective, terms=(Distillation(),))
+    jax.eval_shape(distilling, *arguments(weights=()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,3 +154,14 @@ def test_term_that_returns_a_mean_raises_usererror(term):
         UserError, match=r"must return one number per example, shape \(4,\), got \(\)"
     ):
         jax.eval_shape(Objective(STUDENT, terms=(term,)), *arguments(weights=(term.name,)))
+
+
+@pytest.mark.parametrize("terms", [(), (AttentionTransfer(), Distillation())])
+def test_weights_without_a_term_raise_usererror(terms):
+    objective = Objective(STUDENT, TEACHER, terms, tiny.POINTS)
+    names = [term.name for term in terms]
+    known = ", ".join(map(repr, names)) or "none"
+    message = f"weights must name terms of the objective, {known}, got 'kdd', 'x': leave it out"
+    with pytest.raises(UserError, match=message):
+        jax.eval_shape(objective, *arguments(weights=(*names, "kdd", "x")))
+    jax.eval_shape(objective, *arguments(weights=names))

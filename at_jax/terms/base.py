@@ -1,7 +1,7 @@
 """Interface of a loss term and of its input, a batch."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
@@ -9,15 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from at_jax import options
-from at_jax.errors import UserError, listed
+from at_jax.errors import UserError
 from at_jax.terms.view import View
 
-__all__ = [
-    "Batch", "Term", "View", "changes_forward_pass", "check_terms", "measures_of", "values_of",
-]  # fmt: skip
+__all__ = ["Batch", "Term", "View", "changes_forward_pass", "measures_of", "values_of"]
 
-# Names that are not free: of the student's parameters, and of the metric of the labels.
-_RESERVED = ("student", "cross_entropy")
 # First parts of names in metrics.jsonl: loss/<metric>, beta/<metric>.
 _TAKEN = ("loss", "beta")
 
@@ -99,7 +95,7 @@ class Term:
             cls.metric = cls.name
 
     def __post_init__(self) -> None:
-        options.check(self, self.name)
+        options.check(options.plain(self), self.name)
 
     def values(self, batch: Batch, params: Any) -> jax.Array:
         """Compute the term of every example, unweighted.
@@ -167,47 +163,6 @@ class Term:
 def changes_forward_pass(terms: Iterable[Term]) -> bool:
     """Whether any term passes inputs from the teacher to the student."""
     return any(type(term).forward_inputs is not Term.forward_inputs for term in terms)
-
-
-def check_terms(terms: Sequence[Term], *, has_teacher: bool, has_points: bool) -> None:
-    """Raise unless the terms can be combined into one loss.
-
-    Raises:
-      UserError: naming the terms with missing inputs, or the terms that exclude one another.
-    """
-    for term in terms:
-        _check_is_dataclass(type(term))
-    comparing = [term.name for term in terms if term.compares_taps]
-    needing = [term.name for term in terms if term.needs_teacher or term.compares_taps]
-    if needing and not has_teacher:
-        raise UserError(
-            f"{listed(needing)} need a teacher, got None: pass teacher=, a linen module"
-        )
-    if comparing and not has_points:
-        raise UserError(
-            f"{listed(comparing)} need transfer points, got none: pass points=, pairs "
-            "(student point, teacher point)"
-        )
-    for what in ("name", "metric"):
-        names = [getattr(term, what) for term in terms]
-        if len({*names, *_RESERVED}) < len(names) + len(_RESERVED):
-            raise UserError(
-                f"terms must have different {what}s, and none of {listed(_RESERVED)}, got "
-                f"{listed(names)}: rename one"
-            )
-    if len(replacing := [term.name for term in terms if term.beta is None]) > 1:
-        raise UserError(
-            f"one term can replace the cross-entropy, got {listed(replacing)}: pass one of them"
-        )
-
-
-def _check_is_dataclass(kind: type[Term]) -> None:
-    """Raise if options are not fields, which equality and the record of a run compare."""
-    for each in kind.__mro__[: kind.__mro__.index(Term)]:
-        if "__init__" in vars(each) and "__dataclass_fields__" not in vars(each):
-            fix = "declare its options as fields, under @dataclasses.dataclass(frozen=True)"
-            got = f"term {kind.__name__} must be a frozen dataclass, got a class with its own __init__"
-            raise UserError(f"{got}: {fix}")
 
 
 def values_of(term: Term, batch: Batch, params: Mapping[str, Any]) -> jax.Array:

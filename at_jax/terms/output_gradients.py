@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from at_jax import losses, maps
 from at_jax.errors import UserError, listed
+from at_jax.norms import flattened
 from at_jax.options import option
 from at_jax.terms.base import Batch, Term
 from at_jax.terms.input_gradients import norms
@@ -93,8 +94,7 @@ class SobolevTraining(_PairOfGradients):
     def values(self, batch: Batch, params: Any) -> jax.Array:
         """Compute the squared distance of the projected gradients: (B,)."""
         g_s, g_t = self._gradients(batch)
-        rows = len(batch.images), -1
-        return _squared_distance(g_s.reshape(rows), g_t.reshape(rows))
+        return _squared_distance(flattened(g_s), flattened(g_t))
 
     def _differentiate(self, batch: Batch) -> Pair:
         if batch.keys is None:
@@ -134,12 +134,12 @@ class MapGradientTransfer(_NormalizedGradients):
     def _differentiate(self, batch: Batch) -> Pair:
         s, t = self._pair(batch.points)
         q_s, q_t = losses.attention_maps(batch.student.taps[s], batch.teacher.taps[t])
-        position = jnp.argmax(q_t.reshape(len(q_t), -1), axis=-1)  # (B,)
+        position = jnp.argmax(flattened(q_t), axis=-1)  # (B,)
 
         def at_position(name: str):
             def value(logits: jax.Array, taps: Any) -> jax.Array:
                 q = maps.resize(maps.sum_map(taps[name]), q_s.shape[1:])
-                return jnp.take_along_axis(q.reshape(len(q), -1), position[:, None], axis=-1)[:, 0]
+                return jnp.take_along_axis(flattened(q), position[:, None], axis=-1)[:, 0]
 
             return value
 

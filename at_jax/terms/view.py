@@ -1,5 +1,6 @@
 """A network's forward pass over a batch, and its gradients with respect to the images."""
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -8,6 +9,7 @@ from typing import Any, TypeVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.extend.core import get_opaque_trace_state, set_current_trace, take_current_trace
 
 from at_jax import freezing, intermediates, losses
 from at_jax.errors import UserError
@@ -24,6 +26,10 @@ class View:
 
     The pass is linearized once, with respect to the images. Every input gradient is a transposition of
     that linear map, so any number of them share one forward pass.
+
+    Views may be used within transformations that begin after the view was made, such as
+    :func:`jax.checkpoint` in a term. Gradients of the cross-entropy are computed outside of them, once.
+    Those of other functions, and results of :meth:`kept`, are computed again in another transformation.
 
     Args:
       forward: images to ``((logits, taps), mutated)``, where ``mutated`` is not differentiated.
@@ -50,9 +56,14 @@ class View:
         self._outputs = jax.lax.stop_gradient(outputs) if frozen else outputs
         self.logits, self.taps = self._outputs
         self._images, self._labels, self._frozen = images, labels, frozen
-        # Function to gradient; the functions are kept, so that no id is used twice.
-        self._gradients: dict[int, tuple[PerExample | None, jax.Array]] = {}
-        self._kept: dict[Hashable, Any] = {}
+        with take_current_trace() as self._trace:
+            pass
+        self._state = get_opaque_trace_state()
+        self._tempered: dict[float, PerExample] = {}
+        # Key to results, each with the trace of its arrays, which are invalid outside of it. The keys of
+        # gradients are ids of functions, which are kept, so that no id is used twice.
+        self._gradients: dict[Hashable, list[tuple[Any, Any]]] = {}
+        self._kept: dict[Hashable, list[tuple[Any, Any]]] = {}
 
     def at(self, images: jax.Array) -> "View":
         """Apply the network to other images; the same images give this view."""
@@ -63,7 +74,8 @@ class View:
     @functools.cached_property
     def cross_entropy(self) -> jax.Array:
         """Cross-entropy with the labels, ``(B,)``."""
-        return losses.cross_entropy(self.logits, self._labels)
+        with set_current_trace(self._trace):
+            return losses.cross_entropy(self.logits, self._labels)
 
     def tempered_cross_entropy(self, temperature: float) -> PerExample | None:
         """T * CE(z / T) as a function of the logits; None, for the cross-entropy itself, at T = 1.
@@ -76,10 +88,10 @@ class View:
         def tempered(logits: jax.Array) -> jax.Array:
             return temperature * losses.cross_entropy(logits / temperature, self._labels)
 
-        return self.kept(("tempered_cross_entropy", temperature), lambda: tempered)
+        return self._tempered.setdefault(temperature, tempered)
 
     def kept(self, key: Hashable, make: Callable[[], _T]) -> _T:
-        """Return the result of ``make``, computed at the first call with this key.
+        """Return the result of ``make``, computed at the first call with this key in a transformation.
 
         Caches values that both ``values`` and ``measures`` of a term need, such as an input gradient of a
         function that reads the batch.
@@ -88,9 +100,17 @@ class View:
           key: for example the calling term.
           make: called without arguments.
         """
-        if key not in self._kept:
-            self._kept[key] = make()
-        return self._kept[key]
+        return self._once(self._kept, key, make)
+
+    def _once(self, cache: dict, key: Hashable, make: Callable[[], _T]) -> _T:
+        """Result of ``make`` from this trace or from that of the view, which encloses it."""
+        state = get_opaque_trace_state()
+        results = cache.setdefault(key, [])
+        for computed_in, result in results:
+            if computed_in in (state, self._state):
+                return result
+        results.append((state, make()))
+        return results[-1][1]
 
     def gradient(self, of: PerExample | None = None) -> jax.Array:
         """Gradient of the sum of ``of`` over examples with respect to the images.
@@ -100,7 +120,7 @@ class View:
         Args:
           of: a function of the logits ``(B, K)``, or of the logits and the taps, that returns ``(B,)``;
             parameters with a default are not set. None means the cross-entropy. The gradient of a function
-            object is computed only once.
+            object is computed only once in a transformation.
 
         Returns:
           ``(B, H, W, C)``.
@@ -108,9 +128,11 @@ class View:
         Raises:
           UserError: if ``of`` does not return one number per example.
         """
-        if id(of) not in self._gradients:
-            self._gradients[id(of)] = of, self._transpose(of)
-        return self._gradients[id(of)][1]
+        # Functions of this view alone: their gradients serve all transformations, such as the jax.grad of
+        # each of several students of one teacher.
+        is_own = of is None or any(of is each for each in self._tempered.values())
+        with set_current_trace(self._trace) if is_own else contextlib.nullcontext():
+            return self._once(self._gradients, id(of), lambda: (of, self._transpose(of)))[1]
 
     def _transpose(self, of: PerExample | None) -> jax.Array:
         if of is None:
@@ -207,6 +229,8 @@ def view_network(
 def _rngs(keys: jax.Array | None) -> dict[str, jax.Array] | None:
     if keys is None:
         return None
+    if keys.shape[0] == 0:
+        raise UserError("keys must have one PRNG key per example, got none: skip an empty batch")
     key = jax.random.fold_in(keys[0], 1)
     # Flax draws streams of other names from "params".
     return {"params": key, "dropout": jax.random.fold_in(key, 1)}

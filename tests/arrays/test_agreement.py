@@ -25,6 +25,16 @@ def test_divergence_by_hand():
     assert agreement.divergence(student + 1e4, teacher) == pytest.approx([0.130812], abs=1e-6)
 
 
+def test_divergence_with_masked_classes_counts_the_others():
+    # The numbers of the test by hand, with a class that both mask, and one that the teacher alone masks.
+    student = np.array([[0.0, 0.0, -np.inf], [0.0, 0.0, 0.0]])
+    teacher = np.array([[np.log(3), 0.0, -np.inf]] * 2)
+    # The student gives each class 1/3 in the second row: log(3/2) more than with 1/2.
+    expected = [0.130812, 0.130812 + np.log(3 / 2)]
+    assert agreement.divergence(student, teacher) == pytest.approx(expected, abs=1e-6)
+    assert agreement.divergence(teacher[:1], student[1:]) == np.inf  # the student alone masks
+
+
 def test_correlation_by_hand():
     # a = 1, 2, 3, 4 is -3/2, -1/2, 1/2, 3/2 about its mean; the squares sum to 5.
     # b = 2, 1, 4, 3 is -1/2, -3/2, 3/2, 1/2, also 5. Products: 3/4 + 3/4 + 3/4 + 3/4 = 3. So 3/5.
@@ -47,9 +57,54 @@ def test_correlation_of_different_sizes_resizes_the_teacher_map():
     assert agreement.correlation(student, teacher) == pytest.approx([1])
 
 
+@pytest.mark.parametrize("scale", [1e-320, 1e-46, 1e39, 1e300])
+def test_correlation_of_different_sizes_does_not_depend_on_scale(scale):
+    student, teacher = (np.random.default_rng(n).random((2, n, n)) for n in (8, 4))
+    expected = agreement.correlation(student, teacher)
+    tolerance = 1e-3 if scale < 1e-300 else 1e-12  # subnormal numbers have few digits
+    assert agreement.correlation(student, scale * teacher) == pytest.approx(expected, rel=tolerance)
+
+
+@pytest.mark.parametrize("sizes", [(4, 4), (4, 8)])
+def test_correlation_of_maps_that_vary_little_is_that_of_the_variation(sizes):
+    q_s, q_t = (np.random.default_rng(n).random((1, n, n)) for n in sizes)
+    expected = agreement.correlation(q_s, q_t)
+    assert agreement.correlation(q_s, 1 + 1e-7 * q_t) == pytest.approx(expected, abs=1e-6)
+
+
+def test_correlation_with_a_resized_constant_map_is_zero():
+    q = np.random.default_rng(0).random((1, 7, 5))
+    for dtype in (np.float32, np.float64):
+        for size in (3, 9):
+            assert agreement.correlation(q, np.full((1, size, size), 0.1, dtype)) == [0]
+
+
+def test_functions_of_no_examples_return_no_numbers():
+    assert agreement.top1(np.ones((0, 3)), np.ones((0, 3))).shape == (0,)
+    assert agreement.divergence(np.ones((0, 3)), np.ones((0, 3))).shape == (0,)
+    for size in (2, 3):
+        assert agreement.correlation(np.ones((0, 2, 2)), np.ones((0, size, size))).shape == (0,)
+    assert agreement.confusion(np.zeros(0, int), np.zeros(0, int), 2).sum() == 0
+
+
 def test_confusion_by_hand():
     counts = agreement.confusion(np.array([0, 2, 2, 2]), np.array([0, 1, 2, 1]), 3)
     np.testing.assert_array_equal(counts, [[1, 0, 0], [0, 0, 0], [0, 2, 1]])
+
+
+@pytest.mark.parametrize(
+    ("labels", "predictions", "message"),
+    [
+        ([-1, 0], [0, 0], "labels must be integers from 0 to 2, got -1 to 0: leave out"),
+        ([0, 0], [0, 3], "predictions must be integers from 0 to 2, got 0 to 3"),
+        ([0.0, 1.0], [0, 1], "labels must be integers from 0 to 2, got float64"),
+        ([0, 1], [[0], [1]], r"predictions must have rank 1, got shape \(2, 1\)"),
+        ([0, 1, 1], [0], "numbers of labels and predictions must be equal, got 3 and 1"),
+    ],
+)
+def test_confusion_of_bad_classes_raises_user_error(labels, predictions, message):
+    with pytest.raises(UserError, match=f"confusion: {message}"):
+        agreement.confusion(np.array(labels), np.array(predictions), 3)
 
 
 @pytest.mark.parametrize(
@@ -65,3 +120,9 @@ def test_functions_of_bad_shapes_raise_user_error(function, shapes):
     message = f"{function.__name__}: student and teacher arrays must have rank . and the same shape"
     with pytest.raises(UserError, match=message):
         function(*map(np.ones, shapes))
+
+
+@pytest.mark.parametrize("function", [agreement.top1, agreement.divergence])
+def test_functions_of_no_classes_raise_user_error(function):
+    with pytest.raises(UserError, match="at least one number per example"):
+        function(np.ones((2, 0)), np.ones((2, 0)))

@@ -39,7 +39,7 @@ def test_check_rank_of_equal_rank_passes():
     check_rank("f", 0, a=jnp.ones(()))
 
 
-@pytest.mark.parametrize("shape", [(4,), (4, 3, 2)])
+@pytest.mark.parametrize("shape", [(), (4,), (4, 3, 2), (4, 3, 2, 1)])
 def test_check_rank_of_another_rank_names_function_argument_and_shape(shape):
     with pytest.raises(UserError) as error:
         check_rank("sum_map", 2, good=jnp.ones((1, 1)), bad=jnp.ones(shape))
@@ -57,6 +57,16 @@ def test_check_rank_of_another_rank_names_function_argument_and_shape(shape):
         (
             lambda: losses.attention_transfer([jnp.ones((1, 2, 2, 1))], jnp.ones((1, 2, 2, 1))),
             "call it for each and add the results",
+        ),
+        (lambda: losses.cross_entropy(jnp.zeros((2, 3)), [0, 1]), "convert it with jnp.asarray"),
+        (
+            lambda: losses.cross_entropy(jnp.zeros((2, 3)), jnp.zeros((2, 1), int)),
+            r"labels\[:, 0\]",
+        ),
+        (lambda: maps.sum_map(jnp.ones((2, 2, 1))), "reshape it, or index the batch with .None."),
+        (
+            lambda: maps.sum_map(jnp.ones((3, 1, 2, 2, 1))),
+            "reshape it, or call it once for each layer if nn.scan or nn.vmap stacked them",
         ),
         (
             lambda: models.build("wrn_10_1").init(jax.random.key(0), jnp.ones((2, 3, 32, 32))),

@@ -33,7 +33,7 @@ def j(*values):
 )
 def test_terms_by_hand(compiled, term, arguments, plain, squared):
     np.testing.assert_allclose(compiled(term)(*arguments), [plain], rtol=1e-6)
-    squared_term = compiled(functools.partial(term, squared=True))
+    squared_term = compiled(functools.partial(term, squared=np.bool_(True)))
     np.testing.assert_allclose(squared_term(*arguments), [squared], rtol=1e-6)
 
 

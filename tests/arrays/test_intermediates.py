@@ -70,6 +70,11 @@ def test_collect_returns_taps_in_the_order_of_the_network():
     assert (result == taps["ant"]).all()
 
 
+def test_collect_of_the_result_of_jit_returns_taps_in_the_order_of_their_names():
+    apply = jax.jit(lambda x: Net().apply({}, x, mutable=["intermediates"]))
+    assert list(intermediates.collect(apply(IMAGES)[1])) == ["ant", "block/inner", "zebra"]
+
+
 def test_forward_returns_taps_in_the_order_of_the_network():
     _, taps, _ = intermediates.forward(Net(), {}, IMAGES)
     assert list(taps) == ["zebra", "block/inner", "ant"]
@@ -78,6 +83,35 @@ def test_forward_returns_taps_in_the_order_of_the_network():
 def test_tap_without_mutable_collection_stores_nothing():
     assert isinstance(Net().apply({}, IMAGES), jax.Array)
     assert intermediates.COLLECTION not in Net().init(jax.random.key(0), IMAGES)
+
+
+def test_tap_of_a_name_with_a_slash_raises_user_error():
+    # In the result of collect it could be the tap of a submodule.
+    class Parent(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = Block(name="block")(x)
+            intermediates.tap(self, "block/inner", x + 100)
+            return x
+
+    with pytest.raises(
+        UserError, match="must not contain '/', .* got 'block/inner': use 'block_inner'"
+    ):
+        Parent().apply({}, IMAGES, mutable=["intermediates"])
+
+
+def test_tap_named_like_a_captured_submodule_raises_user_error():
+    class Parent(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = Encoder(name="encoder")(x)
+            intermediates.tap(self, "encoder", x)
+            return x
+
+    with pytest.raises(
+        UserError, match="must not be that of a submodule .* 'encoder': rename the tap"
+    ):
+        intermediates.forward(Parent(), {}, IMAGES, paths=("encoder",))
 
 
 @pytest.mark.parametrize("mutated", [{}, {"batch_stats": {"mean": 0}}, {"intermediates": {}}])

@@ -72,6 +72,33 @@ def test_distillation_by_hand(compiled, alpha, expected):
     np.testing.assert_allclose(result, [expected], rtol=1e-5)
 
 
+@pytest.mark.parametrize("x64", [False, True])
+@pytest.mark.parametrize("number", [int, np.float64, np.int64, jnp.int32, jnp.float16])
+def test_distillation_keeps_the_dtype_of_logits(compiled, number, x64):
+    with jax.enable_x64(x64):
+        options = {"temperature": number(4), "alpha": number(1)}
+        distillation = compiled(lambda s, t: losses.distillation(s, t, LABELS, **options))
+        result = distillation(logits(), logits(1))
+        assert result.dtype == jnp.float32
+        expected = losses.distillation(logits(), logits(1), LABELS, temperature=4.0, alpha=1.0)
+        np.testing.assert_allclose(result, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": 0}, "temperature must be a finite number above 0, got 0: Hinton"),
+        ({"temperature": np.float32(-1)}, "temperature .* got -1.0"),
+        ({"temperature": float("nan")}, "temperature .* got nan"),
+        ({"alpha": 1.5}, "alpha must be from 0 to 1, got 1.5: it is the share"),
+        ({"alpha": -1}, "alpha .* got -1"),
+    ],
+)
+def test_distillation_of_numbers_out_of_range_raises_user_error(options, message):
+    with pytest.raises(UserError, match=f"distillation: {message}"):
+        losses.distillation(Z, Z, LABELS, **{"temperature": 4.0, "alpha": 0.5} | options)
+
+
 def test_activation_transfer_by_hand(compiled):
     # Differences 1, 2, 3, 4 over two positions and two channels: (1 + 4 + 9 + 16) / 4 = 7.5.
     a_s = jnp.array([1.0, 2.0, 3.0, 4.0]).reshape(1, 2, 1, 2)
@@ -128,6 +155,26 @@ def test_losses_accept_numpy_arrays():
         result = loss(np.asarray(s), np.asarray(t))
         assert isinstance(result, jax.Array)
         np.testing.assert_array_equal(result, loss(s, t))
+
+
+def test_losses_of_classes_compute_no_nan_under_debug_nans():
+    def total(z):
+        soft = losses.distillation(z, 2 * z, LABELS, temperature=4.0, alpha=0.9)
+        return jnp.sum(losses.cross_entropy(z, LABELS) + soft)
+
+    with jax.debug_nans(True), jax.disable_jit():
+        assert jnp.isfinite(total(logits())) and jnp.all(jnp.isfinite(jax.grad(total)(logits())))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_cross_entropy_of_other_labels_is_nan_with_zero_gradient(dtype):
+    with jax.enable_x64(dtype == jnp.float64):
+        z, labels = jnp.asarray(logits(), dtype), jnp.array([0, -1, 5, 4])
+        values = losses.cross_entropy(z, labels)
+        assert values.dtype == dtype
+        np.testing.assert_array_equal(jnp.isnan(values), [False, True, True, False])
+        gradient = jax.grad(lambda z: jnp.sum(losses.cross_entropy(z, labels)))(z)
+        np.testing.assert_array_equal(jnp.any(gradient != 0, axis=1), [True, False, False, True])
 
 
 A, Z = activations(), logits()

@@ -167,7 +167,35 @@ def test_maps_of_numpy_arrays_are_jax_arrays():
         np.testing.assert_array_equal(result, mapping(jnp.asarray(a)))
 
 
-@pytest.mark.parametrize("p", [0.5, 0, -1, float("inf"), float("nan"), True, "2"])
+@pytest.mark.parametrize(
+    "p", [np.int64(2), np.float32(2), np.float64(2), np.int64(3), np.float16(1)]
+)
+def test_maps_of_numpy_exponent_are_those_of_the_number(p):
+    with jax.enable_x64(True):
+        for a in (activations(), activations().astype(jnp.float64)):
+            for mapping in MAPS:
+                result = mapping(a, p)
+                assert result.dtype == a.dtype
+                np.testing.assert_array_equal(result, mapping(a, p.item()))
+
+
+def test_maps_of_numpy_shapes_are_those_of_the_numbers():
+    a, shape = activations(), np.array([4, 4]) // 2
+    np.testing.assert_array_equal(maps.resize(a[..., 0], shape), maps.resize(a[..., 0], (2, 2)))
+    np.testing.assert_array_equal(maps.pool(a, tuple(shape)), maps.pool(a, (2, 2)))
+
+
+@pytest.mark.parametrize("shape", [2, (2,), (2, 2, 2), (2, 0), (2, True), (2, 1.0), np.ones(2)])
+def test_maps_of_bad_shapes_raise_user_error(shape):
+    for call in (
+        lambda: maps.resize(activations()[..., 0], shape),
+        lambda: maps.pool(activations(), shape),
+    ):
+        with pytest.raises(UserError, match="shape must be two whole numbers"):
+            call()
+
+
+@pytest.mark.parametrize("p", [0.5, 0, -1, float("inf"), float("nan"), True, "2", np.bool_(True)])
 def test_maps_of_bad_exponent_raise_user_error(p):
     for mapping in MAPS:
         with pytest.raises(UserError, match="exponent p .* must be a finite number of at least 1"):

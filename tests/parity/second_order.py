@@ -62,7 +62,8 @@ class Study:
         form, term = name.split("/")
         present = ("gradient_at", "at") if term == "together" else (term,)
         beta = self.stored["beta"]
-        weights = dict.fromkeys((*TERMS, "at"), 0.0) | dict.fromkeys(present, beta)
+        others = (*TERMS, "at") if form == "plain" else TERMS
+        weights = dict.fromkeys(others, 0.0) | dict.fromkeys(present, beta)
         weights = {key: jnp.asarray(value, self.images.dtype) for key, value in weights.items()}
         return self._compiled(form)(params, weights)
 

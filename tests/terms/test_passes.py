@@ -34,7 +34,7 @@ def networks():
 
 def pull_backs(terms):
     """Number of convolution input gradients in the loss: two a pull-back of either network."""
-    weights = dict.fromkeys(TERMS, 1.0)
+    weights = dict.fromkeys(terms.weighted_terms, 1.0)
     jaxpr = jax.make_jaxpr(terms)(*networks(), IMAGES, LABELS, weights, KEYS)
     return str(jaxpr).count("at_conv_input_grad[") / 2
 

@@ -1,13 +1,15 @@
 """The registry: methods are made of terms, and every term states what its method needs and shows."""
 
 import dataclasses
+import json
 import re
 
+import numpy as np
 import pytest
 
 from at_jax import terms
 from at_jax.errors import UserError
-from at_jax.terms import TERMS, Term
+from at_jax.terms import TERMS, AttentionTransfer, MinL2, Term
 
 
 def test_parts_of_a_method_are_its_terms_in_the_order_of_the_registry():
@@ -133,3 +135,15 @@ def test_term_subclass_with_a_name_of_its_own_has_a_metric_of_its_own():
 def test_term_with_a_bad_option_raises_usererror(make, message):
     with pytest.raises(UserError, match=message):
         make()
+
+
+def test_term_of_numpy_scalars_has_python_numbers():
+    term = AttentionTransfer(p=np.int64(2))
+    assert term == AttentionTransfer() and hash(term) == hash(AttentionTransfer())
+    assert json.dumps(dataclasses.asdict(term)) == json.dumps(
+        dataclasses.asdict(AttentionTransfer(p=2))
+    )
+    assert type(MinL2(temperature=np.float64(4)).temperature) is float
+    assert MinL2(squared=np.bool_(True)).squared is True
+    with pytest.raises(UserError, match="at.p must be from 1 to 16, got True"):
+        AttentionTransfer(p=np.bool_(True))

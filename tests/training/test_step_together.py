@@ -53,7 +53,10 @@ def test_train_together_with_different_paths_applies_the_teacher_once():
             applied.append(context.module.widths)
         return call(*args, **kwargs)
 
-    students = tuple(step.StudentSpec(o, tiny.sgd(), {"at": lambda _: 1.0}) for o in objectives)
+    students = tuple(
+        step.StudentSpec(o, tiny.sgd(), dict.fromkeys(o.weighted_terms, lambda _: 1.0))
+        for o in objectives
+    )
     update = functools.partial(step.train_together, students=students, prepare=tiny.prepare)
     arguments = tuple(map(tiny.create, objectives)), tiny.teacher_variables(path), KEY, tiny.batch()
     with nn.intercept_methods(note):

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import at_jax
@@ -51,11 +53,26 @@ def test_wrong_calls_are_errors_of_mypy(mypy):
     assert [code for _, code in found] == ["call-arg", "arg-type", "arg-type"]
 
 
-def test_user_program_computes_a_scalar():
+@pytest.fixture(scope="module")
+def program():
     spec = importlib.util.spec_from_file_location("user_program", FOLDER / "user_program.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert jax.eval_shape(module.main).shape == ()
+    return module
+
+
+def test_user_program_computes_a_scalar(program):
+    assert jax.eval_shape(program.main).shape == ()
+
+
+@pytest.mark.parametrize("has_aux", [False, True])
+def test_user_program_differentiates_a_loss_with_and_without_aux(program, has_aux):
+    assert (program.differentiate(jnp.ones((1, 2, 2, 3)), has_aux) == 2).all()
+
+
+def test_user_program_compares_numpy_arrays(program):
+    soft, counts, correlation = program.compare(np.ones((2, 4, 4, 3), np.float32), np.array([0, 1]))
+    assert soft.shape == correlation.shape == (2,) and counts.sum() == 2
 
 
 def test_package_is_marked_as_typed():

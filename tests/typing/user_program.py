@@ -6,8 +6,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from at_jax import gradients, intermediates, losses, maps, models
+from at_jax import agreement, gradients, intermediates, losses, maps, models
 from at_jax.errors import UserError
 
 Variables = Mapping[str, Any]
@@ -40,6 +41,27 @@ def transfer(
     ]
     penalty = gradients.gradient_penalty(j, squared=True)
     return jnp.mean(hard + 1e3 * jnp.sum(jnp.stack(attention), axis=0) + 0.1 * penalty)
+
+
+def differentiate(images: jax.Array, has_aux: bool) -> jax.Array:
+    """Input gradient of a loss whose result depends on a variable."""
+
+    def loss(x: jax.Array) -> Any:
+        values = jnp.sum(x**2, axis=(1, 2, 3))
+        return (values, x) if has_aux else values
+
+    _, j = gradients.value_and_input_gradient(loss, images, has_aux)
+    return j
+
+
+def compare(a: np.ndarray, labels: np.ndarray) -> tuple[jax.Array, np.ndarray, np.ndarray]:
+    """Losses of NumPy arrays, and agreement of JAX arrays."""
+    attention = losses.attention_transfer(a, 2 * a, p=3)
+    penalty = gradients.gradient_penalty(maps.pool(a, (2, 2)))
+    logits = jnp.stack([attention, penalty], axis=-1)
+    soft = losses.distillation(np.asarray(logits), logits, labels, temperature=4.0, alpha=0.9)
+    counts = agreement.confusion(labels, jnp.argmax(logits, axis=-1), 2)
+    return soft, counts, agreement.correlation(maps.sum_map(a), a[..., 0])
 
 
 def main() -> jax.Array:
