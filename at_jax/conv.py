@@ -20,11 +20,11 @@ This is the only file that uses ``jax.interpreters``. tests/arrays/test_conv.py 
 of jax.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
@@ -87,54 +87,14 @@ ad.defbilinear(
 )
 
 
-def _fold(array: jax.Array, source: int, axis: int, groups: int) -> jax.Array:
-    """Merge the vmapped axis `source` into `axis`, within each group: (G, n) -> (G, size * n)."""
-    array = jnp.moveaxis(array, source, 0)
-    split = array.reshape(*array.shape[: axis + 1], groups, -1, *array.shape[axis + 2 :])
-    moved = jnp.moveaxis(split, 0, axis + 1)  # (..., G, size, n, ...)
-    return moved.reshape(*moved.shape[:axis], -1, *moved.shape[axis + 3 :])
-
-
-def _unfold(array: jax.Array, axis: int, groups: int, size: int) -> jax.Array:
-    """Invert _fold on a result: (..., G * size * n, ...) -> (size, ..., G * n, ...)."""
-    split = array.reshape(*array.shape[:axis], groups, size, -1, *array.shape[axis + 1 :])
-    moved = jnp.moveaxis(split, axis + 1, 0)
-    return moved.reshape(*moved.shape[: axis + 1], -1, *moved.shape[axis + 3 :])
-
-
-def _groups_on(axis: int, window: Window) -> int:
-    """Number of groups that an axis holds: all of them on the last axis, of C or F, else one."""
-    return window.groups if axis == 3 else 1
-
-
 def _define_batching(
     primitive: Primitive, free_axes: tuple[int, int], out_axes: tuple[int, int]
 ) -> None:
-    """Define vmap within the family.
-
-    Each operand has one axis that the other lacks: the batch of x and g, the channels C of x and w, F of w
-    and g. If one operand is vmapped, its vmapped axis is merged into that axis. If both are, a merge would
-    waste work, and the calls are unrolled.
-
-    Args:
-      primitive: the operation.
-      free_axes: of each operand, the axis that the other lacks.
-      out_axes: positions of these axes in the result.
-    """
+    """Define vmap within the family, for operands that each have an axis that the other lacks."""
 
     def rule(operands, dims, *, window):
-        for this in (0, 1):
-            if dims[1 - this] is None:
-                size = operands[this].shape[dims[this]]
-                folded = list(operands)
-                axis, out_axis = free_axes[this], out_axes[this]
-                groups = _groups_on(axis, window), _groups_on(out_axis, window)
-                folded[this] = _fold(operands[this], dims[this], axis, groups[0])
-                out = primitive.bind(*folded, window=window)
-                return _unfold(out, out_axis, groups[1], size), 0
-        a, b = (jnp.moveaxis(x, d, 0) for x, d in zip(operands, dims, strict=True))
-        pairs = zip(a, b, strict=True)
-        return jnp.stack([primitive.bind(x, y, window=window) for x, y in pairs]), 0
+        bind = functools.partial(primitive.bind, window=window)
+        return conv_lowerings.batched(bind, operands, dims, window.groups, free_axes, out_axes)
 
     batching.primitive_batchers[primitive] = rule
 

@@ -6,6 +6,7 @@ an H200, results/gpu). The choice between two forms depends only on shapes.
 """
 
 from at_jax.conv_lowerings import as_lax, cpu
+from at_jax.conv_lowerings.vmapped import batched
 from at_jax.conv_lowerings.window import (
     DIMENSIONS,
     Window,
@@ -15,5 +16,6 @@ from at_jax.conv_lowerings.window import (
 )
 
 __all__ = [
-    "DIMENSIONS", "Window", "as_lax", "cpu", "make_window", "mirrored_kernel", "transposed_window",
+    "DIMENSIONS", "Window", "as_lax", "batched", "cpu", "make_window", "mirrored_kernel",
+    "transposed_window",
 ]  # fmt: skip

@@ -1,0 +1,60 @@
+"""The operations of a convolution under vmap, as the same operations of larger arrays."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+
+__all__ = ["batched"]
+
+
+def batched(
+    operation: Callable[[jax.Array, jax.Array], jax.Array],
+    operands: Sequence[jax.Array],
+    dims: Sequence[int | None],
+    groups: int,
+    free_axes: tuple[int, int],
+    out_axes: tuple[int, int],
+) -> tuple[jax.Array, int]:
+    """Apply a bilinear operation to vmapped operands.
+
+    Each operand has one axis that the other lacks: the batch of x and g, the channels C of x and w, F of w
+    and g. If one operand is vmapped, its vmapped axis is merged into that axis. If both are, a merge would
+    waste work, and the calls are unrolled.
+
+    Args:
+      operation: forward convolution, input gradient or weight gradient.
+      operands: of it, with a vmapped axis.
+      dims: of each operand, its vmapped axis, or None.
+      groups: of channels, of the convolution.
+      free_axes: of each operand, the axis that the other lacks.
+      out_axes: positions of these axes in the result.
+
+    Returns:
+      The result and its vmapped axis.
+    """
+    for this in (0, 1):
+        if dims[1 - this] is None:
+            size = operands[this].shape[dims[this]]
+            folded = list(operands)
+            # All groups are on the last axis, of C or F.
+            own, out = (groups if a[this] == 3 else 1 for a in (free_axes, out_axes))
+            folded[this] = _fold(operands[this], dims[this], free_axes[this], own)
+            return _unfold(operation(*folded), out_axes[this], out, size), 0
+    a, b = (jnp.moveaxis(x, d, 0) for x, d in zip(operands, dims, strict=True))
+    return jnp.stack([operation(x, y) for x, y in zip(a, b, strict=True)]), 0
+
+
+def _fold(array: jax.Array, source: int, axis: int, groups: int) -> jax.Array:
+    """Merge the vmapped axis `source` into `axis`, within each group: (G, n) -> (G, size * n)."""
+    array = jnp.moveaxis(array, source, 0)
+    split = array.reshape(*array.shape[: axis + 1], groups, -1, *array.shape[axis + 2 :])
+    moved = jnp.moveaxis(split, 0, axis + 1)  # (..., G, size, n, ...)
+    return moved.reshape(*moved.shape[:axis], -1, *moved.shape[axis + 3 :])
+
+
+def _unfold(array: jax.Array, axis: int, groups: int, size: int) -> jax.Array:
+    """Invert _fold on a result: (..., G * size * n, ...) -> (size, ..., G * n, ...)."""
+    split = array.reshape(*array.shape[:axis], groups, size, -1, *array.shape[axis + 1 :])
+    moved = jnp.moveaxis(split, axis + 1, 0)
+    return moved.reshape(*moved.shape[: axis + 1], -1, *moved.shape[axis + 3 :])
