@@ -20,6 +20,7 @@ This is the only file that uses ``jax.interpreters``. tests/arrays/test_conv.py 
 of jax.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -53,8 +54,22 @@ def _define(
     primitive.def_abstract_eval(abstract_eval)
     for lowerings, platform in ((conv_lowerings.as_lax, None), (conv_lowerings.cpu, "cpu")):
         lowering = mlir.lower_fun(getattr(lowerings, operation), multiple_results=False)
-        mlir.register_lowering(primitive, lowering, platform=platform)
+        mlir.register_lowering(primitive, _in_context_of_call(lowering), platform=platform)
     return primitive
+
+
+def _in_context_of_call(lowering: Callable) -> Callable:
+    """Lower under the settings of the call; jax lowers under those that hold where jit is called."""
+
+    def lower(context, *operands, window):
+        is_wide = context.avals_in[0].dtype.itemsize == 8
+        with (
+            jax.default_matmul_precision(None),  # that of the call is in the window
+            jax.enable_x64(True) if is_wide else contextlib.nullcontext(),
+        ):
+            return lowering(context, *operands, window=window)
+
+    return lower
 
 
 forward_p = _define("at_conv", "forward", lambda x, w, window: (x[0], *window.output, w[3]))
@@ -148,7 +163,7 @@ def conv_general_dilated(
       dimension_numbers: as in lax; the family needs ``("NHWC", "HWIO", "NHWC")``.
       feature_group_count: groups of channels that are convolved separately; C for a depthwise convolution.
       batch_group_count: as in lax.
-      precision: as in lax.
+      precision: as in lax; ``jax.default_matmul_precision`` where the function is called, if None.
       preferred_element_type: as in lax.
 
     Returns:
@@ -174,6 +189,7 @@ def conv_general_dilated(
             feature_group_count, batch_group_count, precision, preferred_element_type,
         )  # fmt: skip
     lhs, rhs = _with_equal_varying_axes(lhs, rhs)
+    precision = jax.config.jax_default_matmul_precision if precision is None else precision
     geometry = padding, rhs_dilation, feature_group_count, precision
     if is_transposed:
         return _transposed(lhs, rhs, window_strides, lhs_dilation or (), *geometry)

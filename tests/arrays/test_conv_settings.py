@@ -1,0 +1,74 @@
+"""Settings of jax that hold where the closed convolution is called: precision, 64 bits, no jit."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from convolutions import LAYOUT, assert_close, closed_conv, derivatives, lax_conv, operands
+from jax import lax
+
+from at_jax.conv import conv_general_dilated
+
+
+def highest(conv, precision=None, context="highest"):
+    """Gradients of a convolution of this precision, called in this context."""
+
+    def total(x, w):
+        with jax.default_matmul_precision(context):
+            y = conv(x, w, (2, 2), "SAME", dimension_numbers=LAYOUT, precision=precision)
+        return jnp.sum(jnp.sin(y))
+
+    return jax.jit(jax.grad(total, argnums=(0, 1)))
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda"])
+def test_precision_context_within_jit_holds_for_all_derivatives(platform):
+    counts = []
+    for conv in (conv_general_dilated, lax.conv_general_dilated):
+        lowered = highest(conv).trace(*operands()).lower(lowering_platforms=(platform,))
+        counts.append(lowered.as_text().count("HIGHEST"))
+    # Three operations, two operands each. On CPU, the form for narrow layers has one more product.
+    assert counts[1] == 6 and (counts[0] == 6 if platform == "cuda" else counts[0] >= 6)
+
+
+def test_precision_of_the_call_takes_precedence_over_the_context():
+    lowered = highest(conv_general_dilated, lax.Precision.HIGH).trace(*operands())
+    text = lowered.lower(lowering_platforms=("cuda",)).as_text()
+    assert text.count("HIGHEST") == 0 and "HIGH" in text
+
+
+def test_precision_context_of_compilation_does_not_change_a_traced_call():
+    traced = highest(conv_general_dilated, context=None).trace(*operands())
+    with jax.default_matmul_precision("highest"):
+        text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    assert "HIGH" not in text
+
+
+def test_conv_without_a_precision_has_the_default():
+    equations = jax.make_jaxpr(closed_conv)(*operands()).jaxpr.eqns
+    assert [equation.params["window"].precision for equation in equations] == [None]
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_64_bits_within_jit_hold_for_all_derivatives(stride):
+    x, w = (np.asarray(a, np.float64) for a in operands((8, 8), channels=(32, 32)))
+
+    def run(conv):
+        def everything():
+            with jax.enable_x64(True):
+                arrays = jnp.asarray(x), jnp.asarray(w)
+                window = ((stride, stride), ((1, 1), (1, 1)))
+                values = derivatives(lambda x, w: conv(x, w, *window))(*arrays)
+                return jax.tree.map(lambda a: a.astype(jnp.float32), values)
+
+        return tiny.jit(everything)()
+
+    assert_close(run(closed_conv), run(lax_conv), 1e-6)
+
+
+def test_64_bits_of_tracing_hold_where_lowering_has_32():
+    arrays = [np.asarray(a, np.float64) for a in operands((8, 8), channels=(32, 32))]
+    with jax.enable_x64(True):
+        traced = tiny.jit(jax.grad(lambda x, w: jnp.sum(jnp.sin(closed_conv(x, w))))).trace(*arrays)
+    assert "f64" in traced.lower().as_text()
