@@ -45,8 +45,13 @@ def _define(
 ) -> Primitive:
     """Define a bilinear primitive with one lowering for CPU and one for GPU and TPU."""
     primitive = Primitive(name)
-    primitive.def_impl(jax.jit(lambda a, b, *, window: primitive.bind(a, b, window=window),
-                               static_argnames="window"))  # fmt: skip
+    jitted = jax.jit(primitive.bind, static_argnames="window")
+
+    def run(*operands, window):
+        with jax.disable_jit(False):  # without jit, the call below would return here
+            return jitted(*operands, window=window)
+
+    primitive.def_impl(run)
 
     def abstract_eval(a, b, *, window):
         return a.update(shape=output_shape(a.shape, b.shape, window), weak_type=False)

@@ -5,7 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-from convolutions import LAYOUT, assert_close, closed_conv, derivatives, lax_conv, operands
+from convolutions import (
+    LAYOUT,
+    assert_close,
+    closed_conv,
+    derivatives,
+    lax_conv,
+    lax_derivatives,
+    operands,
+)
 from jax import lax
 
 from at_jax.conv import conv_general_dilated
@@ -72,3 +80,10 @@ def test_64_bits_of_tracing_hold_where_lowering_has_32():
     with jax.enable_x64(True):
         traced = tiny.jit(jax.grad(lambda x, w: jnp.sum(jnp.sin(closed_conv(x, w))))).trace(*arrays)
     assert "f64" in traced.lower().as_text()
+
+
+def test_conv_and_its_derivatives_run_without_jit():
+    operands_ = operands()
+    with jax.disable_jit():
+        found = derivatives(closed_conv)(*operands_)
+    assert_close(found, lax_derivatives(*operands_))
