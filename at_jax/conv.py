@@ -151,6 +151,7 @@ def conv_general_dilated(
     batch_group_count: int = 1,
     precision: lax.PrecisionLike = None,
     preferred_element_type: Any = None,
+    out_sharding: Any = None,
 ) -> jax.Array:
     """Drop-in replacement for ``lax.conv_general_dilated``, for ``nn.Conv(conv_general_dilated=...)``.
 
@@ -170,6 +171,7 @@ def conv_general_dilated(
       batch_group_count: as in lax.
       precision: as in lax; ``jax.default_matmul_precision`` where the function is called, if None.
       preferred_element_type: as in lax.
+      out_sharding: as in lax, which computes the convolution and its derivatives if this is given.
 
     Returns:
       ``(B, H', W', F)``.
@@ -188,10 +190,11 @@ def conv_general_dilated(
     is_transposed = any(d != 1 for d in lhs_dilation or ())
     has_error = is_transposed and isinstance(padding, str)  # of lax
     rest = dimension_numbers, preferred_element_type, feature_group_count
-    if batch_group_count != 1 or has_error or not _is_in_family(lhs, rhs, *rest):
+    of_lax = batch_group_count != 1 or out_sharding is not None or has_error
+    if of_lax or not _is_in_family(lhs, rhs, *rest):
         return lax.conv_general_dilated(
             lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers,
-            feature_group_count, batch_group_count, precision, preferred_element_type,
+            feature_group_count, batch_group_count, precision, preferred_element_type, out_sharding,
         )  # fmt: skip
     lhs, rhs = _with_equal_varying_axes(lhs, rhs)
     precision = jax.config.jax_default_matmul_precision if precision is None else precision
