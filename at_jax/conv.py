@@ -139,6 +139,12 @@ def _is_in_family(
     )
 
 
+def _has_symbolic_padding(lhs: jax.Array, strides: Sequence[int], padding: Any) -> bool:
+    """True if the padding depends on a symbolic height or width, as in an exported program."""
+    is_same = isinstance(padding, str) and padding.upper() != "VALID"
+    return is_same and set(strides) != {1} and not all(isinstance(n, int) for n in lhs.shape)
+
+
 def conv_general_dilated(
     lhs: jax.Array,
     rhs: jax.Array,
@@ -177,7 +183,8 @@ def conv_general_dilated(
       ``(B, H', W', F)``.
 
     Raises:
-      UserError: if the kernel is larger than the padded images.
+      UserError: if strides, dilations or padding are not as above, or if the kernel is larger than the
+        padded images.
 
     >>> import jax.numpy as jnp
     >>> x, w = jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1))
@@ -187,10 +194,12 @@ def conv_general_dilated(
     Array([[4., 6.],
            [6., 9.]], dtype=float32)
     """
-    is_transposed = any(d != 1 for d in lhs_dilation or ())
+    spread = (1, 1) if lhs_dilation is None else tuple(lhs_dilation)
+    is_transposed = any(d != 1 for d in spread)
     has_error = is_transposed and isinstance(padding, str)  # of lax
     rest = dimension_numbers, preferred_element_type, feature_group_count
     of_lax = batch_group_count != 1 or out_sharding is not None or has_error
+    of_lax = of_lax or _has_symbolic_padding(lhs, window_strides, padding)
     if of_lax or not _is_in_family(lhs, rhs, *rest):
         return lax.conv_general_dilated(
             lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers,
@@ -200,13 +209,14 @@ def conv_general_dilated(
     precision = jax.config.jax_default_matmul_precision if precision is None else precision
     geometry = padding, rhs_dilation, feature_group_count, precision
     if is_transposed:
-        return _transposed(lhs, rhs, window_strides, lhs_dilation or (), *geometry)
+        return _transposed(lhs, rhs, window_strides, spread, *geometry)
     window = conv_lowerings.make_window(lhs.shape, rhs.shape, window_strides, *geometry)
     return forward_p.bind(lhs, rhs, window=window)
 
 
 def _transposed(x, w, strides, spread, padding, *rest):
     """Convolve x with zeros between its pixels: the input gradient of a convolution, at a stride."""
+    strides = conv_lowerings.positive_pair("window_strides", strides)
     window = conv_lowerings.transposed_window(x.shape, w.shape, padding, spread, *rest)
     y = input_grad_p.bind(x, conv_lowerings.mirrored_kernel(w, window.groups), window=window)
     return y[:, :: strides[0], :: strides[1]]

@@ -12,10 +12,11 @@ from at_jax.conv_lowerings.window import (
     Window,
     make_window,
     mirrored_kernel,
+    positive_pair,
     transposed_window,
 )
 
 __all__ = [
     "DIMENSIONS", "Window", "as_lax", "batched", "cpu", "make_window", "mirrored_kernel",
-    "transposed_window",
+    "positive_pair", "transposed_window",
 ]  # fmt: skip

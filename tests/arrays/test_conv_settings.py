@@ -1,4 +1,7 @@
-"""Settings of jax that hold where the closed convolution is called: precision, 64 bits, no jit."""
+"""Arguments of the closed convolution, and settings of jax that hold where it is called.
+
+The settings are the precision, 64 bits, and whether functions are jitted.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +17,10 @@ from convolutions import (
     lax_derivatives,
     operands,
 )
-from jax import lax
+from jax import export, lax
 
 from at_jax.conv import conv_general_dilated
+from at_jax.errors import UserError
 
 
 def highest(conv, precision=None, context="highest"):
@@ -87,3 +91,61 @@ def test_conv_and_its_derivatives_run_without_jit():
     with jax.disable_jit():
         found = derivatives(closed_conv)(*operands_)
     assert_close(found, lax_derivatives(*operands_))
+
+
+PLAIN = {"window_strides": (1, 1), "padding": ((1, 1), (1, 1)), "dimension_numbers": LAYOUT}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"padding": 1},
+        {"padding": (1, 1)},
+        {"padding": ((1.5, 1), (1, 1))},
+        {"window_strides": (0, 1)},
+        {"window_strides": (-1, 1)},
+        {"window_strides": (1.5, 1)},
+        {"window_strides": (1,)},
+        {"window_strides": (0, 1), "padding": "SAME"},
+        {"window_strides": (0, 1), "lhs_dilation": (2, 2)},
+        {"lhs_dilation": (0, 1)},
+        {"lhs_dilation": (2, 1, 1)},
+        {"rhs_dilation": (0, 1)},
+    ],
+    ids=str,
+)
+def test_argument_without_a_meaning_raises_user_error(changes):
+    name = "padding" if len(changes) == 1 and "padding" in changes else next(iter(changes))
+    with pytest.raises(
+        UserError, match=f"conv_general_dilated: {name} must be .* got .*: for example"
+    ):
+        conv_general_dilated(*operands((8, 8)), **(PLAIN | changes))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"lhs_dilation": np.array([2, 1])},
+        {"lhs_dilation": np.array([1, 1]), "rhs_dilation": np.array([1, 2])},
+        {"window_strides": np.array([2, 1]), "padding": np.array([[1, 0], [2, 1]])},
+    ],
+    ids=str,
+)
+def test_conv_with_lists_and_numpy_arrays_equals_lax(options):
+    convs = conv_general_dilated, lax.conv_general_dilated
+    assert_close(*(conv(*operands(), **(PLAIN | options)) for conv in convs))
+
+
+def test_conv_with_a_list_of_two_precisions_has_both():
+    precision = [lax.Precision.HIGH, lax.Precision.HIGHEST]
+    run = lambda x, w: conv_general_dilated(x, w, **PLAIN, precision=precision)  # noqa: E731
+    (equation,) = jax.make_jaxpr(run)(*operands()).jaxpr.eqns
+    assert equation.params["window"].precision == tuple(precision)
+
+
+def test_conv_is_exported_with_symbolic_sizes_and_named_padding():
+    x, w = operands((8, 7), batch=3)
+    shape = jax.ShapeDtypeStruct(export.symbolic_shape("b,h,w,2"), x.dtype)
+    run = jax.jit(lambda x, w: closed_conv(x, w, (2, 2), "SAME"))  # by lax
+    exported = export.export(run)(shape, jax.ShapeDtypeStruct(w.shape, w.dtype))
+    assert_close(exported.call(x, w), lax_conv(x, w, (2, 2), "SAME"))
