@@ -7,11 +7,14 @@ import jax.numpy as jnp
 
 __all__ = ["batched"]
 
+Operation = Callable[[jax.Array, jax.Array], jax.Array]
+Dims = Sequence[int | None]
+
 
 def batched(
-    operation: Callable[[jax.Array, jax.Array], jax.Array],
+    operation: Operation,
     operands: Sequence[jax.Array],
-    dims: Sequence[int | None],
+    dims: Dims,
     groups: int,
     free_axes: tuple[int, int],
     out_axes: tuple[int, int],
@@ -33,6 +36,8 @@ def batched(
     Returns:
       The result and its vmapped axis.
     """
+    if any(d is not None and a.shape[d] == 0 for a, d in zip(operands, dims, strict=True)):
+        return _empty(operation, operands, dims), 0
     for this in (0, 1):
         if dims[1 - this] is None:
             size = operands[this].shape[dims[this]]
@@ -45,16 +50,31 @@ def batched(
     return jnp.stack([operation(x, y) for x, y in zip(a, b, strict=True)]), 0
 
 
+def _empty(operation: Operation, operands: Sequence[jax.Array], dims: Dims) -> jax.Array:
+    """The result of no example: (0, ...)."""
+    shapes = (
+        a.shape if d is None else a.shape[:d] + a.shape[d + 1 :]
+        for a, d in zip(operands, dims, strict=True)
+    )
+    dtype = operands[0].dtype
+    one = jax.eval_shape(operation, *(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes))
+    return jnp.zeros((0, *one.shape), dtype)
+
+
 def _fold(array: jax.Array, source: int, axis: int, groups: int) -> jax.Array:
     """Merge the vmapped axis `source` into `axis`, within each group: (G, n) -> (G, size * n)."""
     array = jnp.moveaxis(array, source, 0)
-    split = array.reshape(*array.shape[: axis + 1], groups, -1, *array.shape[axis + 2 :])
-    moved = jnp.moveaxis(split, 0, axis + 1)  # (..., G, size, n, ...)
-    return moved.reshape(*moved.shape[:axis], -1, *moved.shape[axis + 3 :])
+    size, *shape = array.shape
+    split = (groups, shape[axis] // groups)
+    array = array.reshape(size, *shape[:axis], *split, *shape[axis + 1 :])
+    array = jnp.moveaxis(array, 0, axis + 1)  # (..., G, size, n, ...)
+    return array.reshape(*shape[:axis], size * shape[axis], *shape[axis + 1 :])
 
 
 def _unfold(array: jax.Array, axis: int, groups: int, size: int) -> jax.Array:
     """Invert _fold on a result: (..., G * size * n, ...) -> (size, ..., G * n, ...)."""
-    split = array.reshape(*array.shape[:axis], groups, size, -1, *array.shape[axis + 1 :])
-    moved = jnp.moveaxis(split, axis + 1, 0)
-    return moved.reshape(*moved.shape[: axis + 1], -1, *moved.shape[axis + 3 :])
+    shape = array.shape
+    split = (groups, size, shape[axis] // (groups * size))
+    array = array.reshape(*shape[:axis], *split, *shape[axis + 1 :])
+    array = jnp.moveaxis(array, axis + 1, 0)
+    return array.reshape(size, *shape[:axis], shape[axis] // size, *shape[axis + 1 :])

@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import tiny
 from convolutions import assert_close, closed_conv, derivatives, lax_conv, lax_derivatives, operands
@@ -77,6 +78,36 @@ def test_conv_in_vmap_equals_a_loop(axes):
     ]
     vmapped = tiny.jit(jax.vmap(derivatives(closed_conv), in_axes=axes))(*stacks)
     assert_close(vmapped, jax.tree.map(lambda *parts: jnp.stack(parts), *one_by_one))
+
+
+@pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0), (2, None), (1, 3)])
+def test_conv_in_vmap_over_no_example_is_empty_as_in_lax(axes):
+    stacks = [
+        array if axis is None else jnp.stack([array], axis=axis).take(np.zeros(0, int), axis=axis)
+        for array, axis in zip(operands(), axes, strict=True)
+    ]
+    found, expected = (
+        jax.eval_shape(jax.vmap(derivatives(conv), in_axes=axes), *stacks)
+        for conv in (closed_conv, lax_conv)
+    )
+    assert found == expected
+    assert jax.vmap(closed_conv, in_axes=axes)(*stacks).shape[0] == 0
+
+
+@pytest.mark.parametrize("empty", ["batch", "channels", "features"])
+def test_conv_in_vmap_over_empty_arrays_equals_lax(empty):
+    sizes = {"batch": 2, "channels": 4, "features": 4, empty: 0}
+    x = jnp.ones((3, sizes["batch"], 6, 6, sizes["channels"]))
+    w = jnp.ones((3, 3, 3, sizes["channels"], sizes["features"]))
+    for axes in ((0, None), (None, 0), (0, 0)):
+        arguments = [a if axis == 0 else a[0] for a, axis in zip((x, w), axes, strict=True)]
+        found, expected = (
+            jax.vmap(jax.grad(lambda x, w, f=f: jnp.sum(f(x, w)), argnums=(0, 1)), in_axes=axes)(
+                *arguments
+            )
+            for f in (closed_conv, lax_conv)
+        )
+        assert_close(found, expected)
 
 
 @pytest.mark.parametrize("alone", [0, 1, 2], ids=["x", "w", "g"])
