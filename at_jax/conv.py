@@ -163,6 +163,7 @@ def conv_general_dilated(
 
     Two-dimensional NHWC/HWIO convolutions of any stride, padding, dilation and number of feature groups run
     in the closed family. All others (layouts, batch groups, one or three dimensions) are passed to lax.
+    ``vmap`` stays in the family; where it maps both operands, more than eight pairs are computed in a loop.
 
     Args:
       lhs: images, ``(B, H, W, C)``.

@@ -80,6 +80,20 @@ def test_conv_in_vmap_equals_a_loop(axes):
     assert_close(vmapped, jax.tree.map(lambda *parts: jnp.stack(parts), *one_by_one))
 
 
+@pytest.mark.parametrize(("pairs", "convolutions"), [(8, 8), (9, 1)])
+def test_conv_in_vmap_over_many_pairs_is_a_loop(pairs, convolutions):
+    x, w = operands()
+    stacks = [jnp.stack([jnp.sin(i + a) for i in range(pairs)]) for a in (x, w)]
+    vmapped = jax.vmap(derivatives(closed_conv))
+    text = str(jax.make_jaxpr(jax.vmap(closed_conv))(*stacks))
+    assert text.count("at_conv[") == convolutions
+    found = tiny.jit(vmapped)(*stacks)
+    assert_close(jax.tree.map(lambda a: a[-1], found), lax_derivatives(*(a[-1] for a in stacks)))
+    # The derivatives of the loop are those of its steps.
+    total = lambda x, w: jnp.sum(jnp.sin(jax.vmap(closed_conv)(x, w)))  # noqa: E731
+    assert_close(tiny.jit(jax.grad(total, argnums=(0, 1)))(*stacks), found[2])
+
+
 @pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0), (2, None), (1, 3)])
 def test_conv_in_vmap_over_no_example_is_empty_as_in_lax(axes):
     stacks = [
