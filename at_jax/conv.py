@@ -108,20 +108,23 @@ ad.defbilinear(
 
 
 def _define_batching(
-    primitive: Primitive, free_axes: tuple[int, int], out_axes: tuple[int, int]
+    primitive: Primitive, operation: str, free_axes: tuple[int, int], out_axes: tuple[int, int]
 ) -> None:
     """Define vmap within the family, for operands that each have an axis that the other lacks."""
 
     def rule(operands, dims, *, window):
+        if _is_explicitly_sharded(*operands):
+            by_lax = functools.partial(getattr(conv_lowerings.as_lax, operation), window=window)
+            return jax.vmap(by_lax, in_axes=dims)(*operands), 0
         bind = functools.partial(primitive.bind, window=window)
         return conv_lowerings.batched(bind, operands, dims, window.groups, free_axes, out_axes)
 
     batching.primitive_batchers[primitive] = rule
 
 
-_define_batching(forward_p, free_axes=(0, 3), out_axes=(0, 3))  # x (B), w (F) -> y (B..F)
-_define_batching(input_grad_p, free_axes=(0, 2), out_axes=(0, 3))  # g (B), w (C) -> x (B..C)
-_define_batching(weight_grad_p, free_axes=(3, 3), out_axes=(2, 3))  # x (C), g (F) -> w (..CF)
+_define_batching(forward_p, "forward", (0, 3), (0, 3))  # x (B), w (F) -> y (B..F)
+_define_batching(input_grad_p, "input_grad", (0, 2), (0, 3))  # g (B), w (C) -> x (B..C)
+_define_batching(weight_grad_p, "weight_grad", (3, 3), (2, 3))  # x (C), g (F) -> w (..CF)
 
 
 def _is_in_family(

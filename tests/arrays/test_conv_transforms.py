@@ -145,3 +145,26 @@ def test_conv_gradients_in_vmap_over_one_operand_equal_a_loop(alone):
     arguments[alone] = stack
     wanted = jax.tree.map(lambda *parts: jnp.stack(parts), *results)
     assert_close(tiny.jit(vmapped)(*arguments), wanted)
+
+
+@pytest.mark.parametrize("is_gradient", [False, True], ids=["value", "gradient"])
+def test_conv_in_vmap_over_examples_sharded_by_type_equals_lax(is_gradient):
+    # lax has no rule for the gradients by the kernel of one example each.
+    axes = (jax.sharding.AxisType.Explicit,)
+    mesh, spec = (
+        jax.make_mesh((4,), ("batch",), axis_types=axes),
+        jax.sharding.PartitionSpec("batch"),
+    )
+    images, w = operands(batch=8)
+
+    def run(conv):
+        one = lambda x, w: jnp.sin(conv(x[None], w)[0])  # noqa: E731
+        function = jax.grad(lambda x, w: jnp.sum(one(x, w))) if is_gradient else one
+        return tiny.jit(jax.vmap(function, in_axes=(0, None)))
+
+    expected = run(lax_conv)(images, w)
+    with jax.set_mesh(mesh):
+        split = jax.device_put(images, jax.sharding.NamedSharding(mesh, spec))
+        found = run(closed_conv)(split, w)
+    assert found.sharding.spec[0] == "batch"
+    assert_close(jax.device_get(found), expected)
