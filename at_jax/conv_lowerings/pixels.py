@@ -21,8 +21,12 @@ def place(
     """Dilate an image along an axis, shift it by `low`, crop or zero-pad it, take every step-th row.
 
     Each shift is a separate pad: XLA:CPU then writes their concatenation four times as fast as slices of
-    one padded array.
+    one padded array. Rows that a negative shift drops are cropped before the dilation: XLA's partitioner
+    aborts on a pad that does both.
     """
+    if spread > 1 and low < 0:
+        dropped = min(-(low // spread), a.shape[axis] - 1)
+        a, low = lax.slice_in_dim(a, dropped, None, axis=axis), low + dropped * spread
     moved = low + (a.shape[axis] - 1) * spread + 1
     padding = [(0, 0, 0)] * a.ndim
     padding[axis] = (low, (size - 1) * step + 1 - moved, spread - 1)

@@ -226,3 +226,13 @@ def test_exported_gradient_equals_the_gradient():
     shape = jax.ShapeDtypeStruct((batch, *x.shape[1:]), x.dtype)
     exported = export.export(jax.jit(gradient))(jax.ShapeDtypeStruct(w.shape, w.dtype), shape)
     assert_close(exported.call(w, x), gradient(w, x))
+
+
+@pytest.mark.parametrize("low", [-12, -9, -7, -3, -2, -1, 0, 2])
+@pytest.mark.parametrize("spread", [1, 3])
+def test_place_dilates_shifts_and_crops(low, spread):
+    image = np.arange(1.0, 5, dtype=np.float32)
+    wide = np.zeros(40, np.float32)  # pixel 0 of the result is pixel 20
+    wide[20 + low : 20 + low + 3 * spread + 1 : spread] = image
+    found = pixels.place(jnp.asarray(image)[None], 1, low, 8, spread=spread)
+    np.testing.assert_array_equal(found[0], wide[20:28])
