@@ -85,6 +85,20 @@ def test_form_of_the_weight_gradient_at_the_boundaries_of_the_rule(
 
 
 @pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"kernel": (7, 8), "strides": (2, 2)}, True),
+        ({"kernel": (7, 8), "strides": (2, 1)}, True),
+        ({"kernel": (7, 8)}, False),
+        ({"kernel": (7, 7), "strides": (2, 2)}, False),
+        ({"kernel": (7, 8), "strides": (2, 2), "dilation": (1, 2)}, False),
+    ],
+)
+def test_weight_gradient_uses_cells_at_the_boundaries_of_the_rule(changes, expected):
+    assert weight_grad.uses_cells(window((32, 32), **changes)) == expected
+
+
+@pytest.mark.parametrize(
     ("batch", "channels", "features", "changes", "expected"),
     [
         (4, 32, 32, {}, True),
@@ -129,6 +143,8 @@ CASES = [
     (40, 64, window((7, 5), padding=((0, 2), (-1, 2)))),
     (32, 34, window((9, 8), (3, 3), (1, 1), ((2, 2), (2, 2)), (2, 2))),
     (4, 16, window((7, 7), (3, 2), (2, 3), ((1, 0), (0, 2)))),
+    (3, 8, window((17, 16), (8, 8), (8, 8), ((0, 0), (0, 0)))),
+    (3, 5, window((20, 17), (11, 9), (4, 3), ((2, 3), (-1, 4)))),
 ]
 
 
