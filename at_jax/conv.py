@@ -31,9 +31,11 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from at_jax import conv_lowerings
-from at_jax.conv_lowerings import Window
+from at_jax.conv_lowerings import Window, shardings
 
-__all__ = ["conv_general_dilated", "forward_p", "input_grad_p", "weight_grad_p"]
+__all__ = [
+    "conv_general_dilated", "forward_p", "input_grad_p", "save_convolutions", "weight_grad_p",
+]  # fmt: skip
 
 _NHWC = lax.conv_dimension_numbers((1, 1, 1, 1), (1, 1, 1, 1), conv_lowerings.DIMENSIONS)
 
@@ -113,7 +115,7 @@ def _define_batching(
     """Define vmap within the family, for operands that each have an axis that the other lacks."""
 
     def rule(operands, dims, *, window):
-        if _is_explicitly_sharded(*operands):
+        if shardings.is_explicit(*operands):
             by_lax = functools.partial(getattr(conv_lowerings.as_lax, operation), window=window)
             return jax.vmap(by_lax, in_axes=dims)(*operands), 0
         bind = functools.partial(primitive.bind, window=window)
@@ -127,6 +129,17 @@ _define_batching(input_grad_p, "input_grad", (0, 2), (0, 3))  # g (B), w (C) -> 
 _define_batching(weight_grad_p, "weight_grad", (3, 3), (2, 3))  # x (C), g (F) -> w (..CF)
 
 
+def save_convolutions(primitive: Primitive, *operands: Any, **parameters: Any) -> bool:
+    """Policy of ``jax.checkpoint`` that stores the results of convolutions and matrix products.
+
+    ``jax.checkpoint_policies.dots_saveable`` alone does not recognize the convolutions of this module.
+
+    >>> layer = jax.checkpoint(lambda x, w: jax.nn.relu(x @ w), policy=save_convolutions)
+    """
+    is_dot = jax.checkpoint_policies.dots_saveable(primitive, *operands, **parameters)
+    return is_dot or primitive in (forward_p, input_grad_p, weight_grad_p)
+
+
 def _is_in_family(
     lhs: jax.Array, rhs: jax.Array, dimension_numbers: Any, element_type: Any, groups: int
 ) -> bool:
@@ -138,7 +151,7 @@ def _is_in_family(
         and element_type in (None, lhs.dtype)
         and lhs.shape[3] == rhs.shape[2] * groups
         and rhs.shape[3] % groups == 0
-        and not _is_explicitly_sharded(lhs, rhs)
+        and not shardings.is_explicit(lhs, rhs)
     )
 
 
@@ -209,7 +222,7 @@ def conv_general_dilated(
             lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers,
             feature_group_count, batch_group_count, precision, preferred_element_type, out_sharding,
         )  # fmt: skip
-    lhs, rhs = _with_equal_varying_axes(lhs, rhs)
+    lhs, rhs = shardings.with_equal_axes(lhs, rhs)
     precision = jax.config.jax_default_matmul_precision if precision is None else precision
     geometry = padding, rhs_dilation, feature_group_count, precision
     if is_transposed:
@@ -224,21 +237,3 @@ def _transposed(x, w, strides, spread, padding, *rest):
     window = conv_lowerings.transposed_window(x.shape, w.shape, padding, spread, *rest)
     y = input_grad_p.bind(x, conv_lowerings.mirrored_kernel(w, window.groups), window=window)
     return y[:, :: strides[0], :: strides[1]]
-
-
-def _is_explicitly_sharded(*arrays: jax.Array) -> bool:
-    """True if a type carries a sharding (a mesh with explicit axes), for which lax has rules."""
-    return any(axis is not None for a in arrays for axis in jax.typeof(a).sharding.spec)
-
-
-def _with_equal_varying_axes(*arrays: jax.Array) -> list[jax.Array]:
-    """Under shard_map, cast all operands to vary over the same mesh axes.
-
-    The transpose of the cast is the sum over devices that the gradient of a replicated kernel needs.
-    """
-    axes = [jax.typeof(a).manual_axis_type.varying for a in arrays]
-    union = frozenset().union(*axes)
-    return [
-        lax.pcast(a, tuple(sorted(union - has)), to="varying") if union - has else a
-        for a, has in zip(arrays, axes, strict=True)
-    ]

@@ -18,8 +18,10 @@ from convolutions import (
 )
 from jax import lax
 
-from at_jax.conv import conv_general_dilated
+from at_jax.conv import conv_general_dilated, save_convolutions
 from at_jax.conv_lowerings import pixels
+
+NAMES = ("at_conv", "at_conv_input_grad", "at_conv_weight_grad", "conv_general_dilated")
 
 
 def test_conv_in_scan_pmap_and_checkpoint_keeps_its_derivatives():
@@ -46,6 +48,26 @@ def test_conv_in_scan_pmap_and_checkpoint_keeps_its_derivatives():
     inner = jax.grad(rematerialized, argnums=(0, 1))
     outer = jax.grad(lambda x, w: sum(jnp.sum(g**2) for g in inner(x, w)), argnums=(0, 1))
     assert_close(tiny.jit(outer)(x, w), expected)
+
+
+@pytest.mark.parametrize("conv", [closed_conv, lax_conv], ids=["at_jax", "lax"])
+def test_checkpoint_with_the_policy_computes_no_convolution_twice(conv):
+    x, w = operands((8, 8))
+
+    def loss(x, w):
+        y = jnp.sin(conv(jnp.sin(x), w, (1, 1)))
+        return jnp.sum(y * y)
+
+    def convolutions(policy):
+        function = jax.grad(jax.checkpoint(loss, policy=policy), argnums=(0, 1))
+        found = tiny.jit(function)(x, w)
+        text = str(jax.make_jaxpr(function)(x, w))
+        return found, sum(text.count(f"{name}[") for name in NAMES)
+
+    found, saved = convolutions(save_convolutions)
+    expected, recomputed = convolutions(None)
+    assert (saved, recomputed) == (3, 4)
+    assert_close(found, expected)
 
 
 @pytest.mark.parametrize("slice_bytes", [pixels.SLICE_BYTES, 1], ids=["whole", "slices"])
