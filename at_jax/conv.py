@@ -155,10 +155,16 @@ def _is_in_family(
     )
 
 
-def _has_symbolic_padding(lhs: jax.Array, strides: Sequence[int], padding: Any) -> bool:
-    """True if the padding depends on a symbolic height or width, as in an exported program."""
-    is_same = isinstance(padding, str) and padding.upper() != "VALID"
-    return is_same and set(strides) != {1} and not all(isinstance(n, int) for n in lhs.shape)
+def _is_transposed(spread: Sequence[int] | None) -> bool:
+    return spread is not None and any(d != 1 for d in spread)
+
+
+def _has_padding_of_lax(x: jax.Array, strides: Any, padding: Any, spread: Any) -> bool:
+    """True for named padding of a transposed convolution (an error), or of a symbolic size at a stride."""
+    is_symbolic = not all(isinstance(n, int) for n in x.shape[1:3]) and any(s != 1 for s in strides)
+    is_named = isinstance(padding, str)
+    is_same = is_named and padding.upper() != "VALID"
+    return (is_same and is_symbolic) or (is_named and _is_transposed(spread))
 
 
 def conv_general_dilated(
@@ -181,13 +187,15 @@ def conv_general_dilated(
     in the closed family. All others (layouts, batch groups, one or three dimensions) are passed to lax.
     ``vmap`` stays in the family; where it maps both operands, more than eight pairs are computed in a loop.
 
+    On CPU, 3x3 convolutions of 32 channels or more and their gradients use Winograd's form: results are NaN
+    where an operand is infinite, and overflow if a value exceeds a quarter of the largest number.
+
     Args:
       lhs: images, ``(B, H, W, C)``.
       rhs: kernel, ``(kh, kw, C / groups, F)``, of the dtype of ``lhs``.
       window_strides: steps of the window in pixels, ``(sh, sw)``.
       padding: ``"SAME"``, ``"VALID"`` or ``((top, bottom), (left, right))`` in pixels.
-      lhs_dilation: distance between the pixels of ``lhs``, which are separated by zeros, ``(dh, dw)``: a
-        transposed convolution.
+      lhs_dilation: distance of the pixels of ``lhs``, with zeros between: a transposed convolution.
       rhs_dilation: distance between the kernel's taps in pixels, ``(dh, dw)``.
       dimension_numbers: as in lax; the family needs ``("NHWC", "HWIO", "NHWC")``.
       feature_group_count: groups of channels that are convolved separately; C for a depthwise convolution.
@@ -200,8 +208,7 @@ def conv_general_dilated(
       ``(B, H', W', F)``.
 
     Raises:
-      UserError: if strides, dilations or padding are not as above, or if the kernel is larger than the
-        padded images.
+      UserError: if a number is not as above, or the kernel is larger than the padded images.
 
     >>> import jax.numpy as jnp
     >>> x, w = jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1))
@@ -211,24 +218,27 @@ def conv_general_dilated(
     Array([[4., 6.],
            [6., 9.]], dtype=float32)
     """
-    spread = (1, 1) if lhs_dilation is None else tuple(lhs_dilation)
-    is_transposed = any(d != 1 for d in spread)
-    has_error = is_transposed and isinstance(padding, str)  # of lax
     rest = dimension_numbers, preferred_element_type, feature_group_count
-    of_lax = batch_group_count != 1 or out_sharding is not None or has_error
-    of_lax = of_lax or _has_symbolic_padding(lhs, window_strides, padding)
-    if of_lax or not _is_in_family(lhs, rhs, *rest):
+    of_lax = batch_group_count != 1 or _has_padding_of_lax(
+        lhs, window_strides, padding, lhs_dilation
+    )
+    if of_lax or out_sharding is not None or not _is_in_family(lhs, rhs, *rest):
         return lax.conv_general_dilated(
             lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers,
             feature_group_count, batch_group_count, precision, preferred_element_type, out_sharding,
         )  # fmt: skip
-    lhs, rhs = shardings.with_equal_axes(lhs, rhs)
-    precision = jax.config.jax_default_matmul_precision if precision is None else precision
     geometry = padding, rhs_dilation, feature_group_count, precision
-    if is_transposed:
-        return _transposed(lhs, rhs, window_strides, spread, *geometry)
-    window = conv_lowerings.make_window(lhs.shape, rhs.shape, window_strides, *geometry)
-    return forward_p.bind(lhs, rhs, window=window)
+    return _in_family(lhs, rhs, window_strides, lhs_dilation, *geometry)
+
+
+def _in_family(x, w, strides, spread, padding, dilation, groups, precision):
+    x, w = shardings.with_equal_axes(x, w)
+    precision = jax.config.jax_default_matmul_precision if precision is None else precision
+    geometry = padding, dilation, groups, precision
+    if _is_transposed(spread):
+        return _transposed(x, w, strides, spread, *geometry)
+    window = conv_lowerings.make_window(x.shape, w.shape, strides, *geometry)
+    return forward_p.bind(x, w, window=window)
 
 
 def _transposed(x, w, strides, spread, padding, *rest):

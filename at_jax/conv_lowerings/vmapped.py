@@ -41,18 +41,20 @@ def batched(
     Returns:
       The result and its vmapped axis.
     """
-    if any(d is not None and a.shape[d] == 0 for a, d in zip(operands, dims, strict=True)):
+    vmapped = [(a, d) for a, d in zip(operands, dims, strict=True) if d is not None]
+    array, dim = vmapped[0]
+    size = array.shape[dim]
+    if size == 0:
         return _empty(operation, operands, dims), 0
-    for this in (0, 1):
-        if dims[1 - this] is None:
-            size = operands[this].shape[dims[this]]
-            folded = list(operands)
-            # All groups are on the last axis, of C or F.
-            own, out = (groups if a[this] == 3 else 1 for a in (free_axes, out_axes))
-            folded[this] = _fold(operands[this], dims[this], free_axes[this], own)
-            return _unfold(operation(*folded), out_axes[this], out, size), 0
-    a, b = (jnp.moveaxis(x, d, 0) for x, d in zip(operands, dims, strict=True))
-    if not isinstance(a.shape[0], int) or a.shape[0] > _MOST_UNROLLED:
+    if len(vmapped) == 1:
+        this = 1 if dims[0] is None else 0
+        # All groups are on the last axis, of C or F.
+        own, out = (groups if axes[this] == 3 else 1 for axes in (free_axes, out_axes))
+        folded = list(operands)
+        folded[this] = _fold(array, dim, free_axes[this], own)
+        return _unfold(operation(*folded), out_axes[this], out, size), 0
+    a, b = (jnp.moveaxis(array, dim, 0) for array, dim in vmapped)
+    if not isinstance(size, int) or size > _MOST_UNROLLED:
         return lax.map(lambda pair: operation(*pair), (a, b)), 0
     return jnp.stack([operation(x, y) for x, y in zip(a, b, strict=True)]), 0
 

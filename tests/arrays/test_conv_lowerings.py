@@ -252,3 +252,15 @@ def test_place_dilates_shifts_and_crops(low, spread):
     wide[20 + low : 20 + low + 3 * spread + 1 : spread] = image
     found = pixels.place(jnp.asarray(image)[None], 1, low, 8, spread=spread)
     np.testing.assert_array_equal(found[0], wide[20:28])
+
+
+@pytest.mark.parametrize("value", [np.inf, 3e38], ids=str)
+def test_winograd_of_a_value_out_of_range_changes_no_result_that_does_not_see_it(value):
+    # Results that see it may be NaN where the direct form gives an infinity, or overflow.
+    x, w, _ = arrays(32, 32, window(), "float32")
+    large = x.at[0, 3:5, 4, 0].set(value)
+    found, finite = (tiny.jit(lambda x: winograd.forward(x, w, window()))(a) for a in (large, x))
+    seen = np.zeros(found.shape[:3], bool)
+    seen[0, 2:6, 3:6] = True
+    assert not np.all(np.isfinite(found[seen]))
+    assert_close(found[~seen], finite[~seen], 1e-6)

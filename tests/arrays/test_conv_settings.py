@@ -62,6 +62,12 @@ def test_conv_without_a_precision_has_the_default():
     assert [equation.params["window"].precision for equation in equations] == [None]
 
 
+def test_symbolic_batch_with_named_padding_stays_in_the_family():
+    shape = jax.ShapeDtypeStruct(export.symbolic_shape("b,8,7,2"), jnp.float32)
+    run = jax.jit(lambda x, w: closed_conv(x, w, (2, 2), "SAME"))
+    assert "at_conv[" in str(run.trace(shape, operands()[1]).jaxpr)
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 def test_64_bits_within_jit_hold_for_all_derivatives(stride):
     x, w = (np.asarray(a, np.float64) for a in operands((8, 8), channels=(32, 32)))
