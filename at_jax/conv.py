@@ -187,8 +187,7 @@ def conv_general_dilated(
     in the closed family. All others (layouts, batch groups, one or three dimensions) are passed to lax.
     ``vmap`` stays in the family; where it maps both operands, more than eight pairs are computed in a loop.
 
-    On CPU, 3x3 convolutions of 32 channels or more and their gradients use Winograd's form: results are NaN
-    where an operand is infinite, and overflow if a value exceeds a quarter of the largest number.
+    On CPU, Winograd's form of 3x3 kernels gives NaN where an operand is infinite, and overflows earlier.
 
     Args:
       lhs: images, ``(B, H, W, C)``.
@@ -212,9 +211,8 @@ def conv_general_dilated(
 
     >>> import jax.numpy as jnp
     >>> x, w = jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1))
-    >>> y = conv_general_dilated(x, w, (2, 2), ((1, 1), (1, 1)),
-    ...                          dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    >>> y[0, :, :, 0]
+    >>> layout = ("NHWC", "HWIO", "NHWC")
+    >>> conv_general_dilated(x, w, (2, 2), ((1, 1), (1, 1)), dimension_numbers=layout)[0, :, :, 0]
     Array([[4., 6.],
            [6., 9.]], dtype=float32)
     """
@@ -227,14 +225,14 @@ def conv_general_dilated(
             lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers,
             feature_group_count, batch_group_count, precision, preferred_element_type, out_sharding,
         )  # fmt: skip
-    geometry = padding, rhs_dilation, feature_group_count, precision
-    return _in_family(lhs, rhs, window_strides, lhs_dilation, *geometry)
+    geometry = padding, rhs_dilation, feature_group_count
+    return _in_family(lhs, rhs, window_strides, lhs_dilation, precision, *geometry)
 
 
-def _in_family(x, w, strides, spread, padding, dilation, groups, precision):
+def _in_family(x, w, strides, spread, precision, *geometry):
     x, w = shardings.with_equal_axes(x, w)
     precision = jax.config.jax_default_matmul_precision if precision is None else precision
-    geometry = padding, dilation, groups, precision
+    geometry = *geometry, precision
     if _is_transposed(spread):
         return _transposed(x, w, strides, spread, *geometry)
     window = conv_lowerings.make_window(x.shape, w.shape, strides, *geometry)
