@@ -20,19 +20,22 @@ This is the only file that uses ``jax.interpreters``. tests/arrays/test_conv.py 
 of jax.
 """
 
+import contextlib
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from at_jax import conv_lowerings
-from at_jax.conv_lowerings import Window
+from at_jax.conv_lowerings import Window, shardings
 
-__all__ = ["conv_general_dilated", "forward_p", "input_grad_p", "weight_grad_p"]
+__all__ = [
+    "conv_general_dilated", "forward_p", "input_grad_p", "save_convolutions", "weight_grad_p",
+]  # fmt: skip
 
 _NHWC = lax.conv_dimension_numbers((1, 1, 1, 1), (1, 1, 1, 1), conv_lowerings.DIMENSIONS)
 
@@ -44,8 +47,13 @@ def _define(
 ) -> Primitive:
     """Define a bilinear primitive with one lowering for CPU and one for GPU and TPU."""
     primitive = Primitive(name)
-    primitive.def_impl(jax.jit(lambda a, b, *, window: primitive.bind(a, b, window=window),
-                               static_argnames="window"))  # fmt: skip
+    jitted = jax.jit(primitive.bind, static_argnames="window")
+
+    def run(*operands, window):
+        with jax.disable_jit(False):  # without jit, the call below would return here
+            return jitted(*operands, window=window)
+
+    primitive.def_impl(run)
 
     def abstract_eval(a, b, *, window):
         return a.update(shape=output_shape(a.shape, b.shape, window), weak_type=False)
@@ -53,8 +61,22 @@ def _define(
     primitive.def_abstract_eval(abstract_eval)
     for lowerings, platform in ((conv_lowerings.as_lax, None), (conv_lowerings.cpu, "cpu")):
         lowering = mlir.lower_fun(getattr(lowerings, operation), multiple_results=False)
-        mlir.register_lowering(primitive, lowering, platform=platform)
+        mlir.register_lowering(primitive, _in_context_of_call(lowering), platform=platform)
     return primitive
+
+
+def _in_context_of_call(lowering: Callable) -> Callable:
+    """Lower under the settings of the call; jax lowers under those that hold where jit is called."""
+
+    def lower(context, *operands, window):
+        is_wide = context.avals_in[0].dtype.itemsize == 8
+        with (
+            jax.default_matmul_precision(None),  # that of the call is in the window
+            jax.enable_x64(True) if is_wide else contextlib.nullcontext(),
+        ):
+            return lowering(context, *operands, window=window)
+
+    return lower
 
 
 forward_p = _define("at_conv", "forward", lambda x, w, window: (x[0], *window.output, w[3]))
@@ -87,61 +109,35 @@ ad.defbilinear(
 )
 
 
-def _fold(array: jax.Array, source: int, axis: int, groups: int) -> jax.Array:
-    """Merge the vmapped axis `source` into `axis`, within each group: (G, n) -> (G, size * n)."""
-    array = jnp.moveaxis(array, source, 0)
-    split = array.reshape(*array.shape[: axis + 1], groups, -1, *array.shape[axis + 2 :])
-    moved = jnp.moveaxis(split, 0, axis + 1)  # (..., G, size, n, ...)
-    return moved.reshape(*moved.shape[:axis], -1, *moved.shape[axis + 3 :])
-
-
-def _unfold(array: jax.Array, axis: int, groups: int, size: int) -> jax.Array:
-    """Invert _fold on a result: (..., G * size * n, ...) -> (size, ..., G * n, ...)."""
-    split = array.reshape(*array.shape[:axis], groups, size, -1, *array.shape[axis + 1 :])
-    moved = jnp.moveaxis(split, axis + 1, 0)
-    return moved.reshape(*moved.shape[: axis + 1], -1, *moved.shape[axis + 3 :])
-
-
-def _groups_on(axis: int, window: Window) -> int:
-    """Number of groups that an axis holds: all of them on the last axis, of C or F, else one."""
-    return window.groups if axis == 3 else 1
-
-
 def _define_batching(
-    primitive: Primitive, free_axes: tuple[int, int], out_axes: tuple[int, int]
+    primitive: Primitive, operation: str, free_axes: tuple[int, int], out_axes: tuple[int, int]
 ) -> None:
-    """Define vmap within the family.
-
-    Each operand has one axis that the other lacks: the batch of x and g, the channels C of x and w, F of w
-    and g. If one operand is vmapped, its vmapped axis is merged into that axis. If both are, a merge would
-    waste work, and the calls are unrolled.
-
-    Args:
-      primitive: the operation.
-      free_axes: of each operand, the axis that the other lacks.
-      out_axes: positions of these axes in the result.
-    """
+    """Define vmap within the family, for operands that each have an axis that the other lacks."""
 
     def rule(operands, dims, *, window):
-        for this in (0, 1):
-            if dims[1 - this] is None:
-                size = operands[this].shape[dims[this]]
-                folded = list(operands)
-                axis, out_axis = free_axes[this], out_axes[this]
-                groups = _groups_on(axis, window), _groups_on(out_axis, window)
-                folded[this] = _fold(operands[this], dims[this], axis, groups[0])
-                out = primitive.bind(*folded, window=window)
-                return _unfold(out, out_axis, groups[1], size), 0
-        a, b = (jnp.moveaxis(x, d, 0) for x, d in zip(operands, dims, strict=True))
-        pairs = zip(a, b, strict=True)
-        return jnp.stack([primitive.bind(x, y, window=window) for x, y in pairs]), 0
+        if shardings.is_explicit(*operands):
+            by_lax = functools.partial(getattr(conv_lowerings.as_lax, operation), window=window)
+            return jax.vmap(by_lax, in_axes=dims)(*operands), 0
+        bind = functools.partial(primitive.bind, window=window)
+        return conv_lowerings.batched(bind, operands, dims, window.groups, free_axes, out_axes)
 
     batching.primitive_batchers[primitive] = rule
 
 
-_define_batching(forward_p, free_axes=(0, 3), out_axes=(0, 3))  # x (B), w (F) -> y (B..F)
-_define_batching(input_grad_p, free_axes=(0, 2), out_axes=(0, 3))  # g (B), w (C) -> x (B..C)
-_define_batching(weight_grad_p, free_axes=(3, 3), out_axes=(2, 3))  # x (C), g (F) -> w (..CF)
+_define_batching(forward_p, "forward", (0, 3), (0, 3))  # x (B), w (F) -> y (B..F)
+_define_batching(input_grad_p, "input_grad", (0, 2), (0, 3))  # g (B), w (C) -> x (B..C)
+_define_batching(weight_grad_p, "weight_grad", (3, 3), (2, 3))  # x (C), g (F) -> w (..CF)
+
+
+def save_convolutions(primitive: Primitive, *operands: Any, **parameters: Any) -> bool:
+    """Policy of ``jax.checkpoint`` that stores the results of convolutions and matrix products.
+
+    ``jax.checkpoint_policies.dots_saveable`` alone does not recognize the convolutions of this module.
+
+    >>> layer = jax.checkpoint(lambda x, w: jax.nn.relu(x @ w), policy=save_convolutions)
+    """
+    is_dot = jax.checkpoint_policies.dots_saveable(primitive, *operands, **parameters)
+    return is_dot or primitive in (forward_p, input_grad_p, weight_grad_p)
 
 
 def _is_in_family(
@@ -155,8 +151,20 @@ def _is_in_family(
         and element_type in (None, lhs.dtype)
         and lhs.shape[3] == rhs.shape[2] * groups
         and rhs.shape[3] % groups == 0
-        and not _is_explicitly_sharded(lhs, rhs)
+        and not shardings.is_explicit(lhs, rhs)
     )
+
+
+def _is_transposed(spread: Sequence[int] | None) -> bool:
+    return spread is not None and any(d != 1 for d in spread)
+
+
+def _has_padding_of_lax(x: jax.Array, strides: Any, padding: Any, spread: Any) -> bool:
+    """True for named padding of a transposed convolution (an error), or of a symbolic size at a stride."""
+    is_symbolic = not all(isinstance(n, int) for n in x.shape[1:3]) and any(s != 1 for s in strides)
+    is_named = isinstance(padding, str)
+    is_same = is_named and padding.upper() != "VALID"
+    return (is_same and is_symbolic) or (is_named and _is_transposed(spread))
 
 
 def conv_general_dilated(
@@ -171,76 +179,69 @@ def conv_general_dilated(
     batch_group_count: int = 1,
     precision: lax.PrecisionLike = None,
     preferred_element_type: Any = None,
+    out_sharding: Any = None,
 ) -> jax.Array:
     """Drop-in replacement for ``lax.conv_general_dilated``, for ``nn.Conv(conv_general_dilated=...)``.
 
     Two-dimensional NHWC/HWIO convolutions of any stride, padding, dilation and number of feature groups run
     in the closed family. All others (layouts, batch groups, one or three dimensions) are passed to lax.
+    ``vmap`` stays in the family; where it maps both operands, more than eight pairs are computed in a loop.
+
+    On CPU, Winograd's form of 3x3 kernels gives NaN where an operand is infinite, and overflows earlier.
 
     Args:
       lhs: images, ``(B, H, W, C)``.
       rhs: kernel, ``(kh, kw, C / groups, F)``, of the dtype of ``lhs``.
       window_strides: steps of the window in pixels, ``(sh, sw)``.
       padding: ``"SAME"``, ``"VALID"`` or ``((top, bottom), (left, right))`` in pixels.
-      lhs_dilation: distance between the pixels of ``lhs``, which are separated by zeros, ``(dh, dw)``: a
-        transposed convolution.
+      lhs_dilation: distance of the pixels of ``lhs``, with zeros between: a transposed convolution.
       rhs_dilation: distance between the kernel's taps in pixels, ``(dh, dw)``.
       dimension_numbers: as in lax; the family needs ``("NHWC", "HWIO", "NHWC")``.
       feature_group_count: groups of channels that are convolved separately; C for a depthwise convolution.
       batch_group_count: as in lax.
-      precision: as in lax.
+      precision: as in lax; ``jax.default_matmul_precision`` where the function is called, if None.
       preferred_element_type: as in lax.
+      out_sharding: as in lax, which computes the convolution and its derivatives if this is given.
 
     Returns:
       ``(B, H', W', F)``.
 
     Raises:
-      UserError: if the kernel is larger than the padded images.
+      UserError: if a number is not as above, or the kernel is larger than the padded images.
 
     >>> import jax.numpy as jnp
     >>> x, w = jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1))
-    >>> y = conv_general_dilated(x, w, (2, 2), ((1, 1), (1, 1)),
-    ...                          dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    >>> y[0, :, :, 0]
+    >>> layout = ("NHWC", "HWIO", "NHWC")
+    >>> conv_general_dilated(x, w, (2, 2), ((1, 1), (1, 1)), dimension_numbers=layout)[0, :, :, 0]
     Array([[4., 6.],
            [6., 9.]], dtype=float32)
     """
-    is_transposed = any(d != 1 for d in lhs_dilation or ())
-    has_error = is_transposed and isinstance(padding, str)  # of lax
     rest = dimension_numbers, preferred_element_type, feature_group_count
-    if batch_group_count != 1 or has_error or not _is_in_family(lhs, rhs, *rest):
+    of_lax = batch_group_count != 1 or _has_padding_of_lax(
+        lhs, window_strides, padding, lhs_dilation
+    )
+    if of_lax or out_sharding is not None or not _is_in_family(lhs, rhs, *rest):
         return lax.conv_general_dilated(
             lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers,
-            feature_group_count, batch_group_count, precision, preferred_element_type,
+            feature_group_count, batch_group_count, precision, preferred_element_type, out_sharding,
         )  # fmt: skip
-    lhs, rhs = _with_equal_varying_axes(lhs, rhs)
-    geometry = padding, rhs_dilation, feature_group_count, precision
-    if is_transposed:
-        return _transposed(lhs, rhs, window_strides, lhs_dilation or (), *geometry)
-    window = conv_lowerings.make_window(lhs.shape, rhs.shape, window_strides, *geometry)
-    return forward_p.bind(lhs, rhs, window=window)
+    geometry = padding, rhs_dilation, feature_group_count
+    return _in_family(lhs, rhs, window_strides, lhs_dilation, precision, *geometry)
+
+
+def _in_family(x, w, strides, spread, precision, *geometry):
+    x, w = shardings.with_equal_axes(x, w)
+    precision = jax.config.jax_default_matmul_precision if precision is None else precision
+    geometry = *geometry, precision
+    if _is_transposed(spread):
+        return _transposed(x, w, strides, spread, *geometry)
+    window = conv_lowerings.make_window(x.shape, w.shape, strides, *geometry)
+    return forward_p.bind(x, w, window=window)
 
 
 def _transposed(x, w, strides, spread, padding, *rest):
     """Convolve x with zeros between its pixels: the input gradient of a convolution, at a stride."""
+    strides = conv_lowerings.positive_pair("window_strides", strides)
     window = conv_lowerings.transposed_window(x.shape, w.shape, padding, spread, *rest)
     y = input_grad_p.bind(x, conv_lowerings.mirrored_kernel(w, window.groups), window=window)
     return y[:, :: strides[0], :: strides[1]]
-
-
-def _is_explicitly_sharded(*arrays: jax.Array) -> bool:
-    """True if a type carries a sharding (a mesh with explicit axes), for which lax has rules."""
-    return any(axis is not None for a in arrays for axis in jax.typeof(a).sharding.spec)
-
-
-def _with_equal_varying_axes(*arrays: jax.Array) -> list[jax.Array]:
-    """Under shard_map, cast all operands to vary over the same mesh axes.
-
-    The transpose of the cast is the sum over devices that the gradient of a replicated kernel needs.
-    """
-    axes = [jax.typeof(a).manual_axis_type.varying for a in arrays]
-    union = frozenset().union(*axes)
-    return [
-        lax.pcast(a, tuple(sorted(union - has)), to="varying") if union - has else a
-        for a, has in zip(arrays, axes, strict=True)
-    ]

@@ -5,15 +5,18 @@ of :mod:`~at_jax.conv_lowerings.as_lax` on GPU and TPU, which are up to 20 times
 an H200, results/gpu). The choice between two forms depends only on shapes.
 """
 
-from at_jax.conv_lowerings import as_lax, cpu
+from at_jax.conv_lowerings import as_lax, cpu, shardings
+from at_jax.conv_lowerings.vmapped import batched
 from at_jax.conv_lowerings.window import (
     DIMENSIONS,
     Window,
     make_window,
     mirrored_kernel,
+    positive_pair,
     transposed_window,
 )
 
 __all__ = [
-    "DIMENSIONS", "Window", "as_lax", "cpu", "make_window", "mirrored_kernel", "transposed_window",
+    "DIMENSIONS", "Window", "as_lax", "batched", "cpu", "make_window", "mirrored_kernel",
+    "positive_pair", "shardings", "transposed_window",
 ]  # fmt: skip

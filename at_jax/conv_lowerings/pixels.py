@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from at_jax.conv_lowerings.shardings import varying_as
+
 __all__ = ["SLICE_BYTES", "divisor", "images_per_slice", "map_slices", "place", "sum_over_slices"]
 
 # A slice of about this size stays in the cache of one core, next to its product. With slices of 2 MiB
@@ -21,8 +23,12 @@ def place(
     """Dilate an image along an axis, shift it by `low`, crop or zero-pad it, take every step-th row.
 
     Each shift is a separate pad: XLA:CPU then writes their concatenation four times as fast as slices of
-    one padded array.
+    one padded array. Rows that a negative shift drops are cropped before the dilation: XLA's partitioner
+    aborts on a pad that does both.
     """
+    if spread > 1 and low < 0:
+        dropped = min(-(low // spread), a.shape[axis] - 1)
+        a, low = lax.slice_in_dim(a, dropped, None, axis=axis), low + dropped * spread
     moved = low + (a.shape[axis] - 1) * spread + 1
     padding = [(0, 0, 0)] * a.ndim
     padding[axis] = (low, (size - 1) * step + 1 - moved, spread - 1)
@@ -54,7 +60,7 @@ def map_slices(function: Callable[[jax.Array], jax.Array], x: jax.Array, size: i
     if size == batch:
         return function(x)
     part = jax.eval_shape(function, jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype))
-    total = _varying_as(jnp.zeros((batch, *part.shape[1:]), part.dtype), x)
+    total = varying_as(jnp.zeros((batch, *part.shape[1:]), part.dtype), x)
 
     def body(index: jax.Array, total: jax.Array) -> jax.Array:
         result = function(lax.dynamic_slice_in_dim(x, index * size, size))
@@ -86,11 +92,5 @@ def sum_over_slices(
 
     part = jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype)
     result = jax.eval_shape(function, part, jax.ShapeDtypeStruct((size, *g.shape[1:]), g.dtype))
-    total = _varying_as(jnp.zeros(result.shape, result.dtype), x, g)
+    total = varying_as(jnp.zeros(result.shape, result.dtype), x, g)
     return lax.fori_loop(0, batch // size, body, total)
-
-
-def _varying_as(total: jax.Array, *operands: jax.Array) -> jax.Array:
-    """Under shard_map, cast the carry of a loop to vary over the mesh axes of the operands."""
-    varying = frozenset().union(*(jax.typeof(a).manual_axis_type.varying for a in operands))
-    return lax.pcast(total, tuple(sorted(varying)), to="varying") if varying else total

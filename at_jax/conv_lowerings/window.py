@@ -1,6 +1,7 @@
 """The geometry of a convolution."""
 
 import dataclasses
+import operator
 from collections.abc import Sequence
 
 import jax
@@ -16,6 +17,7 @@ __all__ = [
     "make_window",
     "mirrored",
     "mirrored_kernel",
+    "positive_pair",
     "transposed_window",
 ]
 
@@ -72,21 +74,22 @@ def make_window(
     """Build the geometry of a convolution from the shapes x and w, and the arguments of lax.
 
     Raises:
-      UserError: if the kernel is larger than the padded images.
+      UserError: if an argument has no meaning, or the kernel is larger than the padded images.
     """
-    image, kernel, dilation = _pair(x[1:3]), _pair(w[:2]), _pair(dilation or (1, 1))
+    image, kernel = _two(x[1:3]), _two(w[:2])
+    strides = positive_pair("window_strides", strides)
+    dilation = (1, 1) if dilation is None else positive_pair("rhs_dilation", dilation)
     if isinstance(padding, str):
         extent = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True))
         padding = lax.padtype_to_pads(image, extent, strides, padding)
-    (top, bottom), (left, right) = padding
     window = Window(
         image=image,
         kernel=kernel,
-        strides=_pair(strides),
-        padding=((int(top), int(bottom)), (int(left), int(right))),
+        strides=strides,
+        padding=_pads(padding),
         dilation=dilation,
         groups=groups,
-        precision=precision,
+        precision=tuple(precision) if isinstance(precision, list) else precision,
     )
     if 0 in window.output:
         raise UserError(
@@ -96,9 +99,39 @@ def make_window(
     return window
 
 
-def _pair(values: Sequence[int]) -> tuple[int, int]:
+def _two(values: Sequence[int]) -> tuple[int, int]:
     first, second = values
     return first, second
+
+
+def positive_pair(name: str, values: Sequence[int]) -> tuple[int, int]:
+    """Convert the argument `name`, one number for each axis of the images.
+
+    Raises:
+      UserError: if it is not two positive integers.
+    """
+    try:
+        first, second = (operator.index(value) for value in values)
+    except (TypeError, ValueError):
+        first = second = 0
+    if min(first, second) < 1:
+        raise UserError(
+            f"conv_general_dilated: {name} must be two positive integers, got {values!r}: "
+            "for example (1, 1)"
+        )
+    return first, second
+
+
+def _pads(padding: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], tuple[int, int]]:
+    try:
+        (top, bottom), (left, right) = padding
+        index = operator.index
+        return (index(top), index(bottom)), (index(left), index(right))
+    except (TypeError, ValueError):
+        raise UserError(
+            "conv_general_dilated: padding must be 'SAME', 'SAME_LOWER', 'VALID' or integers "
+            f"((top, bottom), (left, right)), got {padding!r}: for example ((1, 1), (1, 1))"
+        ) from None
 
 
 def inverse_padding(window: Window) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -144,8 +177,9 @@ def transposed_window(
       precision: as in :class:`Window`.
 
     Raises:
-      UserError: if the kernel is larger than the padded images.
+      UserError: if an argument has no meaning, or the kernel is larger than the padded images.
     """
+    spread = positive_pair("lhs_dilation", spread)
     wide = tuple((n - 1) * s + 1 for n, s in zip(x[1:3], spread, strict=True))
     direct = make_window((x[0], *wide, x[3]), w, (1, 1), padding, dilation, groups, precision)
     inverse = [
@@ -153,5 +187,5 @@ def transposed_window(
         for extent, (low, high) in zip(direct.extent, direct.padding, strict=True)
     ]
     return dataclasses.replace(
-        direct, image=direct.output, strides=_pair(spread), padding=(inverse[0], inverse[1])
+        direct, image=direct.output, strides=spread, padding=(inverse[0], inverse[1])
     )

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tiny
 from convolutions import LAYOUT, assert_close, closed_conv, derivatives, lax_conv, operands
+from flax import nnx
 from jax import lax
 from jax.test_util import check_grads
 
@@ -159,6 +160,35 @@ def test_conv_in_a_flax_layer_equals_lax():
     variables = layers[0].init(jax.random.key(0), x)
     assert_close(*(layer.apply(variables, x) for layer in layers))
     assert "at_conv[" in str(jax.make_jaxpr(layers[0].apply)(variables, x))
+
+
+def test_conv_in_a_layer_of_nnx_equals_lax():
+    x, _ = operands((6, 6))
+    options = {"strides": 2, "padding": ((1, 1), (1, 1))}
+    layers = [
+        nnx.Conv(2, 3, (3, 3), conv_general_dilated=conv, rngs=nnx.Rngs(0), **options)
+        for conv in (conv_general_dilated, lax.conv_general_dilated)
+    ]
+    assert_close(*(layer(x) for layer in layers))
+    assert "at_conv[" in str(jax.make_jaxpr(layers[0])(x))
+
+
+def test_conv_with_a_sharding_of_the_result_equals_lax():
+    axes = (jax.sharding.AxisType.Explicit,)
+    mesh, spec = (
+        jax.make_mesh((4,), ("batch",), axis_types=axes),
+        jax.sharding.PartitionSpec("batch"),
+    )
+    x, w = operands((6, 6), batch=4)
+    with jax.set_mesh(mesh):
+        x = jax.device_put(x, jax.sharding.NamedSharding(mesh, spec))
+        options = {"dimension_numbers": LAYOUT, "out_sharding": spec}
+        results = [
+            jax.jit(lambda x, w, conv=conv: conv(x, w, (1, 1), "SAME", **options))(x, w)
+            for conv in (conv_general_dilated, lax.conv_general_dilated)
+        ]
+    assert results[0].sharding == results[1].sharding
+    np.testing.assert_array_equal(*results)
 
 
 def test_conv_with_precision_lowers_to_it():

@@ -13,7 +13,7 @@ from convolutions import LAYOUT, assert_close, derivatives
 from jax import lax
 
 from at_jax.conv import conv_general_dilated
-from benchmarks.compiled import convolutions
+from benchmarks.compiled import convolutions, flops
 
 # Images, kernel, strides, padding, dilation of the images, of the kernel, groups.
 DEPTHWISE = ((2, 6, 7, 4), (3, 3, 1, 4), (1, 1), ((1, 1), (1, 1)), (1, 1), (1, 1), 4)
@@ -25,6 +25,9 @@ CASES = {
     "groups": ((2, 6, 6, 6), (3, 3, 3, 4), (1, 1), ((1, 1), (1, 1)), (1, 1), (1, 1), 2),
     "groups, strided": ((2, 7, 6, 6), (3, 3, 2, 6), (2, 2), ((1, 1), (0, 1)), (1, 1), (1, 1), 3),
     "groups, 1x1": ((2, 5, 5, 4), (1, 1, 2, 4), (2, 2), ((0, 0), (0, 0)), (1, 1), (1, 1), 2),
+    "depthwise, 7x7": ((2, 8, 7, 4), (7, 7, 1, 4), (1, 1), ((3, 3), (3, 3)), (1, 1), (1, 1), 4),
+    "depthwise, 6x5, strided": ((3, 9, 8, 2), (6, 5, 1, 4), (2, 1), ((3, 2), (1, 4)), (1, 1), (2, 1), 2),
+    "groups, 9x3, strided": ((2, 9, 8, 4), (9, 3, 2, 6), (2, 3), ((4, 4), (1, 0)), (1, 1), (1, 2), 2),
     "transposed": ((2, 4, 5, 3), (3, 3, 3, 4), (1, 1), ((1, 2), (1, 2)), (2, 2), (1, 1), 1),
     "transposed, 4x4": ((2, 3, 4, 3), (4, 4, 3, 2), (1, 1), ((2, 2), (2, 2)), (2, 2), (1, 1), 1),
     "transposed, groups": ((2, 3, 4, 4), (3, 2, 2, 6), (1, 1), ((2, 1), (1, 1)), (3, 2), (1, 2), 2),
@@ -59,7 +62,10 @@ def marked(quick):
     ]
 
 
-QUICK = ("depthwise, strided", "two features a channel", "groups, strided", "transposed, groups")
+QUICK = (
+    "depthwise, strided", "two features a channel", "groups, strided", "transposed, groups",
+    "depthwise, 6x5, strided", "groups, 9x3, strided",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("case", marked(QUICK))
@@ -133,10 +139,15 @@ def test_weight_gradient_in_vmap_over_one_operand_equals_a_loop(alone):
 
 @pytest.mark.parametrize("steps", [1, 3], ids=["alone", "in scan"])
 @pytest.mark.parametrize(
-    ("channels", "groups", "stride"), [(16, 16, 1), (16, 16, 2), (16, 4, 1), (16, 4, 2)]
+    ("channels", "groups", "stride", "size"),
+    [
+        *((16, groups, stride, 3) for groups in (16, 4) for stride in (1, 2)),
+        *((16, groups, 2, 7) for groups in (16, 4)),
+        (16, 1, 8, 8),
+    ],
 )
-def test_double_backpropagation_has_no_slow_convolution(channels, groups, stride, steps):
-    case = (None, None, (stride, stride), ((1, 1), (1, 1)), (1, 1), (1, 1), groups)
+def test_double_backpropagation_has_no_slow_convolution(channels, groups, stride, size, steps):
+    case = (None, None, (stride, stride), ((size // 2,) * 2,) * 2, (1, 1), (1, 1), groups)
 
     def penalty(w, x):
         gradient = jax.grad(lambda x: jnp.sum(jnp.sin(conv(x, w, case))))(x)
@@ -146,9 +157,35 @@ def test_double_backpropagation_has_no_slow_convolution(channels, groups, stride
         update = lambda w, _: (w - jax.grad(penalty)(w, x), None)  # noqa: E731
         return lax.scan(update, w, length=steps)[0]
 
-    shapes = (3, 3, channels // groups, channels), (4, 16, 16, channels)
+    shapes = (size, size, channels // groups, channels), (4, 16, 16, channels)
     arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
     assert not convolutions(jax.jit(run).lower(*arguments).compile(tiny.QUICK))[1]
+
+
+def test_taps_of_a_large_depthwise_kernel_are_computed_once():
+    case = ((4, 16, 16, 8), (7, 7, 1, 8), (1, 1), ((3, 3), (3, 3)), (1, 1), (1, 1), 8)
+    loss = lambda x, w: jnp.sum(jnp.sin(conv(x, w, case)))  # noqa: E731
+    penalty = lambda x, w: jnp.sum(jax.grad(loss)(x, w) ** 2)  # noqa: E731
+    compiled = tiny.jit(jax.grad(penalty)).lower(*operands(case)).compile()
+    # Four convolutions: two of the forward pass and its gradient, two of their derivatives. Each has a
+    # product and a sum for every tap of every pixel.
+    assert flops(compiled) < 1.2 * 4 * 2 * 49 * 4 * 16 * 16 * 8
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ((2, 64, 64, 3), (16, 16, 3, 8), (16, 16), ((0, 0), (0, 0)), (1, 1), (1, 1), 1),
+        ((2, 16, 16, 8), (7, 7, 1, 8), (1, 1), ((3, 3), (3, 3)), (1, 1), (1, 1), 8),
+    ],
+    ids=["patches", "depthwise"],
+)
+def test_weight_gradient_of_a_large_kernel_is_a_short_program(case):
+    # Compile time grows with the number of operations: 256 taps one by one took 17 s.
+    loss = lambda w, x: jnp.sum(jnp.sin(conv(x, w, case)))  # noqa: E731
+    x, w = operands(case)
+    forward, both = (jax.jit(f).lower(w, x).as_text() for f in (loss, jax.grad(loss)))
+    assert both.count("stablehlo.") - forward.count("stablehlo.") < 150
 
 
 def image_sized_kernels(text):

@@ -85,6 +85,20 @@ def test_form_of_the_weight_gradient_at_the_boundaries_of_the_rule(
 
 
 @pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"kernel": (7, 8), "strides": (2, 2)}, True),
+        ({"kernel": (7, 8), "strides": (2, 1)}, True),
+        ({"kernel": (7, 8)}, False),
+        ({"kernel": (7, 7), "strides": (2, 2)}, False),
+        ({"kernel": (7, 8), "strides": (2, 2), "dilation": (1, 2)}, False),
+    ],
+)
+def test_weight_gradient_uses_cells_at_the_boundaries_of_the_rule(changes, expected):
+    assert weight_grad.uses_cells(window((32, 32), **changes)) == expected
+
+
+@pytest.mark.parametrize(
     ("batch", "channels", "features", "changes", "expected"),
     [
         (4, 32, 32, {}, True),
@@ -129,6 +143,8 @@ CASES = [
     (40, 64, window((7, 5), padding=((0, 2), (-1, 2)))),
     (32, 34, window((9, 8), (3, 3), (1, 1), ((2, 2), (2, 2)), (2, 2))),
     (4, 16, window((7, 7), (3, 2), (2, 3), ((1, 0), (0, 2)))),
+    (3, 8, window((17, 16), (8, 8), (8, 8), ((0, 0), (0, 0)))),
+    (3, 5, window((20, 17), (11, 9), (4, 3), ((2, 3), (-1, 4)))),
 ]
 
 
@@ -226,3 +242,25 @@ def test_exported_gradient_equals_the_gradient():
     shape = jax.ShapeDtypeStruct((batch, *x.shape[1:]), x.dtype)
     exported = export.export(jax.jit(gradient))(jax.ShapeDtypeStruct(w.shape, w.dtype), shape)
     assert_close(exported.call(w, x), gradient(w, x))
+
+
+@pytest.mark.parametrize("low", [-12, -9, -7, -3, -2, -1, 0, 2])
+@pytest.mark.parametrize("spread", [1, 3])
+def test_place_dilates_shifts_and_crops(low, spread):
+    image = np.arange(1.0, 5, dtype=np.float32)
+    wide = np.zeros(40, np.float32)  # pixel 0 of the result is pixel 20
+    wide[20 + low : 20 + low + 3 * spread + 1 : spread] = image
+    found = pixels.place(jnp.asarray(image)[None], 1, low, 8, spread=spread)
+    np.testing.assert_array_equal(found[0], wide[20:28])
+
+
+@pytest.mark.parametrize("value", [np.inf, 3e38], ids=str)
+def test_winograd_of_a_value_out_of_range_changes_no_result_that_does_not_see_it(value):
+    # Results that see it may be NaN where the direct form gives an infinity, or overflow.
+    x, w, _ = arrays(32, 32, window(), "float32")
+    large = x.at[0, 3:5, 4, 0].set(value)
+    found, finite = (tiny.jit(lambda x: winograd.forward(x, w, window()))(a) for a in (large, x))
+    seen = np.zeros(found.shape[:3], bool)
+    seen[0, 2:6, 3:6] = True
+    assert not np.all(np.isfinite(found[seen]))
+    assert_close(found[~seen], finite[~seen], 1e-6)
