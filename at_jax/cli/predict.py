@@ -51,8 +51,8 @@ def main(argv: Sequence[str]) -> int:
             print("\n".join(_as_json(found) if options.json else _as_table(found)))
     except UserError as error:
         errors = [error]
-    for error in errors:
-        print(f"error: {error}", file=sys.stderr)
+    for each in errors:
+        print(f"error: {each}", file=sys.stderr)
     return 2 if errors else 0
 
 

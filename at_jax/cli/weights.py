@@ -114,8 +114,8 @@ def _import(options: argparse.Namespace, destination: pathlib.Path) -> None:
     names = _class_names(options.class_names)
     stored = _stored(options.source, source)
     options.model = options.model or stored.get("name") or "resnet_18"
-    for key in ("mean", "std"):
-        setattr(options, key, getattr(options, key) or stored.get(key))
+    options.mean = options.mean or stored.get("mean")
+    options.std = options.std or stored.get("std")
     if options.image_size is None and "image_shape" in stored:
         options.image_size = stored["image_shape"][0]
     _check_numbers(options)
