@@ -19,8 +19,9 @@ __all__ = [
 ]  # fmt: skip
 
 AUTOMATIC = "auto"
-# All in seconds. The time for all processes to connect.
+# All in seconds. The time for all processes to connect, and that after which the wait is announced.
 INIT_TIMEOUT = 120
+PATIENCE = 5
 # The time after which a silent process counts as dead. A killed one is usually noticed earlier, because
 # its connections close (see peers).
 HEARTBEAT_TIMEOUT = 40
@@ -65,10 +66,9 @@ def initialize(
         # JAX would listen on all addresses of the machine: whoever reaches the port could join the run.
         if "JAX_COORDINATOR_BIND_ADDRESS" not in os.environ:
             address["coordinator_bind_address"] = coordinator
-        _announce(coordinator, process)
-    timer = threading.Timer(timeout, _give_up, (coordinator, processes, timeout))
-    timer.daemon = True
-    timer.start()
+        if process == 0:
+            _warn_of_loopback(coordinator)
+    timers = _timers(coordinator, processes, timeout)
     try:
         jax.distributed.initialize(
             **address,
@@ -84,9 +84,20 @@ def initialize(
             "machine, --processes and --process, or --processes=1 to train in one process"
         ) from error
     finally:
-        timer.cancel()
+        for timer in timers:
+            timer.cancel()
     if address:
         peers.watch(_host(coordinator))
+
+
+def _timers(coordinator: str, processes: int | None, timeout: float) -> list[threading.Timer]:
+    """Start timers that announce the wait for other processes, and end it."""
+    waiting = threading.Timer(PATIENCE, _announce, (coordinator, processes))
+    ending = threading.Timer(timeout, _give_up, (coordinator, processes, timeout))
+    for timer in (waiting, ending):
+        timer.daemon = True
+        timer.start()
+    return [waiting, ending]
 
 
 def _host(coordinator: str) -> str:
@@ -94,14 +105,13 @@ def _host(coordinator: str) -> str:
     return coordinator.rpartition(":")[0].strip("[]")
 
 
-def _announce(coordinator: str, process: int | None) -> None:
-    """Print what a process waits for; in process 0, a warning about an address that only it can reach.
+def _announce(coordinator: str, processes: int | None) -> None:
+    all_of_them = f"all {processes} processes" if processes else "the other processes"
+    print(f"Waiting for {all_of_them} to connect to {coordinator} ...", file=sys.stderr)
 
-    A host's own name is often such an address in /etc/hosts.
-    """
-    if process:
-        print(f"Waiting for process 0 at {coordinator} ...", file=sys.stderr)
-        return
+
+def _warn_of_loopback(coordinator: str) -> None:
+    """Warn if a name is only an address of this machine, as a host's own name often is in /etc/hosts."""
     host = _host(coordinator)
     try:
         found = {info[4][0] for info in socket.getaddrinfo(host, None)}

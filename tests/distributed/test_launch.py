@@ -38,11 +38,14 @@ def test_train_py_with_a_missing_flag_ends_with_code_2(tmp_path):
 def test_initialize_without_the_other_process_ends_with_code_2(tmp_path):
     code = (
         "from at_jax.distributed import launch; "
+        "launch.PATIENCE = 1; "
         f"launch.initialize('127.0.0.1:{commands.free_port()}', 2, 1, timeout=2)"
     )
     ((code, out, err),) = commands.run(commands.environment(tmp_path), ["-c", code])
     waiting, error = err.splitlines()
-    assert (code, out) == (2, "") and waiting.startswith("Waiting for process 0 at 127.0.0.1:")
+    assert (code, out) == (2, "") and waiting.startswith(
+        "Waiting for all 2 processes to connect to 127.0.0.1:"
+    )
     assert error.startswith("error: 2 processes must connect to 127.0.0.1:")
     assert "not within 2 seconds: start all" in error
 

@@ -160,7 +160,7 @@ def test_second_teacher_raises(finished, tmp_path):
     teacher = checkpoint.load(finished[0] / "teacher")
     with pytest.raises(UserError, match="pass one teacher"):
         loop.train_and_evaluate(small_run.with_teacher(finished), tmp_path, teacher=teacher)
-    with pytest.raises(UserError, match="pass one teacher, and a method"):
+    with pytest.raises(UserError, match="pass one teacher, and a loss that uses it"):
         loop.train_and_evaluate(small_run.config(method="none"), tmp_path, teacher=teacher)
 
 

@@ -191,8 +191,9 @@ def test_a_full_disk_is_one_line(fake_training, tmp_path, monkeypatch, capsys):
 
 
 def test_scoped_changes_count_where_they_have_an_effect(committed, fake_training, read_table):
-    beta = registry.TABLES["tiny"]().config().at.beta
-    for change in (f"at:at.beta={beta:g}", "none:at.p=2", "at:at.beta=3"):
+    config = registry.TABLES["tiny"]().config()
+    same = f"at:at.beta={config.at.beta:g}", f"none:optimizer.momentum={config.optimizer.momentum}"
+    for change in (*same, "at:at.beta=3"):
         code = 2 if change == "at:at.beta=3" else 0
         assert run(committed, "--seeds", "1", "--set", change) == code
     # Rows without a run take any value.
