@@ -7,7 +7,7 @@ from typing import Any
 
 __all__ = [
     "UserError", "check_array", "check_equal", "check_rank", "check_scalar", "listed", "naming",
-    "printable", "unknown_flag",
+    "printable", "replacing", "unknown_flag",
 ]  # fmt: skip
 
 _MOST_NAMES = 5
@@ -158,6 +158,22 @@ def check_scalar(function: str, **values: Any) -> None:
                 f"{function}: {name} must be a number or a scalar array, got {got}: pass one number for "
                 "all examples"
             )
+
+
+@contextlib.contextmanager
+def replacing(words: Iterable[tuple[str, str]]) -> Iterator[None]:
+    """Replace words in the message of a UserError, such as flags of another command.
+
+    Args:
+      words: pairs (old, new), replaced in this order.
+    """
+    try:
+        yield
+    except UserError as error:
+        message = str(error)
+        for old, new in words:
+            message = message.replace(old, new)
+        raise UserError(message) from error
 
 
 @contextlib.contextmanager

@@ -21,12 +21,7 @@ LABELS = jnp.asarray(BATCH["label"])
 STUDENT, TEACHER = tiny.TinyNet(), tiny.TinyNet((5, 6))
 
 
-@functools.cache
-def networks():
-    """Parameters and collections of the student, variables of the teacher."""
-    objective = tiny.objective(STUDENT, TEACHER)
-    created = tiny.create(objective)
-    return created.params, created.collections, tiny.teacher_variables(objective)
+networks = functools.partial(tiny.networks, STUDENT, TEACHER)
 
 
 @functools.cache

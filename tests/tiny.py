@@ -138,3 +138,11 @@ def largest_deviation(tree, other):
 
     # max() would drop a NaN that is not first.
     return float(np.max(jax.tree.leaves(jax.tree.map(deviation, tree, other))))
+
+
+@functools.cache
+def networks(student, teacher):
+    """Parameters and collections of the student, variables of the teacher."""
+    pair = objective(student, teacher)
+    created = create(pair)
+    return created.params, created.collections, teacher_variables(pair)

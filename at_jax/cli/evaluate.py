@@ -8,7 +8,7 @@ from typing import Any
 
 from at_jax import paths
 from at_jax.cli.parser import Parser
-from at_jax.errors import UserError
+from at_jax.errors import UserError, replacing
 from at_jax.training import metrics, run_files
 from at_jax.training.config import default_config
 from at_jax.training.console import log
@@ -35,10 +35,10 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse(argv)
     try:
         workdir = paths.parse(options.workdir)
-        errors = run(workdir, options.module, data_dir=options.data_dir, quiet=options.json)
+        with replacing([("--config.data.data_dir=", "--data_dir ")]):
+            errors = run(workdir, options.module, data_dir=options.data_dir, quiet=options.json)
     except UserError as error:
-        message = str(error).replace("--config.data.data_dir=", "--data_dir ")
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     if options.json:
         print(json.dumps(errors))

@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
         if found:
             print("\n".join(_as_json(found) if options.json else _as_table(found)))
     except UserError as error:
-        errors = [error]
+        errors.append(error)
     for each in errors:
         print(f"error: {each}", file=sys.stderr)
     return 2 if errors else 0

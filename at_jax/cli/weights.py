@@ -1,7 +1,6 @@
 """``at-jax weights``: weights of PyTorch as a run, and the weights of a run for other programs."""
 
 import argparse
-import json
 import os
 import pathlib
 import sys
@@ -88,8 +87,8 @@ def run(options: argparse.Namespace) -> None:
     if options.to_safetensors and options.to_stablehlo:
         raise UserError("--to-safetensors and --to-stablehlo write one file each: pass one of them")
     exports = options.to_safetensors or options.to_stablehlo
-    if options.to_safetensors and options.dest.lower().endswith((".pth", ".pt")):
-        raise UserError(f"DEST must end in .safetensors, as PyTorch expects, got {options.dest}")
+    if options.to_safetensors and not options.dest.lower().endswith(".safetensors"):
+        raise UserError(f"DEST must end in .safetensors, got {printable(options.dest)}: rename it")
     destination = imported.check_free(options.dest, is_file=exports)
     (_export if exports else _import)(options, destination)
 
@@ -112,7 +111,7 @@ def _import(options: argparse.Namespace, destination: pathlib.Path) -> None:
             "with --to-safetensors or --to-stablehlo"
         )
     names = _class_names(options.class_names)
-    stored = _stored(options.source, source)
+    stored = pretrained.description(options.source)
     options.model = options.model or stored.get("name") or "resnet_18"
     options.mean = options.mean or stored.get("mean")
     options.std = options.std or stored.get("std")
@@ -147,27 +146,6 @@ def _import(options: argparse.Namespace, destination: pathlib.Path) -> None:
             f"is initialized (seed {options.seed})"
         )
     log(f"{destination}: {family.title(module)} with {classes:,} classes from {source}")
-
-
-def _stored(path: str, shown: str) -> dict[str, Any]:
-    """What at-jax wrote about the network into the file; empty for a file of another program."""
-    text = pretrained.metadata(path).get(export.METADATA, "{}")
-    try:
-        found = json.loads(text)
-        for key, kind in (
-            ("class_names", str),
-            ("image_shape", int),
-            ("mean", float),
-            ("std", float),
-        ):
-            found[key] = [kind(each) for each in found.get(key, ())]
-        if not isinstance(found.setdefault("name", ""), str):
-            raise TypeError("its name is no text")
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"SOURCE {shown} has damaged metadata ({export.METADATA}: {error}): export it again"
-        ) from error
-    return {key: value for key, value in found.items() if value}
 
 
 def _check_numbers(options: argparse.Namespace) -> None:

@@ -149,8 +149,10 @@ def split_files(
 def _classes(split_dir: pathlib.Path, skipped: Skipped) -> dict[str, str]:
     """Return the names of the classes, sorted, to the names of their directories."""
     if not split_dir.parent.is_dir():
+        what = "is a file" if split_dir.parent.is_file() else "does not exist"
+        where = "" if split_dir.is_absolute() else f" (in {pathlib.Path.cwd()})"
         raise UserError(
-            f"image folder {printable(str(split_dir.parent))} does not exist (in {pathlib.Path.cwd()}): "
+            f"image folder {printable(str(split_dir.parent))} {what}{where}: "
             f"set --config.data.data_dir=DIR to one laid out as {LAYOUT} or <dir>/<class>/<images>"
         )
     if not split_dir.is_dir():

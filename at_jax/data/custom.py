@@ -126,9 +126,9 @@ def from_source(
 ) -> Dataset:
     """Build a data set from objects with ``__len__`` and ``__getitem__(int) -> (image, label)``.
 
-    Examples are lists of pairs, PyTorch data sets, and Grain, Hugging Face or TFDS data sources whose
-    items are pairs. An item is read each time its image is needed, from several threads, and must always
-    be the same for an index.
+    Lists of pairs and PyTorch data sets are such objects, as are data sources of Grain, Hugging Face or
+    TFDS whose items are pairs. An item is read each time its image is needed, from several threads, and
+    must always be the same for an index.
 
     Args:
       train: training examples. Images are uint8 arrays ``(H, W, C)``, or ``(H, W)`` for one channel, all

@@ -106,8 +106,13 @@ def _host(coordinator: str) -> str:
 
 
 def _announce(coordinator: str, processes: int | None) -> None:
-    all_of_them = f"all {processes} processes" if processes else "the other processes"
-    print(f"Waiting for {all_of_them} to connect to {coordinator} ...", file=sys.stderr)
+    expected = f"all {processes} processes" if processes else "the other processes"
+    print(f"Waiting for {expected} to connect to {_shown(coordinator)} ...", file=sys.stderr)
+
+
+def _shown(coordinator: str) -> str:
+    is_known = coordinator not in ("", AUTOMATIC)
+    return coordinator if is_known else "the coordinator that the cluster names"
 
 
 def _warn_of_loopback(coordinator: str) -> None:
@@ -120,9 +125,8 @@ def _warn_of_loopback(coordinator: str) -> None:
         return  # jax.distributed reports it
     if alone and host != "localhost" and host not in found:
         print(
-            f"note: {host} is {' and '.join(sorted(map(str, found)))} on this machine, so "
-            "processes on other machines cannot connect: they need --coordinator with a network "
-            "address",
+            f"note: {host} is {' and '.join(sorted(map(str, found)))} on this machine, so processes "
+            "on other machines cannot connect: they need --coordinator with a network address",
             file=sys.stderr,
         )
 
@@ -176,12 +180,11 @@ def _cluster_has_several_tasks() -> bool:
 
 
 def _give_up(coordinator: str, processes: int | None, seconds: float) -> NoReturn:
-    address = coordinator or "the coordinator that the cluster names"
     expected = f"{processes} processes" if processes else "all processes"
     print(
-        f"error: {expected} must connect to {address}, but did not within {seconds:g} seconds: start all "
-        "of them with the same --coordinator and --processes, and check that every machine can reach "
-        "that address",
+        f"error: {expected} must connect to {_shown(coordinator)}, but did not within {seconds:g} seconds: "
+        "start all of them with the same --coordinator and --processes, and check that every machine "
+        "can reach that address",
         file=sys.stderr,
     )
     leave(2)

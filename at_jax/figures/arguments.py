@@ -69,9 +69,11 @@ def _add_options(command: argparse.ArgumentParser, name: str) -> None:
     add("--network", choices=("efficientnet_lite0",),
         help="instead of a run: a network with ImageNet weights from the extra pretrained; default "
         "images: photographs from scikit-learn and matplotlib")  # fmt: skip
-    add("--model", default="resnet_18", help="with --weights: its network (%(default)s)")
-    add("--num_classes", type=int, default=1000, help="with --weights (%(default)s)")
-    add("--image_size", type=int, default=224, help="with --weights: in pixels (%(default)s)")
+    add("--model", default="", help="with --weights: its network (of the file, or resnet_18)")
+    add("--num_classes", type=int, default=0, help="with --weights (of the file, or 1000)")
+    add("--image_size", type=int, default=0, help="with --weights: in pixels (of the file, or 224)")
+    add("--data_dir", default="", metavar="DIR",
+        help="directory of the run's images (default: as in the run)")  # fmt: skip
     add("--images", nargs="+", metavar="FILE", help="photographs of any size; default: test images")
     add("--classes", metavar="FILE", help="text file of class names, one per line")
     if name == "mappings":

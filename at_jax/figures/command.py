@@ -142,7 +142,7 @@ def _images(args: argparse.Namespace, shown: Sequence[Network]) -> images.Images
         depth = student.description.get("bit_depth", reading.MAX_DEPTH)
         resize = student.description.get("resize", 0)
         return images.from_files(paths, student.image_shape, known, bit_depth=depth, resize=resize)
-    dataset = images.dataset_of(args.workdir)
+    dataset = images.dataset_of(args.workdir, args.data_dir)
     for network in shown:
         if network.description["num_classes"] == dataset.num_classes:
             network.description.setdefault("class_names", list(dataset.class_names))

@@ -9,7 +9,7 @@ import numpy as np
 
 from at_jax import data, paths
 from at_jax.data import crops, listing, reading
-from at_jax.errors import UserError
+from at_jax.errors import UserError, replacing
 from at_jax.training import datasets, identity, run_files
 from at_jax.training.settings import DataSettings
 
@@ -34,8 +34,12 @@ class Images:
     labels: np.ndarray
 
 
-def dataset_of(workdir: str | pathlib.Path) -> data.Dataset:
+def dataset_of(workdir: str | pathlib.Path, data_dir: str = "") -> data.Dataset:
     """Load the data set of a run; images are decoded when they are taken.
+
+    Args:
+      workdir: of the run.
+      data_dir: where its images are; empty for the place in its config.
 
     Raises:
       UserError: if it cannot be loaded, or was passed as an argument.
@@ -46,10 +50,12 @@ def dataset_of(workdir: str | pathlib.Path) -> data.Dataset:
             f"the run in {workdir} was trained on a data set passed as an argument: pass --images"
         )
     stored = run_files.read_config(workdir)["data"]
+    stored["data_dir"] = data_dir or stored["data_dir"]
     values: dict[str, Any] = {
         key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()
     }
-    dataset = datasets.load_dataset(DataSettings(**{**values, "memory_limit_mb": 0}))
+    with replacing([("--config.data.data_dir=", "--data_dir ")]):
+        dataset = datasets.load_dataset(DataSettings(**{**values, "memory_limit_mb": 0}))
     if identified := run_files.read_identity(workdir).get("data"):
         identity.check_classes(workdir, identified, dataset)
     return dataset

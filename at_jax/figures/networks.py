@@ -181,27 +181,35 @@ def before_training(
 
 
 def pretrained(
-    path: str | os.PathLike[str], name: str, num_classes: int, image_size: int
+    path: str | os.PathLike[str], name: str = "", num_classes: int = 0, image_size: int = 0
 ) -> Network:
     """Load a network with weights of PyTorch, see :mod:`at_jax.models.pretrained`.
+
+    What is not given is that of a file which at_jax wrote, or of ImageNet.
 
     Args:
       path: the ``.safetensors``, ``.pth`` or ``.pt`` file.
       name: of the network, such as ``"resnet_18"``.
-      num_classes: 1000 for ImageNet.
+      num_classes: K.
       image_size: height and width of its images, in pixels.
 
     Raises:
       UserError: if there is no such network, or the file cannot be read or does not fit it.
     """
+    stored = weights.description(path)
+    name = name or stored.get("name") or "resnet_18"
+    classes = stored.get("class_names", [])
+    num_classes = num_classes or len(classes) or 1000
     module = models.build(name, num_classes)
     family = weights.family(module)
+    height, width, channels = stored.get("image_shape", (224, 224, 3))
     description = {
         "name": name,
-        "image_shape": [image_size, image_size, 3],
-        "mean": list(family.mean),
-        "std": list(family.std),
+        "image_shape": [image_size or height, image_size or width, channels],
+        "mean": stored.get("mean", list(family.mean)),
+        "std": stored.get("std", list(family.std)),
         "num_classes": num_classes,
+        **({"class_names": classes} if len(classes) == num_classes else {}),
     }
     return Network(name, module, weights.load(path, module).variables, description)
 

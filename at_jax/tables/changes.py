@@ -15,7 +15,8 @@ from at_jax.training.config import default_config, flatten
 from at_jax.training.key_names import nearest
 
 __all__ = [
-    "Change", "check", "defines", "labels", "parse", "resolve", "split_values", "text_of", "values",
+    "Change", "check", "defines", "is_used", "labels", "parse", "resolve", "split_values", "text_of",
+    "values",
 ]  # fmt: skip
 
 # Keys that rows and seeds set; no option can change them.
@@ -139,7 +140,7 @@ def resolve(changes: Iterable[str], rows: Sequence[Row]) -> list[str]:
       rows: of the table.
 
     Raises:
-      UserError: as :func:`parse` and :func:`labels`, and for a key of a term that the rows lack.
+      UserError: as :func:`parse` and :func:`labels`, and for a key that no method of the rows has.
 
     >>> resolve(["kd+at:at.p=4", "at.p=2"], [Row("s", "t", "at+kd")])
     ['at+kd:at.p=4', 'at.p=2']
@@ -147,12 +148,11 @@ def resolve(changes: Iterable[str], rows: Sequence[Row]) -> list[str]:
     result = []
     for change in map(parse, changes):
         scopes = [f"{label}:" for label in labels(change.scope, rows)] if change.scope else [""]
-        section = change.key.partition(".")[0]
-        concerned = [row for row in rows if f"{row.label}:" in scopes or not change.scope]
-        if section in terms.TERMS and not any(section in terms.parts(r.method) for r in concerned):
+        concerned = [row for row in rows if not change.scope or f"{row.label}:" in scopes]
+        if not any(is_used(change.key, row) for row in concerned):
             where = f"the rows {change.scope}" if change.scope else "this table"
             raise UserError(
-                f"--set {change.key}: no method of {where} has the term {section}: leave it out"
+                f"--set {change.key}: no method of {where} has this key, got {change.text!r}: leave it out"
             )
         result += [f"{scope}{change.key}={change.text}" for scope in scopes]
     return result
@@ -209,6 +209,16 @@ def values(changes: Iterable[str], row: Row | None = None) -> dict[str, Any]:
         if concerns and not (row is not None and change.key in row.tried):
             result[change.key] = value
     return result
+
+
+def is_used(key: str, row: Row) -> bool:
+    """Whether the loss of a row has a key: a key of another term has no effect.
+
+    >>> is_used("kd.alpha", Row("s", "t", "at")), is_used("transfer.decay", Row("s", "t", "none"))
+    (False, False)
+    """
+    section, used = key.partition(".")[0], terms.parts(row.method)
+    return section in used if section in terms.TERMS else section != "transfer" or bool(used)
 
 
 def defines(row: Row, key: str) -> bool:

@@ -3,9 +3,17 @@
 import contextlib
 from collections.abc import Iterable, Iterator
 
-from at_jax.errors import UserError
+from at_jax.errors import replacing
 
 __all__ = ["in_options", "naming_options"]
+
+_OPTIONS = (
+    ("set --config.data.data_dir=", "use --data "),
+    ("set --config.", "use --set "),
+    ("--config.data.data_dir=", "--data "),
+    ("--config.", "--set "),
+    ("--workdir", "--out"),
+)
 
 
 @contextlib.contextmanager
@@ -15,15 +23,9 @@ def naming_options(tried: Iterable[str] = ()) -> Iterator[None]:
     Args:
       tried: keys whose values came from ``--search``.
     """
-    try:
+    values = ((f"set it with --set {key}=", f"try others, as in --search {key}=") for key in tried)
+    with replacing((*_OPTIONS, *values)):
         yield
-    except UserError as error:
-        message = in_options(str(error))
-        for key in tried:
-            message = message.replace(
-                f"set it with --set {key}=", f"try others, as in --search {key}="
-            )
-        raise UserError(message) from error
 
 
 def in_options(message: str) -> str:
@@ -32,12 +34,6 @@ def in_options(message: str) -> str:
     >>> in_options("set --config.data.data_dir=DIR, or choose another --workdir")
     'use --data DIR, or choose another --out'
     """
-    for flag, option in (
-        ("set --config.data.data_dir=", "use --data "),
-        ("set --config.", "use --set "),
-        ("--config.data.data_dir=", "--data "),
-        ("--config.", "--set "),
-        ("--workdir", "--out"),
-    ):
+    for flag, option in _OPTIONS:
         message = message.replace(flag, option)
     return message

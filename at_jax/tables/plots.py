@@ -45,12 +45,13 @@ def draw(summary: Mapping[str, Any], out: pathlib.Path) -> list[pathlib.Path]:
     rows = [row for row in summary["rows"] if row["seeds"]]
     if not rows:
         return []
-    paths = [out / "errors.png", out / "curves.png"]
+    is_search = "search" in summary
+    paths = [out / "search.png"] if is_search else [out / "errors.png", out / "curves.png"]
     try:
         with style.context():
-            if "search" in summary:
-                trial_plots.draw(summary, path := out / "search.png")
-                return [path]
+            if is_search:
+                trial_plots.draw(summary, paths[0])
+                return paths
             _draw_errors(summary, rows, paths[0])
             _draw_curves(summary, rows, paths[1])
             if len({_labels(row) for row in rows}) > 1:

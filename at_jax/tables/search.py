@@ -73,8 +73,7 @@ def parse(texts: Sequence[str], rows: Sequence[Row]) -> Space:
 
 def _check_used(key: str, row: Row) -> None:
     """Raise UserError for a key that the loss of a row does not have: its trials would be the same."""
-    section, used = key.partition(".")[0], terms.parts(row.method)
-    if (section in terms.TERMS and section not in used) or (section == "transfer" and not used):
+    if not changes.is_used(key, row):
         raise UserError(
             f"{_FLAG}: {key} must be a key of the method that tries it, got {row.label}: name other rows, "
             f"as in {_FLAG} ROWS:{key}=V1,V2"

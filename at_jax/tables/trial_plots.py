@@ -1,6 +1,5 @@
 """Figure of a search: search.png has the validation error over the values that were tried."""
 
-import ast
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -43,11 +42,11 @@ def draw(summary: Mapping[str, Any], path: pathlib.Path) -> None:
     for panel in axes.flat[len(panels) :]:
         panel.set_axis_off()
     best = {pair: _lowest(trials) for pair, _, trials in panels if trials[0]["method"] == "none"}
+    several = len({pair for pair, _, _ in panels}) > 1
     for panel, (pair, label, trials) in zip(axes.flat, panels, strict=False):
         if best.get(pair) is not None:
             panel.axhline(best[pair], color="#777777", lw=0.8, ls="--")
         _draw_trials(panel, trials, space[label], summary["search"]["chosen"].get(label))
-        several = len({pair for pair, _, _ in panels}) > 1
         panel.set_title(f"{label}\n{pair}" if several else label, loc="left", fontsize=9)
     seeds = [seed["test_error"] for row in summary["rows"] for seed in row["seeds"]]
     style.use_readable_scale(axes[0, 0], seeds)  # of all panels: they share the axis
@@ -111,6 +110,6 @@ def _draw_trial(panel: "Axes", place: int, row: _Row, color: str) -> None:
 def _order(text: str) -> tuple[int, float, str]:
     """Numbers by size, then everything else."""
     try:
-        return 0, float(ast.literal_eval(text)), ""
-    except (ValueError, SyntaxError, TypeError):
+        return 0, float(text), ""
+    except ValueError:
         return 1, 0.0, text

@@ -120,7 +120,7 @@ class Arguments:
             described["dataset"] = {"name": self.dataset.name}
         for name in ("optimizer", "augment"):
             if (value := getattr(self, name)) is not None:
-                described[name] = component_records.qualified_name(value)
+                described[name] = component_records.text_of(value)
         if self.terms is not None:
             described["terms"] = [
                 {

@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -96,12 +96,24 @@ def shapes(
         jaxpr, (logits, taps, statistics) = jax.make_jaxpr(apply, return_shape=True)(
             variables, images
         )
-    modules.check_logits(logits, module, whose)
-    count = len(jax.tree.leaves(statistics))
-    inputs = set(map(id, jaxpr.jaxpr.invars))
-    if any(id(each) not in inputs for each in jaxpr.jaxpr.outvars[-count:] if count):
-        raise modules.uses_batch_statistics(module, whose)
+        modules.check_logits(logits, module, whose)
+        if statistics and _depends_on_images(lambda v, x: apply(v, x)[2], variables, images):
+            raise modules.uses_batch_statistics(module, whose)
     return Shapes(variables, logits, dict(taps), memory.stored_numbers(jaxpr.jaxpr))
+
+
+def _depends_on_images(
+    function: Callable[[Any, jax.Array], Any], variables: Any, images: jax.ShapeDtypeStruct
+) -> bool:
+    """Whether a result of a forward pass depends on the images, also within nn.remat, nn.jit or nn.scan."""
+    batches = jax.ShapeDtypeStruct((2, *images.shape), images.dtype)
+    # vmap refuses to return what depends on the mapped axis without that axis.
+    without_axis = jax.vmap(function, in_axes=(None, 0), out_axes=None)
+    try:
+        jax.eval_shape(without_axis, variables, batches)
+    except (ValueError, NotImplementedError) as error:  # or an operation has no rule for vmap
+        return "out_axes" in str(error)
+    return False
 
 
 def pair_points(

@@ -15,7 +15,7 @@ import flax.linen as nn
 from at_jax.errors import UserError, listed
 from at_jax.training import modules
 
-__all__ = ["from_record", "qualified_name", "record"]
+__all__ = ["from_record", "qualified_name", "record", "text_of"]
 
 
 def record(instance: Any) -> dict[str, Any]:
@@ -41,27 +41,35 @@ def record(instance: Any) -> dict[str, Any]:
 
 
 def qualified_name(value: Any) -> str:
-    """``package:name`` of a class, a function, or the class of an instance.
-
-    A partial has its arguments as well.
-
-    >>> qualified_name(functools.partial(json.dumps, indent=2))
-    'json:dumps(indent=2)'
-    """
-    if isinstance(value, functools.partial):
-        passed = [*map(_text, value.args)]
-        passed += [f"{key}={_text(each)}" for key, each in value.keywords.items()]
-        return f"{qualified_name(value.func)}({', '.join(passed)})"
+    """``package:name`` of a class, a function, or the class of an instance."""
     named = value if hasattr(value, "__qualname__") else type(value)
     return f"{named.__module__}:{named.__qualname__}"
 
 
-def _text(value: Any) -> str:
-    """A text that is the same in every process."""
+def text_of(value: Any) -> str:
+    """Describe a function, or an instance that is called like one, with its arguments or fields.
+
+    The text is the same in every process.
+
+    >>> text_of(functools.partial(json.dumps, indent=2))
+    'json:dumps(indent=2)'
+    """
+    if isinstance(value, functools.partial):
+        passed = [*map(_argument, value.args)]
+        passed += [f"{key}={_argument(each)}" for key, each in value.keywords.items()]
+        return f"{text_of(value.func)}({', '.join(passed)})"
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = (field.name for field in dataclasses.fields(value))
+        passed = [f"{name}={_argument(getattr(value, name))}" for name in fields]
+        return f"{qualified_name(value)}({', '.join(passed)})"
+    return qualified_name(value)
+
+
+def _argument(value: Any) -> str:
     try:
-        return json.dumps(value)
+        return json.dumps(value.tolist() if hasattr(value, "tolist") else value)  # arrays
     except (TypeError, ValueError):
-        return qualified_name(value)
+        return text_of(value)
 
 
 def from_record(

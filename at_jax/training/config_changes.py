@@ -12,7 +12,6 @@ from at_jax.training.config_record import ARGUMENTS, IDENTITY
 
 __all__ = ["check"]
 
-# subdirectory: the run of a teacher that was trained first
 # Where something is stored. It may be moved, if the identity of the run tells whether it is the same.
 _PLACES = ("data.data_dir", "teacher.checkpoint", "teacher.weights", "init.weights")
 
@@ -43,7 +42,8 @@ def check(
     places = _PLACES if stored.get(IDENTITY) else ()
     # Terms that are passed may read the sections of others.
     unused = set() if arguments.get("terms") else TERMS.keys() - set(parts(config["method"]))
-    trains_as_long = has_teacher and not now["teacher.epochs"]
+    # A teacher that is trained in the workdir for as many epochs as the student.
+    is_as_long = has_teacher and not now["teacher.epochs"]
     differing = [
         f"{key}: {before[key]!r} there, {now[key]!r} now"
         for key in sorted(now)
@@ -51,14 +51,14 @@ def check(
         # Without a place a new teacher would be trained.
         and not (key in places and (now[key] or not before[key]))
         and key.split(".")[0] not in unused
-        and not _may_differ(key, before, now, trains_as_long)
+        and not _may_differ(key, before, now, is_as_long)
     ]
     if differing:
         fix = (
             "use the same values to resume it, or another --workdir, where "
             f"--config.init.weights={workdir} starts from its weights"
         )
-        if trains_as_long and before["epochs"] < now["epochs"]:
+        if is_as_long and _may_differ("epochs", before, now, False):
             drops = tuple(before["optimizer.drop_epochs"])
             fix = (
                 "its teacher was trained for as many epochs, and "
@@ -73,7 +73,7 @@ def check(
 
 
 def _may_differ(
-    key: str, before: Mapping[str, Any], now: Mapping[str, Any], trains_teacher_as_long: bool
+    key: str, before: Mapping[str, Any], now: Mapping[str, Any], is_as_long: bool
 ) -> bool:
     if key.startswith("runtime.") or key in (
         "compare",
@@ -90,6 +90,6 @@ def _may_differ(
     depends_on_length = (
         now["transfer.decay"] not in ("constant", "steps")
         or now["optimizer.schedule"] not in ("constant", "steps")
-        or trains_teacher_as_long
+        or is_as_long
     )
     return key == "epochs" and not depends_on_length and now[key] > before[key]

@@ -1,6 +1,5 @@
 """Trained networks in the formats of other programs: safetensors for PyTorch, and StableHLO."""
 
-import json
 import pathlib
 from typing import Any
 
@@ -13,11 +12,7 @@ from at_jax.errors import UserError
 from at_jax.models import pretrained
 from at_jax.training import networks
 
-__all__ = ["METADATA", "PLATFORMS", "to_safetensors", "to_stablehlo"]
-
-# Key in the header of a safetensors file: JSON that tells how to use the network.
-METADATA = "at_jax"
-_DESCRIPTION = ("name", "class_names", "image_shape", "mean", "std")
+__all__ = ["PLATFORMS", "to_safetensors", "to_stablehlo"]
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -27,8 +22,8 @@ def to_safetensors(
 ) -> bytes:
     """Format the weights of a run as a safetensors file, with torchvision's names for a ResNet.
 
-    Its metadata ``at_jax`` is JSON with ``name`` of the network, ``class_names`` by label, ``image_shape``
-    (H, W, C), and ``mean`` and ``std`` of the normalization of pixels in 0..255.
+    Its header has the normalization, image size and classes, see
+    :func:`at_jax.models.pretrained.description`.
 
     Args:
       workdir: of the run.
@@ -39,8 +34,8 @@ def to_safetensors(
       UserError: if there is no run, its network has no names in PyTorch, or safetensors is missing.
     """
     network, variables, described = networks.open_run(workdir, which=which, module=module)
-    metadata = {METADATA: json.dumps({key: described[key] for key in _DESCRIPTION})}
-    return pretrained.dumps(pretrained.state_dict(variables, network), metadata)
+    header = pretrained.metadata(described)
+    return pretrained.dumps(pretrained.state_dict(variables, network), header)
 
 
 def to_stablehlo(

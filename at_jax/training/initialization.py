@@ -88,11 +88,12 @@ def load_teacher(path: str, name: str, dtype: str) -> Teacher:
     """
     check_place("teacher.weights", path)
     module = networks.build(name, _CLASSES, dtype)
-    variables, is_other, classes = _read(path, module)
+    variables, is_other, classes, described = _read(path, module)
     if is_other:
         module = networks.build(name, classes, dtype)
-        variables, _, _ = _read(path, module)
-    return Teacher(module, jax.tree.map(jax.numpy.asarray, variables))
+        variables, *_ = _read(path, module)
+    description = described | {"num_classes": classes} if described else None
+    return Teacher(module, jax.tree.map(jax.numpy.asarray, variables), description)
 
 
 def of_settings(
@@ -118,22 +119,23 @@ def load(
     """
     check_place("init.weights", place)
     wanted = compatibility.shapes(student, dataset.image_shape, "student").variables
-    if is_file(place):
-        with naming("init.weights", place):
-            variables, new_head, classes = _read(place, student)
-        difference: str | None = (
-            f"{classes} classes in the file and {dataset.num_classes} in the data"
-        )
-    else:
-        with naming("init.weights", place):
+    difference = None
+    with naming("init.weights", place):
+        if is_file(place):
+            variables, has_others, classes, described = _read(place, student)
+            if has_others:
+                difference = f"{classes} classes in the file and {dataset.num_classes} in the data"
+        else:
             _, variables, described = networks.open_run(place, module=module or student)
-        variables = jax.device_get(variables)
+            variables = jax.device_get(variables)
+    note = place
+    if described:
+        there = "in the file" if is_file(place) else "in the run"
         difference = class_difference(
-            described["class_names"], dataset.class_names, ("in the run", "in the data")
+            described["class_names"], dataset.class_names, (there, "in the data")
         )
-        new_head = bool(difference)
-    note = place + ("" if is_file(place) else _other_normalization(described, dataset))
-    if new_head:
+        note += _other_normalization(described, dataset)
+    if difference:
         head = _head(student, dataset, wanted)
         if head:
             note += f", with a new classifier: {difference}"
@@ -150,7 +152,7 @@ def load(
 
 
 def _other_normalization(described: Mapping[str, Any], dataset: data.Dataset) -> str:
-    """Format a note if a run saw images of another normalization; empty if it did not."""
+    """Format a note if a network saw images of another normalization; empty if it did not."""
     mean, std = (tuple(round(x, 2) for x in described[key]) for key in ("mean", "std"))
     ours, theirs = (*dataset.mean, *dataset.std), (*mean, *std)
     if len(ours) == len(theirs) and all(abs(a - b) <= 1 for a, b in zip(ours, theirs, strict=True)):
@@ -161,15 +163,16 @@ def _other_normalization(described: Mapping[str, Any], dataset: data.Dataset) ->
     )
 
 
-def _read(path: str, module: nn.Module) -> tuple[dict[str, Any], bool, int]:
-    """Variables on the host, whether the classifier is new, and the number of classes in the file."""
+def _read(path: str, module: nn.Module) -> tuple[dict[str, Any], bool, int, dict[str, Any]]:
+    """Variables on the host, whether the classifier is new, and classes and description of the file."""
 
     def read() -> tuple[Any, ...]:
         loaded = pretrained.load(path, module, key=jax.random.key(0))
         variables = jax.tree.map(np.asarray, jax.device_get(loaded.variables))
-        return variables, bool(loaded.new_head), int(loaded.classes)
+        described = pretrained.description(path)
+        return variables, bool(loaded.new_head), int(loaded.classes), described
 
-    sent: tuple[dict[str, Any], bool, int] = processes.broadcast_from_primary(read)
+    sent: tuple[dict[str, Any], bool, int, dict[str, Any]] = processes.broadcast_from_primary(read)
     return sent
 
 

@@ -55,8 +55,7 @@ def translated_errors(module: nn.Module, whose: str) -> Iterator[None]:
     except flax.errors.InvalidRngError as error:
         raise UserError(
             f"{whose} {name} draws random numbers with train=False (for example, dropout): make it "
-            "deterministic "
-            "there, for example nn.Dropout(rate, deterministic=not train)"
+            "deterministic there, for example nn.Dropout(rate, deterministic=not train)"
         ) from error
     except TypeError as error:
         for argument in ("train", "deterministic"):

@@ -124,6 +124,7 @@ def from_factory(
         return rate(step)
 
     optimizer = optax.with_extra_args_support(factory(observed))
+    reads.clear()  # a factory may call the schedule, and keep a number
     jax.eval_shape(
         lambda params, value: optimizer.update(params, optimizer.init(params), params, value=value),
         params,

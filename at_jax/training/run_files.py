@@ -44,7 +44,7 @@ __all__ = [
 ]  # fmt: skip
 
 RESULT = "result.json"
-TEACHER = "teacher"
+TEACHER = "teacher"  # subdirectory: the run of a teacher that was trained first
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
@@ -71,21 +71,6 @@ def write_json(path: pathlib.Path, value: Mapping[str, Any], *, checked: bool = 
       checked: add a checksum; False for a file that no command reads.
     """
     write_text(path, json_files.dumps(value, checked=checked))
-
-
-def _check_checkpoints(workdir: pathlib.Path) -> None:
-    """Raise if checkpoints that must be there are gone: the run would be trained again in silence."""
-    folder = workdir / checkpoint_meta.FOLDER
-    has_result, has_metrics = (workdir / RESULT).exists(), (workdir / METRICS).exists()
-    if not (has_result or has_metrics) or checkpoint_meta.steps(folder):
-        return
-    # A run that was killed early has lines, and an empty folder.
-    if has_result or not folder.is_dir():
-        what = "is finished" if has_result else f"has {METRICS}"
-        raise UserError(
-            f"the run in {workdir} {what}, but its {folder.name}/ is missing or empty: restore it from a "
-            "copy, or train again in another --workdir"
-        )
 
 
 def check(
@@ -123,6 +108,21 @@ def _has_remains(workdir: pathlib.Path) -> bool:
     return (workdir / RESULT).exists() or bool(
         checkpoint_meta.steps(workdir / checkpoint_meta.FOLDER)
     )
+
+
+def _check_checkpoints(workdir: pathlib.Path) -> None:
+    """Raise if checkpoints that must be there are gone: the run would be trained again in silence."""
+    folder = workdir / checkpoint_meta.FOLDER
+    has_result, has_metrics = (workdir / RESULT).exists(), (workdir / METRICS).exists()
+    if not (has_result or has_metrics) or checkpoint_meta.steps(folder):
+        return
+    # A run that was killed early has lines, and an empty folder.
+    if has_result or not folder.is_dir():
+        what = "is finished" if has_result else f"has {METRICS}"
+        raise UserError(
+            f"the run in {workdir} {what}, but its {folder.name}/ is missing or empty: restore it from a "
+            "copy, or train again in another --workdir"
+        )
 
 
 def claim(

@@ -103,7 +103,7 @@ def check(dataset: data.Dataset, images: TeacherImages | None, description: dict
         raise UserError(
             f"teacher and student must see the same images: the data are {shape} (height, width, "
             f"channels), the teacher was trained on {description['image_shape']}: set teacher.image_size "
-            "or data.image_size, or choose another teacher.checkpoint"
+            "or data.image_size, or choose another teacher"
         )
     mean, std = (images.mean_t, images.std_t) if images else (dataset.mean, dataset.std)
     theirs, ours = (

@@ -85,8 +85,13 @@ def test_folder_without_a_directory_gives_both_ways_to_pass_it():
 
 
 def test_folder_with_another_layout_raises(folder, tmp_path):
-    with pytest.raises(UserError, match=r"nowhere does not exist \(in /.*\): set --config.data"):
+    with pytest.raises(UserError, match=r"nowhere does not exist: set --config.data"):
         load("folder", data_dir=str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match=r"folder nowhere does not exist \(in /.*\): set --config"):
+        load("folder", data_dir="nowhere")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file is a file: set --config.data"):
+        load("folder", data_dir=str(tmp_path / "file"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"got no directory .*empty/train"):
         load("folder", data_dir=str(tmp_path / "empty"))

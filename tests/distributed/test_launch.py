@@ -84,3 +84,12 @@ def test_initialize_without_flags_follows_the_cluster_variables(monkeypatch, var
     assert len(calls) == several
     launch.initialize("node0:1234", 3, 2)
     assert calls[-1]["num_processes"] == 3 and calls[-1]["process_id"] == 2
+
+
+@pytest.mark.parametrize("coordinator", ["", launch.AUTOMATIC])
+def test_wait_for_a_coordinator_of_the_cluster_does_not_name_a_flag(coordinator, capsys):
+    launch._announce(coordinator, None)
+    expected = (
+        "Waiting for the other processes to connect to the coordinator that the cluster names ..."
+    )
+    assert capsys.readouterr().err.strip() == expected

@@ -14,13 +14,13 @@ import safetensors.numpy
 import tiny
 from own_modules import Counting, Tapped, Untapped
 
-from at_jax import models
+from at_jax import checkpoint, models
 from at_jax.errors import UserError
 from at_jax.figures import networks, teachers
 from at_jax.models import WideResNet
 from at_jax.models import pretrained as weights
 from at_jax.models.pretrained import namings
-from at_jax.training import state
+from at_jax.training import export, state
 
 DESCRIPTION = {"image_shape": [8, 8, 1], "mean": [0.0], "std": [255.0], "num_classes": 10}
 
@@ -140,6 +140,15 @@ def test_pretrained_loads_a_resnet_from_its_file(tmp_path):
     found = networks.pretrained(tmp_path / "w.safetensors", "resnet_18", 3, 64)
     assert found.image_shape == (64, 64, 3) and found.class_name(2) == "class 2"
     assert found.description["mean"][0] == pytest.approx(0.485 * 255)
+
+
+def test_pretrained_takes_the_description_of_an_exported_file(finished, tmp_path):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(export.to_safetensors(finished[0]))
+    found, run = networks.pretrained(path), checkpoint.open_run(finished[0])[2]
+    for key in ("name", "num_classes", "class_names", "image_shape", "mean", "std"):
+        assert found.description[key] == run[key]
+    assert networks.pretrained(path, image_size=32).image_shape == (32, 32, 1)
 
 
 def test_of_imagenet_has_the_names_and_the_normalization_of_its_training(monkeypatch):

@@ -14,6 +14,7 @@ from own_modules import Tapped, Tokens, Untapped
 from PIL import Image
 
 from at_jax import agreement, checkpoint, data, loop
+from at_jax.errors import UserError
 from at_jax.figures import attention, images, run_figures
 from at_jax.terms import AttentionTransfer
 from at_jax.training import run_files
@@ -36,6 +37,20 @@ def test_a_finished_run_has_figures_of_sane_size(finished):
         assert text.count("data:image/png;base64,") == 4  # each for wide and for narrow windows
         assert ("Agreement" in text) == (workdir == finished[0])
         assert not list(workdir.glob(".*tmp"))
+
+
+def test_images_of_a_run_that_have_moved_are_found_with_data_dir(finished, monkeypatch):
+    asked = []
+
+    def load(settings):
+        asked.append(settings.data_dir)
+        raise UserError("no images: set --config.data.data_dir=DIR to them")
+
+    monkeypatch.setattr(images.datasets, "load_dataset", load)
+    for given in ("", "elsewhere"):
+        with pytest.raises(UserError, match="no images: set --data_dir DIR to them"):
+            images.dataset_of(finished[0], given)
+    assert asked == ["", "elsewhere"]
 
 
 def test_the_agreement_on_the_page_is_that_of_the_networks(finished):

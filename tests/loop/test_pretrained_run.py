@@ -15,7 +15,7 @@ import tiny
 from at_jax import checkpoint, data, freezing, loop, models
 from at_jax.errors import UserError
 from at_jax.models import pretrained
-from at_jax.training import comparison, initialization, preparation
+from at_jax.training import comparison, export, initialization, preparation
 from at_jax.training.arguments import Arguments
 
 CLASSES, NAMES, FROZEN = 12, "abcdefghijkl", ("conv0", "group1")
@@ -173,6 +173,34 @@ def test_student_starts_from_a_run_and_keeps_the_classifier_of_the_same_classes(
         "a different mean and std: --config.data.mean="
         in initialization.load(str(trained[0]), student, darker).note
     )
+    # A file of the same network says the same.
+    file = trained[0].parent / "exported.safetensors"
+    file.write_bytes(export.to_safetensors(trained[0]))
+    again = initialization.load(str(file), student, pictures())
+    assert again.fingerprint == kept.fingerprint and again.note == str(file)
+    moved = initialization.load(str(file), student, pictures("abdcefghijkl"))
+    assert "class 2 is 'c' in the file and 'd' in the data" in moved.note
+    assert "--config.data.mean=" in initialization.load(str(file), student, darker).note
     message = r"init.weights='.*' are not those of WideResNet: .*give weights of the same network"
     with pytest.raises(UserError, match=message):
         initialization.load(str(trained[0]), models.build("wrn_16_0.25", CLASSES), pictures())
+
+
+def test_teacher_from_an_exported_file_has_its_classes_and_normalization(trained, tmp_path):
+    file = tmp_path / "teacher.safetensors"
+    file.write_bytes(export.to_safetensors(trained[0]))
+    given = {"teacher__weights": str(file), "teacher__model": "wrn_10_0.25", "method": "kd"}
+    given |= {
+        "teacher__image_size": 0,
+        "teacher__mean": (),
+        "teacher__std": (),
+        "init__weights": "",
+    }
+    for names, changes, message in (
+        ("abdcefghijkl", {}, "class 2 is 'c' in the teacher and 'd' in the data"),
+        (NAMES, {"data__mean": (9.0,) * 3, "data__std": (9.0,) * 3}, "images normalized as in its"),
+    ):
+        with pytest.raises(UserError, match=message):
+            changed = config((None, None), **given | {"init__freeze": ()} | changes)
+            loop.train_and_evaluate(changed, tmp_path / "run", dataset=pictures(names))
+    assert not (tmp_path / "run").exists()

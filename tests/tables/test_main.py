@@ -44,8 +44,9 @@ def test_list_of_a_table_prints_its_rows_only(capsys):
         (["digits", "--set", "compare=('none',)"], "a table compares its rows"),
         (["digits", "--search", "none:at.beta=1,2"], "must be a key of the method that tries it, got none"),
         (["digits", "--search", "transfer.decay=linear,constant"], "as in --search ROWS:transfer.decay="),
-        (["digits", "--set", "at:kd.alpha=0.3"], "no method of the rows at has the term kd"),
-        (["cifar10_mappings", "--set", "kd.alpha=0.3"], "no method of this table has the term kd"),
+        (["digits", "--set", "at:kd.alpha=0.3"], "of the rows at has this key, got '0.3': leave it out"),
+        (["digits", "--set", "none:transfer.decay=linear"], "no method of the rows none has this key"),
+        (["cifar10_mappings", "--set", "kd.alpha=0.3"], "no method of this table has this key"),
         (
             ["digits", "--search", "none:optimizer.warmup_epochs=500,1", "--rows", "none"],
             "the learning-rate warm-up must be shorter than the run of 400 steps, got 2000",

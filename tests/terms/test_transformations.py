@@ -24,12 +24,7 @@ KEYS = jax.random.split(jax.random.key(0), SIZE)
 STUDENT, TEACHER = tiny.TinyNet(), tiny.TinyNet((3, 4))
 
 
-@functools.cache
-def networks():
-    """Parameters and collections of the student, variables of the teacher."""
-    objective = tiny.objective(STUDENT, TEACHER)
-    created = tiny.create(objective)
-    return created.params, created.collections, tiny.teacher_variables(objective)
+networks = functools.partial(tiny.networks, STUDENT, TEACHER)
 
 
 def objective_of(name):

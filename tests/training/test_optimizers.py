@@ -245,6 +245,8 @@ def test_decay_mask_of_a_whole_state_selects_arrays_of_two_axes():
     [
         (optax.sgd, True),
         (lambda rate: optax.sgd(0.5), False),
+        (lambda rate: optax.sgd(rate(0)), False),  # a number
+        (lambda rate: optax.inject_hyperparams(optax.sgd)(learning_rate=rate), True),
         (lambda rate: optax.chain(optax.sgd(rate), optax.contrib.reduce_on_plateau()), True),
         (lambda rate: optax.sgd(optax.exponential_decay(1.0, 2, 0.5)), False),
     ],

@@ -73,6 +73,9 @@ def test_epochs_grow_with_the_teacher_that_was_trained(tmp_path):
     )
     with pytest.raises(UserError, match=message):
         claim(tmp_path, **first, epochs=5)
+    with pytest.raises(UserError, match="5 now") as error:  # the decay depends on the length, too
+        claim(tmp_path, **first, epochs=5, transfer__decay="cosine")
+    assert "keep that teacher" not in str(error.value)
     kept = {"teacher__epochs": 2, "teacher__drop_epochs": (1,), "optimizer__drop_epochs": (1,)}
     with pytest.raises(UserError, match="teacher.epochs: 0 there, 3 now"):
         claim(tmp_path, **(kept | {"teacher__epochs": 3}), epochs=5)

@@ -1,6 +1,7 @@
 """Networks with random numbers and with collections of their own, in training and in evaluation."""
 
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -11,7 +12,7 @@ import pytest
 import tiny
 from flax import nnx
 
-from at_jax import intermediates
+from at_jax import intermediates, models
 from at_jax.errors import UserError
 from at_jax.models import layers
 from at_jax.objective import Objective
@@ -67,8 +68,49 @@ class Leaking(nn.Module):
         return layers.classifier(jnp.mean(x, axis=(1, 2)), tiny.CLASSES, x.dtype)
 
 
+class Block(nn.Module):
+    """Batch normalization that follows `train`, or ignores it."""
+
+    follows: bool = True
+
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.BatchNorm(use_running_average=self.follows and not train)(x)
+
+
+class Lifted(nn.Module):
+    """A block within a transformation of Flax, through which its statistics pass."""
+
+    transform: Callable
+    follows: bool = True
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        lifted = self.transform(Block, static_argnums=(2,))(follows=self.follows)
+        return nn.Dense(tiny.CLASSES)(jnp.mean(lifted(images, train), axis=(1, 2)))
+
+
 @pytest.mark.parametrize(
-    "module", [Leaking(), nnx.bridge.to_linen(own_modules.NnxNormalized, follows=False)]
+    "module",
+    [
+        Lifted(nn.remat),
+        Lifted(nn.jit),
+        models.WideResNet(10, 1, num_classes=tiny.CLASSES, remat=True),
+        models.ResNet(18, num_classes=tiny.CLASSES, remat=True),
+    ],
+)
+def test_batch_statistics_that_pass_through_a_transformation_are_accepted(module):
+    assert "batch_stats" in compatibility.shapes(module, (32, 32, 3), "student").variables
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        Leaking(),
+        Lifted(nn.remat, follows=False),
+        Lifted(nn.jit, follows=False),
+        nnx.bridge.to_linen(own_modules.NnxNormalized, follows=False),
+    ],
 )
 @pytest.mark.parametrize("whose", ["student", "teacher"])
 def test_batch_statistics_in_evaluation_are_refused(module, whose):

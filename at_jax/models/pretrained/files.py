@@ -12,7 +12,7 @@ from at_jax.errors import UserError, printable
 from at_jax.models.pretrained import torch_files
 from at_jax.models.pretrained.torch_tensors import BadFile
 
-__all__ = ["dumps", "read"]
+__all__ = ["dumps", "header", "read"]
 
 _SUFFIX = ".safetensors"
 _DOWNLOAD = "download it again, or save a PyTorch state dict with safetensors.torch.save_file"
@@ -91,8 +91,8 @@ def _safetensors(what: str) -> Any:
     return safetensors
 
 
-def metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Read the metadata of a ``.safetensors`` file; empty for a file of another format.
+def header(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Read the texts in the header of a ``.safetensors`` file; empty for a file of another format.
 
     Raises:
       UserError: as :func:`read`.
