@@ -194,7 +194,7 @@ def conv_general_dilated(
       rhs: kernel, ``(kh, kw, C / groups, F)``, of the dtype of ``lhs``.
       window_strides: steps of the window in pixels, ``(sh, sw)``.
       padding: ``"SAME"``, ``"VALID"`` or ``((top, bottom), (left, right))`` in pixels.
-      lhs_dilation: distance of the pixels of ``lhs``, with zeros between: a transposed convolution.
+      lhs_dilation: distance between the pixels of ``lhs``, with zeros in between: a transposed convolution.
       rhs_dilation: distance between the kernel's taps in pixels, ``(dh, dw)``.
       dimension_numbers: as in lax; the family needs ``("NHWC", "HWIO", "NHWC")``.
       feature_group_count: groups of channels that are convolved separately; C for a depthwise convolution.

@@ -102,7 +102,7 @@ def parse(text: str, flag: str = "--set") -> Change:
     is_common = key not in _OF_ROWS and key.partition(".")[0] not in _SECTIONS
     if is_common and (scope or flag != "--set"):
         raise UserError(
-            f"{flag}: {key} must be the same in all rows, got {text!r}: set it for all, as in "
+            f"{flag}: {key} must be the same in all rows, got {text!r}: set it in every row, as in "
             f"--set {key}=VALUE"
         )
     return Change(scope, key, value)
