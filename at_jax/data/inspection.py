@@ -169,7 +169,8 @@ def is_long(began: float) -> bool:
 def report(text: str) -> None:
     """Print a line for the user, if there is still somewhere to print to."""
     with contextlib.suppress(OSError, ValueError):  # closed
-        print(text, file=sys.stderr, flush=True)
+        # One write: print's separate one for the line break lets lines of threads mix.
+        print(f"{text}\n", end="", file=sys.stderr, flush=True)
 
 
 def bit_depth(largest: np.ndarray) -> int | None:
