@@ -1,9 +1,10 @@
 """``at-jax predict``: classes and probabilities of image files."""
 
+import itertools
 import json
 import pathlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,32 +13,40 @@ import numpy as np
 
 from at_jax import data
 from at_jax.cli.parser import Parser
-from at_jax.data import reading
+from at_jax.data import photographs, reading
 from at_jax.errors import UserError, printable
-from at_jax.figures import images
 from at_jax.training import networks
 
 __all__ = ["main", "predict"]
 
+Prediction = tuple[str, list[tuple[str, float]]]
+
 _BATCH = 64
 _EXAMPLES = """examples:
   at-jax predict --workdir runs/folder photo.jpg
-  at-jax predict --workdir runs/folder --top 3 --json photos/*.jpg
+  at-jax predict --workdir runs/folder --top 3 photos/
+  at-jax predict --workdir runs/folder --json photos/ > classes.jsonl
 """
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command; a UserError is printed as one line, with exit code 2. Other files are classified."""
+    """Run the command. Files that cannot be read are named on stderr, with exit code 2."""
     description = "Classify image files of any size with the student of a run."
     parser = Parser("predict", description, _EXAMPLES)
     add = parser.add_argument
-    add("files", nargs="+", metavar="FILE", help="JPEG, PNG, WebP, BMP or GIF")
+    add("files", nargs="+", metavar="FILE", help="image, or a directory of images")
     add("--which", choices=("latest", "best"), default="latest", help="checkpoint (%(default)s)")
     add("--top", type=int, default=1, metavar="K", help="number of classes (%(default)s)")
     options = parser.parse(argv)
     if options.top < 1:
         parser.error(f"--top must be at least 1, got {options.top}")
-    errors: list[UserError] = []
+    code = 0
+
+    def report(error: UserError) -> None:
+        nonlocal code
+        code = 2
+        print(f"error: {error}", file=sys.stderr)
+
     try:
         found = predict(
             options.workdir,
@@ -45,15 +54,13 @@ def main(argv: Sequence[str]) -> int:
             top=options.top,
             which=options.which,
             module=options.module,
-            on_error=errors.append,
+            on_error=report,
         )
-        if found:
-            print("\n".join(_as_json(found) if options.json else _as_table(found)))
+        for line in _as_json(found) if options.json else _as_table(found):
+            print(line)
     except UserError as error:
-        errors.append(error)
-    for each in errors:
-        print(f"error: {each}", file=sys.stderr)
-    return 2 if errors else 0
+        report(error)
+    return code
 
 
 def predict(
@@ -63,42 +70,27 @@ def predict(
     top: int = 1,
     which: str = "latest",
     module: Any = None,
-    on_error: Callable[[UserError], None] | None = None,
-) -> dict[str, list[tuple[str, float]]]:
-    """Classify image files. Shorter sides are resized to the network's, then cropped at the center.
+    on_error: Callable[[UserError], None],
+) -> Iterator[Prediction]:
+    """Classify images, in batches. Shorter sides are resized to the network's, then cropped at the center.
 
     Args:
       workdir: of the run.
-      files: images of any size.
+      files: images of any size, and directories of images.
       top: number of classes of each file.
       which: ``"latest"`` or ``"best"`` checkpoint.
       module: see :func:`at_jax.checkpoint.load`.
-      on_error: called for a file that is no image, which is then left out.
+      on_error: called for a file that cannot be read, which is then left out.
 
-    Returns:
-      File to pairs of class and probability, the most probable first.
+    Yields:
+      A file, and pairs of class and probability, the most probable first.
 
     Raises:
-      UserError: if there is no run, or, without ``on_error``, a file is no image.
+      UserError: if there is no run.
     """
     network, variables, described = networks.open_run(workdir, which=which, module=module)
     networks.check_stands_alone(described, workdir)
-    height, width, channels = described["image_shape"]
-    depth = described.get("bit_depth", reading.MAX_DEPTH)
-    shape = (height, width, channels)
-    resize = described.get("resize", 0)
-    read: dict[str, np.ndarray] = {}
-    for file in files:
-        try:
-            found = images.from_files([file], shape, subject="FILE", bit_depth=depth, resize=resize)
-            read[file] = found.pixels[0]
-        except UserError as error:
-            if on_error is None:
-                raise
-            on_error(error)
-    if not read:
-        return {}
-    pixels = np.stack(list(read.values()))
+    names = described.get("class_names") or [f"class {k}" for k in range(described["num_classes"])]
 
     @jax.jit
     def probabilities(batch: jax.Array) -> jax.Array:
@@ -106,28 +98,59 @@ def predict(
         logits = network.apply(variables, normalized, train=False)
         return jax.nn.softmax(jnp.asarray(logits, jnp.float32))
 
-    # Every batch has the same shape, so that one program serves all of them.
-    size = min(_BATCH, len(pixels))
-    padded = np.concatenate([pixels, np.repeat(pixels[-1:], -len(pixels) % size, axis=0)])
-    rows = np.concatenate([probabilities(part) for part in np.split(padded, len(padded) // size)])
-    names = described.get("class_names") or [f"class {k}" for k in range(described["num_classes"])]
-    return {
-        file: [(names[k], float(row[k])) for k in np.argsort(-row)[:top]]
-        for file, row in zip(read, rows, strict=False)
-    }
+    remaining = _files(files, on_error)
+    size = 0
+    while chosen := list(itertools.islice(remaining, _BATCH)):
+        size = size or len(
+            chosen
+        )  # other batches are padded, so that one program serves all of them
+        read = list(_readable(chosen, described, on_error))
+        if not read:
+            continue
+        pixels = np.stack([image for _, image in read])
+        padded = np.concatenate([pixels, np.repeat(pixels[-1:], size - len(pixels), axis=0)])
+        for (file, _), row in zip(read, np.asarray(probabilities(padded)), strict=False):
+            yield file, [(names[k], float(row[k])) for k in np.argsort(-row)[:top]]
 
 
-def _as_json(found: dict[str, list[tuple[str, float]]]) -> Iterator[str]:
-    for file, classes in found.items():
+def _files(names: Sequence[str], on_error: Callable[[UserError], None]) -> Iterator[str]:
+    for name in names:
+        try:
+            yield from photographs.find(name, subject="FILE")
+        except UserError as error:
+            on_error(error)
+
+
+def _readable(
+    files: Sequence[str], described: Mapping[str, Any], on_error: Callable[[UserError], None]
+) -> Iterator[tuple[str, np.ndarray]]:
+    found = photographs.read_files(
+        files,
+        tuple(described["image_shape"]),
+        subject="FILE",
+        bit_depth=described.get("bit_depth", reading.MAX_DEPTH),
+        resize=described.get("resize", 0),
+    )
+    for file, pixels in zip(files, found, strict=True):
+        if isinstance(pixels, UserError):
+            on_error(pixels)
+        else:
+            yield file, pixels
+
+
+def _as_json(found: Iterable[Prediction]) -> Iterator[str]:
+    for file, classes in found:
         predictions = [{"class": name, "probability": round(p, 6)} for name, p in classes]
         yield json.dumps({"file": file, "predictions": predictions})
 
 
-def _as_table(found: dict[str, list[tuple[str, float]]]) -> Iterator[str]:
+def _as_table(found: Iterable[Prediction]) -> Iterator[str]:
     rows = [("file", "class", "probability")]
-    for file, classes in found.items():
+    for file, classes in found:
         for rank, (name, p) in enumerate(classes):
             rows.append((printable(file) if rank == 0 else "", printable(name), f"{p:.4f}"))
+    if len(rows) == 1:
+        return
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     for file, name, probability in rows:
         yield f"{file:<{widths[0]}}  {name:<{widths[1]}}  {probability}"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from at_jax import data, paths
-from at_jax.data import crops, listing, reading
+from at_jax.data import crops, listing, photographs, reading
 from at_jax.errors import UserError, replacing
 from at_jax.training import datasets, identity, run_files
 from at_jax.training.settings import DataSettings
@@ -78,8 +78,8 @@ def from_files(
 ) -> Images:
     """Read photographs of any size, as training does: the center square is resized.
 
-    See :func:`at_jax.data.reading.read_image`. The true class of a photograph is known if its directory
-    has the name of a class, as in ``test/cat/1.jpg``.
+    See :func:`at_jax.data.photographs.read`. The true class of a photograph is known if its directory has
+    the name of a class, as in ``test/cat/1.jpg``.
 
     Args:
       files: image files.
@@ -92,19 +92,14 @@ def from_files(
     Raises:
       UserError: if a file is missing or is no image.
     """
-    height, width, channels = image_shape
+    height, width, _ = image_shape
+    scale = max(1, _MIN_SIDE // max(height, width))
+    options: dict[str, Any] = {"subject": subject, "bit_depth": bit_depth}
     pixels, shown, labels = [], [], []
     for path in map(paths.parse, files):
-        photograph = _open(path, subject, bit_depth)
-        if resize:  # decoded at the scale of the crop, as for evaluation
-            center = crops.CenterCrop(height, resize)
-            seen = reading.read_image(path, bit_depth, crop=center)
-        else:
-            seen = _crop(photograph, height, width)
-        seen = seen.convert("L" if channels == 1 else "RGB")
-        pixels.append(crops.as_array(seen))
-        scale = max(1, _MIN_SIDE // max(height, width))
-        larger = _crop(photograph, height * scale, width * scale, resize * scale)
+        pixels.append(photographs.read(path, image_shape, resize=resize, **options))
+        photograph = photographs.open_photograph(path, **options)
+        larger = photographs.fit(photograph, height * scale, width * scale, resize * scale)
         shown.append(_rgb(crops.as_array(larger)))
         directory = listing.normal(paths.resolve(path).parent.name)
         labels.append(list(class_names).index(directory) if directory in class_names else UNKNOWN)
@@ -137,27 +132,6 @@ def choose(labels: np.ndarray, count: int, wrong: np.ndarray | None = None) -> n
     mistakes = [i for i in in_turn if wrong[i]][: max(1, count // 4)]
     right = [i for i in in_turn if i not in mistakes][: count - len(mistakes)]
     return np.array([*right, *mistakes])
-
-
-def _open(path: pathlib.Path, subject: str, bit_depth: int) -> Any:
-    """A PIL image of mode RGB, upright."""
-    if not path.exists():
-        raise UserError(f"{subject}: there is no file {str(path)!r}: give paths of image files")
-    if path.is_dir():
-        raise UserError(f"{subject}: {str(path)!r} is a directory: give the files in it")
-    try:
-        return reading.read_image(path, bit_depth)
-    except UserError as error:
-        raise UserError(f"{subject}: {error}") from error
-
-
-def _crop(image: Any, height: int, width: int, resize: int = 0) -> Any:
-    """The center of a PIL image, resized to (height, width)."""
-    from PIL import Image, ImageOps
-
-    if height == width:
-        return crops.to_square(image, height, resize)
-    return ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
 
 
 def _rgb(image: np.ndarray) -> np.ndarray:

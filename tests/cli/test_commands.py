@@ -145,14 +145,17 @@ def test_predict_prints_classes_and_probabilities(finished, photographs, capsys)
 
 
 def test_predicted_probabilities_are_those_of_the_network(finished, photographs, monkeypatch):
-    # Three files in batches of two: the last one is padded.
-    monkeypatch.setattr(predict, "_BATCH", 2)
-    found = predict.predict(finished[0], [*photographs, photographs[0] + ""], top=10)
-    for classes in found.values():
+    # Batches of three: the last one is padded.
+    monkeypatch.setattr(predict, "_BATCH", 3)
+    files = [*photographs, *photographs]
+    found = list(predict.predict(finished[0], files, top=10, on_error=pytest.fail))
+    assert [file for file, _ in found] == files
+    for _, classes in found:
         probabilities = [p for _, p in classes]
         assert sum(probabilities) == pytest.approx(1, abs=1e-5)
         assert probabilities == sorted(probabilities, reverse=True)
-    assert {name for name, _ in found[photographs[0]]} == set("0123456789")
+        assert {name for name, _ in classes} == set("0123456789")
+    assert dict(found[0][1]) == pytest.approx(dict(found[2][1])) != dict(found[1][1])
 
 
 def test_predict_with_a_file_that_is_no_image_prints_one_line(finished, tmp_path, capsys):
@@ -164,12 +167,31 @@ def test_predict_with_a_file_that_is_no_image_prints_one_line(finished, tmp_path
 
 def test_predict_classifies_the_files_that_it_can_read(finished, photographs, tmp_path, capsys):
     (tmp_path / "a.heic").write_text("no image")
-    files = [photographs[0], tmp_path / "a.heic", tmp_path, photographs[1]]
+    (tmp_path / "empty").mkdir()
+    files = [photographs[0], tmp_path / "a.heic", tmp_path / "empty", photographs[1]]
     code, out, err = run(capsys, "predict", "--workdir", finished[0], "--json", *files)
     assert code == 2
     assert [json.loads(line)["file"] for line in out.splitlines()] == photographs
-    first, second = err.splitlines()
-    assert "got a file that is text" in first and "is a directory: give the files in it" in second
+    assert "a.heic: expected a readable" in err and "got a file that is text" in err
+    assert f"FILE: the directory {tmp_path / 'empty'} has no images" in err
+
+
+def test_predict_classifies_the_images_in_a_directory(
+    finished, photographs, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(predict, "_BATCH", 2)
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "below").mkdir()
+    for name in ("b.png", "damaged.png"):
+        Image.new("L", (30, 30), 200).save(tmp_path / "below" / name)
+    (tmp_path / "below" / "damaged.png").write_bytes(b"\x89PNG")
+    code, out, err = run(capsys, "predict", "--workdir", finished[0], "--json", tmp_path)
+    assert code == 2
+    expected = [str(tmp_path / "below" / "b.png"), *sorted(photographs)]
+    assert [json.loads(line)["file"] for line in out.splitlines()] == expected
+    note, error = err.splitlines()
+    assert note == f"note: {tmp_path}: skipped 1 file: 1 is of another format"
+    assert error.startswith("error: FILE: image") and "damaged.png" in error
 
 
 def test_config_is_found_by_name_and_by_path(tmp_path):

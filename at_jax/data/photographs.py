@@ -1,0 +1,132 @@
+"""Photographs of any size that are in no data set: those that are classified or drawn."""
+
+import collections
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from at_jax import paths
+from at_jax.data import crops, listing, reading
+from at_jax.data.inspection import may_be_image, report
+from at_jax.data.threads import in_threads
+from at_jax.errors import UserError, printable
+
+__all__ = ["find", "fit", "open_photograph", "read", "read_files"]
+
+
+def find(name: str, *, subject: str) -> list[str]:
+    """Return the image files in a directory, at any depth and sorted by name; or the name of a file.
+
+    Files of other formats are left out of a directory, with a line on stderr.
+
+    Args:
+      name: of a directory or a file.
+      subject: of the error message: the flag or argument that named it.
+
+    Raises:
+      UserError: if a directory has no images, or cannot be read.
+    """
+    directory = paths.parse(name)
+    if not directory.is_dir():
+        return [name]
+    skipped: listing.Skipped = collections.Counter()
+    found = []
+    for file in listing.files_below(directory, skipped):
+        if may_be_image(file):
+            found.append(file.path)
+        else:
+            skipped["of another format"] += 1
+    if not found:
+        raise UserError(
+            f"{subject}: the directory {printable(name)} has no images, expected {reading.READABLE}: "
+            "name another one"
+        )
+    if skipped:
+        report(f"note: {printable(name)}: {listing.skipped_line(skipped)}")
+    return found
+
+
+def read(
+    path: str | os.PathLike[str],
+    image_shape: tuple[int, int, int],
+    *,
+    subject: str,
+    bit_depth: int = reading.MAX_DEPTH,
+    resize: int = 0,
+) -> np.ndarray:
+    """Read a photograph as a network takes it: its center, resized as in training.
+
+    Args:
+      path: of the file.
+      image_shape: (H, W, C) of the network.
+      subject: of the error messages: the flag or argument that named the file.
+      bit_depth: of 16-bit files; that of the data set that the network was trained on.
+      resize: pixels of the shorter side before the center is cropped; see ``Dataset.resize``.
+
+    Returns:
+      uint8 ``(H, W, C)``.
+
+    Raises:
+      UserError: if the file is missing, or is no image.
+    """
+    height, width, channels = image_shape
+    if resize:  # decoded at the scale of the crop, as for evaluation
+        image = open_photograph(
+            path, subject=subject, bit_depth=bit_depth, crop=crops.CenterCrop(height, resize)
+        )
+    else:
+        image = fit(open_photograph(path, subject=subject, bit_depth=bit_depth), height, width)
+    return crops.as_array(image.convert("L" if channels == 1 else "RGB"))
+
+
+def read_files(
+    files: Sequence[str], image_shape: tuple[int, int, int], **options: Any
+) -> list[np.ndarray | UserError]:
+    """Read photographs in threads; the error takes the place of one that cannot be read.
+
+    Args:
+      files: to read.
+      image_shape: (H, W, C) of the network.
+      **options: of :func:`read`.
+    """
+    found: dict[str, np.ndarray | UserError] = {}
+
+    def read_one(file: str) -> None:
+        try:
+            found[file] = read(file, image_shape, **options)
+        except UserError as error:
+            found[file] = error
+
+    for _ in in_threads(read_one, files):
+        pass
+    return [found[file] for file in files]
+
+
+def open_photograph(
+    path: str | os.PathLike[str],
+    *,
+    subject: str,
+    bit_depth: int = reading.MAX_DEPTH,
+    crop: crops.Crop | None = None,
+) -> Any:
+    """Open a photograph: a PIL image of mode RGB, upright. See :func:`read`."""
+    file = paths.parse(path)
+    if not file.exists():
+        raise UserError(f"{subject}: there is no file {str(path)!r}: give paths of image files")
+    if file.is_dir():
+        raise UserError(f"{subject}: {str(path)!r} is a directory: give the files in it")
+    try:
+        return reading.read_image(file, bit_depth, crop=crop)
+    except UserError as error:
+        raise UserError(f"{subject}: {error}") from error
+
+
+def fit(image: Any, height: int, width: int, resize: int = 0) -> Any:
+    """Crop a PIL image at its center, resized to (height, width)."""
+    from PIL import Image, ImageOps
+
+    if height == width:
+        return crops.to_square(image, height, resize)
+    return ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
