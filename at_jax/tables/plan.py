@@ -157,35 +157,35 @@ def expand(
     Raises:
       UserError: for a row with an invalid config.
     """
+
+    def spec_of(row: Row, seed: int) -> RunSpec:
+        name = f"{row.name}/seed{seed}"
+        config = _row_config(table, row, common, seed, changes)
+        return RunSpec(name, config, out / RUNS / name, row)
+
     unique: dict[str, Row] = {}
     for row in rows:
         unique.setdefault(row.name, row)
-    students = [
-        RunSpec(f"{row.name}/seed{seed}", _row_config(table, row, common, seed, changes), out, row)
-        for seed in range(seeds)
-        for row in unique.values()
-    ]
+    students = [spec_of(row, seed) for seed in range(seeds) for row in unique.values()]
     # From all rows of the table: the place of a teacher must not depend on the chosen rows.
     labels_only = {}
     for row in table.rows:
         # Not the trials of a search: values that are added later must not move a teacher.
         if row.method == "none" and not row.tried:
-            config = _row_config(table, row, common, TEACHER_SEED, changes)
-            spec = RunSpec(f"{row.name}/seed{TEACHER_SEED}", config, out, row)
-            labels_only[_training_key(config)] = spec
+            spec = spec_of(row, TEACHER_SEED)
+            labels_only[_training_key(spec.config)] = spec
     teachers: dict[str, RunSpec] = {}
     for row in unique.values():
         if terms.needs_teacher(row.method) and row.teacher not in teachers:
-            config = _teacher_config(row, common)
-            own = RunSpec(f"teachers/{row.teacher}", config, out, None)
+            config, name = _teacher_config(row, common), f"teachers/{row.teacher}"
+            own = RunSpec(name, config, out / RUNS / name, None)
             teachers[row.teacher] = labels_only.get(_training_key(config), own)
     specs = {spec.name: spec for spec in (*teachers.values(), *students)}
     for spec in specs.values():
         if spec.row is not None and terms.needs_teacher(spec.config.method):
-            teacher = teachers[spec.row.teacher]
-            spec.config.teacher.checkpoint = str(out / RUNS / teacher.name)
+            spec.config.teacher.checkpoint = str(teachers[spec.row.teacher].workdir)
         _check(spec.config, spec.row.tried if spec.row else ())
-    return [dataclasses.replace(spec, workdir=out / RUNS / spec.name) for spec in specs.values()]
+    return list(specs.values())
 
 
 def _row_config(
