@@ -84,7 +84,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _suggestion(argument: str, parser: argparse.ArgumentParser) -> str:
-    from at_jax.training.config import default_config, flatten  # here, as below in main
+    from at_jax.training.config import default_config, flatten  # here, as in _run
 
     if not argument.startswith("-"):
         return "give one name of a table; separate rows by commas, as in --rows 'a,b'"
@@ -105,28 +105,30 @@ def main(argv: Sequence[str]) -> int:
       argv: arguments without the program's name.
 
     Returns:
-      The exit code: 2 for a UserError, which is printed as one line.
+      The exit code: that of :func:`at_jax.tables.execution.run`; 1 for a full disk and 2 for a UserError,
+      which are printed as one line.
     """
     try:
-        options = _parse(argv)
-        # Imported here: --help should not wait for the training code.
-        from at_jax.tables import execution, job, registry
-        from at_jax.tables import options as table_options
-
-        if options.list:
-            if options.name:
-                table_options.check_name(options.name)
-            print(registry.listing(options.name))
-            return 0
-        planned = job.from_options(options)
+        return _run(_parse(argv))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def _run(options: argparse.Namespace) -> int:
+    # Imported here: --help should not wait for the training code.
+    from at_jax import loop
+    from at_jax.tables import execution, job, registry
+    from at_jax.tables import options as table_options
+
+    if options.list:
+        if options.name:
+            table_options.check_name(options.name)
+        print(registry.listing(options.name))
+        return 0
+    planned = job.from_options(options)
     try:
         return execution.run(planned)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except execution.loop.StorageError as error:
+    except loop.StorageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
