@@ -1,11 +1,10 @@
 """Training and reporting of the runs that a command of ``at-jax tables`` has planned."""
 
-import functools
 import logging
 
 from at_jax import loop, signals
 from at_jax.errors import UserError, listed
-from at_jax.tables import checks, markdown, plots, record, sharding, summary
+from at_jax.tables import checks, markdown, plots, record, summary
 from at_jax.tables.job import Job
 from at_jax.tables.record import TABLE
 from at_jax.tables.runner import DIVERGED, failure_of, train_all
@@ -26,41 +25,41 @@ def run(job: Job) -> int:
     Raises:
       loop.StorageError: if the folder is full.
     """
-    with storage.reported(job.out, kept=_KEPT):
-        return _run(job)
-
-
-def _run(job: Job) -> int:
     logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax logs every file that it renames
-    code = 0
-    if job.to_train:
-        _begin(job)
-        try:
-            train_all(
-                job.to_train,
-                recorded=frozenset(
-                    spec.name
-                    for spec in job.specs
-                    if checks.is_recorded(spec, job.record, is_search=bool(job.search))
-                ),
-                groups=functools.partial(sharding.resumable_groups, size=job.together),
-                after_group=lambda: write(job, draw=False),
-            )
-        except loop.Interrupted as stopped:
-            log(f"{stopped}: {signals.command()}")
-            code = stopped.exit_code
-        except KeyboardInterrupt:
-            log("Stopped without saving: run the same command to resume from the last checkpoint")
-            code = 130
-    write(job, draw=True)
+    is_search = job.search is not None
+    with storage.reported(job.out, kept=_KEPT):
+        code = _train(job, is_search=is_search) if job.to_train else 0
+        write(job, draw=True)
     if left := [
         spec.name
         for spec in job.to_train
-        if not checks.is_done(spec, job.record, is_search=bool(job.search))
+        if not checks.is_done(spec, job.record, is_search=is_search)
     ]:
         log(f"Not finished: {listed(left)}: table.md has the command that trains them")
     failures = [failure_of(spec.workdir) for spec in job.to_train]
-    return code or int(any(f and not (job.search and f["kind"] == DIVERGED) for f in failures))
+    return code or int(any(f and not (is_search and f["kind"] == DIVERGED) for f in failures))
+
+
+def _train(job: Job, *, is_search: bool) -> int:
+    """Train the runs; return the exit code of a signal, or 0."""
+    _begin(job)
+    recorded = frozenset(
+        spec.name for spec in job.specs if checks.is_recorded(spec, job.record, is_search=is_search)
+    )
+    try:
+        train_all(
+            job.to_train,
+            recorded=recorded,
+            together=job.together,
+            after_group=lambda: write(job, draw=False),
+        )
+    except loop.Interrupted as stopped:
+        log(f"{stopped}: {signals.command()}")
+        return stopped.exit_code
+    except KeyboardInterrupt:
+        log("Stopped without saving: run the same command to resume from the last checkpoint")
+        return 130
+    return 0
 
 
 def _begin(job: Job) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from at_jax import loop, paths
+from at_jax.tables import sharding
 from at_jax.tables.messages import in_options
 from at_jax.tables.plan import RunSpec
 from at_jax.training import json_files, run_files, workdir_lock
@@ -74,7 +75,7 @@ def train_all(
     specs: Sequence[RunSpec],
     *,
     recorded: Collection[str] = (),
-    groups: Callable[[Sequence[RunSpec]], list[list[RunSpec]]],
+    together: int,
     after_group: Callable[[], None],
 ) -> None:
     """Train every unfinished run.
@@ -82,7 +83,7 @@ def train_all(
     Args:
       specs: teachers before their students.
       recorded: names of runs whose results are in table.json: they are finished, with or without a folder.
-      groups: divides runs into those that are trained in one program.
+      together: largest number of students in one program.
       after_group: called when a group is done.
 
     Raises:
@@ -111,7 +112,8 @@ def train_all(
         if (failure := failure_of(spec.workdir)) and failure["kind"] != _NO_TEACHER
     ]
     fresh = [spec for spec in students if spec not in retry]
-    for group in [*([spec] for spec in first), *groups(fresh), *([spec] for spec in retry)]:
+    groups = sharding.resumable_groups(fresh, together)
+    for group in [*([spec] for spec in first), *groups, *([spec] for spec in retry)]:
         with _locked(group, wait=group[0] in first) as locked:
             left = [spec for spec in locked if not run_files.read_result(spec.workdir)]
             if not left:
@@ -162,7 +164,10 @@ def _train_group(group: list[RunSpec], failures: set[str]) -> None:
     try:
         for spec in group:
             (spec.workdir / FAILURE).unlink(missing_ok=True)
-        _train(group)
+        if len(group) == 1:
+            loop.train_and_evaluate(group[0].config, group[0].workdir)
+        else:
+            loop.train_together([(spec.config, spec.workdir) for spec in group])
     except (loop.Interrupted, loop.StorageError):
         raise
     except Exception as error:  # any error of one run must not stop the others
@@ -178,13 +183,6 @@ def _train_group(group: list[RunSpec], failures: set[str]) -> None:
         # Where the error names no run, each is tried alone.
         for part in [left] if failed and left else [[spec] for spec in left]:
             _train_group(part, failures)
-
-
-def _train(group: Sequence[RunSpec]) -> None:
-    if len(group) == 1:
-        loop.train_and_evaluate(group[0].config, group[0].workdir)
-    else:
-        loop.train_together([(spec.config, spec.workdir) for spec in group])
 
 
 def _record_failure(
