@@ -8,7 +8,7 @@ from typing import Any
 from at_jax import terms
 from at_jax.tables import differences
 from at_jax.tables.changes import parse, text_of
-from at_jax.tables.paper import source_of
+from at_jax.tables.paper import Source
 from at_jax.tables.rows import by_pair
 from at_jax.training import collapse
 from at_jax.training.console import duration
@@ -19,7 +19,10 @@ _HEADER = (
     "method", "median", "mean", "lowest to highest", "seeds", "difference, last epoch",
     "difference, best epoch",
 )  # fmt: skip
-_NO_SEARCH: Mapping[str, Any] = {"space": {}}
+_DIFFERENCES = (
+    "Differences are those from labels only, in percentage points, paired by seed: their mean, and half "
+    "the 95 % confidence interval of Student's t-distribution where there are several seeds."
+)
 _RIGHT = {"median", "mean", "lowest to highest"}
 _TRIAL_HEADER = ("method", "values", "mean", "lowest to highest", "seeds", "")
 _COMPARED = (differences.LAST, differences.BEST)
@@ -36,14 +39,15 @@ def render(summary: Mapping[str, Any]) -> str:
       missing, and the hardware and versions.
     """
     body = _trials(summary) if "search" in summary else _pairs(summary)
-    lines = [f"# {summary['title']}", "", *_setting(summary), "", *body]
+    lines = [f"# {summary['title']}", "", _setting(summary), "", *body]
     lines += _unfinished(summary) + _provenance(summary)
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _pairs(summary: Mapping[str, Any]) -> list[str]:
     lines = []
-    header = [*_HEADER, source_of(summary).heading, "status"] if _has_paper(summary) else _HEADER
+    source = Source(**summary["source"])
+    header = [*_HEADER, source.heading, "status"] if _has_paper(summary) else _HEADER
     for pair, rows in by_pair(summary["rows"]).items():
         teachers = [t for t in summary["teachers"] if t["teacher"] == rows[0]["teacher"]]
         several = len(teachers) > 1
@@ -53,8 +57,9 @@ def _pairs(summary: Mapping[str, Any]) -> list[str]:
             _teacher_line(teacher, _taught(teacher, rows) if several else "")
             for teacher in teachers
         ]
-        lines += [f"## {pair}", "", *_table(header, [line[: len(header)] for line in body])]
-        lines += [""]
+        # Without published results the header lacks the last two columns.
+        body = [line[: len(header)] for line in body]
+        lines += [f"## {pair}", "", *_table(header, body), ""]
     return lines
 
 
@@ -84,41 +89,31 @@ def _trials(summary: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _setting(summary: Mapping[str, Any]) -> list[str]:
+def _setting(summary: Mapping[str, Any]) -> str:
     drops = ", ".join(map(str, summary["drop_epochs"])) or "none"
-    name = summary.get("schedule", "steps")
+    name = summary["schedule"]
     schedule = f"learning-rate drops after {drops}" if name == "steps" else f"schedule {name}"
-    if any(
-        "optimizer.schedule" in keys for keys in summary.get("search", _NO_SEARCH)["space"].values()
-    ):
+    space = summary["search"]["space"] if "search" in summary else {}
+    if any("optimizer.schedule" in keys for keys in space.values()):
         schedule = "several schedules"
-    lines = [
+    first = (
         f"{summary['measured_on'].capitalize()} error in percent on {summary['data']}, after "
-        f"{summary['epochs']} epochs ({schedule}), batch size "
-        f"{summary['batch_size']}."
-    ]
+        f"{summary['epochs']} epochs ({schedule}), batch size {summary['batch_size']}."
+    )
     if _has_paper(summary):
         after = f", after {summary['paper_epochs']} epochs" if summary["paper_epochs"] else ""
-        lines[0] += (
-            f" The last two columns are from {source_of(summary).name}{after}; all other numbers were "
+        first += (
+            f" The last two columns are from {summary['source']['name']}{after}; all other numbers were "
             "measured here."
         )
-    if "search" in summary:
-        lines += ["", _search_note(summary["search"]["space"])]
-    else:
-        lines += [
-            "",
-            "Differences are those from labels only, in percentage points, paired by seed: their mean, and "
-            "half the 95 % confidence interval of Student's t-distribution where there are several seeds.",
-        ]
+    paragraphs = [first, _search_note(space) if "search" in summary else _DIFFERENCES]
     if any(seed.get(collapse.KEY) for row in summary["rows"] for seed in row["seeds"]):
-        lines += ["", "A constant student gives all images the same class probabilities."]
+        paragraphs.append("A constant student gives all images the same class probabilities.")
     for which in ("all", "some"):
         found = [c for c in summary["changes"] if bool(parse(c).scope) == (which == "some")]
-        lines += (
-            ["", f"Set for {which} rows: {', '.join(f'`{c}`' for c in found)}."] if found else []
-        )
-    return lines
+        if found:
+            paragraphs.append(f"Set for {which} rows: {', '.join(f'`{c}`' for c in found)}.")
+    return "\n\n".join(paragraphs)
 
 
 def _search_note(space: Mapping[str, Mapping[str, Sequence[str]]]) -> str:
@@ -208,9 +203,9 @@ def _unfinished(summary: Mapping[str, Any]) -> list[str]:
         if row["missing"]:
             seeds = ", ".join(map(str, row["missing"]))
             lines.append(f"- `{row['name']}`: seed{'s'[: len(row['missing']) > 1]} {seeds}")
-    if lines and (command := summary.get("command")):
-        lines += ["", f"The command that trains them: `{command}`"]
-    return ["Open:", "", *lines, ""] if lines else []
+    if not lines:
+        return []
+    return ["Open:", "", *lines, "", f"The command that trains them: `{summary['command']}`", ""]
 
 
 def _provenance(summary: Mapping[str, Any]) -> list[str]:

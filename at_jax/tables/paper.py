@@ -4,12 +4,10 @@ Source: arXiv:1612.03928, tables 1 to 3. ``VERIFIED`` numbers were compared with
 printing of them. ``UNVERIFIED`` numbers are quoted from memory and still have to be compared.
 """
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 __all__ = [
     "ACTIVATION", "GRADIENT", "MAPPINGS", "PAPER", "UNVERIFIED", "VERIFIED", "PaperResult", "Source",
-    "source_of",
 ]  # fmt: skip
 
 VERIFIED, UNVERIFIED = "verified", "unverified"
@@ -51,11 +49,6 @@ class Source(NamedTuple):
 
 
 PAPER = Source("the paper", "paper", "median of 5")
-
-
-def source_of(summary: Mapping[str, Any]) -> Source:
-    """Source of the published results in a table.json; those of earlier versions are the paper's."""
-    return Source(**summary["source"]) if "source" in summary else PAPER
 
 
 def _row(**columns: tuple[float, str]) -> dict[str, PaperResult]:

@@ -16,7 +16,7 @@ from at_jax import terms
 from at_jax.errors import UserError
 from at_jax.figures import style
 from at_jax.tables import trial_plots
-from at_jax.tables.paper import VERIFIED, source_of
+from at_jax.tables.paper import VERIFIED, Source
 from at_jax.tables.rows import by_pair
 from at_jax.training.console import log
 
@@ -112,7 +112,7 @@ def _draw_errors(summary: Mapping[str, Any], rows: Sequence[_Row], path: pathlib
     measured.set_xlabel(f"{summary['measured_on']} error, percent (dots: seeds, bars: median)")
     _draw_grid(measured)
     if has_paper:
-        source, after = source_of(summary), summary["paper_epochs"]
+        source, after = Source(**summary["source"]), summary["paper_epochs"]
         words = {row["paper"]["status"] for row in rows if row["paper"]} - {VERIFIED}
         notes = [
             f"percent, {source.statistic}" if source.statistic else "percent",
