@@ -15,12 +15,12 @@ from at_jax.training.config import default_config, flatten
 from at_jax.training.key_names import nearest
 
 __all__ = [
-    "Change", "check", "defines", "is_used", "labels", "parse", "resolve", "split_values", "text_of",
-    "values",
+    "ROW_KEYS", "Change", "check", "defines", "is_used", "labels", "parse", "resolve", "split_values",
+    "text_of", "values",
 ]  # fmt: skip
 
 # Keys that rows and seeds set; no option can change them.
-_ROW_KEYS = ("student", "method", "seed", "teacher.model", "teacher.checkpoint", "teacher.weights")
+ROW_KEYS = ("student", "method", "seed", "teacher.model", "teacher.checkpoint", "teacher.weights")
 # Sections and keys in which rows may differ: the loss, the optimization, and the images that a student is
 # trained on. Other keys decide what an error means, or are those of the teacher, which all rows share.
 _SECTIONS = (*terms.TERMS, "optimizer", "transfer", "init")
@@ -83,11 +83,11 @@ def parse(text: str, flag: str = "--set") -> Change:
     known = flatten(default_config().to_dict())
     if key == "compare":
         raise UserError(f"{flag}: a table compares its rows, got {text!r}: choose rows with --rows")
-    if key in _ROW_KEYS:
+    if key in ROW_KEYS:
         fix = "use --seeds" if key == "seed" else "choose rows with --rows"
         raise UserError(f"{flag}: {key} differs from run to run, got {text!r}: {fix}")
     if not equals or key not in known:
-        close = nearest(key, known.keys() - set(_ROW_KEYS))
+        close = nearest(key, known.keys() - set(ROW_KEYS))
         fix = (
             f"did you mean {close}=...?" if close else "at-jax train --help-config prints all keys"
         )
@@ -202,11 +202,11 @@ def values(changes: Iterable[str], row: Row | None = None) -> dict[str, Any]:
     >>> values(["at.beta=10", "none:optimizer.learning_rate=0.2"])
     {'at.beta': 10.0}
     """
+    label, tried = (row.label, row.tried) if row else ("", ())
     result = {}
     for change in sorted(map(parse, changes), key=lambda change: bool(change.scope)):
-        value = change.value()
-        concerns = not change.scope or (row is not None and row.label == change.scope)
-        if concerns and not (row is not None and change.key in row.tried):
+        value = change.value()  # of other rows too: it is checked
+        if change.scope in ("", label) and change.key not in tried:
             result[change.key] = value
     return result
 

@@ -31,9 +31,8 @@ _TYPES: dict[str, Any] = {
 }  # fmt: skip
 # Keys that rows set, places (the identity of the data is compared instead), and keys of the execution.
 _NO_SETTINGS = {
-    "student", "method", "seed", "compare", "teacher.model", "teacher.checkpoint", "teacher.weights",
-    "data.source", "data.name", "data.data_dir", "data.allow_changes", "data.skip_corrupt",
-    "data.workers", "data.memory_limit_mb",
+    *key_changes.ROW_KEYS, "compare", "data.source", "data.name", "data.data_dir", "data.allow_changes",
+    "data.skip_corrupt", "data.workers", "data.memory_limit_mb",
 }  # fmt: skip
 # End of the name of a run, up to the largest number of seeds. Not a copy that a user made: seed0_backup.
 _SEED = re.compile(r"/seed(0|[1-9]\d{0,2})$")
@@ -102,9 +101,9 @@ def read(path: pathlib.Path) -> Record | None:
         return _record(found)
     except FileNotFoundError:
         return None
+    except UserError:
+        raise
     except (json_files.Damaged, KeyError, TypeError, AttributeError, ValueError) as damaged:
-        if isinstance(damaged, UserError):
-            raise
         reason = f"it lacks {damaged}" if isinstance(damaged, KeyError) else str(damaged)
         raise UserError(
             f"{path} is damaged ({reason}): restore it, choose another --out, or delete the file"
