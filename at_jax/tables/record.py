@@ -118,7 +118,9 @@ def _record(found: Mapping[str, Any]) -> Record:
         for each in found["teachers"]
         if each["run"]
     }
-    for name, entry in (runs | {name: entry for (name, _), entry in teachers.items()}).items():
+    of_teachers = [(name, entry) for (name, _), entry in teachers.items()]
+    # A run of a row may be a teacher too, and is then read from both places.
+    for name, entry in [*runs.items(), *of_teachers]:
         if missing := _TYPES.keys() - entry.keys():
             raise json_files.Damaged(f"{name} lacks {', '.join(sorted(missing))}")
         for key, types in _TYPES.items():
@@ -131,11 +133,12 @@ def _record(found: Mapping[str, Any]) -> Record:
     return Record(
         title=found["title"],
         label=found["data"],
+        # Without epochs it is damaged.
         settings={"epochs": found["settings"]["epochs"], **found["settings"]},
         changes=tuple(found["changes"]),
         options=tuple(found["options"]),
         images=Identity.from_json(images) if images else None,
-        runs={name: entry for (name, _), entry in teachers.items()} | runs,
+        runs=dict(of_teachers) | runs,
         diverged=diverged,
         teachers=teachers,
         names=frozenset([*runs, *diverged, *open_]),

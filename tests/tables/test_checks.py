@@ -155,6 +155,17 @@ def test_an_entry_of_another_type_is_damage(committed, capsys, key, value):
     assert "table.json is damaged" in error and key in error and error.count("\n") == 1
 
 
+def test_damage_of_a_row_that_is_also_a_teacher_is_found(committed, capsys):
+    table = json.loads((committed / "table.json").read_text())
+    teacher, (entry,) = table["teachers"][0], table["rows"][0]["seeds"]
+    table["teachers"][0] = teacher | {"name": f"{NONE}/seed0", "run": dict(entry)}
+    entry["test_error"] = None
+    del table["checksum"]
+    (committed / "table.json").write_text(json.dumps(table))
+    assert run(committed) == 2
+    assert "table.json is damaged (" in capsys.readouterr().err
+
+
 def test_a_changed_digit_is_damage(committed, capsys):
     text = (committed / "table.json").read_text()
     (committed / "table.json").write_text(text.replace('"test_error": 20.0', '"test_error": 10.0'))
