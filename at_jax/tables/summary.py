@@ -101,8 +101,9 @@ def _row(job: Job, row: Row, entries: Mapping[str, _Entry | None]) -> dict[str, 
 
 def _failure(job: Job, spec: RunSpec) -> dict[str, Any] | None:
     """Seed, kind and reason of a run that failed; None for one that is missing."""
-    if is_other := _other_images(job, spec):
-        return {"seed": spec.seed, "kind": "data", "reason": is_other}
+    if _has_other_images(job, spec):
+        reason = "trained on other images than the rest of the table"
+        return {"seed": spec.seed, "kind": "data", "reason": reason}
     if failure := failure_of(spec.workdir):
         return {"seed": spec.seed, "kind": failure["kind"], "reason": failure["reason"]}
     recorded = job.record.diverged.get(spec.name) if job.record else None
@@ -114,10 +115,9 @@ def _shortened(failure: Mapping[str, Any]) -> dict[str, Any]:
     return {"seed": failure["seed"], "reason": failure["reason"].partition(";")[0]}
 
 
-def _other_images(job: Job, spec: RunSpec) -> str:
+def _has_other_images(job: Job, spec: RunSpec) -> bool:
     images = identity.of_data(spec.workdir)
-    is_other = images is not None and job.images is not None and images != job.images
-    return "trained on other images than the rest of the table" if is_other else ""
+    return images is not None and job.images is not None and images != job.images
 
 
 def _entry(job: Job, spec: RunSpec) -> _Entry | None:
@@ -125,13 +125,13 @@ def _entry(job: Job, spec: RunSpec) -> _Entry | None:
     recorded = job.record.entry(spec) if job.record else None
     if recorded or not (result := run_files.read_result(spec.workdir)):
         return recorded
-    if _other_images(job, spec):
+    if _has_other_images(job, spec):
         return None
     errors = {line["epoch"]: line["test_error"] for line in run_files.read_metrics(spec.workdir)}
     entry = {key: result.get(key) for key in _RESULT_KEYS} | {
         "run": identity.run_id(spec.workdir) or None,
         # By epoch: a line of metrics.jsonl may be lost.
-        "errors": [errors.get(epoch) for epoch in range(1, max(errors, default=0) + 1)],
+        "errors": [errors.get(epoch) for epoch in range(1, result["epochs"] + 1)],
     }
     if spec.teacher_workdir:
         entry["teacher"] = identity.run_id(spec.teacher_workdir) or None

@@ -84,6 +84,17 @@ def test_draw_writes_two_figures(numbers, tmp_path):
         assert 3_000 < path.stat().st_size < 300_000
 
 
+@pytest.mark.parametrize("kept", [1, 0])
+def test_lost_lines_of_the_last_epochs_leave_a_gap(fake_training, tmp_path, read_table, kept):
+    assert program.main(["tiny", "--out", str(tmp_path), "--seeds", "2"]) == 0
+    lines = tmp_path / "runs" / f"{STUDENT}-none" / "seed1" / "metrics.jsonl"
+    lines.write_text("".join(lines.read_text().splitlines(keepends=True)[:kept]))
+    (tmp_path / "table.json").unlink()
+    assert program.main(["tiny", "--out", str(tmp_path), "--seeds", "2"]) == 0
+    errors = [seed["errors"] for seed in read_table(tmp_path)["rows"][0]["seeds"]]
+    assert errors == [[90.0, 20.0], [90.0, None] if kept else [None, None]]
+
+
 def test_draw_makes_results_readable_on_the_axis_of_errors(numbers, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(style, "save", lambda figure, path: drawn.append(figure))
