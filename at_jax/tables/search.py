@@ -65,19 +65,15 @@ def parse(texts: Sequence[str], rows: Sequence[Row]) -> Space:
             changes.text_of(change.value(v, _FLAG)) for v in changes.split_values(change.text)
         ]
         for label in changes.labels(scope, rows, _FLAG):
-            _check_used(change.key, next(row for row in rows if row.label == label))
+            # Without an effect on the loss, all trials would be the same.
+            if not changes.is_used(change.key, next(row for row in rows if row.label == label)):
+                raise UserError(
+                    f"{_FLAG}: {change.key} must be a key of the method that tries it, got {label}: name "
+                    f"other rows, as in {_FLAG} ROWS:{change.key}=V1,V2"
+                )
             keys = space.setdefault(label, {})
             keys[change.key] = list(dict.fromkeys([*keys.get(change.key, []), *values]))
     return space
-
-
-def _check_used(key: str, row: Row) -> None:
-    """Raise UserError for a key that the loss of a row does not have: its trials would be the same."""
-    if not changes.is_used(key, row):
-        raise UserError(
-            f"{_FLAG}: {key} must be a key of the method that tries it, got {row.label}: name other rows, "
-            f"as in {_FLAG} ROWS:{key}=V1,V2"
-        )
 
 
 def merged(before: Search | None, space: Space, rows: Sequence[Row]) -> Search:
@@ -191,25 +187,27 @@ def _rates(rate: float, count: int) -> list[str]:
 
 
 def _trials(row: Row, keys: Mapping[str, Sequence[str]]) -> list[Row]:
+    """Rows of a grid of values, in place of a row."""
+    for key in keys:
+        if changes.defines(row, key):
+            raise UserError(
+                f"{_FLAG} {key}: row {row.name} is defined by {key}={row.changes[key]}: try another key, "
+                "or choose other rows with --rows"
+            )
     trials = []
-    if fixed := [key for key in keys if changes.defines(row, key)]:
-        raise UserError(
-            f"{_FLAG} {fixed[0]}: row {row.name} is defined by {fixed[0]}={row.changes[fixed[0]]}: try "
-            "another key, or choose other rows with --rows"
-        )
     for texts in itertools.product(*keys.values()):
+        tried = dict(zip(keys, texts, strict=True))
         values = {
             key: changes.Change(row.label, key, text).value(flag=_FLAG)
-            for key, text in zip(keys, texts, strict=True)
+            for key, text in tried.items()
         }
-        name = "-".join(f"{key}={text}" for key, text in zip(keys, texts, strict=True))
-        # A part of a path.
-        variant = "-".join(filter(None, [row.variant, re.sub(r"[^\w.=+(),-]", "_", name)]))
+        name = "-".join(f"{key}={text}" for key, text in tried.items())
+        name = re.sub(r"[^\w.=+(),-]", "_", name)  # a part of a path
         trials.append(
             dataclasses.replace(
                 row,
                 changes={**row.changes, **values},
-                variant=variant,
+                variant="-".join(filter(None, [row.variant, name])),
                 tried=tuple(keys),
                 paper=None,
             )
