@@ -51,47 +51,40 @@ class Source(NamedTuple):
 PAPER = Source("the paper", "paper", "median of 5")
 
 
-def _row(**columns: tuple[float, str]) -> dict[str, PaperResult]:
-    # A keyword cannot contain "+": at_kd is at+kd.
-    return {
-        name.replace("at_kd", "at+kd"): PaperResult(*result) for name, result in columns.items()
-    }
-
-
 # (student, teacher) -> method -> result; "teacher" is the teacher's own error.
 ACTIVATION: dict[tuple[str, str], dict[str, PaperResult]] = {
-    ("nin_thin_bn", "nin_wide_bn"): _row(
-        none=(9.38, UNVERIFIED),
-        at=(8.93, UNVERIFIED),
-        f_actt=(9.05, UNVERIFIED),
-        kd=(8.55, UNVERIFIED),
-        at_kd=(8.33, UNVERIFIED),
-        teacher=(7.28, UNVERIFIED),
-    ),
-    ("wrn_16_1", "wrn_16_2"): _row(
-        none=(8.77, VERIFIED),
-        at=(7.93, UNVERIFIED),
-        f_actt=(8.51, UNVERIFIED),
-        kd=(7.41, UNVERIFIED),
-        at_kd=(7.51, UNVERIFIED),
-        teacher=(6.31, VERIFIED),
-    ),
-    ("wrn_16_1", "wrn_40_1"): _row(
-        none=(8.77, VERIFIED),
-        at=(8.25, VERIFIED),
-        f_actt=(8.62, UNVERIFIED),
-        kd=(8.39, VERIFIED),
-        at_kd=(8.01, UNVERIFIED),
-        teacher=(6.58, VERIFIED),
-    ),
-    ("wrn_16_2", "wrn_40_2"): _row(
-        none=(6.31, VERIFIED),
-        at=(5.85, VERIFIED),
-        f_actt=(6.24, UNVERIFIED),
-        kd=(6.08, VERIFIED),
-        at_kd=(5.71, UNVERIFIED),
-        teacher=(5.23, VERIFIED),
-    ),
+    ("nin_thin_bn", "nin_wide_bn"): {
+        "none": PaperResult(9.38, UNVERIFIED),
+        "at": PaperResult(8.93, UNVERIFIED),
+        "f_actt": PaperResult(9.05, UNVERIFIED),
+        "kd": PaperResult(8.55, UNVERIFIED),
+        "at+kd": PaperResult(8.33, UNVERIFIED),
+        "teacher": PaperResult(7.28, UNVERIFIED),
+    },
+    ("wrn_16_1", "wrn_16_2"): {
+        "none": PaperResult(8.77, VERIFIED),
+        "at": PaperResult(7.93, UNVERIFIED),
+        "f_actt": PaperResult(8.51, UNVERIFIED),
+        "kd": PaperResult(7.41, UNVERIFIED),
+        "at+kd": PaperResult(7.51, UNVERIFIED),
+        "teacher": PaperResult(6.31, VERIFIED),
+    },
+    ("wrn_16_1", "wrn_40_1"): {
+        "none": PaperResult(8.77, VERIFIED),
+        "at": PaperResult(8.25, VERIFIED),
+        "f_actt": PaperResult(8.62, UNVERIFIED),
+        "kd": PaperResult(8.39, VERIFIED),
+        "at+kd": PaperResult(8.01, UNVERIFIED),
+        "teacher": PaperResult(6.58, VERIFIED),
+    },
+    ("wrn_16_2", "wrn_40_2"): {
+        "none": PaperResult(6.31, VERIFIED),
+        "at": PaperResult(5.85, VERIFIED),
+        "f_actt": PaperResult(6.24, UNVERIFIED),
+        "kd": PaperResult(6.08, VERIFIED),
+        "at+kd": PaperResult(5.71, UNVERIFIED),
+        "teacher": PaperResult(5.23, VERIFIED),
+    },
 }
 
 # WRN-16-1 with teacher WRN-16-2, for several attention maps: (kind, p) -> result.
@@ -104,11 +97,11 @@ MAPPINGS: dict[tuple[str, float], PaperResult] = {
 
 # NIN-thin with teacher NIN-wide, without batch normalization, horizontal flips as the only augmentation:
 # method -> result.
-GRADIENT: dict[str, PaperResult] = _row(
-    none=(13.5, UNVERIFIED),
-    min_l2=(12.5, UNVERIFIED),
-    gradient_at=(12.1, UNVERIFIED),
-    kd=(12.1, UNVERIFIED),
-    flip_symmetry=(11.8, UNVERIFIED),
-    at=(11.2, UNVERIFIED),
-)
+GRADIENT: dict[str, PaperResult] = {
+    "none": PaperResult(13.5, UNVERIFIED),
+    "min_l2": PaperResult(12.5, UNVERIFIED),
+    "gradient_at": PaperResult(12.1, UNVERIFIED),
+    "kd": PaperResult(12.1, UNVERIFIED),
+    "flip_symmetry": PaperResult(11.8, UNVERIFIED),
+    "at": PaperResult(11.2, UNVERIFIED),
+}
