@@ -33,9 +33,9 @@ def chosen(summary: Mapping[str, Any], space: Space) -> dict[str, dict[str, Any]
             texts = tuple(changes.text_of(row["changes"][key]) for key in keys)
             trials.setdefault(texts, []).append(row)
         means = {
-            texts: statistics.fmean(seed["test_error"] for row in of for seed in row["seeds"])
-            for texts, of in trials.items()
-            if not any(row["diverged"] for row in of)
+            texts: statistics.fmean(seed["test_error"] for row in members for seed in row["seeds"])
+            for texts, members in trials.items()
+            if not any(row["diverged"] for row in members)
         }
         if not means:
             continue

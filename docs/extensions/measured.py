@@ -56,9 +56,9 @@ def trials(path: pathlib.Path) -> Table:
                 others.setdefault(str([row["changes"][key] for key in keys]), []).append(row)
         errors = [
             "diverged"
-            if any(row["diverged"] for row in of)
-            else f"{statistics.fmean(seed['test_error'] for row in of for seed in row['seeds']):.2f}"
-            for of in others.values()
+            if any(row["diverged"] for row in members)
+            else f"{statistics.fmean(s['test_error'] for row in members for s in row['seeds']):.2f}"
+            for members in others.values()
         ]
         error = f"{best['error']:.2f}" if best["rows"] else ""
         rows.append([label, tried, values, error, ", ".join(errors)])
@@ -66,7 +66,7 @@ def trials(path: pathlib.Path) -> Table:
 
 
 def caption(path: pathlib.Path) -> str:
-    """Setting of a study."""
+    """Setting of a study, and the meaning of its differences."""
     compared = "Differences: mean over seeds, and half the 95 % confidence interval."
     return f"{setting(path)} {compared}"
 

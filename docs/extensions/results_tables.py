@@ -24,10 +24,8 @@ class Results(SphinxDirective):
         group += [nodes.colspec(colwidth=1) for _ in header]
         group += nodes.thead("", _row(header))
         group += nodes.tbody("", *map(_row, rows))
-        return [
-            nodes.paragraph("", describe(path)),
-            table,
-        ]  # a caption would be as wide as the table
+        # Not a caption, which would be as wide as the table.
+        return [nodes.paragraph("", describe(path)), table]
 
 
 def _row(cells: list[str]) -> nodes.row:
