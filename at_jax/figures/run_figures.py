@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from at_jax import terms
+from at_jax import paths, terms
 from at_jax.figures import (
     comparisons,
     curves,
@@ -139,7 +139,7 @@ def comparison_rows(
     rows = []
     for name, run in zip(curves.run_names(runs), runs, strict=True):
         errors = [line["test_error"] for line in run.lines]
-        if run.workdir == workdir.resolve():
+        if run.workdir == paths.resolve(workdir):
             name += " (this run)"
         rows.append((name, f"{errors[-1]:.2f} %", f"{min(errors):.2f} %"))
     of_teachers = {f"{run.teacher_error:.2f} %" for run in runs if run.teacher_error is not None}

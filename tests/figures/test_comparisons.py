@@ -7,8 +7,9 @@ import shutil
 import numpy as np
 import pytest
 import small_run
+import storage
 
-from at_jax import loop, terms
+from at_jax import loop, paths, terms
 from at_jax.figures import comparisons, curves, network_figures, networks, run_figures, style
 from at_jax.training.config import default_config
 
@@ -81,6 +82,14 @@ def test_the_table_has_last_and_best_error_of_each_method(tree, monkeypatch):
         ("attention transfer", "5.00 %", "5.00 %"),
         ("teacher", "0.56 %", ""),
     ]
+
+
+def test_the_table_names_this_run_in_cloud_storage_too(tree, in_memory, monkeypatch):
+    monkeypatch.setattr(comparisons, "log", lambda _: None)
+    workdir = paths.parse("gs://bucket/run")
+    storage.upload(tree, workdir)
+    rows = run_figures.comparison_rows(comparisons.histories(workdir), workdir)
+    assert rows[1][0] == "attention transfer + distillation (this run)"
 
 
 @pytest.fixture
