@@ -20,7 +20,6 @@ __all__ = [
     "check_taps",
     "gradient_maps",
     "logits_and_mappings",
-    "logits_and_maps",
     "rms_normalize",
 ]
 
@@ -79,26 +78,9 @@ def attention_maps(
     {'pixels': array([[[12., 12.],
             [12., 12.]]], dtype=float32)}
     """
-    _, found = logits_and_maps(model, variables, images, kind=kind, p=p, paths=paths)
+    _, (found,) = logits_and_mappings(model, variables, images, ((kind, p),), paths=paths)
     check_taps(model, found)
     return found
-
-
-def logits_and_maps(
-    model: nn.Module,
-    variables: Any,
-    images: Any,
-    *,
-    kind: str = "sum",
-    p: float = 2,
-    paths: Sequence[str] = (),
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Compute logits ``(B, K)`` and :func:`attention_maps` in one forward pass.
-
-    The maps are empty for a network without transfer points.
-    """
-    logits, (found,) = logits_and_mappings(model, variables, images, ((kind, p),), paths=paths)
-    return logits, found
 
 
 def logits_and_mappings(
@@ -110,9 +92,21 @@ def logits_and_mappings(
     paths: Sequence[str] = (),
     inputs: Mapping[str, Any] | None = None,
 ) -> tuple[np.ndarray, tuple[dict[str, np.ndarray], ...]]:
-    """Compute logits ``(B, K)`` and the maps of several ``(kind, p)`` in one forward pass.
+    """Compute logits and the attention maps of several mappings in one forward pass.
 
-    ``inputs`` are further keyword arguments of the network, arrays.
+    Args:
+      model: the network.
+      variables: its variables.
+      images: ``(B, H, W, C)``, normalized as in its training.
+      mappings: pairs (kind, p), see :func:`attention_maps`.
+      paths: submodules whose output is added to the taps.
+      inputs: further keyword arguments of the network, arrays.
+
+    Returns:
+      Logits ``(B, K)``, and ``{point: (B, h, w)}`` of each mapping, empty without transfer points.
+
+    Raises:
+      UserError: for a mapping that cannot be drawn.
     """
     for kind, p in mappings:
         check_kind(kind, p)

@@ -61,8 +61,8 @@ def test_the_agreement_on_the_page_is_that_of_the_networks(finished):
     for where in (workdir, workdir / "teacher"):
         module, variables, description = checkpoint.open_run(where)
         normalized = data.normalize(pixels, description["mean"], description["std"])
-        found.append(attention.logits_and_maps(module, variables, normalized))
-    (logits_s, maps_s), (logits_t, maps_t) = found
+        found.append(attention.logits_and_mappings(module, variables, normalized, (("sum", 2),)))
+    (logits_s, (maps_s,)), (logits_t, (maps_t,)) = found
     text = (workdir / "report.html").read_text()
     same = np.mean(logits_s.argmax(-1) == logits_t.argmax(-1))
     assert f"top-1 agreement</td><td>{100 * same:.2f} %" in text
