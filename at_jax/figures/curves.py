@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["History", "draw", "in_order", "read", "run_names"]
 
-_DASHES = ("-", "--", ":", "-.")
 _TITLES = {
     "test_error": "test error (%)",
     "train_error": "training error (%)",
@@ -43,7 +42,7 @@ class History:
       teacher_error: in percent; None without a teacher, where it is not defined, or before the end.
       evaluated_on: ``"test"`` or ``"validation"``.
       workdir: of the run.
-      teacher: workdir of its teacher; None without one.
+      teacher: workdir of its teacher, where one would be; None if it is not known.
     """
 
     name: str
@@ -71,7 +70,7 @@ def read(workdir: str | pathlib.Path) -> History:
     passed = run_files.read_arguments(workdir).get("student")
     network = passed["class"].partition(":")[2] if passed else config["student"]
     held_out = config["data"]["validation_examples"]
-    teacher = config["teacher"]["checkpoint"] or workdir / "teacher"
+    teacher = config["teacher"]["checkpoint"] or workdir / run_files.TEACHER
     return History(
         name=paths.resolve(workdir).name,
         method=run_files.read_method(workdir),
@@ -115,13 +114,13 @@ def draw(runs: Sequence[History], *, columns: int = 2) -> "Figure":
     width = 7.6 if columns > 1 else 4.2
     figure, axes = style.figure(width, 2.5 * rows + 0.5 + 0.2 * len(runs), rows, columns)
     names, colors = run_names(runs), _colors(runs)
-    used: dict[str, Any] = collections.defaultdict(lambda: itertools.cycle(_DASHES))
+    used: dict[str, Any] = collections.defaultdict(lambda: itertools.cycle(style.DASHES))
     dashes = [next(used[color]) for color in colors]
     for panel, key in zip(axes.ravel(), panels, strict=False):
         for run, name, color, dash in zip(runs, names, colors, dashes, strict=True):
-            _line(panel, run, key, color=color, linestyle=dash, label=name)
+            _draw_run(panel, run, key, color=color, linestyle=dash, label=name)
         if key == "test_error":
-            _teachers(panel, runs)
+            _draw_teachers(panel, runs)
         _finish(panel, key, runs)
     for panel in axes.ravel()[len(panels) :]:
         panel.set_visible(False)
@@ -132,16 +131,14 @@ def draw(runs: Sequence[History], *, columns: int = 2) -> "Figure":
     return figure
 
 
-def _line(panel: "Axes", run: History, key: str, **style: Any) -> None:
-    points = [(line["epoch"], line.get(key)) for line in run.lines]
-    points = [(epoch, value) for epoch, value in points if value is not None]
-    marker = "o" if len(points) == 1 else ""  # a line of one point is invisible
-    panel.plot(
-        *zip(*points, strict=True) if points else ([], []), marker=marker, linewidth=1.6, **style
-    )
+def _draw_run(panel: "Axes", run: History, key: str, **properties: Any) -> None:
+    lines = [line for line in run.lines if line.get(key) is not None]
+    epochs, values = [line["epoch"] for line in lines], [line[key] for line in lines]
+    marker = "o" if len(lines) == 1 else ""  # a line of one point is invisible
+    panel.plot(epochs, values, marker=marker, linewidth=1.6, **properties)
 
 
-def _teachers(panel: "Axes", runs: Sequence[History]) -> None:
+def _draw_teachers(panel: "Axes", runs: Sequence[History]) -> None:
     errors = sorted({round(run.teacher_error, 2) for run in runs if run.teacher_error is not None})
     for error in errors:
         panel.axhline(

@@ -29,8 +29,6 @@ STUDENT, TEACHER, UNTRAINED, BEFORE = "student", "teacher", "untrained", "before
 # Titles of two students next to each other: without and with the terms of the run's method.
 ALONE, WITH_TRANSFER = "student alone", "student with transfer"
 
-# Normalization of torchvision and timm for ImageNet, in 0..255.
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Network:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
-    "MAP_COLORS", "RIGHT", "TEACHER_COLOR", "VARIANT_COLORS", "WRONG", "context", "figure", "save",
-    "stacked_png", "use_readable_scale",
+    "DASHES", "MAP_COLORS", "RIGHT", "TEACHER_COLOR", "VARIANT_COLORS", "WRONG", "context", "figure",
+    "save", "stacked_png", "use_readable_scale",
 ]  # fmt: skip
 
 # Of Okabe and Ito's colors, which color-blind readers can distinguish: blue and vermilion.
@@ -32,6 +32,7 @@ RIGHT, WRONG = "#0072B2", "#D55E00"
 VARIANT_COLORS = (
     "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#A89800", "#332288", "#E6399B",
 )  # fmt: skip
+DASHES = ("-", "--", ":", "-.")  # of lines of one color
 TEACHER_COLOR = "#000000"
 MAP_COLORS = "magma"  # perceptually uniform: equal steps of the value appear equal
 
@@ -162,17 +163,14 @@ def save(figure: "Figure", path: str | pathlib.Path) -> None:
     Raises:
       UserError: if the name has another ending, or the file cannot be written.
     """
-    from PIL import Image
-
     path = paths.parse(path)
     if path.suffix.lower() != ".png":
         raise UserError(
             f"figures are PNG files, got {str(path)!r}: choose a name that ends in .png"
         )
-    encoded = io.BytesIO()
-    Image.fromarray(_pixels(figure)).save(encoded, format="PNG")
+    content = stacked_png([figure])
     try:
-        paths.write_bytes(path, encoded.getvalue())
+        paths.write_bytes(path, content)
     except OSError as error:
         raise UserError(
             f"{path} cannot be written ({error.strerror}): choose another --out"

@@ -17,7 +17,6 @@ __all__ = ["draw"]
 
 _COLUMNS = 4
 _CAPTION_WIDTH = 5.6  # in inches
-_DASHES = ("-", "--", ":", "-.")
 # A row of numbers in table.json: here a trial.
 _Row = Mapping[str, Any]
 
@@ -83,7 +82,7 @@ def _draw_trials(
         places = sorted(means)
         panel.plot(
             places, [means[place] for place in places], color=color, lw=1.3, label=others,
-            ls=_DASHES[index % len(_DASHES)],
+            ls=style.DASHES[index % len(style.DASHES)],
         )  # fmt: skip
         for place, row in found:
             _draw_trial(panel, place, row, color)
