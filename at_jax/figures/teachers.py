@@ -29,23 +29,22 @@ def teacher_of(
       UserError: if the teacher cannot be loaded, or is another than that of the run.
     """
     workdir = paths.parse(workdir)
-    trained = workdir / run_files.TEACHER
     config = run_files.read_config(workdir)["teacher"]
-    given = config["weights"] or config["checkpoint"]
-    known = [terms.TERMS.get(name) for name in run_files.read_method(workdir).split("+")]
-    if not any(term is None or term.needs_teacher for term in known):
-        return None
-    # A user-defined term may have no teacher.
-    is_certain = any(term is not None and term.needs_teacher for term in known)
     if "teacher" in run_files.read_arguments(workdir):
         return None
-    if not (given or is_certain or trained.is_dir()):
+    trained = workdir / run_files.TEACHER
+    exists = config["weights"] or config["checkpoint"] or trained.is_dir()
+    parts = [terms.TERMS.get(name) for name in run_files.read_method(workdir).split("+")]
+    is_needed = any(term is not None and term.needs_teacher for term in parts)
+    # None is a user-defined term, which need not have a teacher.
+    if not is_needed and not (exists and None in parts):
         return None
     try:
         if config["weights"]:
             teacher = _of_weights(workdir, config, module)
         else:
-            teacher = networks.of_run(given or trained, title=networks.TEACHER, module=module)
+            place = config["checkpoint"] or trained
+            teacher = networks.of_run(place, title=networks.TEACHER, module=module)
     except UserError as error:
         key = "weights" if config["weights"] else "checkpoint"
         raise UserError(
