@@ -65,15 +65,15 @@ def measure(
                 found.setdefault(key, []).append(value[real])
     predicted = np.concatenate(predictions)
     confusion = agreement.confusion(split.labels, predicted, student.description["num_classes"])
+    if teacher is None:
+        return Measurements(split, predicted, confusion, None)
     means = {key: float(np.mean(np.concatenate(each))) for key, each in found.items()}
-    found_agreement = Agreement(
+    agreed = Agreement(
         means.get(("classes", "top1")),
         means.get(("classes", "divergence")),
         {name: r for (kind, name), r in means.items() if kind == "maps"},
     )
-    return Measurements(
-        split, predicted, confusion, found_agreement if teacher is not None else None
-    )
+    return Measurements(split, predicted, confusion, agreed)
 
 
 def _compare(

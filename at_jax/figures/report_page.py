@@ -144,18 +144,16 @@ def page(
     return "\n".join(parts)
 
 
-_UNDEFINED = "not defined (different classes)"
-
-
 def _result_rows(result: Mapping[str, Any], *, has_teacher: bool) -> list[tuple[str, str]]:
-    teacher, rows = result["teacher_test_error"], []
-    if has_teacher or teacher is not None:
-        text = metrics.shown(result, "teacher_test_error") if teacher is not None else _UNDEFINED
-        rows = [("teacher error", text)]
+    of_teacher = []
+    if result["teacher_test_error"] is not None:
+        of_teacher = [("teacher error", metrics.shown(result, "teacher_test_error"))]
+    elif has_teacher:
+        of_teacher = [("teacher error", "not defined (different classes)")]
     return [
         ("error after the last epoch", metrics.shown(result)),
         ("lowest error of all epochs", f"{result['best_test_error']:.2f} %"),
-        *rows,
+        *of_teacher,
         ("evaluated on", f"{result['evaluated_on']} images"),
         ("method", result["method"]),
         ("parameters", f"{result['parameters']:,}"),

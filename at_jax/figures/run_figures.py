@@ -76,15 +76,16 @@ def _has_maps(run: Run) -> bool:
 def _draw(workdir: pathlib.Path, run: Run, result: Mapping[str, Any], fingerprint: str) -> None:
     student, teacher = _networks(workdir, run, result)
     points = [f"{s}<-{t}" for s, t in run.objective.points]
-    batch = run.batches.batch_size
-    measured = measure(student, teacher, run.dataset.test, points=points, batch=batch)
+    measured = measure(
+        student, teacher, run.dataset.test, points=points, batch=run.batches.batch_size
+    )
     (workdir / REPORT).unlink(missing_ok=True)  # it may belong to an earlier result
     histories = comparisons.histories(workdir)
     style.save(curves.draw(histories), workdir / CURVES)
     narrow = style.stacked_png([curves.draw(histories, columns=1)])
     pictures = {"Curves": Picture(workdir / CURVES, narrow)}
     if _has_maps(run):
-        maps = _maps(workdir, run, student, teacher, measured, points, result, batch)
+        maps = _maps(workdir, run, student, teacher, measured, points, result)
         style.save(maps.draw(), workdir / ATTENTION)
         narrow = style.stacked_png(maps.draw_narrow())
         heading = "Attention maps (the last rows are mistakes, if any)"
@@ -112,7 +113,6 @@ def _maps(
     measured: Measurements,
     points: Sequence[str],
     result: Mapping[str, Any],
-    batch: int,
 ) -> network_figures.MapGrid:
     """Maps of the student alone (or before its training), the student, and its teacher."""
     other = None if result["method"] == "none" else comparisons.baseline(workdir, student)
@@ -128,7 +128,7 @@ def _maps(
         images.from_split(measured.split, chosen),
         points=points,
         title=f"Attention maps of {result['student']} ({terms.title(result['method'])})",
-        batch=batch,
+        batch=run.batches.batch_size,
     )
 
 
