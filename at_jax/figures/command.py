@@ -137,11 +137,11 @@ def _networks_of_run(args: argparse.Namespace) -> list[Network]:
 def _images(args: argparse.Namespace, shown: Sequence[Network]) -> images.Images:
     student = shown[0]
     if given := args.images or (args.network and samples.photographs()):
-        paths = given[:1] if args.command == "mappings" else given
+        files = given[:1] if args.command == "mappings" else given
         known = student.description.get("class_names") or ()
         depth = student.description.get("bit_depth", reading.MAX_DEPTH)
         resize = student.description.get("resize", 0)
-        return images.from_files(paths, student.image_shape, known, bit_depth=depth, resize=resize)
+        return images.from_files(files, student.image_shape, known, bit_depth=depth, resize=resize)
     dataset = images.dataset_of(args.workdir, args.data_dir)
     for network in shown:
         if network.description["num_classes"] == dataset.num_classes:

@@ -20,7 +20,7 @@ __all__ = ["Column", "Line", "draw", "overlay", "scale_limit"]
 _MIN_SIDE, _MAX_SIDE, _MAX_WIDTH, _MAX_HEIGHT, _GAP, _BAR_HEIGHT = 72, 160, 720, 900, 3, 6
 _LINE_HEIGHT, _MAX_LETTERS = 11.0, 44  # of a caption; height in points
 _QUANTILE = 0.995  # a few positions hold by far the largest values
-NOTE = "Maps are divided by their RMS (1 = uniform). Color scale clipped at the 99.5th percentile."
+_NOTE = "Maps are divided by their RMS (1 = uniform). Color scale clipped at the 99.5th percentile."
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -137,7 +137,7 @@ def draw(
         sheets.append(_sheet(cells))
     figure, axes = _axes(sheets)
     figure.suptitle(title, x=0.01, ha="left", wrap=True)
-    figure.supxlabel(note and f"{note} {NOTE}", x=0.01, ha="left", wrap=True)
+    figure.supxlabel(note and f"{note} {_NOTE}", x=0.01, ha="left", wrap=True)
     for row, caption in enumerate(captions):
         _write(axes[0, :2], caption, row * (height + _GAP), height)
     for (upper, lower), (group, members) in zip(axes.T[2:], groups.items(), strict=True):
