@@ -34,8 +34,6 @@ def _summary(described: type) -> str:
 class Settings(SphinxDirective):
     """Writes a section for each section of the config, with a definition of each key."""
 
-    has_content = False
-
     def run(self) -> list[nodes.Node]:
         """Build the sections."""
         return [self._section(name, *section) for name, section in sections().items()]
