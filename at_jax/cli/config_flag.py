@@ -79,13 +79,10 @@ def explain(error: Exception, argv: list[str], help_text: str) -> str:
 
 def _wrong_value(argv: list[str]) -> str:
     """Message about the first --config.KEY=VALUE whose value is of another type; empty if there is none."""
-    from at_jax.training.config import default_config, flatten  # imports jax: not for --help
-
-    defaults = flatten(default_config().to_dict())
-    names = sorted(defaults)
+    defaults = _defaults()
     for flag, equals, text in (a.partition("=") for a in argv if a.startswith("--config.")):
         key = flag.removeprefix("--config.")
-        if inner := [each for each in names if each.startswith(f"{key}.")]:
+        if inner := [each for each in defaults if each.startswith(f"{key}.")]:
             own = main_key(key, inner)
             return (
                 f"{flag} is a section of keys, got {text!r:.200}: set one, such as --config.{own}="
@@ -125,7 +122,7 @@ _KINDS: dict[type, tuple[str, Any]] = {
 
 def _unknown_key(argv: list[str]) -> str:
     """Message about the first --config.KEY that does not exist; empty if all do."""
-    known = _known_keys()
+    known = _defaults()
     for flag in (a.split("=")[0] for a in argv if a.startswith("--config.")):
         key = flag.removeprefix("--config.")
         if key not in known:
@@ -137,7 +134,7 @@ def _unknown_key(argv: list[str]) -> str:
 
 def _unknown_flag(name: str, help_text: str) -> str:
     """Message about an unknown flag, which may be a key of the config, or its last part."""
-    known = _known_keys()
+    known = _defaults()
     keys = [key for key in known if name in (key, key.split(".")[-1])]
     if inner := [key for key in known if key.startswith(f"{name}.")]:  # a section
         keys = keys or [main_key(name, inner)]
@@ -153,7 +150,8 @@ def _unknown_flag(name: str, help_text: str) -> str:
     return f"unknown flag --{name}: {hint}"
 
 
-def _known_keys() -> list[str]:
+def _defaults() -> dict[str, Any]:
+    """Dotted keys to default values."""
     from at_jax.training.config import default_config, flatten  # imports jax: not for --help
 
-    return list(flatten(default_config().to_dict()))
+    return flatten(default_config().to_dict())

@@ -72,12 +72,10 @@ def run(
 
     if not run_files.has_config(workdir):
         raise UserError(f"--workdir: {workdir} holds no run: give the directory of one")
-    stored = run_files.read_config(workdir)
-    stored["runtime"] = dict(runtime or default_config().runtime.to_dict())
-    if data_dir:
-        stored["data"]["data_dir"] = data_dir
     config = default_config()
-    config.update(stored)
+    config.update(run_files.read_config(workdir) | {"runtime": dict(runtime or {})})
+    if data_dir:
+        config.data.data_dir = data_dir
     errors = loop.evaluate(config, workdir, module=module)
     if not quiet:
         log(
