@@ -24,7 +24,7 @@ class _Command(NamedTuple):
 
 _COMMANDS = {
     "train": _Command(
-        "at_jax.cli.train", "train a student, and its teacher if there is none", True
+        "at_jax.cli.train", "train a student, and its teacher if there is none", large=True
     ),
     "evaluate": _Command(
         "at_jax.cli.evaluate", "evaluate a run on its test set", large=True, prints=True
@@ -35,7 +35,7 @@ _COMMANDS = {
     "figures": _Command(
         "at_jax.figures.command", "draw attention maps, input gradients and curves"
     ),
-    "tables": _Command("at_jax.tables.command", "train the paper's tables", True),
+    "tables": _Command("at_jax.tables.command", "train the paper's tables", large=True),
     "weights": _Command(
         "at_jax.cli.weights", "convert PyTorch weights to a run, or export the network of a run"
     ),

@@ -28,17 +28,14 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if on_run:
-            self._add_run()
-
-    def _add_run(self) -> None:
-        add = self.add_argument
-        add("--workdir", required=True, metavar="RUN", help="directory of the run")
-        add("--module", metavar="PACKAGE:NAME", help="user-defined module that the run trained")
-        add("--json", action="store_true", help="print JSON")
+            add = self.add_argument
+            add("--workdir", required=True, metavar="RUN", help="directory of the run")
+            add("--module", metavar="PACKAGE:NAME", help="user-defined module that the run trained")
+            add("--json", action="store_true", help="print JSON")
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parse the arguments after the name of the command; an unknown one is an error."""
-        # First of all: argparse would say that a misspelled flag is missing.
+        # Before argparse, which would report that the flag is missing, not that it is misspelled.
         if message := unknown_flag(argv, self._option_string_actions):
             self.error(message)
         return self.parse_args(argv)

@@ -93,8 +93,7 @@ def _main(argv: list[str]) -> int:
         # This process failed alone, or after another one: they must not wait for each other.
         if isinstance(error, jax.errors.JaxRuntimeError):
             peers.settle()
-        line = processes.failure_line(error)
-        if line:
+        if line := processes.failure_line(error):
             print(f"error: {line}: {signals.command()}", file=sys.stderr)
         else:
             traceback.print_exc()

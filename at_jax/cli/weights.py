@@ -122,10 +122,9 @@ def _import(options: argparse.Namespace, destination: pathlib.Path) -> None:
         options.source, options.model = str(imagenet.weights_file()), imagenet.NAME
         if not names and options.classes in (None, len(known := imagenet.class_names())):
             names = list(known)
-    family = pretrained.family(models.build(options.model, 1000))
-    found = pretrained.read(options.source)
-    of_file = pretrained.classes(found, models.build(options.model, 1000))
-    classes = options.classes or of_file or 1000
+    of_imagenet = models.build(options.model, 1000)
+    family, found = pretrained.family(of_imagenet), pretrained.read(options.source)
+    classes = options.classes or pretrained.classes(found, of_imagenet) or 1000
     if len(stored.get("class_names", ())) == classes:
         names = names or stored["class_names"]
     module: Any = models.build(options.model, classes)
