@@ -184,9 +184,8 @@ def _taught(teacher: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> st
     run = (teacher["run"] or {}).get("run")
     methods = [row for row in rows if terms.needs_teacher(row["method"])]
     seeds = {s["seed"] for row in methods for s in row["seeds"] if s.get("teacher") == run}
-    return (
-        f" (of seed{'s'[: len(seeds) > 1]} {', '.join(map(str, sorted(seeds)))})" if seeds else ""
-    )
+    noun = "seeds" if len(seeds) > 1 else "seed"
+    return f" (of {noun} {', '.join(map(str, sorted(seeds)))})" if seeds else ""
 
 
 def _table(header: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
@@ -201,8 +200,8 @@ def _unfinished(summary: Mapping[str, Any]) -> list[str]:
             f"- `{row['name']}` seed {f['seed']} failed: {f['reason']}" for f in row["failed"]
         ]
         if row["missing"]:
-            seeds = ", ".join(map(str, row["missing"]))
-            lines.append(f"- `{row['name']}`: seed{'s'[: len(row['missing']) > 1]} {seeds}")
+            noun, seeds = "seeds" if len(row["missing"]) > 1 else "seed", map(str, row["missing"])
+            lines.append(f"- `{row['name']}`: {noun} {', '.join(seeds)}")
     if not lines:
         return []
     return ["Open:", "", *lines, "", f"The command that trains them: `{summary['command']}`", ""]
@@ -226,9 +225,8 @@ def _provenance(summary: Mapping[str, Any]) -> list[str]:
         "",
     ]
     for (device, versions, commit), count in counted.most_common():
-        lines.append(
-            f"- {count} run{'s'[: count > 1]} on {device}, {versions}, commit {commit or 'unknown'}"
-        )
+        noun = "runs" if count > 1 else "run"
+        lines.append(f"- {count} {noun} on {device}, {versions}, commit {commit or 'unknown'}")
     together = sorted({run["trained_together"] or 1 for run in runs.values()} - {1})
     if together:
         sizes = " or ".join(map(str, together))

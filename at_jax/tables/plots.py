@@ -156,7 +156,7 @@ def _draw_curves(summary: Mapping[str, Any], rows: Sequence[_Row], path: pathlib
             found = np.array([seed["errors"] for seed in row["seeds"]], float)  # (seeds, epochs)
             errors = np.ma.masked_invalid(found)
             epochs = np.arange(1, errors.shape[1] + 1)
-            label = f"{row['label']} ({len(errors)} seed{'s'[: len(errors) > 1]})"
+            label = f"{row['label']} ({len(errors)} {'seeds' if len(errors) > 1 else 'seed'})"
             panel.plot(epochs, np.ma.median(errors, axis=0), color=color, lw=1.6, label=label,
                        marker="o" if len(epochs) < 15 else "", markersize=3)  # fmt: skip
             panel.fill_between(epochs, errors.min(0), errors.max(0), color=color, alpha=0.18, lw=0)
