@@ -51,11 +51,9 @@ def check_runs(
             dataset = datasets.load_dataset(settings)
             places.append((options.data or dataset.name, dataset.identity))
         for spec in left:
-            inside = (spec.workdir, *spec.workdir.parents)[
-                : len(spec.workdir.relative_to(out).parts)
-            ]
-            if found := next((path for path in inside if path.is_file()), None):
-                raise UserError(f"{found} must be a directory, got a file: move it away")
+            for path in (spec.workdir, *spec.workdir.parents):
+                if out in path.parents and path.is_file():
+                    raise UserError(f"{path} must be a directory, got a file: move it away")
         for spec in {_kind(spec): spec for spec in left}.values():
             dry_run.check(spec.config)
     identity.check_same_data(places)

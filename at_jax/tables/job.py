@@ -97,10 +97,7 @@ def from_options(options: argparse.Namespace) -> Job:
     ]
     checks.check_listed(before, specs, out)
     images = checks.check_runs(options, settings_of(common).data, before, specs, left, out)
-    words = [
-        *(search.words(found) if found else ()),
-        *table_options.words(options, options.changes),
-    ]
+    words = [*(search.words(found) if found else ()), *table_options.words(options)]
     return Job(
         name=options.name,
         table=table,

@@ -104,18 +104,17 @@ def folder(options: argparse.Namespace, is_same: Callable[[pathlib.Path], bool])
     return next((path.parent for path in committed if is_same(path)), own)
 
 
-def words(options: argparse.Namespace, changes: Sequence[str]) -> list[str]:
+def words(options: argparse.Namespace) -> list[str]:
     """Options that a command must repeat to continue a table, except its rows, seeds and tried values.
 
     Args:
       options: of the command. The places of the data and the table, which differ from machine to machine,
         become DIR and OUT.
-      changes: those of ``--set``.
     """
     found = ["--epochs", str(options.epochs)] if options.epochs else []
     found += ["--data", "DIR"] if options.data else []
     found += ["--searched"] if options.searched else []
-    found += [word for change in changes for word in ("--set", change)]
+    found += [word for change in options.changes for word in ("--set", change)]
     found += ["--together", str(options.together)] if options.together > 1 else []
     return found + (["--out", "OUT"] if options.out else [])
 

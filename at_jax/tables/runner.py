@@ -181,7 +181,7 @@ def _train_group(group: list[RunSpec], failures: set[str]) -> None:
             _record_failure(spec, kind, reason, failures, traceback.format_exc())
         left = [s for s in group if s not in failed and not run_files.read_result(s.workdir)]
         # Where the error names no run, each is tried alone.
-        for part in [left] if failed and left else [[spec] for spec in left]:
+        for part in [left] if failed else [[spec] for spec in left]:
             _train_group(part, failures)
 
 

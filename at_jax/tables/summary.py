@@ -150,14 +150,14 @@ def _teachers(job: Job, entries: Mapping[str, _Entry | None]) -> list[dict[str, 
         ]
         runs = {}
         for student in filter(None, students):
-            key = (spec.name, student.get("teacher"))
-            if job.record and key in job.record.teachers:
-                runs[key[1]] = job.record.teachers[key]
+            run = student.get("teacher")
+            if job.record and (spec.name, run) in job.record.teachers:
+                runs[run] = job.record.teachers[spec.name, run]
         if now := entries[spec.name]:
             runs[now.get("run")] = now
         paper = _paper(job.table.teachers.get(spec.config.student))
         fixed = {"name": spec.name, "teacher": spec.config.student, "paper": paper}
-        result += [{**fixed, "run": run} for run in runs.values() or [None]]
+        result += [{**fixed, "run": entry} for entry in runs.values() or [None]]
     return result
 
 
