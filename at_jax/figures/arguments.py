@@ -28,8 +28,9 @@ _COMMANDS = {
 
 class _Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        is_command = self._subparsers is None
-        if is_command and (message := unknown_flag(args, self._option_string_actions)):
+        # argparse calls this, not parse_args, for the parser of a subcommand.
+        is_subcommand = self._subparsers is None
+        if is_subcommand and (message := unknown_flag(args, self._option_string_actions)):
             self.error(message)
         return super().parse_known_args(args, namespace)
 

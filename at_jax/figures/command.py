@@ -110,7 +110,7 @@ def _networks_of_run(args: argparse.Namespace) -> list[Network]:
     """Student, compared student and teacher, with the transfer points of the run."""
     config = run_files.read_config(paths.parse(args.workdir))
     pairs = pairing.pairs(config["transfer"]["points"], (), ())
-    of_student, of_teacher = ([pair[side] for pair in pairs] for side in (0, 1))
+    of_student, of_teacher = [s for s, _ in pairs], [t for _, t in pairs]
     load = {"which": args.which, "module": args.module}
     teacher = teachers.teacher_of(args.workdir, module=args.module)
     student = networks.of_run(args.workdir, title=networks.STUDENT, **load)

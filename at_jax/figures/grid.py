@@ -114,6 +114,8 @@ def draw(
 ) -> "Figure":
     """Draw captions, images, and the maps of every column over the images.
 
+    Call this inside ``style.context()``; :func:`at_jax.figures.style.save` writes the figure.
+
     Args:
       shown: uint8 ``(h, w, 3)``, one image per row, all of one shape.
       columns: those of one group share a color scale.
@@ -122,8 +124,6 @@ def draw(
       note: below the grid; may be empty.
       opacity: of the maps, 0..1; the image is visible below them.
       most_side: of a cell, in pixels; headings may widen it.
-
-    Call this inside ``style.context()``; :func:`at_jax.figures.style.save` writes the figure.
     """
     groups: dict[str, list[Column]] = {}
     for column in columns:
@@ -219,9 +219,9 @@ def _write(axes: np.ndarray, caption: Sequence[Line], top: int, height: int) -> 
             weight="bold" if line.bold else "normal",
         )
     x, y = (-_GAP, -_GAP), (top, top + height)
-    colors = {line.marks_row: line.color for line in caption if line.color != "black"}
-    if colors:
-        axes[1].plot(x, y, color=colors[max(colors)], lw=4, clip_on=False, solid_capstyle="butt")
+    colored = sorted((c for c in caption if c.color != "black"), key=lambda c: c.marks_row)
+    if colored:
+        axes[1].plot(x, y, color=colored[-1].color, lw=4, clip_on=False, solid_capstyle="butt")
 
 
 def _fit(figure: "Figure", axes: np.ndarray, width: int, scale: float) -> None:

@@ -120,9 +120,8 @@ def gradient_figure(shown: Sequence[Network], images: Images, *, title: str) -> 
       images: one row each.
       title: of the figure.
     """
-    first = shown[0].input_gradient(images.pixels, images.labels)
-    found = [first]
-    for network in shown[1:]:
+    found = []
+    for network in shown:
         # A network with other classes has no label: None selects its predicted class.
         labels = images.labels if network.has_classes_of(shown[0]) else None
         found.append(network.input_gradient(images.pixels, labels))
