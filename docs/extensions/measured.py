@@ -3,10 +3,9 @@
 The site shows them (directive ``results``), and the test suite compares the README's tables with them.
 """
 
-import json
 import pathlib
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from at_jax import terms
@@ -14,12 +13,12 @@ from at_jax.tables import differences
 from at_jax.tables.rows import by_pair
 
 ROOT = pathlib.Path(__file__).parents[2]
+Content = Mapping[str, Any]  # of a JSON file
 Table = tuple[list[str], list[list[str]]]
 
 
-def errors(path: pathlib.Path) -> Table:
+def errors(study: Content) -> Table:
     """Errors of a study, in percent: results/<study>/table.json."""
-    study = json.loads(path.read_text())
     pairs = by_pair(row for row in study["rows"] if row["seeds"])
     header = ["method", "mean", "lowest to highest", "seeds", "difference from labels only"]
     rows = []
@@ -39,9 +38,8 @@ def errors(path: pathlib.Path) -> Table:
     return header, rows
 
 
-def trials(path: pathlib.Path) -> Table:
+def trials(study: Content) -> Table:
     """Values that a search chose, and the validation errors: results/<study>/search/table.json."""
-    study = json.loads(path.read_text())
     header = ["method", "values tried", "chosen", "error of the chosen", "error of the others"]
     rows = []
     for label, keys in study["search"]["space"].items():
@@ -65,15 +63,14 @@ def trials(path: pathlib.Path) -> Table:
     return header, rows
 
 
-def caption(path: pathlib.Path) -> str:
+def caption(study: Content) -> str:
     """Setting of a study, and the meaning of its differences."""
     compared = "Differences: mean over seeds, and half the 95 % confidence interval."
-    return f"{setting(path)} {compared}"
+    return f"{setting(study)} {compared}"
 
 
-def setting(path: pathlib.Path) -> str:
+def setting(study: Content) -> str:
     """Setting of a study or a search in one sentence."""
-    study = json.loads(path.read_text())
     runs = [run for row in study["rows"] for run in row["seeds"]]
     versions = ", ".join(
         f"{name} {_all(run['versions'][name] for run in runs)}"
@@ -93,9 +90,9 @@ def _all(found: Iterable[str]) -> str:
     return " and ".join(dict.fromkeys(found))
 
 
-def cost_on_cpu(path: pathlib.Path) -> Table:
+def cost_on_cpu(content: Content) -> Table:
     """Cost of a training step by method: results/double_backprop.json."""
-    measured = json.loads(path.read_text())["rows"]
+    measured = content["rows"]
     eager = [rows for name, rows in measured.items() if "eager" in name]
     header = ["method", "passes", "ms per step", "time to plain", "multiply-adds to plain",
               "time to faster eager PyTorch"]  # fmt: skip
@@ -115,9 +112,9 @@ def cost_on_cpu(path: pathlib.Path) -> Table:
     return header, rows
 
 
-def steps_on_gpu(path: pathlib.Path) -> Table:
+def steps_on_gpu(content: Content) -> Table:
     """Training steps per second of one GPU: results/gpu/<device>.json."""
-    measured = json.loads(path.read_text())["rows"]["steps"]
+    measured = content["rows"]["steps"]
     # "wrn_16_1 <- wrn_16_2, 32 px, batch 128, plain, TF32; PyTorch eager": setting; how
     settings: dict[str, dict[str, Any]] = {}
     for name, row in measured.items():
@@ -132,9 +129,9 @@ def steps_on_gpu(path: pathlib.Path) -> Table:
     return header, rows
 
 
-def convolutions_on_gpu(path: pathlib.Path) -> Table:
+def convolutions_on_gpu(content: Content) -> Table:
     """Second order of the convolutions on one GPU, in ms: results/gpu/<device>.json."""
-    measured = json.loads(path.read_text())["rows"]["convolutions"]
+    measured = content["rows"]["convolutions"]
     columns = {"family, lax forms": "at_jax", "lax": "lax", "PyTorch": "PyTorch"}
     header = ["convolution", *columns.values()]
     rows = [
@@ -144,24 +141,24 @@ def convolutions_on_gpu(path: pathlib.Path) -> Table:
     return header, rows
 
 
-def conditions_on_gpu(path: pathlib.Path) -> str:
+def conditions_on_gpu(content: Content) -> str:
     """Device, versions and date of a GPU measurement."""
-    conditions = json.loads(path.read_text())["conditions"]
+    conditions = content["conditions"]
     versions = ", ".join(f"{name} {value}" for name, value in conditions["versions"].items())
     return f"{conditions['device']}, {versions}, {conditions['date']}."
 
 
-def conditions_on_cpu(path: pathlib.Path) -> str:
+def conditions_on_cpu(content: Content) -> str:
     """Setting of the double-backprop measurement."""
-    at = json.loads(path.read_text())
-    versions = ", ".join(f"{name} {value}" for name, value in at["versions"].items())
+    versions = ", ".join(f"{name} {value}" for name, value in content["versions"].items())
     return (
-        f"{at['student']} from {at['teacher']}, batch {at['batch']}, {at['image_size']} pixels, "
-        f"{at['dtype']}; {at['device']} ({at['host']}), {versions}; medians of {at['rounds']} rounds, "
-        f"{at['date']}."
+        f"{content['student']} from {content['teacher']}, batch {content['batch']}, "
+        f"{content['image_size']} pixels, {content['dtype']}; {content['device']} ({content['host']}), "
+        f"{versions}; medians of {content['rounds']} rounds, {content['date']}."
     )
 
 
+# Name for the directive to functions of the content: the table, and its setting.
 KINDS = {
     "errors": (errors, caption),
     "trials": (trials, setting),

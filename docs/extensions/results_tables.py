@@ -1,5 +1,7 @@
 """Directive ``results``: a table of numbers, read from a committed file of results/ at build time."""
 
+import json
+
 from docutils import nodes
 from measured import KINDS, ROOT
 from sphinx.application import Sphinx
@@ -17,7 +19,8 @@ class Results(SphinxDirective):
         path = ROOT / "results" / file
         self.env.note_dependency(str(path))
         make, describe = KINDS[kind]
-        header, rows = make(path)
+        content = json.loads(path.read_text())
+        header, rows = make(content)
         table = nodes.table()
         group = nodes.tgroup(cols=len(header))
         table += group
@@ -25,7 +28,7 @@ class Results(SphinxDirective):
         group += nodes.thead("", _row(header))
         group += nodes.tbody("", *map(_row, rows))
         # Not a caption, which would be as wide as the table.
-        return [nodes.paragraph("", describe(path)), table]
+        return [nodes.paragraph("", describe(content)), table]
 
 
 def _row(cells: list[str]) -> nodes.row:
