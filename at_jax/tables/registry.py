@@ -151,7 +151,7 @@ TABLES: dict[str, Callable[[], Table]] = {
 }
 
 
-def listing(only: str | None = None) -> str:
+def listing(only: str | None) -> str:
     """Format all tables, or one, their rows and the published results as text."""
     lines = []
     for name in [only] if only else TABLES:

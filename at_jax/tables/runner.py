@@ -74,7 +74,7 @@ def _kind(spec: RunSpec) -> tuple[str, str, str]:
 def train_all(
     specs: Sequence[RunSpec],
     *,
-    recorded: Collection[str] = (),
+    recorded: Collection[str],
     together: int,
     after_group: Callable[[], None],
 ) -> None:
