@@ -88,11 +88,10 @@ def module_text(name: str) -> str:
     lines = [name, "-" * len(name), "", f".. automodule:: {name}"]
     if documented:
         lines.append(f"   :members: {', '.join(documented)}")
-    for n in documented:
-        value = own[n]
-        ALIASES[f"{value.__module__}.{value.__qualname__}"] = f"{name}.{n}"
     for n, value in own.items():
-        if not _is_documented(value) and not isinstance(value, types.ModuleType):
+        if _is_documented(value):
+            ALIASES[f"{value.__module__}.{value.__qualname__}"] = f"{name}.{n}"
+        elif not isinstance(value, types.ModuleType):
             text = repr(value)
             lines += ["", f".. py:data:: {name}.{n}"]
             lines += [f"   :value: {text}"] if len(text) < 80 and "object at" not in text else []
