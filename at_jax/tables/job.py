@@ -121,16 +121,16 @@ def _read(
     options: argparse.Namespace, table: Table
 ) -> tuple[pathlib.Path, Record | None, list[str], ml_collections.ConfigDict, list[str]]:
     """Folder, its earlier table.json, the changes, the config of all rows, and what the search chose."""
-    changes, out = list(options.changes), None
+    out: pathlib.Path | None = None
+    changes: list[str] = options.changes
     searched: list[str] = []
-    if options.search or options.searched:
+    if options.searched:
         out = table_options.searched_folder(options)
-        path = out / table_options.SEARCH / TABLE
-        if options.searched:
-            searched = trials.options_of(path)
-            changes = [*searched, *changes]
-        else:
-            out, changes = path.parent, search.with_held_out(table, changes)
+        searched = trials.options_of(out / table_options.SEARCH / TABLE)
+        changes = [*searched, *changes]
+    elif options.search:
+        out = table_options.searched_folder(options) / table_options.SEARCH
+        changes = search.with_held_out(table, changes)
     changes = key_changes.resolve(changes, table.rows)
     common = plan.common_config(table, epochs=options.epochs, source=options.data, changes=changes)
     if out is None:
