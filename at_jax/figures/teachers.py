@@ -29,12 +29,12 @@ def teacher_of(
       UserError: if the teacher cannot be loaded, or is another than that of the run.
     """
     workdir = paths.parse(workdir)
-    config = run_files.read_config(workdir)["teacher"]
-    if "teacher" in run_files.read_arguments(workdir):
+    config, method = run_files.read_config(workdir)["teacher"], run_files.read_method(workdir)
+    if method == "none" or "teacher" in run_files.read_arguments(workdir):
         return None
     trained = workdir / run_files.TEACHER
     exists = config["weights"] or config["checkpoint"] or trained.is_dir()
-    parts = [terms.TERMS.get(name) for name in run_files.read_method(workdir).split("+")]
+    parts = [terms.TERMS.get(name) for name in method.split("+")]
     is_needed = any(term is not None and term.needs_teacher for term in parts)
     # None is a user-defined term, which need not have a teacher.
     if not is_needed and not (exists and None in parts):

@@ -116,6 +116,13 @@ def test_teacher_of_a_run_whose_teacher_was_passed_is_none(finished, tmp_path):
     assert teachers.teacher_of(tmp_path) is None
 
 
+def test_teacher_that_labels_only_does_not_use_is_none(finished, tmp_path):
+    stored = json.loads((finished[0] / "config.json").read_text())
+    stored["method"], stored["teacher"]["checkpoint"] = "none", str(finished[0] / "teacher")
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    assert teachers.teacher_of(tmp_path) is None
+
+
 def test_teacher_of_a_run_that_is_gone_or_another_raises(finished, tmp_path):
     run, teacher = tmp_path / "run", tmp_path / "run" / "teacher"
     shutil.copytree(finished[0], run)
