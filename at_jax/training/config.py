@@ -25,7 +25,7 @@ from at_jax.training.settings import (
     TeacherSettings,
     TermSettings,
     TransferSettings,
-    term_options,
+    key_fields,
 )
 
 __all__ = [
@@ -41,19 +41,15 @@ def default_config() -> ConfigDict:
     >>> default_config().optimizer.drop_epochs
     (60, 120, 160)
     """
-    top = {
-        field.name: field.default
-        for field in dataclasses.fields(Settings)
-        if field.default is not dataclasses.MISSING
+    defaults = {
+        section: {key: field.default for key, field in fields.items()}
+        for section, fields in key_fields().items()
     }
-    sections = {name: dataclasses.asdict(section()) for name, section in SECTIONS.items()}
-    for name, term in TERMS.items():
-        sections[name] = {key: field.default for key, field in term_options(term).items()}
-    return ConfigDict({**top, **sections})
+    return ConfigDict({**defaults.pop(""), **defaults})
 
 
 def settings_of(config: ConfigDict) -> Settings:
-    """Convert a config to settings, and check every value that can be checked separately.
+    """Convert a config to settings, and check every value, separately and together with others.
 
     Args:
       config: every key of :func:`default_config`.
@@ -66,28 +62,24 @@ def settings_of(config: ConfigDict) -> Settings:
     """
     values = config.to_dict()
     _check_keys(values)
-    sections = {name: section(**values[name]) for name, section in SECTIONS.items()}
+    for section, fields in key_fields().items():
+        given = values[section] if section else values
+        for key, field in fields.items():
+            options.check_value(f"{section}.{key}" if section else key, field, given[key])
     top = {key: value for key, value in values.items() if not isinstance(value, Mapping)}
-    settings = Settings(**top, **sections)
-    options.check(settings)
-    for name in SECTIONS:
-        options.check(getattr(settings, name), name)
+    sections = {name: section(**values[name]) for name, section in SECTIONS.items()}
     built = {
-        name: _term_settings(term, values[name], settings.transfer) for name, term in TERMS.items()
+        name: _term_settings(term, values[name], values["transfer"]["begin_epoch"])
+        for name, term in TERMS.items()
     }
+    settings = Settings(**top, **sections, terms=built)
     combinations.check(settings)
-    return dataclasses.replace(settings, terms=built)
+    return settings
 
 
-def _term_settings(
-    term: type[Term], values: Mapping[str, Any], transfer: TransferSettings
-) -> TermSettings:
-    own = dict(values)
-    beta, begin = own.pop("beta", None), own.pop("begin_epoch")
-    fields = term_options(term)
-    for key, value in values.items():
-        options.check_value(f"{term.name}.{key}", fields[key], value)
-    return TermSettings(term(**own), beta, transfer.begin_epoch if begin < 0 else begin)
+def _term_settings(term: type[Term], values: dict[str, Any], first_epoch: int) -> TermSettings:
+    beta, begin = values.pop("beta", None), values.pop("begin_epoch")
+    return TermSettings(term(**values), beta, first_epoch if begin < 0 else begin)
 
 
 def _check_keys(values: Mapping[str, Any]) -> None:
@@ -203,21 +195,15 @@ def _pretrained(teacher: TeacherSettings) -> tuple[Any, ...]:
 
 def help_text() -> str:
     """Format the text of ``--help-config``: every key with its type, default, rule and meaning."""
-    fields = {
-        "": [f for f in dataclasses.fields(Settings) if f.default is not dataclasses.MISSING],
-        **{name: dataclasses.fields(section) for name, section in SECTIONS.items()},
-    }
     lines = ["Keys of a config, set with --config.KEY=VALUE:"]
-    for name, section in fields.items():
-        lines += ["", *(_help_line(name, field.name, field) for field in section)]
-    for name, term in TERMS.items():
-        lines += ["", *(_help_line(name, key, field) for key, field in term_options(term).items())]
+    for section, fields in key_fields().items():
+        prefix = f"  {section}." if section else "  "
+        lines += ["", *(f"{prefix}{key}: {_described(field)}" for key, field in fields.items())]
     return "\n".join(lines) + "\n"
 
 
-def _help_line(section: str, key: str, field: dataclasses.Field) -> str:
+def _described(field: dataclasses.Field) -> str:
     rule, default = field.metadata["rule"], field.default
-    head = f"  {section}.{key}" if section else f"  {key}"
     expected = f", {rule.text}" if rule else ""
     kind = f"{type(default).__name__}{expected}; default {default!r}"
-    return f"{head}: {kind}\n      {field.metadata['meaning']}"
+    return f"{kind}\n      {field.metadata['meaning']}"

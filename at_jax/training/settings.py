@@ -24,12 +24,13 @@ __all__ = [
     "TeacherSettings",
     "TermSettings",
     "TransferSettings",
+    "key_fields",
     "term_options",
 ]
 
 _SEEDS = between(0, 2**32 - 1, "from 0 to 2**32 - 1")
 _EPOCHS, _EPOCH, _DROPS = between(1, EPOCHS), between(0, EPOCHS), epochs(EPOCHS)
-_IMAGES, _FACTORS = between(0, 2**31 - 1), between(1e-6, 1)
+_FACTORS = between(1e-6, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,6 +181,20 @@ SECTIONS = {
     "transfer": TransferSettings,
     "runtime": RuntimeSettings,
 }
+
+
+def key_fields() -> dict[str, dict[str, dataclasses.Field]]:
+    """Fields of all keys of a config by section and name; the top level has the name ``""``.
+
+    >>> key_fields()["optimizer"]["learning_rate"].default
+    0.1
+    """
+    top = [f for f in dataclasses.fields(Settings) if f.default is not dataclasses.MISSING]
+    sections = {"": top, **{name: dataclasses.fields(each) for name, each in SECTIONS.items()}}
+    return {
+        **{name: {field.name: field for field in each} for name, each in sections.items()},
+        **{name: term_options(term) for name, term in TERMS.items()},
+    }
 
 
 def term_options(term: type[Term]) -> dict[str, dataclasses.Field]:

@@ -11,23 +11,10 @@ from at_jax.terms import TERMS
 from at_jax.training import settings
 
 
-def sections() -> dict[str, tuple[str, list[tuple[str, dataclasses.Field]]]]:
-    """Section to its description and its keys; the top level has the name ``""``."""
-    top = [
-        (field.name, field)
-        for field in dataclasses.fields(settings.Settings)
-        if field.default is not dataclasses.MISSING
-    ]
-    found = {"": ("Keys without a section.", top)}
-    for name, section in settings.SECTIONS.items():
-        keys = [(field.name, field) for field in dataclasses.fields(section)]
-        found[name] = (_summary(section), keys)
-    for name, term in TERMS.items():
-        found[name] = (_summary(term), list(settings.term_options(term).items()))
-    return found
-
-
-def _summary(described: type) -> str:
+def _summary(section: str) -> str:
+    if not section:
+        return "Keys without a section."
+    described = {**settings.SECTIONS, **TERMS}[section]
     return inspect.getdoc(described).split("\n\n")[0].replace("\n", " ")
 
 
@@ -36,17 +23,15 @@ class Settings(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Build the sections."""
-        return [self._section(name, *section) for name, section in sections().items()]
+        return [self._section(name, fields) for name, fields in settings.key_fields().items()]
 
-    def _section(
-        self, name: str, summary: str, keys: list[tuple[str, dataclasses.Field]]
-    ) -> nodes.section:
+    def _section(self, name: str, fields: dict[str, dataclasses.Field]) -> nodes.section:
         title = name or "Top level"
         section = nodes.section(ids=[f"config-{name or 'top'}"], names=[title])
         section += nodes.title(title, title)
-        section += nodes.paragraph("", summary)
+        section += nodes.paragraph("", _summary(name))
         listed = nodes.definition_list(classes=["settings"])
-        for key, field in keys:
+        for key, field in fields.items():
             listed += self._key(f"{name}.{key}" if name else key, field)
         section += listed
         self.state.document.note_implicit_target(section)

@@ -8,7 +8,7 @@ import small_run
 from at_jax.errors import UserError
 from at_jax.terms import TERMS, Distillation
 from at_jax.training import config as configs
-from at_jax.training.settings import SECTIONS, Settings, term_options
+from at_jax.training.settings import key_fields
 
 NAN, INF = float("nan"), float("inf")
 SEED = 2**32 - 1
@@ -17,13 +17,11 @@ KEYS = configs.flatten(configs.default_config().to_dict())
 
 def fields():
     """Dotted key -> dataclass field of its default, meaning and rule."""
-    top = [f for f in dataclasses.fields(Settings) if f.default is not dataclasses.MISSING]
-    found = {field.name: field for field in top}
-    for name, section in SECTIONS.items():
-        found |= {f"{name}.{field.name}": field for field in dataclasses.fields(section)}
-    for name, term in TERMS.items():
-        found |= {f"{name}.{key}": field for key, field in term_options(term).items()}
-    return found
+    return {
+        f"{section}.{key}".removeprefix("."): field
+        for section, fields in key_fields().items()
+        for key, field in fields.items()
+    }
 
 
 FIELDS = fields()
