@@ -203,7 +203,9 @@ def help_text() -> str:
 
 
 def _described(field: dataclasses.Field) -> str:
-    rule, default = field.metadata["rule"], field.default
+    """Type, rule, default and meaning; a field of a user's term may have no rule and no meaning."""
+    rule, default = field.metadata.get("rule"), field.default
     expected = f", {rule.text}" if rule else ""
     kind = f"{type(default).__name__}{expected}; default {default!r}"
-    return f"{kind}\n      {field.metadata['meaning']}"
+    meaning = field.metadata.get("meaning")
+    return f"{kind}\n      {meaning}" if meaning else kind

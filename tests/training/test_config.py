@@ -6,7 +6,7 @@ import pytest
 import small_run
 
 from at_jax.errors import UserError
-from at_jax.terms import TERMS, Distillation
+from at_jax.terms import TERMS, Distillation, Term
 from at_jax.training import config as configs
 from at_jax.training.settings import key_fields
 
@@ -264,6 +264,16 @@ def test_help_text_shows_type_default_rule_and_meaning_of_every_key():
         kind = type(field.default).__name__
         head = lines.index(f"  {key}: {kind}{expected}; default {field.default!r}")
         assert lines[head + 1].strip() == field.metadata["meaning"]
+
+
+def test_help_text_with_a_plain_field_of_a_term_shows_its_type_and_default(monkeypatch):
+    @dataclasses.dataclass(frozen=True)
+    class Plain(Term):
+        name = "plain"
+        scale: float = 2.0
+
+    monkeypatch.setitem(TERMS, "plain", Plain)
+    assert configs.help_text().endswith("\n  plain.scale: float; default 2.0\n")
 
 
 def test_teacher_config_is_that_of_its_network_with_labels_only():
