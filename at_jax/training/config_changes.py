@@ -8,7 +8,7 @@ from at_jax.errors import UserError, listed
 from at_jax.terms import TERMS, parts
 from at_jax.training.arguments import check_recorded
 from at_jax.training.config import flatten
-from at_jax.training.config_record import ARGUMENTS, IDENTITY
+from at_jax.training.config_record import ARGUMENTS, IDENTITY, settings_in
 
 __all__ = ["check"]
 
@@ -37,8 +37,7 @@ def check(
       UserError: naming the keys that differ.
     """
     before_arguments = stored.get(ARGUMENTS)
-    settings = {key: value for key, value in stored.items() if key not in (ARGUMENTS, IDENTITY)}
-    before, now = flatten(settings), flatten(config)
+    before, now = flatten(settings_in(stored)), flatten(config)
     places = _PLACES if stored.get(IDENTITY) else ()
     # Terms that are passed may read the sections of others.
     unused = set() if arguments.get("terms") else TERMS.keys() - set(parts(config["method"]))

@@ -15,7 +15,7 @@ from at_jax.training.json_files import Damaged
 
 __all__ = [
     "ARGUMENTS", "CONFIG", "IDENTITY", "has_config", "read_arguments", "read_both", "read_config",
-    "read_identity", "read_method", "stored_config",
+    "read_identity", "read_method", "settings_in", "stored_config",
 ]  # fmt: skip
 
 CONFIG = "config.json"
@@ -38,7 +38,7 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
     Raises:
       UserError: if there is no run, the file is damaged, or a newer version wrote it.
     """
-    return _settings(processes.broadcast_from_primary(lambda: read_both(workdir / CONFIG)))
+    return settings_in(_read(workdir))
 
 
 def read_arguments(workdir: pathlib.Path) -> dict[str, Any]:
@@ -47,9 +47,7 @@ def read_arguments(workdir: pathlib.Path) -> dict[str, Any]:
     Raises:
       UserError: as :func:`read_config`.
     """
-    return (
-        processes.broadcast_from_primary(lambda: read_both(workdir / CONFIG)).get(ARGUMENTS) or {}
-    )
+    return _read(workdir).get(ARGUMENTS) or {}
 
 
 def read_identity(workdir: pathlib.Path) -> dict[str, Any]:
@@ -58,7 +56,11 @@ def read_identity(workdir: pathlib.Path) -> dict[str, Any]:
     Raises:
       UserError: as :func:`read_config`.
     """
-    return processes.broadcast_from_primary(lambda: read_both(workdir / CONFIG)).get(IDENTITY) or {}
+    return _read(workdir).get(IDENTITY) or {}
+
+
+def _read(workdir: pathlib.Path) -> dict[str, Any]:
+    return processes.broadcast_from_primary(lambda: read_both(workdir))
 
 
 def read_method(workdir: pathlib.Path) -> str:
@@ -74,20 +76,21 @@ def stored_config(workdir: pathlib.Path) -> dict[str, Any]:
     Raises:
       UserError: if there is no run, or neither can be read.
     """
-    return processes.broadcast_from_primary(lambda: _stored(workdir / CONFIG))
+    return processes.broadcast_from_primary(lambda: _stored(workdir))
 
 
-def _stored(path: pathlib.Path) -> dict[str, Any]:
+def _stored(workdir: pathlib.Path) -> dict[str, Any]:
+    path = workdir / CONFIG
     try:
         return json_files.read(paths.reachable(path))
     except (FileNotFoundError, Damaged) as error:
         is_missing = isinstance(error, FileNotFoundError)
         reason = "missing" if is_missing else f"damaged ({error})"
-    if (copy := _copy(path.parent)) is not None:
+    if (copy := _copy(workdir)) is not None:
         warnings.warn(f"{path} is {reason}: the copy in checkpoint {copy[0]} is used", stacklevel=4)
         return copy[1]
-    if is_missing and not checkpoint_meta.steps(path.parent / checkpoint_meta.FOLDER):
-        raise UserError(f"{path.parent} holds no run (no {CONFIG}): give the workdir of a run")
+    if is_missing and not checkpoint_meta.steps(workdir / checkpoint_meta.FOLDER):
+        raise UserError(f"{workdir} holds no run (no {CONFIG}): give the workdir of a run")
     raise UserError(
         f"{path} is not readable as a config: it is {reason}. Restore it from a copy, or choose another "
         "--workdir; a file that you edited needs no checksum: delete that line"
@@ -100,28 +103,28 @@ def _copy(workdir: pathlib.Path) -> tuple[int, dict[str, Any]] | None:
     return None if saved is None or "config" not in saved[1] else (saved[0], saved[1]["config"])
 
 
-def read_both(path: pathlib.Path) -> dict[str, Any]:
+def read_both(workdir: pathlib.Path) -> dict[str, Any]:
     """Read config.json in process 0: config, and arguments and identity under their keys.
 
     Raises:
       UserError: as :func:`read_config`.
     """
-    stored = _stored(path)
-    recorded = {key: stored[key] for key in (ARGUMENTS, IDENTITY) if key in stored}
-    given = _settings(stored)
-    unknown = sorted(flatten(given).keys() - flatten(default_config().to_dict()).keys())
+    stored = _stored(workdir)
+    given, defaults = settings_in(stored), default_config().to_dict()
+    unknown = sorted(flatten(given).keys() - flatten(defaults).keys())
     differing = unknown or [key for key in ("method", "seed") if key not in given]
     if differing:
         raise UserError(
-            f"{path} was written by another version ({listed(differing)} unknown or missing): use the "
-            "version that trained it, import the module that adds its terms to at_jax.terms.TERMS, or "
-            "choose another --workdir"
+            f"{workdir / CONFIG} was written by another version ({listed(differing)} unknown or missing): "
+            "use the version that trained it, import the module that adds its terms to "
+            "at_jax.terms.TERMS, or choose another --workdir"
         )
-    config = _with_defaults(given, json.loads(json.dumps(default_config().to_dict())))
-    return {**config, **recorded}
+    config = _with_defaults(given, json.loads(json.dumps(defaults)))
+    return {**config, **{key: stored[key] for key in (ARGUMENTS, IDENTITY) if key in stored}}
 
 
-def _settings(stored: Mapping[str, Any]) -> dict[str, Any]:
+def settings_in(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """The config in the content of config.json, without the record of arguments and the identity."""
     return {key: value for key, value in stored.items() if key not in (ARGUMENTS, IDENTITY)}
 
 

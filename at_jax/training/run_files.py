@@ -98,7 +98,7 @@ def check(
 
 def _check(workdir: pathlib.Path, config: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
     if (workdir / CONFIG).exists() or _has_remains(workdir):
-        stored = read_both(workdir / CONFIG)
+        stored = read_both(workdir)
         has_teacher = (workdir / TEACHER).exists()
         config_changes.check(workdir, stored, config, arguments, has_teacher=has_teacher)
 
@@ -159,7 +159,7 @@ def record_identity(workdir: pathlib.Path, identity: Mapping[str, Any]) -> None:
     """Replace the identity of a run in config.json."""
 
     def write():
-        stored = read_both(workdir / CONFIG)
+        stored = read_both(workdir)
         if stored.get(IDENTITY) != identity:
             write_json(workdir / CONFIG, {**stored, IDENTITY: identity})
 
