@@ -24,8 +24,6 @@ __all__ = [
     "note_other_images", "of_data", "of_weights", "run_id",
 ]  # fmt: skip
 
-_ALLOW = "--config.data.allow_changes=True"
-
 
 def of_weights(variables: Any) -> str:
     """Compute a digest of the variables of a network, 16 hexadecimal digits.
@@ -57,8 +55,7 @@ def check_data(
     Raises:
       UserError: naming the first class that differs, or the numbers of images.
     """
-    stored = run_files.read_identity(workdir) if run_files.has_config(workdir) else {}
-    now = dataset.identity
+    stored, now = _stored(workdir), dataset.identity
     if "data" in stored:
         before = Identity.from_json(stored["data"])
         _check_names(workdir, before.class_names, now.class_names)
@@ -67,6 +64,11 @@ def check_data(
         elif before != now:
             log(f"The images of {dataset.name} have changed: epochs are counted with the new ones.")
     return {"run": stored.get("run") or uuid.uuid4().hex, **stored, "data": now.to_json()}
+
+
+def _stored(workdir: pathlib.Path) -> dict[str, Any]:
+    """Identity of the run in a workdir; empty without config.json, or for a run of an older version."""
+    return run_files.read_identity(workdir) if run_files.has_config(workdir) else {}
 
 
 def _check_names(workdir: pathlib.Path, before: Sequence[str], now: Sequence[str]) -> None:
@@ -89,7 +91,7 @@ def _check_images(workdir: pathlib.Path, before: Identity, now: Identity) -> Non
         )
         raise UserError(
             f"the images of the run in {workdir} have changed ({what}): restore them, choose another "
-            f"--workdir, or resume with the new ones, {_ALLOW}"
+            "--workdir, or resume with the new ones, --config.data.allow_changes=True"
         )
 
 
@@ -131,13 +133,12 @@ def check_initial(
     Raises:
       UserError: for other weights.
     """
-    if run_files.has_config(workdir):
-        stored = run_files.read_identity(workdir)
-        if stored and stored.get("init") != fingerprint:
-            raise UserError(
-                f"the run in {workdir} was started from different weights than init.weights: pass the "
-                "same weights, or choose another --workdir"
-            )
+    stored = _stored(workdir)
+    if stored and stored.get("init") != fingerprint:
+        raise UserError(
+            f"the run in {workdir} was started from different weights than init.weights: pass the same "
+            "weights, or choose another --workdir"
+        )
     return {**identity, **({"init": fingerprint} if fingerprint else {})}
 
 
@@ -168,7 +169,7 @@ def note_other_images(workdir: pathlib.Path, dataset: data.Dataset) -> None:
 
 def of_data(workdir: pathlib.Path) -> Identity | None:
     """Read the identity of the data of a run; None without config.json, or of an older version."""
-    stored = run_files.read_identity(workdir) if run_files.has_config(workdir) else {}
+    stored = _stored(workdir)
     return Identity.from_json(stored["data"]) if "data" in stored else None
 
 
@@ -200,7 +201,7 @@ def check_same_data(found: Iterable[tuple[str, Identity | None]]) -> None:
 
 def run_id(workdir: pathlib.Path) -> str:
     """Read the ID of a run; empty for a run of an older version, or without config.json."""
-    return run_files.read_identity(workdir).get("run", "") if run_files.has_config(workdir) else ""
+    return _stored(workdir).get("run", "")
 
 
 def check_checkpoint(expected: str, meta: Mapping[str, Any]) -> None:
