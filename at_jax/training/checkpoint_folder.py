@@ -16,6 +16,7 @@ from flax import traverse_util
 from at_jax import paths
 from at_jax.distributed import processes
 from at_jax.errors import UserError
+from at_jax.training import checkpoint_meta
 from at_jax.training.json_files import Damaged
 
 __all__ = ["DELETED", "checksums", "clean", "make", "open_manager", "quiet_orbax"]
@@ -90,12 +91,9 @@ class _Preserved:
         """Whether to keep each checkpoint; they are sorted by step."""
         del context
         steps = [info.step for info in checkpoints]
-        measured = {s: e for s in steps if isinstance(e := self._errors.get(s), float | int)}
-        best = min(measured, key=lambda step: (measured[step], -step), default=None)
-        return [
-            step in steps[-_KEPT:] or step == best or isinstance(self._errors.get(step), Damaged)
-            for step in steps
-        ]
+        errors = {step: self._errors.get(step) for step in steps}
+        kept = {*steps[-_KEPT:], *checkpoint_meta.by_error(errors)[:1]}
+        return [step in kept or isinstance(errors[step], Damaged) for step in steps]
 
 
 def make(directory: pathlib.Path) -> None:

@@ -5,13 +5,14 @@ and a copy of config.json. They replace files of the run that are damaged.
 """
 
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from at_jax import paths
 from at_jax.training import json_files
 from at_jax.training.json_files import Damaged
 
-__all__ = ["FOLDER", "newest", "read", "steps", "test_errors"]
+__all__ = ["FOLDER", "by_error", "newest", "read", "steps", "test_errors"]
 
 FOLDER = "checkpoints"
 
@@ -68,6 +69,16 @@ def test_errors(directory: pathlib.Path) -> dict[int, float | Damaged | None]:
         except Damaged as damaged:
             errors[step] = damaged
     return errors
+
+
+def by_error(errors: Mapping[int, float | Damaged | None]) -> list[int]:
+    """Steps whose test error was measured, the best first; of equal ones the latest.
+
+    >>> by_error({10: 5.0, 20: 4.0, 30: None, 40: 4.0})
+    [40, 20, 10]
+    """
+    measured = {step: e for step, e in errors.items() if isinstance(e, float | int)}
+    return sorted(measured, key=lambda step: (measured[step], -step))
 
 
 def _test_error(directory: pathlib.Path, step: int) -> float | None:

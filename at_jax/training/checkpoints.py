@@ -6,6 +6,7 @@ fails the check is skipped for the one before it. Of several processes only proc
 """
 
 import contextlib
+import math
 import pathlib
 import tempfile
 import warnings
@@ -119,30 +120,26 @@ class Checkpoints:
         if self._manager is None:
             return
         with storage.conversion(self._directory):
-            self._save(step, trees, meta, test_error)
-
-    def _save(
-        self, step: int, trees: dict[str, Any], meta: dict[str, Any], test_error: float | None
-    ) -> None:
-        self._manager.wait_until_finished()
-        paths.remove(self._directory / checkpoint_folder.DELETED)
-        if step in self._manager.all_steps():
-            self._manager.delete(step)
-        # Copies: on CPU np.asarray is a view, and Orbax may still be writing when a step reuses the buffer.
-        host = {
-            name: jax.tree.map(np.array, serialization.to_state_dict(tree))
-            for name, tree in trees.items()
-        }
-        checksums = {name: checkpoint_folder.checksums(tree) for name, tree in host.items()}
-        meta = {**meta, "step": step, "test_error": test_error, "checksums": checksums}
-        # Orbax has no empty items: an empty tree (no batch statistics, no adapter) is left out.
-        items = {n: ocp.args.StandardSave(t) for n, t in host.items() if jax.tree.leaves(t)}
-        self._errors[step] = test_error
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(**items, meta=ocp.args.JsonSave(json_files.sealed(meta))),
-            force=True,
-        )
+            self._manager.wait_until_finished()
+            paths.remove(self._directory / checkpoint_folder.DELETED)
+            if step in self._manager.all_steps():
+                self._manager.delete(step)
+            # np.array, because np.asarray is a view on CPU, and a step may reuse the buffer while Orbax
+            # still writes.
+            host = {
+                name: jax.tree.map(np.array, serialization.to_state_dict(tree))
+                for name, tree in trees.items()
+            }
+            checksums = {name: checkpoint_folder.checksums(tree) for name, tree in host.items()}
+            meta = {**meta, "step": step, "test_error": test_error, "checksums": checksums}
+            # Orbax has no empty items: an empty tree (no batch statistics, no adapter) is left out.
+            items = {n: ocp.args.StandardSave(t) for n, t in host.items() if jax.tree.leaves(t)}
+            self._errors[step] = test_error
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(**items, meta=ocp.args.JsonSave(json_files.sealed(meta))),
+                force=True,
+            )
 
     def wait(self) -> None:
         """Wait until every checkpoint is on disk, on every process."""
@@ -182,22 +179,23 @@ class Checkpoints:
 
         It warns if the run had a lower error, of which no valid checkpoint is left.
         """
-        measured = {s: e for s, e in self._errors.items() if isinstance(e, float | int)}
-        by_error = sorted(measured, key=lambda step: (measured[step], -step))
+        measured = checkpoint_meta.by_error(self._errors)
         rest = [step for step in self.steps[::-1] if step not in measured]
         for step in rest:
-            if isinstance(self._errors.get(step), Damaged):
-                self._warn(step, self._errors[step])
-        restored = self._first_valid(by_error + rest, names)
+            if isinstance(damaged := self._errors.get(step), Damaged):
+                self._warn(step, damaged)
+        restored = self._first_valid(measured + rest, names)
         if restored is not None:
-            self._check_best(restored.step, measured.get(restored.step))
+            self._check_best(restored.step)
         return restored
 
-    def _check_best(self, step: int, error: float | None) -> None:
+    def _check_best(self, step: int) -> None:
+        measured = self._errors.get(step)
+        error = measured if isinstance(measured, float | int) else math.inf
         saved = checkpoint_meta.newest(self._directory.parent)
         lines = saved[1].get("progress", {}).get("lines", []) if saved else []
         lowest = min(lines, key=lambda line: line["test_error"], default=None)
-        if lowest is not None and (error is None or lowest["test_error"] < error):
+        if lowest is not None and lowest["test_error"] < error:
             warnings.warn(
                 f"the best checkpoint under {self._directory}, of step {lowest['step']} with an error of "
                 f"{lowest['test_error']:.2f} %, is gone; using step {step}",
