@@ -21,6 +21,7 @@ __all__ = [
     "check_batch_size",
     "default_steps_per_dispatch",
     "describe",
+    "idle",
     "local_count",
     "map_eval",
     "map_train",

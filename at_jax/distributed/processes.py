@@ -75,16 +75,17 @@ def broadcast_from_primary(function: Callable[[], T]) -> T:
     """
     if not is_multiprocess():
         return function()
-    value, error = _call(function) if is_primary() else (None, None)
-    message = None
-    if is_primary():
-        message, error = _message(value, error)
-    kind, received = _broadcast(message, source=0)
+    if not is_primary():
+        kind, received = _broadcast(None, source=0)
+        if kind != _VALUE:
+            raise _error(kind, received)
+        return received
+    value, error = _call(function)
+    message, error = _message(value, error)
+    _broadcast(message, source=0)
     if error is not None:
         raise error
-    if kind != _VALUE:
-        raise _error(kind, received)
-    return value if is_primary() else received  # type: ignore[return-value]  # set where error is None
+    return value  # type: ignore[return-value]  # set where error is None
 
 
 def run_on_all(function: Callable[[], T]) -> T:
@@ -149,9 +150,7 @@ def failure_line(error: BaseException) -> str | None:
     Args:
       error: that ended this process.
     """
-    if isinstance(error, wire.MessageError):
-        return str(error)
-    return None
+    return str(error) if isinstance(error, wire.MessageError) else None
 
 
 # A message is one of these and its content: a value, or the text of an error.
@@ -184,10 +183,9 @@ def _call(function: Callable[[], T]) -> tuple[T | None, Exception | None]:
 def _broadcast(message: np.ndarray | None, source: int) -> tuple[str, Any]:
     """Send the message of one process to all, which return its kind and content."""
     is_source = message is not None
-    if message is None:
-        head = _send(np.zeros(wire.HEAD, np.uint8), False)
-    else:
-        head = _send(wire.head(message), True)
+    head = _send(
+        np.zeros(wire.HEAD, np.uint8) if message is None else wire.head(message), is_source
+    )
     try:
         length, checksum = wire.body(head)
         content = np.empty(length, np.uint8) if message is None else message
