@@ -170,10 +170,11 @@ def check_together(configs: Sequence[ConfigDict]) -> None:
         )
     with_teacher = [each.teacher for each in settings if terms.needs_teacher(each.method)]
     checkpoints = {each.checkpoint for each in with_teacher}
-    if len(set(map(_pretrained, with_teacher))) > 1:
+    pretrained = [_pretrained(each) for each in with_teacher]
+    if len(set(pretrained)) > 1:
         raise UserError(
             "students of one program must have the same teacher.weights, model, image_size, mean and std, "
-            f"got {listed(map(repr, map(_pretrained, with_teacher)))}: set the same values"
+            f"got {listed(map(repr, pretrained))}: set the same values"
         )
     if len(checkpoints) > 1 or ("" in checkpoints and not with_teacher[0].weights):
         raise UserError(

@@ -36,7 +36,6 @@ def check(
     Raises:
       UserError: naming the keys that differ.
     """
-    before_arguments = stored.get(ARGUMENTS)
     before, now = flatten(settings_in(stored)), flatten(config)
     places = _PLACES if stored.get(IDENTITY) else ()
     # Terms that are passed may read the sections of others.
@@ -67,8 +66,8 @@ def check(
         raise UserError(
             f"workdir {workdir} holds a run with another config ({listed(differing)}): {fix}"
         )
-    if before_arguments is not None:  # version 0.1 did not record them
-        check_recorded(before_arguments, arguments, workdir)
+    if (recorded := stored.get(ARGUMENTS)) is not None:  # version 0.1 did not record them
+        check_recorded(recorded, arguments, workdir)
 
 
 def _may_differ(

@@ -78,9 +78,8 @@ def check_free(destination: str | os.PathLike[str], *, is_file: bool = False) ->
         raise UserError(
             f"DEST must be a local path, got {path}: write it here, and copy it when it is complete"
         )
-    path = paths.reachable(
-        os.path.abspath(path)
-    )  # without "..": its name is that of what is written
+    # Without "..": its name is that of what is written.
+    path = paths.reachable(os.path.abspath(path))
     try:
         is_empty = not is_file and path.is_dir() and not any(path.iterdir())
     except OSError as error:

@@ -99,7 +99,7 @@ def finish(
                 f"The run in {workdir} was already finished: nothing was trained. For a new run, "
                 "for example after a change of your own code, choose another --workdir"
             )
-    if kept is None or kept != result:
+    if kept != result:
         run_files.write_json(workdir / run_files.RESULT, result)
     if not quiet:
         _log_errors(run, result)

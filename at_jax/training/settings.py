@@ -6,9 +6,8 @@ Each section of a config is a frozen dataclass. ``at-jax train --help-config`` p
 import dataclasses
 from collections.abc import Mapping
 
-from at_jax import options
 from at_jax.distributed.devices import MAX_STEPS_PER_DISPATCH
-from at_jax.options import BETAS, EPOCHS, between, epochs, items, one_of, option, or_special
+from at_jax.options import BETAS, EPOCHS, Rule, between, epochs, items, one_of, option, or_special
 from at_jax.terms import TERMS, Term
 from at_jax.training import schedules
 from at_jax.training.data_settings import DataSettings
@@ -31,6 +30,7 @@ __all__ = [
 _SEEDS = between(0, 2**32 - 1, "from 0 to 2**32 - 1")
 _EPOCHS, _EPOCH, _DROPS = between(1, EPOCHS), between(0, EPOCHS), epochs(EPOCHS)
 _FACTORS = between(1e-6, 1)
+_TEXT = Rule(lambda value: isinstance(value, str), "a string")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,9 +78,7 @@ class TransferSettings:
         (),
         "Points to compare, 'student<-teacher', such as ('group3<-group3',); a point is a "
         "tap or the path of a submodule. Empty: all taps, in order.",
-        items(
-            options.Rule(lambda value: isinstance(value, str), ""), "texts such as 'group3<-group3'"
-        ),
+        items(_TEXT, "texts such as 'group3<-group3'"),
     )
     begin_epoch: int = option(0, "Epoch from which the terms are used, counted from 0.", _EPOCH)
     decay: str = option(
@@ -150,10 +148,7 @@ class Settings:
     compare: tuple = option(
         (),
         "Other methods to train the same student with in the same program, in <workdir>/<method>.",
-        items(
-            options.Rule(lambda method: isinstance(method, str), "a string"),
-            "methods, such as none",
-        ),
+        items(_TEXT, "methods, such as none"),
     )
     seed: int = option(0, "Random seed (initialization, data order, augmentation).", _SEEDS)
     dtype: str = option(

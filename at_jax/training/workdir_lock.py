@@ -101,10 +101,7 @@ def _acquire(folder: pathlib.Path, wait: bool) -> filelock.BaseFileLock | None:
     # Another kind of lock, made by the existence of a file, would outlive a killed process.
     lock = filelock.FileLock(folder / LOCK, thread_local=False, fallback_to_soft=False)
     try:
-        if wait:
-            lock.acquire(poll_interval=_POLL_SECONDS)
-        else:
-            lock.acquire(timeout=0)
+        lock.acquire(blocking=wait, poll_interval=_POLL_SECONDS)
     except filelock.Timeout:
         raise InUse(_in_use(folder)) from None
     except (OSError, NotImplementedError) as error:
@@ -176,6 +173,6 @@ def _is_gone(holder: dict[str, Any]) -> bool:
         os.kill(holder["pid"], 0)
     except ProcessLookupError:
         return True
-    except (OSError, OverflowError):
-        return False
+    except (OSError, OverflowError):  # a process of another user, or no number of one
+        pass
     return False
