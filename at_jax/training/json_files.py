@@ -35,8 +35,8 @@ def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, CHECKSUM: checksum(json.loads(json.dumps(content)))}
 
 
-def dumps(value: Mapping[str, Any], *, checked: bool = True) -> str:
-    """Format an object, with its checksum unless ``checked`` is False, for people to read.
+def dumps(value: Mapping[str, Any]) -> str:
+    """Format an object, with its checksum, for people to read.
 
     >>> print(dumps({"step": 3}), end="")
     {
@@ -44,7 +44,7 @@ def dumps(value: Mapping[str, Any], *, checked: bool = True) -> str:
       "step": 3
     }
     """
-    return _text(sealed(value) if checked else value)
+    return _text(sealed(value))
 
 
 def _text(value: Mapping[str, Any]) -> str:

@@ -62,15 +62,9 @@ def write_text(path: pathlib.Path, text: str) -> None:
         raise UserError(f"{path} must be a file, got a directory: move it away") from error
 
 
-def write_json(path: pathlib.Path, value: Mapping[str, Any], *, checked: bool = True) -> None:
-    """Write an object as JSON, as :func:`write_text`.
-
-    Args:
-      path: of the file.
-      value: JSON.
-      checked: add a checksum; False for a file that no command reads.
-    """
-    write_text(path, json_files.dumps(value, checked=checked))
+def write_json(path: pathlib.Path, value: Mapping[str, Any]) -> None:
+    """Write an object as JSON with a checksum, as :func:`write_text`."""
+    write_text(path, json_files.dumps(value))
 
 
 def check(
