@@ -6,8 +6,11 @@ from at_jax.options import between, items, one_of, option
 
 __all__ = ["DataSettings"]
 
-_SEEDS = between(0, 2**32 - 1, "from 0 to 2**32 - 1")
-_IMAGES = between(0, 2**31 - 1)
+# Rules that other sections share.
+SEEDS = between(0, 2**32 - 1, "from 0 to 2**32 - 1")
+IMAGES = between(0, 2**31 - 1)
+MEANS = items(between(0, 255), "numbers from 0 to 255")
+STDS = items(between(0.1, 255), "numbers from 0.1 to 255")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,13 +54,13 @@ class DataSettings:
     )
     skip_corrupt: bool = option(False, "Skip images that cannot be read, and count them.")
     train_examples: int = option(
-        0, "Labeled images for the student, the same number per class; 0: all.", _IMAGES
+        0, "Labeled images for the student, the same number per class; 0: all.", IMAGES
     )
     epoch_examples: int = option(
         0,
         "Images per epoch; 0: each image once. A larger number repeats images, for longer epochs with few "
         "labels.",
-        _IMAGES,
+        IMAGES,
     )
     drop_last: bool = option(
         True,
@@ -66,7 +69,7 @@ class DataSettings:
     validation_examples: int = option(
         0,
         "Training images to hold out and evaluate on instead of the test set; 0: none.",
-        _IMAGES,
+        IMAGES,
     )
     test_fraction: float = option(
         0.2,
@@ -76,16 +79,16 @@ class DataSettings:
     split_seed: int = option(
         0,
         "Seed of train_examples, validation_examples and test_fraction; not the run's seed.",
-        _SEEDS,
+        SEEDS,
     )
     allow_changes: bool = option(False, "Resume even if images were added, removed or renamed.")
     order_seed: int = option(
         -1, "Seed of data order and augmentation; -1: the run's seed.", between(-1, 2**32 - 1)
     )
-    mean: tuple = option((), "Mean per channel, in 0..255; empty: of the training set.",
-                         items(between(0, 255), "numbers from 0 to 255"))  # fmt: skip
-    std: tuple = option((), "Standard deviation per channel, in 0..255; empty: of the training set.",
-                        items(between(0.1, 255), "numbers from 0.1 to 255"))  # fmt: skip
+    mean: tuple = option((), "Mean per channel, in 0..255; empty: of the training set.", MEANS)
+    std: tuple = option(
+        (), "Standard deviation per channel, in 0..255; empty: of the training set.", STDS
+    )
     augmentation: str = option(
         "crop",
         "Random crop of training images: crop (after padding, for small images), or random_resized_crop (8 "

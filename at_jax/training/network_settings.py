@@ -3,10 +3,11 @@
 import dataclasses
 
 from at_jax.options import EPOCHS, Rule, between, epochs, items, option
+from at_jax.training.data_settings import IMAGES, MEANS, STDS
 
 __all__ = ["InitSettings", "TeacherSettings"]
 
-_IMAGES, _DROPS = between(0, 2**31 - 1), epochs(EPOCHS)
+_DROPS = epochs(EPOCHS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +31,7 @@ class TeacherSettings:
         between(0, EPOCHS),
     )
     drop_epochs: tuple = option((), "Epochs at which the teacher's learning rate drops.", _DROPS)
-    train_examples: int = option(0, "Training images of the teacher; 0: all.", _IMAGES)
+    train_examples: int = option(0, "Training images of the teacher; 0: all.", IMAGES)
     stochastic: bool = option(
         False, "Apply the teacher with deterministic=False and the student's random numbers."
     )
@@ -39,10 +40,10 @@ class TeacherSettings:
         "Height and width of the teacher's images, in pixels; 0: the student's.",
         between(0, 4096),
     )
-    mean: tuple = option((), "Mean per channel of the teacher's images, in 0..255; empty: data.mean.",
-                         items(between(0, 255), "numbers from 0 to 255"))  # fmt: skip
-    std: tuple = option((), "Standard deviation per channel, in 0..255; empty: data.std.",
-                        items(between(0.1, 255), "numbers from 0.1 to 255"))  # fmt: skip
+    mean: tuple = option(
+        (), "Mean per channel of the teacher's images, in 0..255; empty: data.mean.", MEANS
+    )
+    std: tuple = option((), "Standard deviation per channel, in 0..255; empty: data.std.", STDS)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from at_jax.distributed.devices import MAX_STEPS_PER_DISPATCH
 from at_jax.options import BETAS, EPOCHS, Rule, between, epochs, items, one_of, option, or_special
 from at_jax.terms import TERMS, Term
 from at_jax.training import schedules
-from at_jax.training.data_settings import DataSettings
+from at_jax.training.data_settings import SEEDS, DataSettings
 from at_jax.training.network_settings import InitSettings, TeacherSettings
 
 __all__ = [
@@ -27,7 +27,6 @@ __all__ = [
     "term_options",
 ]
 
-_SEEDS = between(0, 2**32 - 1, "from 0 to 2**32 - 1")
 _EPOCHS, _EPOCH, _DROPS = between(1, EPOCHS), between(0, EPOCHS), epochs(EPOCHS)
 _FACTORS = between(1e-6, 1)
 _TEXT = Rule(lambda value: isinstance(value, str), "a string")
@@ -150,7 +149,7 @@ class Settings:
         "Other methods to train the same student with in the same program, in <workdir>/<method>.",
         items(_TEXT, "methods, such as none"),
     )
-    seed: int = option(0, "Random seed (initialization, data order, augmentation).", _SEEDS)
+    seed: int = option(0, "Random seed (initialization, data order, augmentation).", SEEDS)
     dtype: str = option(
         "float32",
         "Data type of the networks' computation. Parameters, statistics and losses are float32.",
