@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
+import ml_dtypes  # comes with jax
 import numpy as np
 
 __all__ = ["HEAD", "MessageError", "body", "decode", "encode", "head"]
@@ -146,8 +147,6 @@ def _value(described: Any, data: np.ndarray) -> Any:
 
 def _dtype(name: str) -> np.dtype | None:
     """Dtype of numbers by name: one of NumPy's, or of ml_dtypes, such as bfloat16; None for any other."""
-    import ml_dtypes  # comes with jax
-
     if not isinstance(name, str):
         return None
     known = getattr(ml_dtypes, name, None)

@@ -46,10 +46,9 @@ def find(text: str) -> pathlib.Path:
     path = pathlib.Path(text).expanduser()
     if path.is_file():
         return path
-    near = (
-        {str(each): str(each) for each in sorted(path.parent.glob("*.py"))} if path.suffix else {}
-    )
-    near |= {name: name for name in names()} | {f"configs/{name}.py": name for name in names()}
+    files = sorted(map(str, path.parent.glob("*.py"))) if path.suffix else []
+    near = {name: name for name in (*files, *names())}
+    near |= {f"configs/{name}.py": name for name in names()}
     close = difflib.get_close_matches(text, near, n=1)
     hint = f"did you mean {near[close[0]]}?" if close else "give the path of one"
     raise UserError(f"--config must be one of {', '.join(names())} or a file, got {text!r}: {hint}")
