@@ -67,20 +67,20 @@ class Checkpoints:
     def __init__(self, workdir: str | pathlib.Path, *, create: bool = True):
         self._manager: Any = None  # only in process 0
         self._writes = create
-        self._directory = directory = paths.absolute(workdir) / FOLDER
+        self._directory = paths.absolute(workdir) / FOLDER
         self._exit = contextlib.ExitStack()
         if not processes.is_primary():
             return
         if create:
-            check_can_save(directory)
-            checkpoint_folder.make(directory)
-        elif paths.scheme(directory) not in _ORBAX_SCHEMES:
-            copy = self._exit.enter_context(tempfile.TemporaryDirectory(prefix="at_jax-"))
-            paths.download(directory, pathlib.Path(copy) / FOLDER)
-            self._directory = directory = pathlib.Path(copy) / FOLDER
+            check_can_save(self._directory)
+            checkpoint_folder.make(self._directory)
+        elif paths.scheme(self._directory) not in _ORBAX_SCHEMES:
+            local = self._exit.enter_context(tempfile.TemporaryDirectory(prefix="at_jax-"))
+            paths.download(self._directory, pathlib.Path(local) / FOLDER)
+            self._directory = pathlib.Path(local) / FOLDER
         self._exit.enter_context(checkpoint_folder.quiet_orbax())
-        self._errors = checkpoint_meta.test_errors(directory)
-        self._manager = checkpoint_folder.open_manager(directory, self._errors)
+        self._errors = checkpoint_meta.test_errors(self._directory)
+        self._manager = checkpoint_folder.open_manager(self._directory, self._errors)
 
     def __enter__(self):
         return self

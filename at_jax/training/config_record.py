@@ -24,7 +24,11 @@ ARGUMENTS, IDENTITY = "arguments", "identity"
 
 
 def has_config(workdir: pathlib.Path) -> bool:
-    """True if the directory holds a run: its config.json, or a checkpoint with a copy of it."""
+    """True if the directory holds a run: its config.json, or a checkpoint with a copy of it.
+
+    Raises:
+      UserError: if the storage cannot be accessed.
+    """
 
     def found():
         return (paths.reachable(workdir) / CONFIG).exists() or _copy(workdir) is not None
@@ -64,7 +68,11 @@ def _read(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def read_method(workdir: pathlib.Path) -> str:
-    """Read the method of a run, with the names of terms that were passed as an argument."""
+    """Read the method of a run, with the names of terms that were passed as an argument.
+
+    Raises:
+      UserError: as :func:`read_config`.
+    """
     if (passed := read_arguments(workdir).get("terms")) is not None:
         return "+".join(term["name"] for term in passed) or "none"
     return read_config(workdir)["method"]
@@ -104,7 +112,7 @@ def _copy(workdir: pathlib.Path) -> tuple[int, dict[str, Any]] | None:
 
 
 def read_both(workdir: pathlib.Path) -> dict[str, Any]:
-    """Read config.json in process 0: config, and arguments and identity under their keys.
+    """Read config.json in process 0: the config, with the arguments and the identity under their keys.
 
     Raises:
       UserError: as :func:`read_config`.

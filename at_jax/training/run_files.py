@@ -150,7 +150,11 @@ def claim(
 
 
 def record_identity(workdir: pathlib.Path, identity: Mapping[str, Any]) -> None:
-    """Replace the identity of a run in config.json."""
+    """Replace the identity of a run in config.json.
+
+    Raises:
+      UserError: as :func:`read_config`.
+    """
 
     def write():
         stored = read_both(workdir)

@@ -1,4 +1,4 @@
-"""Workdirs while runs are alive in them: locked, with one line for storage that fails."""
+"""Workdirs of active runs: their locks, and the error if their storage fails."""
 
 import contextlib
 import pathlib
@@ -11,13 +11,13 @@ from at_jax.training.console import log
 
 __all__ = ["working_in"]
 
-# Workdirs of this process, outer ones first: a run trains its teacher in a subdirectory.
+# Workdirs that this process holds, outer ones first: a run trains its teacher in a subdirectory.
 _open: list[pathlib.Path] = []
 
 
 @contextlib.contextmanager
 def working_in(*workdirs: pathlib.Path) -> Iterator[Callable[[pathlib.Path], None]]:
-    """Hold the locks of workdirs; process 0 holds them for all processes of a run (collective).
+    """Hold the locks of workdirs while runs write to them (collective). Process 0 holds them for all.
 
     Args:
       *workdirs: absolute paths.
