@@ -19,13 +19,19 @@ def commit() -> str:
     Returns:
       The abbreviated hash, with ``-dirty`` if files were changed; empty outside a git repository.
     """
-    folder = pathlib.Path(__file__).parent
-    # --exclude=* makes git describe print the hash even where a tag exists.
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*"]
+    file = pathlib.Path(__file__)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        # An installed package may be in the repository of another project, which does not track it.
+        _git(file.parent, "ls-files", "--error-unmatch", file.name)
+        # --exclude=* makes git describe print the hash even where a tag exists.
+        return _git(file.parent, "describe", "--always", "--dirty", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return ""
+
+
+def _git(folder: pathlib.Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     return done.stdout.strip()
 
 
