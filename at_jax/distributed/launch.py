@@ -166,11 +166,10 @@ def _cluster_has_several_tasks() -> bool:
     runs once has no SLURM_STEP_NODELIST.
     """
     env = os.environ
-    slurm = [env.get(name) for name in ("SLURM_NTASKS", "SLURM_STEP_NUM_TASKS")]
     counts = [env.get("OMPI_COMM_WORLD_SIZE", "")]
-    if "SLURM_STEP_NODELIST" in env:
-        # An interactive step of one task runs alone, even in an allocation of several tasks.
-        counts += ["1" if "1" in slurm else slurm[0] or ""]
+    # An interactive step of one task runs alone, even in an allocation of several tasks.
+    if "SLURM_STEP_NODELIST" in env and env.get("SLURM_STEP_NUM_TASKS") != "1":
+        counts.append(env.get("SLURM_NTASKS", ""))
     hosts = env.get("TPU_PROCESS_ADDRESSES", env.get("TPU_WORKER_HOSTNAMES", ""))
     return (
         any(count.isdigit() and int(count) > 1 for count in counts)

@@ -37,8 +37,8 @@ def reported(*workdirs: pathlib.Path, kept: str = "") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        named = [folder for folder in workdirs if _is_within(folder, error)]
-        check_space(named[0] if named else workdirs[0], error, kept)
+        failed = next((each for each in workdirs if _is_within(each, error)), workdirs[0])
+        check_space(failed, error, kept)
         raise
 
 
