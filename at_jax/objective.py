@@ -22,7 +22,7 @@ from at_jax.terms.view import View, view_network
 
 __all__ = ["Objective", "Outputs"]
 
-_HARD = "cross_entropy"
+_CROSS_ENTROPY = "cross_entropy"  # metric of the labels
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # arrays have no truth value
@@ -130,8 +130,11 @@ class Objective:
         variables = {"params": trained, **collections}
 
         def student_at(images: jax.Array) -> View:
-            inputs = self._forward_inputs(teacher, images)
-            return self._view_student(variables, images, labels, keys, inputs)
+            return view_network(
+                self.student, variables, images, labels, paths=self.paths_s, train=True,
+                mutable=_carried(variables), keys=keys, freeze=self.freeze,
+                **self._forward_inputs(teacher, images),
+            )  # fmt: skip
 
         student = student_at(images)
         batch = Batch(images, labels, keys, student, teacher, self.points, student_at)
@@ -146,29 +149,16 @@ class Objective:
         measures = base.measures_of(self.terms, batch, params)
         return loss, Outputs(metrics, student.logits, updated, measures)
 
-    def _view_student(
-        self,
-        variables: Any,
-        images: jax.Array,
-        labels: jax.Array,
-        keys: jax.Array | None,
-        inputs: dict[str, Any],
-    ) -> View:
-        return view_network(
-            self.student, variables, images, labels, paths=self.paths_s, train=True,
-            mutable=_carried(variables), keys=keys, freeze=self.freeze, **inputs,
-        )  # fmt: skip
-
     def _weighted(self, batch: Batch, params: Mapping[str, Any], weights: Mapping[str, jax.Array]):
         """Yield (metric, weight, values): the cross-entropy or its replacement first."""
         replacing = [term for term in self.terms if term.beta is None]
         if not replacing:
-            yield _HARD, 1, batch.student.cross_entropy
+            yield _CROSS_ENTROPY, 1, batch.student.cross_entropy
         for term in replacing:
             share = weights.get(term.name, 1)
             yield term.metric, share, base.values_of(term, batch, params)
             if term.name in weights:
-                yield _HARD, 1 - share, batch.student.cross_entropy
+                yield _CROSS_ENTROPY, 1 - share, batch.student.cross_entropy
         for term in self.terms:
             if term.beta is not None:
                 yield term.metric, weights[term.name], base.values_of(term, batch, params)
@@ -202,16 +192,10 @@ class Objective:
             return None
         stochastic: dict[str, Any] = {"deterministic": keys is None, "keys": keys}
         return view_network(
-            self.teacher,
-            variables,
-            images,
-            labels,
-            paths=self.paths_t,
-            frozen=True,
-            prepare=self.teacher_images,
-            train=False,
+            self.teacher, variables, images, labels, paths=self.paths_t, train=False,
+            frozen=True, prepare=self.teacher_images,
             **(stochastic if self.stochastic_teacher else {}),
-        )
+        )  # fmt: skip
 
     def _forward_inputs(self, teacher: View | None, images: jax.Array) -> dict[str, Any]:
         inputs: dict[str, Any] = {}
