@@ -82,18 +82,12 @@ def in_evaluation_mode(names: Sequence[str]) -> contextlib.AbstractContextManage
     Their batch normalization uses its running statistics and does not update them;
     ``flax.linen.BatchNorm`` is called with ``use_running_average=True``.
     """
-    return nn.intercept_methods(_Evaluation(tuple(names))) if names else contextlib.nullcontext()
+    if not names:
+        return contextlib.nullcontext()
 
-
-class _Evaluation:
-    """Interceptor of method calls; see :func:`in_evaluation_mode`."""
-
-    def __init__(self, names: Sequence[str]):
-        self._names = names
-
-    def __call__(self, call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+    def call_frozen(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         module = context.module
-        if context.method_name != "__call__" or not is_frozen(module.path, self._names):
+        if context.method_name != "__call__" or not is_frozen(module.path, names):
             return call(*args, **kwargs)
         signature = inspect.signature(type(module).__call__)
         given = signature.bind_partial(module, *args, **kwargs)
@@ -107,6 +101,8 @@ class _Evaluation:
                 object.__setattr__(module, "use_running_average", True)
         return call(*given.args[1:], **given.kwargs)
 
+    return nn.intercept_methods(call_frozen)
+
 
 def stopped(params: Any, names: Sequence[str]) -> Any:
     """Stop the gradients of frozen parameters, so they are not computed.
@@ -117,13 +113,11 @@ def stopped(params: Any, names: Sequence[str]) -> Any:
     """
     if not names:
         return params
-    flat = traverse_util.flatten_dict(params)
-    return traverse_util.unflatten_dict(
-        {
-            path: jax.lax.stop_gradient(leaf) if is_frozen(path, names) else leaf
-            for path, leaf in flat.items()
-        }
-    )
+
+    def stop(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+        return jax.lax.stop_gradient(leaf) if is_frozen(path, names) else leaf
+
+    return traverse_util.path_aware_map(stop, params)
 
 
 def restored(
