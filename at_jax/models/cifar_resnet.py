@@ -73,14 +73,9 @@ class CifarResNet(nn.Module):
         layers.check_images(images, 4, name)
         make_block = layers.rematerialized(ResNetBlock) if self.remat else ResNetBlock
         first, *widths = WIDTHS[self.width]
-        x = layers.conv(first, 3, init_mode="fan_out", dtype=self.dtype, name="conv1")(
-            images.astype(self.dtype)
-        )
-        x = nn.relu(
-            layers.batch_norm(
-                x, train=train, dtype=self.dtype, axis_name=self.bn_axis_name, name="bn1"
-            )
-        )
+        norm = {"train": train, "dtype": self.dtype, "axis_name": self.bn_axis_name}
+        x = layers.conv_bn(images.astype(self.dtype), first, 3, ("conv1", "bn1"), norm)
+        x = nn.relu(x)
         for stage, features in enumerate(widths, start=1):
             for block in range((self.depth - 2) // 6):
                 x = make_block(

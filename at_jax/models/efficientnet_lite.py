@@ -44,23 +44,14 @@ class MBConv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Apply the block."""
-        norm: dict[str, Any] = {
-            "train": train,
-            "dtype": self.dtype,
-            "axis_name": self.bn_axis_name,
-            **_NORM,
-        }
+        norm = {"train": train, "dtype": self.dtype, "axis_name": self.bn_axis_name, **_NORM}
         hidden = x.shape[-1] * self.expansion
-        options: dict[str, Any] = {"init_mode": "fan_out", "same": True, "dtype": self.dtype}
         y = x
         if self.expansion > 1:
-            y = layers.conv(hidden, 1, **options, name="expand")(y)
-            y = nn.relu6(layers.batch_norm(y, **norm, name="bn0"))
-        depthwise = {"stride": self.stride, "groups": hidden, **options}
-        y = layers.conv(hidden, self.kernel, **depthwise, name="depthwise")(y)
-        y = nn.relu6(layers.batch_norm(y, **norm, name="bn1"))
-        y = layers.conv(self.features, 1, **options, name="project")(y)
-        y = layers.batch_norm(y, **norm, name="bn2")
+            y = nn.relu6(layers.conv_bn(y, hidden, 1, ("expand", "bn0"), norm, same=True))
+        depthwise = {"stride": self.stride, "groups": hidden, "same": True}
+        y = layers.conv_bn(y, hidden, self.kernel, ("depthwise", "bn1"), norm, **depthwise)
+        y = layers.conv_bn(nn.relu6(y), self.features, 1, ("project", "bn2"), norm, same=True)
         return x + y if x.shape == y.shape else y
 
 
@@ -102,7 +93,9 @@ class EfficientNetLite(nn.Module):
         """
         layers.check_images(images, 32, "EfficientNet-Lite0")
         make_block = layers.rematerialized(MBConv) if self.remat else MBConv
-        x = self._conv_bn(images.astype(self.dtype), _STEM, 3, 2, "0", train)
+        norm = {"train": train, "dtype": self.dtype, "axis_name": self.bn_axis_name, **_NORM}
+        x = images.astype(self.dtype)
+        x = nn.relu6(layers.conv_bn(x, _STEM, 3, ("conv0", "bn0"), norm, stride=2, same=True))
         for stage, groups in enumerate(STAGES, start=1):
             plan = [
                 (expansion, channels, stride if block == 0 else 1, kernel)
@@ -120,13 +113,5 @@ class EfficientNetLite(nn.Module):
                     name=f"stage{stage}_block{block}",
                 )(x, train)
             tap(self, f"stage{stage}", x)
-        x = self._conv_bn(x, _HEAD, 1, 1, "1", train)
+        x = nn.relu6(layers.conv_bn(x, _HEAD, 1, ("conv1", "bn1"), norm, same=True))
         return layers.classifier(jnp.mean(x, axis=(1, 2)), self.num_classes, self.dtype)
-
-    def _conv_bn(
-        self, x: jax.Array, features: int, size: int, stride: int, name: str, train: bool
-    ) -> jax.Array:
-        options: dict[str, Any] = {"init_mode": "fan_out", "same": True, "dtype": self.dtype}
-        x = layers.conv(features, size, stride=stride, **options, name=f"conv{name}")(x)
-        norm: dict[str, Any] = {"axis_name": self.bn_axis_name, "dtype": self.dtype, **_NORM}
-        return nn.relu6(layers.batch_norm(x, train=train, **norm, name=f"bn{name}"))

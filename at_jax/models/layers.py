@@ -1,5 +1,6 @@
 """Layers that the networks share, with PyTorch's constants and padding."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -11,7 +12,7 @@ from at_jax.errors import UserError, check_rank
 from at_jax.models.batch_norm import BatchNorm
 from at_jax.precision import at_least_float32
 
-__all__ = ["batch_norm", "check_images", "classifier", "conv", "rematerialized"]
+__all__ = ["batch_norm", "check_images", "classifier", "conv", "conv_bn", "rematerialized"]
 
 
 def conv(
@@ -80,6 +81,29 @@ def batch_norm(
     """
     norm = BatchNorm(axis_name, momentum=momentum, epsilon=epsilon, name=name)
     return norm(at_least_float32(x), train).astype(dtype)
+
+
+def conv_bn(
+    x: jax.Array,
+    features: int,
+    size: int,
+    names: tuple[str, str],
+    norm: Mapping[str, Any],
+    **options: Any,
+) -> jax.Array:
+    """A convolution, initialized by fan-out, and batch normalization: (B, H, W, C) -> (B, H', W', F).
+
+    Args:
+      x: activations.
+      features: output channels.
+      size: height and width of the kernel, in pixels, odd.
+      names: of the two submodules.
+      norm: arguments of :func:`batch_norm`; its dtype is that of the convolution too.
+      **options: of :func:`conv`: ``stride``, ``groups``, ``use_bias``, ``same``.
+    """
+    options |= {"init_mode": "fan_out", "dtype": norm["dtype"]}
+    x = conv(features, size, **options, name=names[0])(x)
+    return batch_norm(x, **norm, name=names[1])
 
 
 def classifier(features: jax.Array, num_classes: int, dtype: Any) -> jax.Array:

@@ -36,21 +36,12 @@ class InvertedResidual(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Apply the block."""
-        norm: dict[str, Any] = {
-            "train": train,
-            "dtype": self.dtype,
-            "axis_name": self.bn_axis_name,
-        }
+        norm = {"train": train, "dtype": self.dtype, "axis_name": self.bn_axis_name}
         hidden = x.shape[-1] * self.expansion
-        options: dict[str, Any] = {"init_mode": "fan_out", "dtype": self.dtype}
-        y = layers.conv(hidden, 1, **options, name="expand")(x)
-        y = nn.relu6(layers.batch_norm(y, **norm, name="bn0"))
-        y = layers.conv(hidden, 3, stride=self.stride, groups=hidden, **options, name="depthwise")(
-            y
-        )
-        y = nn.relu6(layers.batch_norm(y, **norm, name="bn1"))
-        y = layers.conv(self.features, 1, **options, name="project")(y)
-        y = layers.batch_norm(y, **norm, name="bn2")
+        y = nn.relu6(layers.conv_bn(x, hidden, 1, ("expand", "bn0"), norm))
+        depthwise = {"stride": self.stride, "groups": hidden}
+        y = nn.relu6(layers.conv_bn(y, hidden, 3, ("depthwise", "bn1"), norm, **depthwise))
+        y = layers.conv_bn(y, self.features, 1, ("project", "bn2"), norm)
         return x + y if x.shape == y.shape else y
 
 
@@ -100,7 +91,9 @@ class MobileNetV2(nn.Module):
         """
         layers.check_images(images, 16, f"MobileNetV2-{self.width:g}")
         make_block = layers.rematerialized(InvertedResidual) if self.remat else InvertedResidual
-        x = self._conv_bn(images.astype(self.dtype), int(32 * self.width), 3, 2, "0", train)
+        norm = {"train": train, "dtype": self.dtype, "axis_name": self.bn_axis_name}
+        x, first = images.astype(self.dtype), int(32 * self.width)
+        x = nn.relu6(layers.conv_bn(x, first, 3, ("conv0", "bn0"), norm, stride=2))
         for stage, groups in enumerate(STAGES, start=1):
             plan = [
                 (expansion, channels, stride if block == 0 else 1)
@@ -118,21 +111,6 @@ class MobileNetV2(nn.Module):
                 )(x, train)
             tap(self, f"stage{stage}", x)
         # As in the paper, the last convolution grows with the width but does not shrink.
-        x = self._conv_bn(x, int(1280 * max(self.width, 1)), 1, 1, "1", train)
+        last = int(1280 * max(self.width, 1))
+        x = nn.relu6(layers.conv_bn(x, last, 1, ("conv1", "bn1"), norm))
         return layers.classifier(jnp.mean(x, axis=(1, 2)), self.num_classes, self.dtype)
-
-    def _conv_bn(
-        self, x: jax.Array, features: int, size: int, stride: int, name: str, train: bool
-    ) -> jax.Array:
-        x = layers.conv(
-            features,
-            size,
-            stride=stride,
-            init_mode="fan_out",
-            dtype=self.dtype,
-            name=f"conv{name}",
-        )(x)
-        x = layers.batch_norm(
-            x, train=train, dtype=self.dtype, axis_name=self.bn_axis_name, name=f"bn{name}"
-        )
-        return nn.relu6(x)

@@ -33,22 +33,7 @@ class ResNetBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Apply the block."""
-
-        def conv_bn(
-            x: jax.Array, features: int, size: int, stride: int, conv_name: str, bn_name: str
-        ) -> jax.Array:
-            x = layers.conv(
-                features,
-                size,
-                stride=stride,
-                init_mode="fan_out",
-                dtype=self.dtype,
-                name=conv_name,
-            )(x)
-            return layers.batch_norm(
-                x, train=train, dtype=self.dtype, axis_name=self.bn_axis_name, name=bn_name
-            )
-
+        norm = {"train": train, "dtype": self.dtype, "axis_name": self.bn_axis_name}
         width = self.features * (4 if self.bottleneck else 1)
         # As in torchvision, the stride of a bottleneck is in its 3x3 convolution, not in its first 1x1.
         plan = (
@@ -58,11 +43,12 @@ class ResNetBlock(nn.Module):
         )
         y = x
         for i, (features, size, stride) in enumerate(plan, start=1):
-            y = conv_bn(y, features, size, stride, f"conv{i}", f"bn{i}")
+            y = layers.conv_bn(y, features, size, (f"conv{i}", f"bn{i}"), norm, stride=stride)
             if i < len(plan):
                 y = nn.relu(y)
         if x.shape[-1] != width or self.stride != 1:
-            x = conv_bn(x, width, 1, self.stride, "shortcut_conv", "shortcut_bn")
+            names = "shortcut_conv", "shortcut_bn"
+            x = layers.conv_bn(x, width, 1, names, norm, stride=self.stride)
         return nn.relu(x + y)
 
 
@@ -110,12 +96,8 @@ class ResNet(nn.Module):
           UserError: if the images have a wrong rank, dtype or size.
         """
         layers.check_images(images, 32, f"ResNet-{self.depth}")
-        x = layers.conv(64, 7, stride=2, init_mode="fan_out", dtype=self.dtype, name="conv1")(
-            images.astype(self.dtype)
-        )
-        x = layers.batch_norm(
-            x, train=train, dtype=self.dtype, axis_name=self.bn_axis_name, name="bn1"
-        )
+        norm = {"train": train, "dtype": self.dtype, "axis_name": self.bn_axis_name}
+        x = layers.conv_bn(images.astype(self.dtype), 64, 7, ("conv1", "bn1"), norm, stride=2)
         x = nn.max_pool(nn.relu(x), (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         make_block = layers.rematerialized(ResNetBlock) if self.remat else ResNetBlock
         counts, bottleneck = STAGES[self.depth]

@@ -62,20 +62,14 @@ class VGG(nn.Module):
           UserError: if the images have a wrong rank, dtype or size.
         """
         layers.check_images(images, 2**_POOLED, f"VGG-{self.depth}")
+        norm = {"train": train, "dtype": self.dtype, "axis_name": self.bn_axis_name}
         x = images.astype(self.dtype)
         plan = zip(WIDTHS, STAGES[self.depth], strict=True)
         for stage, (features, convolutions) in enumerate(plan, start=1):
             for layer in range(convolutions):
-                x = self._conv_bn(x, features, f"{stage}_{layer}", train)
+                names = f"conv{stage}_{layer}", f"bn{stage}_{layer}"
+                x = nn.relu(layers.conv_bn(x, features, 3, names, norm, use_bias=True))
             tap(self, f"stage{stage}", x)
             if stage <= _POOLED:
                 x = nn.max_pool(x, (2, 2), strides=(2, 2))
         return layers.classifier(jnp.mean(x, axis=(1, 2)), self.num_classes, self.dtype)
-
-    def _conv_bn(self, x: jax.Array, features: int, name: str, train: bool) -> jax.Array:
-        options: dict[str, Any] = {"use_bias": True, "init_mode": "fan_out", "dtype": self.dtype}
-        x = layers.conv(features, 3, **options, name=f"conv{name}")(x)
-        x = layers.batch_norm(
-            x, train=train, dtype=self.dtype, axis_name=self.bn_axis_name, name=f"bn{name}"
-        )
-        return nn.relu(x)

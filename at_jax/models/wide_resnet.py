@@ -24,11 +24,7 @@ class WideResNetBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Apply the block."""
-        norm: dict[str, Any] = {
-            "train": train,
-            "dtype": self.dtype,
-            "axis_name": self.bn_axis_name,
-        }
+        norm = {"train": train, "dtype": self.dtype, "axis_name": self.bn_axis_name}
         activated = nn.relu(layers.batch_norm(x, **norm, name="bn0"))
         y = layers.conv(self.features, 3, stride=self.stride, dtype=self.dtype, name="conv0")(
             activated
