@@ -159,12 +159,12 @@ def _is_transposed(spread: Sequence[int] | None) -> bool:
     return spread is not None and any(d != 1 for d in spread)
 
 
-def _has_padding_of_lax(x: jax.Array, strides: Any, padding: Any, spread: Any) -> bool:
+def _pads_by_lax(x: jax.Array, strides: Any, padding: Any, spread: Any) -> bool:
     """True for named padding of a transposed convolution (an error), or of a symbolic size at a stride."""
+    if not isinstance(padding, str):
+        return False
     is_symbolic = not all(isinstance(n, int) for n in x.shape[1:3]) and any(s != 1 for s in strides)
-    is_named = isinstance(padding, str)
-    is_same = is_named and padding.upper() != "VALID"
-    return (is_same and is_symbolic) or (is_named and _is_transposed(spread))
+    return _is_transposed(spread) or (is_symbolic and padding.upper() != "VALID")
 
 
 def conv_general_dilated(
@@ -217,31 +217,25 @@ def conv_general_dilated(
            [6., 9.]], dtype=float32)
     """
     rest = dimension_numbers, preferred_element_type, feature_group_count
-    of_lax = batch_group_count != 1 or _has_padding_of_lax(
-        lhs, window_strides, padding, lhs_dilation
-    )
+    of_lax = batch_group_count != 1 or _pads_by_lax(lhs, window_strides, padding, lhs_dilation)
     if of_lax or out_sharding is not None or not _is_in_family(lhs, rhs, *rest):
         return lax.conv_general_dilated(
             lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers,
             feature_group_count, batch_group_count, precision, preferred_element_type, out_sharding,
         )  # fmt: skip
-    geometry = padding, rhs_dilation, feature_group_count
-    return _in_family(lhs, rhs, window_strides, lhs_dilation, precision, *geometry)
+    geometry = padding, rhs_dilation, feature_group_count, precision
+    return _in_family(lhs, rhs, window_strides, lhs_dilation, *geometry)
 
 
-def _in_family(x, w, strides, spread, precision, *geometry):
+def _in_family(x, w, strides, spread, padding, dilation, groups, precision):
     x, w = shardings.with_equal_axes(x, w)
     precision = jax.config.jax_default_matmul_precision if precision is None else precision
-    geometry = *geometry, precision
-    if _is_transposed(spread):
-        return _transposed(x, w, strides, spread, *geometry)
-    window = conv_lowerings.make_window(x.shape, w.shape, strides, *geometry)
-    return forward_p.bind(x, w, window=window)
-
-
-def _transposed(x, w, strides, spread, padding, *rest):
-    """Convolve x with zeros between its pixels: the input gradient of a convolution, at a stride."""
+    geometry = padding, dilation, groups, precision
+    if not _is_transposed(spread):
+        window = conv_lowerings.make_window(x.shape, w.shape, strides, *geometry)
+        return forward_p.bind(x, w, window=window)
+    # The convolution of x with zeros between its pixels is the input gradient of another one.
     strides = conv_lowerings.positive_pair("window_strides", strides)
-    window = conv_lowerings.transposed_window(x.shape, w.shape, padding, spread, *rest)
-    y = input_grad_p.bind(x, conv_lowerings.mirrored_kernel(w, window.groups), window=window)
+    window = conv_lowerings.transposed_window(x.shape, w.shape, spread, *geometry)
+    y = input_grad_p.bind(x, conv_lowerings.mirrored_kernel(w, groups), window=window)
     return y[:, :: strides[0], :: strides[1]]

@@ -82,8 +82,10 @@ def sum_over_slices(
     """
     batch = x.shape[0]
     # A symbolic batch, as in an exported program, has no known divisor.
-    size = images_per_slice(batch, bytes_per_image) if isinstance(batch, int) and batch else batch
-    if size is batch or size == batch:
+    if not isinstance(batch, int) or batch == 0:
+        return function(x, g)
+    size = images_per_slice(batch, bytes_per_image)
+    if size == batch:
         return function(x, g)
 
     def body(index: jax.Array, total: jax.Array) -> jax.Array:

@@ -76,7 +76,7 @@ def make_window(
     Raises:
       UserError: if an argument has no meaning, or the kernel is larger than the padded images.
     """
-    image, kernel = _two(x[1:3]), _two(w[:2])
+    image, kernel = (x[1], x[2]), (w[0], w[1])
     strides = positive_pair("window_strides", strides)
     dilation = (1, 1) if dilation is None else positive_pair("rhs_dilation", dilation)
     if isinstance(padding, str):
@@ -97,11 +97,6 @@ def make_window(
             f"{image[0]}x{image[1]} pixels padded by {window.padding}: use larger images or fewer strides"
         )
     return window
-
-
-def _two(values: Sequence[int]) -> tuple[int, int]:
-    first, second = values
-    return first, second
 
 
 def positive_pair(name: str, values: Sequence[int]) -> tuple[int, int]:
@@ -159,8 +154,8 @@ def mirrored_kernel(w: jax.Array, groups: int = 1) -> jax.Array:
 def transposed_window(
     x: Sequence[int],
     w: Sequence[int],
-    padding: str | Sequence[tuple[int, int]],
     spread: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
     dilation: Sequence[int] | None = None,
     groups: int = 1,
     precision: lax.PrecisionLike = None,
@@ -170,8 +165,8 @@ def transposed_window(
     Args:
       x: shape of the images ``(B, H, W, C)``.
       w: shape of the kernel.
+      spread: distance of the pixels of the images.
       padding: of the images with zeros between their pixels.
-      spread: distance of their pixels.
       dilation: of the kernel.
       groups: as in :class:`Window`.
       precision: as in :class:`Window`.
