@@ -145,8 +145,10 @@ def _attention_transfer(a_s, a_t, kind, p, convention, align):
     if align == "pool" and kind != "channel":
         # Scaled first, so that no sum overflows, and again below: a mean of both signs may be small.
         size = _common_size(a_s, a_t)
-        a_s, a_t = (maps.pool(_scaled(a, "sum"), size) for a in (a_s, a_t))
-    q_s, q_t = attention_maps(_scaled(a_s, kind), _scaled(a_t, kind), kind, p)
+        a_s, a_t = maps.pool(_scaled(a_s), size), maps.pool(_scaled(a_t), size)
+    if kind == "max":  # its maximum is all that is read of a position
+        a_s, a_t = (maps.max_map(a, 1)[..., None] for a in (a_s, a_t))  # (B, H, W, 1)
+    q_s, q_t = attention_maps(_scaled(a_s), _scaled(a_t), kind, p)
     difference = maps.normalize(q_s) - maps.normalize(q_t)  # (B, N)
     if convention == "paper":
         squares = jnp.sum(jnp.square(difference), axis=-1, keepdims=True)
@@ -155,11 +157,9 @@ def _attention_transfer(a_s, a_t, kind, p, convention, align):
     return jnp.mean(jnp.square(difference), axis=-1)
 
 
-def _scaled(a, kind):
-    """Activations with a largest magnitude of 1 to 4 in each example: (B, H, W, C), or (B, H, W, 1)."""
+def _scaled(a):
+    """Activations (B, H, W, C) with a largest magnitude of 1 to 4 in each example."""
     a = at_least_float32(a)
-    if kind == "max":  # its maximum is all that is read of a position
-        a = maps.max_map(a, 1)[..., None]
     return a * power_of_two(a, (1, 2, 3))[0]
 
 
