@@ -141,21 +141,15 @@ def _close(
     callbacks: Sequence[Callback] = (),
 ) -> None:
     """Draw the figures of a finished run, and call the callbacks."""
-    run = prepared.run
-    if run.settings.runtime.figures:
+    run, runtime = prepared.run, prepared.run.settings.runtime
+    if runtime.figures and processes.is_multiprocess():
+        # Loading the checkpoint is collective, drawing is not.
+        log("No figures with several processes: run the same command in one process to draw them")
+    elif runtime.figures:
         attention = workdir / run_figures.ATTENTION
-        is_new = not attention.exists()
-        if processes.is_multiprocess():
-            # Loading the checkpoint is collective, drawing is not.
-            log(
-                "No figures with several processes: run the same command in one process to draw them"
-            )
-        elif (
-            run_figures.draw(workdir, run, finished)
-            and is_new
-            and run.settings.runtime.tensorboard
-            and attention.exists()
-        ):
+        was_there = attention.exists()
+        is_drawn = run_figures.draw(workdir, run, finished)
+        if runtime.tensorboard and is_drawn and not was_there and attention.exists():
             tensorboard.write_image(workdir, "eval/attention", attention, run.steps)
     if processes.is_primary():
         for callback in callbacks:
