@@ -6,9 +6,8 @@ Modules are imported on first use. Those below need only jax, flax, optax and ch
 
 from at_jax.version import __version__
 
-TYPE_CHECKING = (
-    False  # without typing, which takes longer to import than a command to handle signals
-)
+# Not that of typing: importing typing takes longer than a command needs to handle signals.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from at_jax import maps
-from at_jax.errors import UserError, check_equal, check_rank
+from at_jax.errors import UserError, check_array, check_equal, check_rank
 from at_jax.precision import Array
 
 __all__ = ["confusion", "correlation", "divergence", "top1"]
@@ -169,5 +169,5 @@ def _pair(function: str, first: Array, second: Array, rank: int) -> tuple[np.nda
             f"{function}: student and teacher arrays must have rank {rank} and the same shape, got "
             f"{first.shape} and {second.shape}: compute both from the same images"
         )
-    check_rank(function, rank, student=first, teacher=second)
+    check_array(function, student=first, teacher=second)
     return first, second

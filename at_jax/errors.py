@@ -120,10 +120,11 @@ def check_rank(function: str, rank: int, **arrays: Any) -> None:
     for name, array in arrays.items():
         shape = getattr(array, "shape", None)
         if shape is None:
+            holds_arrays = isinstance(array, list | tuple) and any(
+                getattr(each, "shape", ()) for each in array
+            )
             fix = "convert it with jnp.asarray"
-            if isinstance(array, dict) or (
-                isinstance(array, list | tuple) and any(map(_is_array, array))
-            ):
+            if holds_arrays or isinstance(array, dict):
                 fix = "call it for each and add the results"
             raise UserError(
                 f"{function}: {name} must be an array of rank {rank}, got {type(array).__name__}: {fix}"
@@ -134,10 +135,6 @@ def check_rank(function: str, rank: int, **arrays: Any) -> None:
                 f"reshape it{_RANK_FIXES.get((rank, len(shape) - rank), '')}"
             )
         _check_not_empty(function, name, shape)
-
-
-def _is_array(value: Any) -> bool:
-    return bool(getattr(value, "shape", ()))
 
 
 def check_scalar(function: str, **values: Any) -> None:

@@ -40,14 +40,11 @@ def check_exponent(p: float) -> float:
       UserError: naming the value.
     """
     if isinstance(p, bool) or not isinstance(p, numbers.Real) or not 1 <= p < float("inf"):
-        is_traced = isinstance(p, jax.core.Tracer)
+        got = f"{p!r}: the paper uses p=2"
+        if isinstance(p, jax.core.Tracer):
+            got = "a traced array: mark it static, static_argnames='p'"
         raise UserError(
-            "the exponent p of an attention map must be a finite number of at least 1, got "
-            + (
-                "a traced array: mark it static, static_argnames='p'"
-                if is_traced
-                else f"{p!r}: the paper uses p=2"
-            )
+            f"the exponent p of an attention map must be a finite number of at least 1, got {got}"
         )
     return int(p) if isinstance(p, numbers.Integral) else float(p)
 
@@ -197,7 +194,7 @@ def resize(q: Array, shape: Sequence[int]) -> jax.Array:
       ``(B, *shape)``.
 
     Raises:
-      UserError: for a wrong rank or dtype.
+      UserError: for a wrong rank or dtype, or a shape that is not two whole numbers of at least 1.
 
     >>> import jax.numpy as jnp
     >>> resize(jnp.ones((2, 8, 8)), (4, 4)).shape

@@ -41,7 +41,7 @@ def pool(a: Array, shape: Sequence[int]) -> jax.Array:
       ``(B, *shape, C)``.
 
     Raises:
-      UserError: for a wrong rank or dtype, or a larger shape.
+      UserError: for a wrong rank or dtype, or a shape that is not two whole numbers from 1 to H and W.
 
     >>> import jax.numpy as jnp
     >>> pool(jnp.array([1.0, 2.0, 6.0]).reshape(1, 3, 1, 1), (2, 1)).ravel()

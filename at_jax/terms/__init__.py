@@ -81,6 +81,9 @@ def parts(method: str, key: str = "method") -> tuple[str, ...]:
 def needs_teacher(method: str) -> bool:
     """Whether any term of a method compares the student with a teacher.
 
+    Raises:
+      UserError: as :func:`parts`.
+
     >>> needs_teacher("flip_symmetry+kd"), needs_teacher("flip_symmetry")
     (True, False)
     """
@@ -111,8 +114,8 @@ def color(method: str) -> str:
     term = TERMS.get(names[0], Term)
     if len(names) == 1:
         return term.color
-    parts = (int(term.color[start : start + 2], 16) for start in (1, 3, 5))
-    return term.color_combined or "#" + "".join(f"{part * 6 // 10:02X}" for part in parts)
+    red_green_blue = (int(term.color[start : start + 2], 16) for start in (1, 3, 5))
+    return term.color_combined or "#" + "".join(f"{c * 6 // 10:02X}" for c in red_green_blue)
 
 
 def _for_display(method: str) -> list[str]:

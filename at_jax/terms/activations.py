@@ -88,7 +88,11 @@ class ActivationTransfer(Term):
         taps_s: Mapping[str, Any],
         taps_t: Mapping[str, Any],
     ) -> nn.Module | None:
-        """A 1x1 convolution for each point whose widths differ; None if all are equal."""
+        """A 1x1 convolution for each point whose widths differ; None if all are equal.
+
+        Raises:
+          UserError: if a student point is named twice.
+        """
         if len({s for s, _ in points}) < len(points):
             raise UserError(
                 f"transfer.points: f_actt adapts each student point to one teacher point, got {points}: "

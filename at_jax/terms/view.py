@@ -212,6 +212,9 @@ def view_network(
       prepare: function from these images to those of the network, for example of another size. It is part
         of the forward pass: gradients are with respect to ``images``.
       **kwargs: for ``module.apply``: ``train``, ...
+
+    Raises:
+      UserError: if a point is computed more than once, or there are keys but no examples.
     """
 
     def forward(images):
