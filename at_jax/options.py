@@ -37,17 +37,17 @@ def _is_number(value: Any) -> bool:
 
 
 def at_least(bound: float) -> Rule:
-    """A finite number of at least `bound`."""
+    """A finite number of at least ``bound``."""
     return Rule(lambda value: _is_number(value) and value >= bound, f"at least {bound}")
 
 
 def above(bound: float) -> Rule:
-    """A finite number above `bound`."""
+    """A finite number above ``bound``."""
     return Rule(lambda value: _is_number(value) and value > bound, f"above {bound}")
 
 
 def between(low: float, high: float, text: str = "") -> Rule:
-    """A finite number from `low` to `high`, both included."""
+    """A finite number from ``low`` to ``high``, both included."""
     return Rule(
         lambda value: _is_number(value) and low <= value <= high,
         text or f"from {low} to {_short(high)}",

@@ -195,8 +195,8 @@ def files_below(directory: pathlib.Path) -> list[str]:
     filesystem, root = fsspec.core.url_to_fs(str(directory))
     found = filesystem.find(root, detail=True)
     # An empty directory is an object whose name ends in a slash.
-    names = (name for name, info in found.items() if info["type"] == "file")
-    below = [name.split(root.strip("/") + "/", 1)[-1] for name in names]
+    files = (name for name, info in found.items() if info["type"] == "file")
+    below = [name.split(root.strip("/") + "/", 1)[-1] for name in files]
     return sorted(name for name in below if name and not name.endswith("/"))
 
 

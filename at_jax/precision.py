@@ -114,9 +114,8 @@ def power_of_two(x: jax.Array, axes: Sequence[int]) -> tuple[jax.Array, jax.Arra
     for axis in sorted(axes, reverse=True):
         largest = jnp.max(largest, axis=axis, keepdims=True)
     highest = 2 * (info.maxexp - 1)  # exponent field of the largest finite numbers: 254 in float32
-    exponent = jnp.clip(
-        magnitude_bits(largest) >> info.nmant, 1, highest - 1
-    )  # s and 1 / s are normal numbers
+    # Clipped so that s and 1 / s are normal numbers.
+    exponent = jnp.clip(magnitude_bits(largest) >> info.nmant, 1, highest - 1)
 
     def power(field: jax.Array) -> jax.Array:
         return lax.bitcast_convert_type(field << info.nmant, x.dtype)

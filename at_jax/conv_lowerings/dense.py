@@ -120,7 +120,7 @@ def uses_cells(channels: int, window: Window) -> bool:
 
 
 def _offsets(window: Window, axis: int) -> list[tuple[int, int, int]]:
-    """(offset, place, tap): pixel `stride * m + place` of the image sees g[m + offset] through the tap."""
+    """(offset, place, tap): pixel ``stride * m + place`` of x sees ``g[m + offset]`` through the tap."""
     stride, (low, _) = window.strides[axis], window.padding[axis]
     return [
         ((place + low - tap) // stride, place, tap)
@@ -152,9 +152,9 @@ def _cells(g: jax.Array, w: jax.Array, window: Window) -> jax.Array:
         for offset, place, tap in found:
             table[offset - first, place, tap] = 1
         one_hot.append(table)
-    kernel = jnp.einsum(
-        "oai,pbj,ijcf->opfabc", *one_hot, w, precision=lax.Precision.HIGHEST
-    )  # every element is one of w's, or 0
+    # Exact: every element is one of w's, or 0.
+    highest = lax.Precision.HIGHEST
+    kernel = jnp.einsum("oai,pbj,ijcf->opfabc", *one_hot, w, precision=highest)
     kernel = kernel.reshape(*kernel.shape[:3], sh * sw * channels)
     cells = lax.conv_general_dilated(
         g, kernel, (1, 1), _cell_padding(window), dimension_numbers=DIMENSIONS,

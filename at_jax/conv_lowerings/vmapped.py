@@ -71,7 +71,7 @@ def _empty(operation: Operation, operands: Sequence[jax.Array], dims: Dims) -> j
 
 
 def _fold(array: jax.Array, source: int, axis: int, groups: int) -> jax.Array:
-    """Merge the vmapped axis `source` into `axis`, within each group: (G, n) -> (G, size * n)."""
+    """Merge the vmapped axis ``source`` into ``axis``, within each group: (G, n) -> (G, size * n)."""
     array = jnp.moveaxis(array, source, 0)
     size, *shape = array.shape
     split = (groups, shape[axis] // groups)

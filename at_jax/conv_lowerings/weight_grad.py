@@ -72,7 +72,7 @@ def weight_grad(x: jax.Array, g: jax.Array, window: Window) -> jax.Array:
     channels, features = x.shape[3], g.shape[3]
     kernel_rows, kernel_size = window.kernel[0], math.prod(window.kernel)
     how = form(channels, features, window, x.dtype.itemsize)
-    # Bytes of what is copied for one image.
+    # Numbers that are copied for one image.
     if how == "taps":
         moved = math.prod(window.output) * kernel_size * channels
     elif how == "rows" and channels < features:

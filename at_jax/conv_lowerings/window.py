@@ -100,7 +100,7 @@ def make_window(
 
 
 def positive_pair(name: str, values: Sequence[int]) -> tuple[int, int]:
-    """Convert the argument `name`, one number for each axis of the images.
+    """Convert the argument ``name``, one number for each axis of the images.
 
     Raises:
       UserError: if it is not two positive integers.

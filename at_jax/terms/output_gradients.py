@@ -102,9 +102,8 @@ class SobolevTraining(_PairOfGradients):
                 "sobolev draws random directions, got keys=None: pass keys= (B,) to the objective"
             )
         classes = batch.student.logits.shape[-1:]
-        v = maps.normalize(
-            jax.vmap(lambda key: jax.random.normal(key, classes))(batch.keys)
-        )  # (B, K)
+        drawn = jax.vmap(lambda key: jax.random.normal(key, classes))(batch.keys)
+        v = maps.normalize(drawn)  # (B, K)
 
         def projection(logits: jax.Array) -> jax.Array:
             return jnp.sum(logits * v.astype(logits.dtype), axis=-1)
