@@ -80,9 +80,8 @@ class NIN(nn.Module):
         """
         layers.check_images(images, 4, f"NIN-{self.width}")
         x = images.astype(self.dtype)
-        for stage, (widths, size) in enumerate(
-            zip(WIDTHS[self.width], (5, 5, 3), strict=True), start=1
-        ):
+        plan = zip(WIDTHS[self.width], (5, 5, 3), strict=True)
+        for stage, (widths, size) in enumerate(plan, start=1):
             for layer, width in enumerate(widths):
                 x = self._hidden(x, width, size if layer == 0 else 1, f"{stage}_{layer}", train)
             tap(self, f"stage{stage}", x)
@@ -98,7 +97,6 @@ class NIN(nn.Module):
             width, size, use_bias=not self.batch_norm, dtype=self.dtype, name=f"conv{name}"
         )(x)
         if self.batch_norm:
-            x = layers.batch_norm(
-                x, train=train, dtype=self.dtype, axis_name=self.bn_axis_name, name=f"bn{name}"
-            )
+            norm = {"train": train, "dtype": self.dtype, "axis_name": self.bn_axis_name}
+            x = layers.batch_norm(x, **norm, name=f"bn{name}")
         return nn.relu(x)

@@ -26,10 +26,8 @@ class WideResNetBlock(nn.Module):
         """Apply the block."""
         norm = {"train": train, "dtype": self.dtype, "axis_name": self.bn_axis_name}
         activated = nn.relu(layers.batch_norm(x, **norm, name="bn0"))
-        y = layers.conv(self.features, 3, stride=self.stride, dtype=self.dtype, name="conv0")(
-            activated
-        )
-        y = nn.relu(layers.batch_norm(y, **norm, name="bn1"))
+        conv0 = layers.conv(self.features, 3, stride=self.stride, dtype=self.dtype, name="conv0")
+        y = nn.relu(layers.batch_norm(conv0(activated), **norm, name="bn1"))
         y = layers.conv(self.features, 3, dtype=self.dtype, name="conv1")(y)
         if x.shape[-1] == self.features:
             return y + x
@@ -91,7 +89,6 @@ class WideResNet(nn.Module):
           UserError: if the images have a wrong rank, dtype or size.
         """
         layers.check_images(images, 4, f"WideResNet-{self.depth}-{self.width:g}")
-        options = {"dtype": self.dtype, "bn_axis_name": self.bn_axis_name}
         make_block = layers.rematerialized(WideResNetBlock) if self.remat else WideResNetBlock
         x = layers.conv(16, 3, dtype=self.dtype, name="conv0")(images.astype(self.dtype))
         for group, (base, stride) in enumerate(((16, 1), (32, 2), (64, 2)), start=1):
@@ -99,13 +96,11 @@ class WideResNet(nn.Module):
                 x = make_block(
                     int(base * self.width),
                     stride if block == 0 else 1,
-                    **options,
+                    dtype=self.dtype,
+                    bn_axis_name=self.bn_axis_name,
                     name=f"group{group}_block{block}",
                 )(x, train)
             tap(self, f"group{group}", x)
-        x = nn.relu(
-            layers.batch_norm(
-                x, train=train, dtype=self.dtype, axis_name=self.bn_axis_name, name="bn"
-            )
-        )
+        norm = {"train": train, "dtype": self.dtype, "axis_name": self.bn_axis_name}
+        x = nn.relu(layers.batch_norm(x, **norm, name="bn"))
         return layers.classifier(jnp.mean(x, axis=(1, 2)), self.num_classes, self.dtype)
