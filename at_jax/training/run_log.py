@@ -60,7 +60,6 @@ class RunLog:
         self.progress = Progress()
         self._evaluate, self._label, self._callbacks = evaluate, label, callbacks
         self._since = time.monotonic()
-        self._best, self._error = math.inf, math.inf
         self._exit = contextlib.ExitStack()
 
     def __enter__(self) -> "RunLog":
@@ -104,7 +103,6 @@ class RunLog:
         """Begin training at step ``first``; ``origin`` describes where, for result.json."""
         run_files.drop_result(self.workdir)  # marks the run as unfinished
         self.progress.origin = dict(origin)
-        self._best = min((line["test_error"] for line in self.progress.lines), default=math.inf)
         settings = self.run.settings
         self._config = run_files.stored_config(self.workdir)
         config = json.dumps(run_files.read_config(self.workdir), indent=2)
@@ -139,6 +137,7 @@ class RunLog:
     def end_epoch(self, train_state: state.TrainState, epoch: int, teacher_variables: Any) -> bool:
         """Evaluate and record an epoch; return whether a checkpoint is due."""
         line = self._line(train_state, epoch, teacher_variables)
+        best = min((each["test_error"] for each in self.progress.lines), default=math.inf)
         self.progress.totals, self.progress.images, self.progress.seconds = {}, 0, 0.0
         # The line first: a checkpoint without its line would lose the line.
         run_files.append_metrics(self.workdir, line)
@@ -150,14 +149,12 @@ class RunLog:
         if processes.is_primary():
             for callback in self._callbacks:
                 callback.on_epoch(line)
-        self._error = line["test_error"]
-        is_best, self._best = self._error < self._best, min(self._error, self._best)
-        is_last = epoch == settings.epochs
+        is_best, is_last = line["test_error"] < best, epoch == settings.epochs
         return is_best or is_last or epoch % settings.runtime.checkpoint_every == 0
 
     def save_epoch(self, train_state: state.TrainState) -> None:
         """Save the end of an epoch, with its error."""
-        self.save(train_state, self._error)
+        self.save(train_state, self.progress.lines[-1]["test_error"])
 
     def _line(
         self, train_state: state.TrainState, epoch: int, teacher_variables: Any
@@ -166,11 +163,15 @@ class RunLog:
         run, progress = self.run, self.progress
         step = epoch * run.steps_per_epoch
         means = metrics.means(progress.totals)
-        names = {term.name: term.metric for term in run.objective.terms if term.beta is not None}
-        betas = {metric: float(run.weights[name](step - 1)) for name, metric in names.items()}
-        variables = state.variables_of(train_state)
-        teacher_variables = teacher_variables if run.evaluates_with_teacher else None
-        evaluated = self._evaluate(variables, teacher_variables)
+        betas = {
+            term.metric: float(run.weights[term.name](step - 1))
+            for term in run.objective.terms
+            if term.beta is not None
+        }
+        evaluated = self._evaluate(
+            state.variables_of(train_state),
+            teacher_variables if run.evaluates_with_teacher else None,
+        )
         train = metrics.percent(means, "train")
         is_constant = collapse.is_constant(run, evaluated.information, train["train_error"])
         # An optimizer of the user may have a schedule of its own.
@@ -220,7 +221,8 @@ class RunLog:
             if steps
             else "no checkpoint has been saved yet"
         )
-        advice, verb = non_finite.remedy(self.run, at, what), "are" if " and " in what else "is"
+        verb = "are" if " and " in what else "is"
+        advice = non_finite.remedy(self.run, at, what)
         return NonFinite(
             f"step {at}: {what} {verb} not finite; {kept} in {self.workdir}: {advice}", self.workdir
         )
