@@ -140,21 +140,11 @@ def _object(text: bytes) -> dict[str, Any] | None:
 
 
 def _is_line(line: Mapping[str, Any], used: Sequence[str]) -> bool:
-    integers = all(_is_count(line[key]) for key in ("epoch", "step") if key in line)
-    numbers = all(_is_number(value) for key, value in line.items() if key not in used)
+    """Whether a line has a step and the keys ``used``, and all its values are numbers or None."""
+    counts = [line[key] for key in ("epoch", "step") if key in line]
     return (
         "step" in line
-        and integers
-        and numbers
-        and all(key in line and _is_number(line[key], missing=False) for key in used)
+        and all(type(count) is int and count >= 0 for count in counts)  # not bool
+        and all(line.get(key) is not None for key in used)
+        and all(value is None or type(value) in (int, float) for value in line.values())
     )
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_number(value: Any, *, missing: bool = True) -> bool:
-    if value is None:
-        return missing
-    return isinstance(value, int | float) and not isinstance(value, bool)
