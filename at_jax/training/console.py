@@ -1,7 +1,6 @@
 """Console output of a run: layer table, progress bar, one line per epoch."""
 
 import contextlib
-import importlib.util
 import pathlib
 import sys
 import time
@@ -15,7 +14,7 @@ import jax.numpy as jnp
 from at_jax.distributed import processes
 from at_jax.intermediates import initialize
 from at_jax.training import metrics
-from at_jax.training.tensorboard import EventFile
+from at_jax.training.tensorboard import EventFile, is_available
 
 __all__ = ["ProgressReport", "duration", "log", "network_table", "parameter_count"]
 
@@ -140,11 +139,12 @@ class ProgressReport:
             disable=None if processes.is_primary() and sys.stderr is not None else True,
             dynamic_ncols=True,
         )
-        self._events = None
-        if tensorboard and importlib.util.find_spec("tensorboardX") is None:
-            log("No TensorBoard events: pip install tensorboardX, or set runtime.tensorboard=False")
+        self._events: EventFile | None = None
+        if tensorboard and is_available():
+            self._events = EventFile(workdir)
+            self._events.start(first, config_text)
         elif tensorboard:
-            self._events = EventFile(workdir, first=first, config_text=config_text)
+            log("No TensorBoard events: pip install tensorboardX, or set runtime.tensorboard=False")
 
     def __enter__(self) -> "ProgressReport":
         return self

@@ -3,6 +3,7 @@
 Its SummaryWriter is not used: it writes from a thread, where a full disk would block the run.
 """
 
+import importlib.util
 import pathlib
 import re
 import socket
@@ -16,7 +17,7 @@ import numpy as np
 from at_jax import paths
 from at_jax.distributed import processes
 
-__all__ = ["EventFile", "write_image"]
+__all__ = ["EventFile", "is_available", "write_image"]
 
 _PREFIX = "events.out.tfevents"
 _TAGS = {
@@ -28,25 +29,38 @@ _TAGS = {
 
 
 class EventFile:
-    """Event file in the directory of a run.
+    """Event file of a run in TFRecord framing, named after those that the workdir has.
 
-    The methods do nothing if tensorboardX is not installed, and in processes other than process 0.
+    Create it only where :func:`is_available`.
 
     Args:
       workdir: directory of the file.
-      first: steps done before this start; TensorBoard discards later events of earlier starts.
-      config_text: config of the run, written as a code block; empty to omit it.
+      suffix: end of its name.
     """
 
-    def __init__(self, workdir: pathlib.Path, *, first: int, config_text: str = ""):
-        self._writer = _open(workdir)
-        if self._writer is None:
-            return
-        self._writer.purge(first + 1)
-        if config_text:
-            from tensorboardX import summary
+    def __init__(self, workdir: pathlib.Path, suffix: str = ""):
+        from tensorboardX import record_writer, summary
+        from tensorboardX.proto import event_pb2
 
-            self._writer.add(summary.text("config", f"```\n{config_text}\n```"), first)
+        self._crc, self._events, self._summary = record_writer.masked_crc32c, event_pb2, summary
+        if not paths.scheme(workdir):
+            workdir.mkdir(parents=True, exist_ok=True)
+        name = f"{_PREFIX}.{_time_of_name(workdir)}.{socket.gethostname()}{suffix}"
+        self._file: Any = record_writer.open_file(str(workdir / name))
+        self._write(file_version="brain.Event:2")
+
+    def start(self, first: int, config_text: str = "") -> None:
+        """Begin a period of training: TensorBoard discards later events of earlier files.
+
+        Args:
+          first: steps done before this start.
+          config_text: config of the run, written as a code block; empty to omit it.
+        """
+        session = self._events.SessionLog(status=self._events.SessionLog.START)
+        self._write(step=first + 1, session_log=session)
+        if config_text:
+            text = self._summary.text("config", f"```\n{config_text}\n```")
+            self._write(step=first, summary=text)
 
     def scalars(self, line: Mapping[str, Any]) -> None:
         """Write the metrics of an epoch under ``train/`` and ``eval/``.
@@ -54,23 +68,33 @@ class EventFile:
         Args:
           line: metrics of the epoch, as in metrics.jsonl; ``step`` is their step.
         """
-        if self._writer is None:
-            return
-        from tensorboardX import summary
-
         for name, value in line.items():
             if name not in ("epoch", "step") and value is not None:
-                self._writer.add(summary.scalar(_tag(name), value), line["step"])
-        self._writer.flush()
+                self._write(step=line["step"], summary=self._summary.scalar(_tag(name), value))
+        self._file.flush()
+
+    def image(self, tag: str, pixels: np.ndarray, step: int) -> None:
+        """Write an image, uint8 (H, W, 3)."""
+        self._write(step=step, summary=self._summary.image(tag, pixels, dataformats="HWC"))
 
     def close(self) -> None:
         """Write buffered events and close the file."""
-        if self._writer is not None:
-            self._writer.close()
+        self._file.close()
+
+    def _write(self, **fields: Any) -> None:
+        data = self._events.Event(wall_time=time.time(), **fields).SerializeToString()
+        size = struct.pack("<Q", len(data))
+        checksums = [struct.pack("<I", self._crc(each)) for each in (size, data)]
+        self._file.write(size + checksums[0] + data + checksums[1])
+
+
+def is_available() -> bool:
+    """Whether this process can write events: it is process 0, and tensorboardX is installed."""
+    return processes.is_primary() and importlib.util.find_spec("tensorboardX") is not None
 
 
 def write_image(workdir: pathlib.Path, tag: str, path: pathlib.Path, step: int) -> None:
-    """Write an image file as an event, in an event file of its own.
+    """Write an image file as an event, in an event file of its own, where :func:`is_available`.
 
     Use it after the run's own event file is closed.
 
@@ -80,57 +104,10 @@ def write_image(workdir: pathlib.Path, tag: str, path: pathlib.Path, step: int) 
       path: image file, for example a PNG.
       step: training step.
     """
-    writer = _open(workdir, suffix=".image")
-    if writer is not None:
-        from tensorboardX import summary
-
-        writer.add(summary.image(tag, _pixels(path), dataformats="HWC"), step)
-        writer.close()
-
-
-def _open(workdir: pathlib.Path, suffix: str = "") -> "_Writer | None":
-    if not processes.is_primary():
-        return None
-    try:
-        import tensorboardX  # noqa: F401
-    except ModuleNotFoundError:
-        return None
-    return _Writer(workdir, suffix)
-
-
-class _Writer:
-    """Event file in TFRecord framing, after those that the workdir has."""
-
-    def __init__(self, workdir: pathlib.Path, suffix: str):
-        from tensorboardX import record_writer
-        from tensorboardX.proto import event_pb2
-
-        self._crc, self._event = record_writer.masked_crc32c, event_pb2.Event
-        self._start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-        if not paths.scheme(workdir):
-            workdir.mkdir(parents=True, exist_ok=True)
-        name = f"{_PREFIX}.{_time_of_name(workdir)}.{socket.gethostname()}{suffix}"
-        self._file: Any = record_writer.open_file(str(workdir / name))
-        self._write(file_version="brain.Event:2")
-
-    def purge(self, step: int) -> None:
-        """Have TensorBoard discard what earlier files hold from this step on."""
-        self._write(step=step, session_log=self._start)
-
-    def add(self, summary: Any, step: int) -> None:
-        self._write(step=step, summary=summary)
-
-    def flush(self) -> None:
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
-
-    def _write(self, **fields: Any) -> None:
-        data = self._event(wall_time=time.time(), **fields).SerializeToString()
-        size = struct.pack("<Q", len(data))
-        checksums = [struct.pack("<I", self._crc(each)) for each in (size, data)]
-        self._file.write(size + checksums[0] + data + checksums[1])
+    if is_available():
+        events = EventFile(workdir, suffix=".image")
+        events.image(tag, _pixels(path), step)
+        events.close()
 
 
 def _time_of_name(workdir: pathlib.Path) -> int:
