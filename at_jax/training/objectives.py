@@ -1,6 +1,6 @@
 """Objective of a run: student, teacher, terms and transfer points, checked on shapes."""
 
-import dataclasses
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -48,13 +48,26 @@ def build(
     freezing.check(settings.init.freeze, of_student.variables["params"])
     if teacher is None or not any(term.needs_teacher for term in terms):
         return Objective(student, terms=terms, freeze=settings.init.freeze), of_student, None
+    return _with_teacher(settings, dataset, student, teacher, terms, of_student)
+
+
+def _with_teacher(
+    settings: Settings,
+    dataset: data.Dataset,
+    student: nn.Module,
+    teacher: Teacher,
+    terms: tuple[Term, ...],
+    of_student: Shapes,
+) -> tuple[Objective, Shapes, Shapes]:
+    """Build the objective of a student that reads its teacher, and trace captured submodules."""
     images = teacher_images.of_settings(settings.teacher, dataset)
     if teacher.description is not None:
         teacher_images.check(dataset, images, teacher.description)
     shape_t = images.shape if images else dataset.image_shape
     stochastic: dict[str, Any] = {"deterministic": True} if settings.teacher.stochastic else {}
     whose = "teacher (teacher.stochastic=True)" if stochastic else "teacher"
-    of_teacher = compatibility.shapes(teacher.module, shape_t, whose, **stochastic)
+    shapes_t = functools.partial(compatibility.shapes, teacher.module, shape_t, whose, **stochastic)
+    of_teacher = shapes_t()
     compatibility.check_classes(terms, dataset, teacher, of_teacher)
     if teacher.variables is not None:
         compatibility.check_variables(
@@ -64,44 +77,27 @@ def build(
             whose="the teacher",
             fix="pass module and variables of one network, as at_jax.checkpoint.load returns them",
         )
+    points: tuple[tuple[str, str], ...] = ()
+    if any(term.compares_taps for term in terms):
+        texts = settings.transfer.points
+        points = compatibility.pair_points(texts, of_student.taps, of_teacher.taps)
+    # What is no tap may be the path of a submodule, whose output is captured.
+    paths_s = tuple(s for s, _ in points if s not in of_student.taps)
+    paths_t = tuple(t for _, t in points if t not in of_teacher.taps)
+    if paths_s:
+        of_student = compatibility.shapes(student, dataset.image_shape, "student", paths_s)
+    if paths_t:
+        of_teacher = shapes_t(paths=paths_t)
+    compatibility.check_points(points, of_student.taps, of_teacher.taps)
     objective = Objective(
         student,
         teacher.module,
-        terms=(),
+        terms=terms,
+        points=points,
+        paths_s=paths_s,
+        paths_t=paths_t,
         stochastic_teacher=settings.teacher.stochastic,
         freeze=settings.init.freeze,
         teacher_images=images,
-    )
-    if not any(term.compares_taps for term in terms):
-        return dataclasses.replace(objective, terms=terms), of_student, of_teacher
-    return _with_points(settings, dataset, objective, terms, of_student, of_teacher)
-
-
-def _with_points(
-    settings: Settings,
-    dataset: data.Dataset,
-    objective: Objective,
-    terms: tuple[Term, ...],
-    of_student: Shapes,
-    of_teacher: Shapes,
-) -> tuple[Objective, Shapes, Shapes]:
-    """Add terms and transfer points to an objective, and those that are no taps to the shapes."""
-    images: Any = objective.teacher_images
-    teacher: Any = objective.teacher
-    shape_t = images.shape if images else dataset.image_shape
-    stochastic: dict[str, Any] = {"deterministic": True} if objective.stochastic_teacher else {}
-    pairs = compatibility.pair_points(settings.transfer.points, of_student.taps, of_teacher.taps)
-    # What is no tap may be the path of a submodule, whose output is captured.
-    paths_s = tuple(s for s, _ in pairs if s not in of_student.taps)
-    paths_t = tuple(t for _, t in pairs if t not in of_teacher.taps)
-    if paths_s:
-        of_student = compatibility.shapes(
-            objective.student, dataset.image_shape, "student", paths_s
-        )
-    if paths_t:
-        of_teacher = compatibility.shapes(teacher, shape_t, "teacher", paths_t, **stochastic)
-    compatibility.check_points(pairs, of_student.taps, of_teacher.taps)
-    objective = dataclasses.replace(
-        objective, terms=terms, points=pairs, paths_s=paths_s, paths_t=paths_t
     )
     return objective, of_student, of_teacher
