@@ -20,31 +20,26 @@ def remedy(run: Run, step: int, what: str) -> str:
     """
     if run.teacher is not None and not _is_finite(run.teacher.variables):
         return "the teacher's variables are not finite: use another teacher (teacher.checkpoint)"
-    metrics = [f"loss/{term.metric}" for term in run.objective.terms]
-    terms = [
-        term
-        for term, metric in zip(run.objective.terms, metrics, strict=True)
-        if metric in what.split(" and ")
-    ]
-    if step > 1 and not (what == "loss" and run.objective.terms):
-        return "lower optimizer.learning_rate or the weight beta, and start in another --workdir"
-    if what == "loss":
+    if what == "loss" and run.objective.terms:
         weights = " or ".join(f"{name}.beta" for name in run.objective.weighted_terms)
         return f"every term is finite, their weighted sum is not: lower {weights}"
+    if step > 1:
+        return "lower optimizer.learning_rate or the weight beta, and start in another --workdir"
     # Before the first update, the learning rate has had no effect.
+    names = what.split(" and ")
+    terms = [term for term in run.objective.terms if f"loss/{term.metric}" in names]
     options = [
         f"{term.name}.{field.name}"
         for term in terms
         for field in dataclasses.fields(term)
         if isinstance(getattr(term, field.name), float)
     ]
+    suspects = ["the images", "data.mean and data.std"]
     keeps_labels = all(term.beta is not None for term in run.objective.terms)
-    if terms and len(what.split(" and ")) <= len(run.objective.terms) + keeps_labels:
+    if terms and len(names) <= len(run.objective.terms) + keeps_labels:
         # "loss" is one of the names: another part of the loss is finite on the same images.
-        found = ", ".join([*(f"the values of term {term.name}" for term in terms), *options])
-        return f"nothing is trained yet, so no rate is the cause: check {found}"
-    keys = ", ".join(["the images", "data.mean and data.std", *options])
-    return f"nothing is trained yet, so no rate is the cause: check {keys}"
+        suspects = [f"the values of term {term.name}" for term in terms]
+    return f"nothing is trained yet, so no rate is the cause: check {', '.join(suspects + options)}"
 
 
 def _is_finite(variables: object) -> bool:
