@@ -103,33 +103,39 @@ def from_record(
             f"the run in {where} trained a user-defined module ({known}): pass it again with "
             f"--module={name}, or module=... in Python"
         )
-    made = {each: _made(each.strip()) for each in named.split(",")}
+    trained = f"the run in {where} trained {known}"
+    made = {name: _made(name.strip()) for name in named.split(",")}
     if len(made) > 1:
+        # Without the package, which is another one where a script is imported.
         wanted = known.partition(":")[2]
-        made = {each: one for each, one in made.items() if _class(one).__qualname__ == wanted}
+        made = {k: v for k, v in made.items() if qualified_name(v).partition(":")[2] == wanted}
     if not made:
-        raise UserError(
-            f"the run in {where} trained {known}, got --module={named}: name this class as well"
-        )
+        raise UserError(f"{trained}, got --module={named}: name this class as well")
     name, target = next(iter(made.items()))
-    if not isinstance(target, type):
-        return target
+    if isinstance(target, type):
+        return _instance(target, recorded, trained, name)
+    return target
+
+
+def _instance(
+    module: type[nn.Module], recorded: Mapping[str, Any], trained: str, name: str
+) -> nn.Module:
+    """Build a module of a class with the recorded fields."""
     if unrecorded := recorded.get("unrecorded"):
         raise UserError(
-            f"the run in {where} trained {known} with fields that were not recorded "
-            f"({listed(unrecorded)}): name a function or an instance that sets them, "
-            "--module=package:name"
+            f"{trained} with fields that were not recorded ({listed(unrecorded)}): name a function or an "
+            "instance that sets them, --module=package:name"
         )
     fields = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in recorded.get("fields", {}).items()
     }
     try:
-        return target(**fields)
+        return module(**fields)
     except TypeError as error:
         raise UserError(
-            f"the run in {where} trained {known}, got --module={name}, a class with other fields "
-            f"({error}): name the class that was trained, or a function that returns its instance"
+            f"{trained}, got --module={name}, a class with other fields ({error}): name the class that was "
+            "trained, or a function that returns its instance"
         ) from error
 
 
@@ -149,10 +155,6 @@ def _made(named: str) -> nn.Module | type[nn.Module]:
         target = target()
     modules.check_is_module(target, f"--module={named}")
     return target
-
-
-def _class(module: nn.Module | type[nn.Module]) -> type[nn.Module]:
-    return module if isinstance(module, type) else type(module)
 
 
 def _import(named: str) -> Any:
