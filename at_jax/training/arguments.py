@@ -68,17 +68,12 @@ class Arguments:
                 f"dataset must be an at_jax.data.Dataset, got {type(self.dataset).__name__}: build it with "
                 "at_jax.data.from_arrays or from_source"
             )
-        for name in ("optimizer", "augment"):
-            if (value := getattr(self, name)) is not None and not callable(value):
-                raise UserError(
-                    f"{name} must be a function, got {type(value).__name__}: "
-                    + {
-                        "optimizer": "pass lambda rate: optax.adamw(rate)",
-                        "augment": "pass augment(key, image) -> image",
-                    }[name]
-                )
-            elif value is not None:
-                modules.check_signature(name, value)
+        if self.optimizer is not None:
+            example = "lambda rate: optax.adamw(rate)"
+            modules.check_function("optimizer", self.optimizer, ("rate",), example)
+        if self.augment is not None:
+            example = "augment(key, image) -> image"
+            modules.check_function("augment", self.augment, ("key", "image"), example)
         for name, example in (("terms", "(MyTerm(),)"), ("callbacks", "(MyCallback(),)")):
             value = getattr(self, name)
             if value is not None and not isinstance(value, Sequence | Mapping):
@@ -95,10 +90,6 @@ class Arguments:
                     f"callback {type(callback).__name__} must have the methods on_epoch(metrics) and "
                     "on_end(result), got one without: define them"
                 )
-
-    def with_student(self, student: nn.Module) -> "Arguments":
-        """The same arguments, with a student."""
-        return dataclasses.replace(self, student=student)
 
     def for_teacher(self) -> "Arguments":
         """Arguments that also apply to a teacher that is trained in the run."""

@@ -2,7 +2,7 @@
 
 import contextlib
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.errors
@@ -12,7 +12,7 @@ from flax import nnx
 from at_jax.errors import UserError
 
 __all__ = [
-    "check_is_module", "check_logits", "check_signature", "is_module_class", "translated_errors",
+    "check_function", "check_is_module", "check_logits", "is_module_class", "translated_errors",
     "uses_batch_statistics",
 ]  # fmt: skip
 
@@ -27,12 +27,11 @@ def check_is_module(module: Any, whose: str) -> None:
     """
     if isinstance(module, nn.Module):
         return
+    kind = module if isinstance(module, type) else type(module)
+    name = kind.__name__
     if is_module_class(module):
-        fix = f"got the class {module.__name__}: pass an instance, {module.__name__}(...)"
-    elif isinstance(module, nnx.Module) or (
-        isinstance(module, type) and issubclass(module, nnx.Module)
-    ):
-        name = module.__name__ if isinstance(module, type) else type(module).__name__
+        fix = f"got the class {name}: pass an instance, {name}(...)"
+    elif issubclass(kind, nnx.Module):
         fix = f"got the NNX module {name}: wrap it, flax.nnx.bridge.to_linen({name}, ...)"
     elif isinstance(module, Mapping):
         fix = "got variables: pass (module, variables), in this order"
@@ -90,18 +89,31 @@ def uses_batch_statistics(module: nn.Module, whose: str) -> UserError:
     )
 
 
-def check_signature(name: str, function: Any) -> None:
-    """Raise UserError unless an optimizer takes a rate, and an augmentation a key and an image."""
-    expected = {"optimizer": ("rate",), "augment": ("key", "image")}[name]
+def check_function(name: str, function: Any, parameters: Sequence[str], example: str) -> None:
+    """Raise unless an argument is a function with certain positional parameters.
+
+    Args:
+      name: of the argument.
+      function: its value.
+      parameters: names, for the message.
+      example: of a value, for the message.
+
+    Raises:
+      UserError: naming the argument.
+    """
+    if not callable(function):
+        raise UserError(
+            f"{name} must be a function, got {type(function).__name__}: pass {example}"
+        )
     try:
-        inspect.signature(function).bind(*expected)
+        inspect.signature(function).bind(*parameters)
     except TypeError as error:
         raise UserError(
-            f"{name} must take {len(expected)} arguments, {name}({', '.join(expected)}), got a function "
-            f"that does not ({error}): change its signature"
+            f"{name} must take {len(parameters)} arguments, {name}({', '.join(parameters)}), got a "
+            f"function that does not ({error}): change its signature"
         ) from error
-    except ValueError:  # without a signature, such as some built-in functions
-        return
+    except ValueError:
+        pass  # without a signature, such as some built-in functions
 
 
 def is_module_class(value: Any) -> bool:

@@ -1,5 +1,6 @@
 """Everything before the first step of a run: checks, the claim on the workdir, the teacher."""
 
+import dataclasses
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -116,9 +117,8 @@ def _with_recorded_student(workdir: pathlib.Path, arguments: Arguments) -> Argum
     recorded = run_files.read_arguments(workdir).get("student")
     if recorded is None or arguments.module is None:
         return arguments
-    return arguments.with_student(
-        component_records.from_record(recorded, arguments.module, workdir)
-    )
+    student = component_records.from_record(recorded, arguments.module, workdir)
+    return dataclasses.replace(arguments, student=student)
 
 
 def _known_teacher(settings: Settings, arguments: Arguments, needs_teacher: bool) -> Teacher | None:
