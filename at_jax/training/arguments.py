@@ -80,9 +80,8 @@ class Arguments:
                 raise UserError(
                     f"{name} must be a sequence, got {type(value).__name__}: pass {name}={example}"
                 )
-        for term in self.terms or ():
-            _check_term(term)
-            _check_weight(term, _weight(self.terms, term))
+        for term, weight in _with_weights(self.terms or ()):
+            _check_term(term, weight)
         for callback in self.callbacks:
             methods = [getattr(callback, method, None) for method in ("on_epoch", "on_end")]
             if not all(map(callable, methods)):
@@ -114,12 +113,8 @@ class Arguments:
                 described[name] = component_records.text_of(value)
         if self.terms is not None:
             described["terms"] = [
-                {
-                    "name": term.name,
-                    "weight": _weight(self.terms, term),
-                    **component_records.record(term),
-                }
-                for term in self.terms
+                {"name": term.name, "weight": weight, **component_records.record(term)}
+                for term, weight in _with_weights(self.terms)
             ]
         if self.callbacks:
             described["callbacks"] = [
@@ -129,20 +124,20 @@ class Arguments:
         return json.loads(json.dumps(described))
 
 
-def _check_term(term: Any) -> None:
+def _with_weights(
+    terms: Sequence[Term] | Mapping[Term, float | None],
+) -> list[tuple[Term, float | None]]:
+    """Terms with their weights; None for the default."""
+    return list(terms.items()) if isinstance(terms, Mapping) else [(term, None) for term in terms]
+
+
+def _check_term(term: Any, weight: Any) -> None:
     if not isinstance(term, Term):
         got = term.__name__ if isinstance(term, type) else type(term).__name__
         raise UserError(
             f"terms must be instances of at_jax.terms.Term, got {got}: pass a sequence such as "
             "(MyTerm(),), or a mapping {MyTerm(): weight}"
         )
-
-
-def _weight(terms: Any, term: Term) -> float | None:
-    return terms[term] if isinstance(terms, Mapping) else None
-
-
-def _check_weight(term: Term, weight: Any) -> None:
     if weight is None:
         return
     if term.beta is None:
@@ -165,9 +160,7 @@ def chosen_terms(settings: Settings, arguments: Arguments) -> tuple[TermSettings
     if arguments.terms is None:
         chosen = tuple(settings.terms[name] for name in parts(settings.method))
     else:
-        chosen = tuple(
-            _passed_term(settings, term, _weight(arguments.terms, term)) for term in arguments.terms
-        )
+        chosen = tuple(_passed_term(settings, *each) for each in _with_weights(arguments.terms))
     for each in chosen:
         if each.begin_epoch >= settings.epochs:
             raise UserError(

@@ -102,9 +102,7 @@ def check_function(name: str, function: Any, parameters: Sequence[str], example:
       UserError: naming the argument.
     """
     if not callable(function):
-        raise UserError(
-            f"{name} must be a function, got {type(function).__name__}: pass {example}"
-        )
+        raise UserError(f"{name} must be a function, got {type(function).__name__}: pass {example}")
     try:
         inspect.signature(function).bind(*parameters)
     except TypeError as error:
