@@ -20,7 +20,7 @@ def prepare_runs(
     workdir: pathlib.Path,
     main: Prepared,
     arguments: Arguments,
-    lock: Callable[[pathlib.Path], None] = lambda workdir: None,
+    lock: Callable[[pathlib.Path], None],
 ) -> list[tuple[Prepared, pathlib.Path]]:
     """Prepare a run for each method of ``compare``, in a subdirectory of the workdir with its name.
 
@@ -48,39 +48,25 @@ def prepare_runs(
         if needs_teacher and main.run.teacher is None:
             log(f"compare: {method} is skipped, because {main.run.method} has no teacher")
             continue
-        changed = _config(config, method, _teacher(config, workdir, arguments, needs_teacher))
         folder = workdir / method
         lock(folder)
-        prepared.append(
-            (
-                prepare(changed, folder, arguments.for_comparison(needs_teacher), describe=False),
-                folder,
-            )
-        )
+        changed = _config(config, method, workdir, arguments)
+        own = arguments.for_comparison(needs_teacher)
+        prepared.append((prepare(changed, folder, own, describe=False), folder))
     return prepared
 
 
 def _config(
-    config: ml_collections.ConfigDict, method: str, teacher: str
+    config: ml_collections.ConfigDict, method: str, workdir: pathlib.Path, arguments: Arguments
 ) -> ml_collections.ConfigDict:
+    """Config of a comparison run: its method, the teacher of the main run, and no figures."""
     result = ml_collections.ConfigDict(config.to_dict())
-    result.method, result.compare = method, ()
-    result.teacher.checkpoint = teacher
+    result.method, result.compare, result.runtime.figures = method, (), False
     if not terms.needs_teacher(method):
-        result.teacher.weights = ""
-    result.runtime.figures = False
+        result.teacher.checkpoint = result.teacher.weights = ""
+    elif arguments.teacher is None and not (config.teacher.checkpoint or config.teacher.weights):
+        result.teacher.checkpoint = str(workdir / run_files.TEACHER)  # the main run trained it
     return result
-
-
-def _teacher(
-    config: ml_collections.ConfigDict,
-    workdir: pathlib.Path,
-    arguments: Arguments,
-    needs_teacher: bool,
-) -> str:
-    if not needs_teacher or arguments.teacher is not None or config.teacher.weights:
-        return ""
-    return config.teacher.checkpoint or str(workdir / run_files.TEACHER)
 
 
 def table(results: Iterable[Mapping[str, Any]]) -> str:

@@ -142,10 +142,12 @@ def test_finished_run_is_not_continued_with_other_weights(files, trained, change
 
 def test_comparison_without_a_teacher_has_no_weights_of_one(files):
     given = config(files, compare=("none", "kd"))
-    found = {m: comparison._config(given, m, "") for m in given.compare}
+    found = {
+        m: comparison._config(given, m, pathlib.Path("run"), Arguments()) for m in given.compare
+    }
     assert [each.teacher.weights for each in found.values()] == ["", str(files[0])]
     assert all(each.init.weights == str(files[1]) for each in found.values())
-    assert comparison._teacher(given, pathlib.Path("run"), Arguments(), True) == ""
+    assert all(each.teacher.checkpoint == "" for each in found.values())
 
 
 def test_moved_files_are_the_same_weights(files, trained, tmp_path):
