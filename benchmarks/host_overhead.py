@@ -73,7 +73,7 @@ def _measure(trainer: Any) -> dict[str, Any]:
     from at_jax.training import resume
 
     run, used, steps = trainer.run, trainer.devices, _STEPS.value
-    initial = resume.initial_state(run, jax.random.key(0))
+    initial = resume.initial_state(run)
     states, key = devices.replicate(((initial,), jax.random.key(1)), used)
     fixed = devices.shard(trainer.batches(0, 1), len(used), axis=1)
     states, _ = jax.block_until_ready(trainer.train_steps(states, None, key, fixed))

@@ -1,6 +1,7 @@
 """Contents of a checkpoint, and resuming from one."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -40,11 +41,7 @@ class Progress:
 
 
 def restore(
-    checkpoints: Checkpoints,
-    run: Run,
-    key: jax.Array,
-    run_id: str,
-    limit: int | None = None,
+    checkpoints: Checkpoints, run: Run, run_id: str, limit: int | None = None
 ) -> tuple[state.TrainState, Progress]:
     """Restore the state of the latest valid checkpoint, or initialize it.
 
@@ -53,7 +50,6 @@ def restore(
     Args:
       checkpoints: of the run.
       run: to train.
-      key: of the initialization.
       run_id: of :mod:`at_jax.training.identity`.
       limit: latest step to restore; newer checkpoints are renamed.
 
@@ -63,38 +59,38 @@ def restore(
     Raises:
       UserError: if the checkpoint is of another network.
     """
-    restored = processes.broadcast_from_primary(lambda: _read(checkpoints, run, key, run_id, limit))
+    restored = processes.broadcast_from_primary(lambda: _read(checkpoints, run, run_id, limit))
     if restored is None:
-        return initial_state(run, key), Progress()
+        return initial_state(run), Progress()
     step, trees, meta = restored
-    state_ = _as_state(jax.eval_shape(_create(run), key), trees, step, run.name)
-    return state_, Progress(**meta["progress"])
+    return _as_state(_shapes(run), trees, step, run.name), Progress(**meta["progress"])
 
 
-def initial_state(run: Run, key: jax.Array) -> state.TrainState:
-    """Initialize the state of a run, in one program.
-
-    Args:
-      run: to train.
-      key: of the initialization.
-    """
+def initial_state(run: Run) -> state.TrainState:
+    """Initialize the state of a run, in one program."""
     initial = run.initial.variables if run.initial else None
-    return jax.jit(_create(run), compiler_options=compilation.quick_options())(key, initial)
+    create = jax.jit(_create(run), compiler_options=compilation.quick_options())
+    return create(jax.random.key(run.settings.seed), initial=initial)
 
 
 def _create(run: Run) -> Callable[..., state.TrainState]:
-    """A function from the key, and the variables that the student starts from, to the initial state."""
-    shape, student = run.dataset.image_shape, run.objective.student
-    made = run.modules, run.optimizer
-    return lambda key, given=None: state.create(student, *made, key, shape, run.taps, given)
+    """A function from the key, and the variables ``initial=``, to the state before the first step."""
+    return functools.partial(
+        state.create,
+        run.objective.student,
+        run.modules,
+        run.optimizer,
+        image_shape=run.dataset.image_shape,
+        taps=run.taps,
+    )
+
+
+def _shapes(run: Run) -> state.TrainState:
+    return jax.eval_shape(_create(run), jax.random.key(0))
 
 
 def _read(
-    checkpoints: Checkpoints,
-    run: Run,
-    key: jax.Array,
-    run_id: str,
-    limit: int | None,
+    checkpoints: Checkpoints, run: Run, run_id: str, limit: int | None
 ) -> tuple[int, dict[str, Any], dict[str, Any]] | None:
     """Step, trees and metadata of the checkpoint to resume from, checked to be of this run."""
     # Renamed before reading: latest() would warn of damage.
@@ -110,14 +106,14 @@ def _read(
             f"this workdir holds a run of {restored.meta['student']}, got {run.name} to train: choose "
             "another --workdir"
         )
-    wanted = jax.eval_shape(_create(run), key)
-    whole = _as_state(wanted, restored.trees, restored.step, run.name)
-    pairs = zip(jax.tree_util.tree_leaves_with_path(wanted), jax.tree.leaves(whole), strict=True)
-    for (path, shape), leaf in pairs:
-        if (shape.shape, shape.dtype) != (leaf.shape, leaf.dtype):
+    wanted = _shapes(run)
+    stored = jax.tree.leaves(_as_state(wanted, restored.trees, restored.step, run.name))
+    leaves = jax.tree_util.tree_leaves_with_path(wanted)
+    for (path, now), there in zip(leaves, stored, strict=True):
+        if (now.shape, now.dtype) != (there.shape, there.dtype):
             raise UserError(
                 f"this workdir holds a run of another {run.name}: {jax.tree_util.keystr(path)} is "
-                f"{leaf.shape} there, {shape.shape} now: choose another --workdir"
+                f"{there.shape} there, {now.shape} now: choose another --workdir"
             )
     checkpoints.set_aside_after(restored.step, "damaged")
     checkpoints.clean()
@@ -155,9 +151,8 @@ def _renamed(tree: Any, params: Mapping[str, Any]) -> Any:
     if "adapter" in renamed:
         adapter = renamed.pop("adapter")
         if "f_actt" in params:
-            renamed["modules" if "opt_state" in renamed else "f_actt"] = (
-                {"f_actt": adapter} if "opt_state" in renamed else adapter
-            )
+            is_whole = "opt_state" in renamed  # not a part of the optimizer's state
+            renamed |= {"modules": {"f_actt": adapter}} if is_whole else {"f_actt": adapter}
     return renamed
 
 

@@ -75,10 +75,7 @@ class RunLog:
         if limit is not None and limit < self.run.steps:
             # First of all: with a result the run would be taken for a finished one.
             run_files.drop_result(self.workdir)
-        key = jax.random.key(self.run.settings.seed)
-        restored, self.progress = resume.restore(
-            self.checkpoints, self.run, key, self._run_id, limit
-        )
+        restored, self.progress = resume.restore(self.checkpoints, self.run, self._run_id, limit)
         self._keep_metrics(int(restored.step))
         return restored
 

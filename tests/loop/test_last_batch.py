@@ -132,7 +132,7 @@ def test_a_run_equals_a_plain_loop_over_its_batches(tmp_path, compiled_once):
     run, _ = preparation.prepare(config, tmp_path / "plain", Arguments())
     settings = run.settings
     key = jax.random.fold_in(jax.random.key(order_seed(settings)), 1)
-    state, measured = initial_state(run, jax.random.key(settings.seed)), []
+    state, measured = initial_state(run), []
     # On one device: its statistics are those of the whole batch, of 24 or 12 images.
     student = run.objective.student.clone(bn_axis_name=None)
     update = jax.jit(
