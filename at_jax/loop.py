@@ -14,7 +14,7 @@ from at_jax.errors import UserError
 from at_jax.figures import run_figures
 from at_jax.objective import Objective
 from at_jax.terms import Term
-from at_jax.training import comparison, identity, networks, result, resume, run_files, tensorboard
+from at_jax.training import comparison, identity, networks, result, resume, tensorboard
 from at_jax.training.arguments import Arguments, Callback
 from at_jax.training.config import ConfigDict, check_together, settings_of
 from at_jax.training.console import log
@@ -24,6 +24,7 @@ from at_jax.training.interrupt import Interrupted
 from at_jax.training.optimizers import OptimizerFactory
 from at_jax.training.preparation import Prepared, prepare, use_compilation_cache
 from at_jax.training.profiling import check_can_trace
+from at_jax.training.setup import Run
 from at_jax.training.storage import StorageError
 from at_jax.training.trainer import NonFinite, Trainer
 from at_jax.training.workdir import working_in
@@ -85,7 +86,7 @@ def train_and_evaluate(
         prepared = prepare(config, workdir, arguments, train_teacher=_train_teacher)
         others = comparison.prepare_runs(config, workdir, prepared, arguments, lock)
         finished = _train_compared([(prepared, workdir), *others], arguments.callbacks, profile)
-        _close(prepared, workdir, finished, arguments.callbacks)
+        _close(prepared.run, workdir, finished, arguments.callbacks)
     return finished
 
 
@@ -130,18 +131,20 @@ def _train(
 
 
 def _train_teacher(config: ConfigDict, workdir: pathlib.Path, arguments: Arguments) -> None:
-    shared = {name: getattr(arguments, name) for name in ("dataset", "optimizer", "augment")}
-    train_and_evaluate(config, workdir, **shared)
+    train_and_evaluate(
+        config,
+        workdir,
+        dataset=arguments.dataset,
+        optimizer=arguments.optimizer,
+        augment=arguments.augment,
+    )
 
 
 def _close(
-    prepared: Prepared,
-    workdir: pathlib.Path,
-    finished: Mapping[str, Any],
-    callbacks: Sequence[Callback] = (),
+    run: Run, workdir: pathlib.Path, finished: Mapping[str, Any], callbacks: Sequence[Callback] = ()
 ) -> None:
     """Draw the figures of a finished run, and call the callbacks."""
-    run, runtime = prepared.run, prepared.run.settings.runtime
+    runtime = run.settings.runtime
     if runtime.figures and processes.is_multiprocess():
         # Loading the checkpoint is collective, drawing is not.
         log("No figures with several processes: run the same command in one process to draw them")
@@ -183,13 +186,13 @@ def train_together(
     if len(set(folders)) < len(folders):
         raise UserError("students of one program must have different workdirs: pass one for each")
     with working_in(*folders):
-        prepared: list[Prepared] = []
-        for (config, _), workdir in zip(runs, folders, strict=True):
-            prepared.append(prepare(config, workdir, Arguments(), describe=not prepared))
-        together = list(zip(prepared, folders, strict=True))
-        results = _train(together)
-        for (each, folder), finished in zip(together, results, strict=True):
-            _close(each, folder, finished)
+        prepared = [
+            (prepare(config, folder, Arguments(), describe=folder == folders[0]), folder)
+            for (config, _), folder in zip(runs, folders, strict=True)
+        ]
+        results = _train(prepared)
+        for (each, folder), finished in zip(prepared, results, strict=True):
+            _close(each.run, folder, finished)
     return results
 
 
@@ -221,9 +224,8 @@ def evaluate(
     """
     settings = settings_of(config)
     workdir = paths.absolute(workdir)
-    arguments = Arguments(student=student, dataset=dataset, module=module)
-    if run_files.has_config(workdir):
-        check_evaluable(workdir, arguments)
+    Arguments(student=student, dataset=dataset, module=module)  # checks them
+    check_evaluable(workdir, dataset)
     used = devices.select(settings.runtime.devices, settings.batch_size)
     use_compilation_cache(settings.runtime.compilation_cache)
     opened = {

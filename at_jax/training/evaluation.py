@@ -12,7 +12,6 @@ from at_jax.distributed import devices, processes
 from at_jax.errors import UserError
 from at_jax.objective import Objective
 from at_jax.training import metrics, run_files, step
-from at_jax.training.arguments import Arguments
 
 __all__ = ["Evaluation", "check_evaluable", "evaluator"]
 
@@ -72,14 +71,18 @@ def evaluator(
     return evaluate
 
 
-def check_evaluable(workdir: pathlib.Path, arguments: Arguments) -> None:
+def check_evaluable(workdir: pathlib.Path, dataset: data.Dataset | None) -> None:
     """Raise unless the data of a run can be found.
+
+    Args:
+      workdir: of the run; it may hold none.
+      dataset: passed by the user.
 
     Raises:
       UserError: if the run was given a data set that is not passed now.
     """
-    recorded = run_files.read_arguments(workdir)
-    if "dataset" in recorded and arguments.dataset is None:
+    recorded = run_files.read_arguments(workdir) if run_files.has_config(workdir) else {}
+    if "dataset" in recorded and dataset is None:
         raise UserError(
             f"the run in {workdir} was trained on a data set passed as an argument "
             f"({recorded['dataset']['name']}): pass it, evaluate(..., dataset=...) in Python"
