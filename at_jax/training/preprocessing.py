@@ -8,7 +8,7 @@ import numpy as np
 
 from at_jax import data
 from at_jax.training.arguments import Arguments
-from at_jax.training.config import Settings
+from at_jax.training.config import DataSettings, Settings
 from at_jax.training.datasets import is_random_resized_crop
 from at_jax.training.step import Prepare
 
@@ -32,25 +32,28 @@ def preprocessing(
       Augmentation with normalization, for training, and normalization alone.
     """
     normalize = functools.partial(data.normalize, mean=dataset.mean, std=dataset.std)
-    if arguments.augment is not None:
+    if arguments.augment is None:
+        augment = _augmentation(settings.data)
+    else:
         some = np.unique(np.linspace(0, len(dataset.train) - 1, _CHECKED).astype(np.int64))
         data.check_range(arguments.augment, dataset.train.take(some)[0])
         augment = functools.partial(data.augment_each, arguments.augment)
-    else:
-        # A random part of each photograph was resized when it was decoded.
-        pad = 0 if is_random_resized_crop(settings.data) else settings.data.pad
-        augment = functools.partial(
-            data.augment,
-            pad=pad,
-            mirror=settings.data.mirror,
-            pad_mode=settings.data.pad_mode,
+    return lambda key, images, position: normalize(augment(key, images, position)), normalize
+
+
+def _augmentation(
+    settings: DataSettings,
+) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
+    """Random crop, mirror image and colors of each image, as a config sets them."""
+    # A random part of each photograph was resized when it was decoded.
+    pad = 0 if is_random_resized_crop(settings) else settings.pad
+
+    def augment(key, images, position):
+        images = data.augment(
+            key, images, position, pad=pad, mirror=settings.mirror, pad_mode=settings.pad_mode
         )
-    jitter = 0.0 if arguments.augment is not None else settings.data.color_jitter
+        if settings.color_jitter:
+            images = data.color_jitter(key, images, position, strength=settings.color_jitter)
+        return images
 
-    def prepare(key, images, position):
-        images = augment(key, images, position)
-        if jitter:
-            images = data.color_jitter(key, images, position, strength=jitter)
-        return normalize(images)
-
-    return prepare, normalize
+    return augment
