@@ -62,7 +62,7 @@ def prepare(
     processes.check_same({k: v for k, v in values.items() if k not in _LOCAL_KEYS})
     devices.select(settings.runtime.devices, settings.batch_size, settings.accumulation)  # a check
     check_can_save(workdir)
-    processes.broadcast_from_primary(lambda: paths.reachable(workdir).name)
+    processes.broadcast_from_primary(lambda: paths.reachable(workdir).name)  # a check
     arguments = _with_recorded_student(workdir, arguments)
     record = arguments.record()
     run_files.check(workdir, config.to_dict(), record)
@@ -160,22 +160,17 @@ def _planned_teacher(
     name: str,
     arguments: Arguments,
 ) -> Teacher:
-    """A teacher on shapes: none is trained for a student that cannot learn from it."""
-    settings = settings_of(config)
-    known = Teacher(networks.build(settings.teacher.model, dataset.num_classes, settings.dtype))
-    _check_teacher_run(teacher_config(config), known.module, arguments)
-    _check_compared(config, dataset, student, name, known, arguments)
-    return known
+    """A teacher on shapes: none is trained for a student that cannot learn from it.
 
-
-def _check_teacher_run(
-    config: ml_collections.ConfigDict, module: nn.Module, arguments: Arguments
-) -> None:
-    """Find errors of the teacher's own run before the workdir is claimed."""
-    settings = settings_of(config)
-    dataset = load_dataset(settings.data, given=arguments.dataset)
-    run = assemble(settings, dataset, module, settings.student, None, arguments.for_teacher())
+    Errors of its own run and of the comparison runs are found here, before the workdir is claimed.
+    """
+    settings = settings_of(teacher_config(config))
+    module = networks.build(settings.student, dataset.num_classes, settings.dtype)
+    own = load_dataset(settings.data, given=arguments.dataset)
+    run = assemble(settings, own, module, settings.student, None, arguments.for_teacher())
     devices_of(settings, run.batches)
+    _check_compared(config, dataset, student, name, Teacher(module), arguments)
+    return Teacher(module)
 
 
 def _check_compared(
