@@ -223,23 +223,26 @@ def _describe(run: Run, used: tuple[jax.Device, ...]) -> None:
     if not settings.runtime.huge_pages and huge_pages.was_restarted():
         log(f"  note: {huge_pages.KEY} is read from the command line only: huge pages are in use")
     optimizer = settings.optimizer
-    notes = "".join(f"  note: {note}\n" for note in dataset.notes)
-    line = streaming_line(run.batches, settings.data)
-    streamed = f"  {line}\n" if line else ""
     late = [epoch for epoch in optimizer.drop_epochs if epoch >= settings.epochs]
     if late and optimizer.schedule == "steps":
         log(
             f"  note: the run ends after {settings.epochs} epochs, before the learning rate drops at epoch "
             f"{listed(late)} (optimizer.drop_epochs)"
         )
-    last, full = run.batches.last_size, settings.batch_size
-    rest = f", the last with {last} images," if last < full else ""
-    idle = devices.idle(used) if not settings.runtime.devices else 0
-    where = devices.describe(used)
-    where += f" ({idle} more cannot divide batch_size={full} evenly)" if idle else ""
     log(
         f"  {dataset.name}: {len(dataset.train):,} training and {len(dataset.test):,} "
         f"{dataset.evaluated_on} images of {'x'.join(map(str, dataset.image_shape))}, "
-        f"{dataset.num_classes} classes\n{notes}{streamed}"
-        f"  {settings.epochs} epochs of {run.steps_per_epoch} steps{rest} on {where}"
+        f"{dataset.num_classes} classes"
+    )
+    for note in dataset.notes:
+        log(f"  note: {note}")
+    if line := streaming_line(run.batches, settings.data):
+        log(f"  {line}")
+    last, full = run.batches.last_size, settings.batch_size
+    rest = f", the last with {last} images," if last < full else ""
+    idle = devices.idle(used) if not settings.runtime.devices else 0
+    unused = f" ({idle} more cannot divide batch_size={full} evenly)" if idle else ""
+    log(
+        f"  {settings.epochs} epochs of {run.steps_per_epoch} steps{rest} on {devices.describe(used)}"
+        f"{unused}"
     )
