@@ -5,7 +5,7 @@ before a teacher is trained.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -20,7 +20,7 @@ from at_jax.objective import Objective
 from at_jax.terms import changes_forward_pass
 from at_jax.training import compatibility, memory, modules, networks, objectives, optimizers
 from at_jax.training.arguments import Arguments, chosen_terms
-from at_jax.training.compatibility import Teacher
+from at_jax.training.compatibility import Shapes, Teacher
 from at_jax.training.config import Settings
 from at_jax.training.datasets import train_batches
 from at_jax.training.initialization import Initial
@@ -49,7 +49,6 @@ class Run:
       reads_rate: whether the optimizer uses it; one of the user may have its own.
       weights: term -> (step -> weight).
       batches: of the training images.
-      steps: updates of the whole run.
       prepare_train: augmentation and normalization.
       prepare_eval: normalization.
       taps: shapes of the student's activations.
@@ -77,7 +76,6 @@ class Run:
     reads_rate: bool
     weights: dict[str, optax.Schedule]
     batches: data.TrainBatches
-    steps: int
     prepare_train: Prepare
     prepare_eval: Callable[[jax.Array], jax.Array]
     taps: dict[str, jax.ShapeDtypeStruct]
@@ -91,6 +89,11 @@ class Run:
     def steps_per_epoch(self) -> int:
         """Updates of an epoch."""
         return self.batches.steps_per_epoch
+
+    @property
+    def steps(self) -> int:
+        """Updates of the whole run."""
+        return self.settings.epochs * self.steps_per_epoch
 
     @property
     def student_spec(self) -> StudentSpec:
@@ -130,15 +133,16 @@ def assemble(
       UserError: if networks, data and terms do not fit together.
     """
     batches = train_batches(settings, dataset)
-    chosen = chosen_terms(settings, arguments)
-    built = objectives.build(settings, dataset, student, teacher, chosen)
-    objective, of_student, of_teacher = built
+    terms = chosen_terms(settings, arguments)
+    objective, of_student, of_teacher = objectives.build(settings, dataset, student, teacher, terms)
     term_modules = objective.modules(of_student.taps, of_teacher.taps if of_teacher else {})
     learning_rate = optimizers.learning_rate(settings, batches.steps_per_epoch)
     prepare, normalize = preprocessing(settings, dataset, arguments)
-    params = _trace(prepare, objective, term_modules, of_student, of_teacher, settings, dataset)
+    memory.check(settings, dataset.image_shape, of_student, of_teacher)
+    params = _params(term_modules, of_student)
+    _trace(objective, prepare, settings.batch_size, dataset, params, of_student, of_teacher)
     optimizer, reads_rate = _optimizer(settings, learning_rate, arguments, params)
-    passed = "+".join(each.term.name for each in chosen)
+    passed = "+".join(each.term.name for each in terms)
     return Run(
         settings=settings,
         method=settings.method if arguments.terms is None else passed or "none",
@@ -151,14 +155,13 @@ def assemble(
         optimizer=optimizer,
         learning_rate=learning_rate,
         reads_rate=reads_rate,
-        weights=optimizers.term_weights(settings, batches.steps_per_epoch, chosen),
+        weights=optimizers.term_weights(settings, batches.steps_per_epoch, terms),
         batches=batches,
-        steps=settings.epochs * batches.steps_per_epoch,
         prepare_train=prepare,
         prepare_eval=normalize,
         taps=of_student.taps,
-        parameters=sum(leaf.size for leaf in jax.tree.leaves(of_student.variables["params"])),
-        frozen=freezing.count(of_student.variables["params"], settings.init.freeze),
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(params["student"])),
+        frozen=freezing.count(params["student"], settings.init.freeze),
         has_statistics=bool(of_student.variables.get("batch_stats")),
         name=name or type(student).__name__,
         description=networks.describe(settings, dataset, student, name, objective.terms),
@@ -184,15 +187,8 @@ def _optimizer(
     return optimizers.without(optimizer, settings.init.freeze), reads_rate
 
 
-def _trace(prepare, objective, term_modules, of_student, of_teacher, settings, dataset) -> Any:
-    """Check the memory, then trace augmentation and loss, all on shapes; return those of the parameters."""
-    memory.check(settings, dataset.image_shape, of_student, of_teacher)
-    size = settings.batch_size
-    labels = jax.ShapeDtypeStruct((size,), jnp.int32)
-    pixels = jax.ShapeDtypeStruct((size, *dataset.image_shape), jnp.uint8)
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), size))
-    images = jax.eval_shape(prepare, jax.random.key(0), pixels, labels)
-    weights = dict.fromkeys(objective.weighted_terms, jax.ShapeDtypeStruct((), jnp.float32))
+def _params(term_modules: Mapping[str, nn.Module], of_student: Shapes) -> dict[str, Any]:
+    """Shapes of all parameters that are trained, as in :class:`at_jax.training.state.TrainState`."""
     params = {"student": of_student.variables["params"]}
     for name, module in term_modules.items():
         variables = jax.eval_shape(module.init, jax.random.key(0), of_student.taps)
@@ -202,8 +198,25 @@ def _trace(prepare, objective, term_modules, of_student, of_teacher, settings, d
                 "leave out batch normalization and other state"
             )
         params[name] = variables["params"]
+    return params
+
+
+def _trace(
+    objective: Objective,
+    prepare: Prepare,
+    size: int,
+    dataset: data.Dataset,
+    params: Mapping[str, Any],
+    of_student: Shapes,
+    of_teacher: Shapes | None,
+) -> None:
+    """Trace augmentation and loss on the shapes of a batch of ``size`` images."""
+    labels = jax.ShapeDtypeStruct((size,), jnp.int32)
+    pixels = jax.ShapeDtypeStruct((size, *dataset.image_shape), jnp.uint8)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), size))
+    images = jax.eval_shape(prepare, jax.random.key(0), pixels, labels)
+    weights = dict.fromkeys(objective.weighted_terms, jax.ShapeDtypeStruct((), jnp.float32))
     collections = carried_collections(of_student.variables)
     variables_t = of_teacher.variables if of_teacher else None
     with modules.translated_errors(objective.student, "student"):
         jax.eval_shape(objective, params, collections, variables_t, images, labels, weights, keys)
-    return params
