@@ -27,6 +27,17 @@ def test_stored_numbers_by_hand():
     assert memory.stored_numbers(jax.make_jaxpr(repeated)(x).jaxpr) == 3 * (4 * 8 * 8 + 10)
 
 
+def test_activations_that_are_computed_again_are_not_counted():
+    plain, remat = (
+        compatibility.shapes(models.WideResNet(10, 1, remat=remat), (32, 32, 3), "student").stored
+        for remat in (False, True)
+    )
+    # Outside blocks: conv0 and the logits. Each of three blocks: two convolutions and, where the number of
+    # channels changes (not in the first), the one of the shortcut.
+    outside, blocks = 32 * 32 * 16 + 10, (2 * 32 * 32 * 16, 3 * 16 * 16 * 32, 3 * 8 * 8 * 64)
+    assert remat == outside and plain == outside + sum(blocks)
+
+
 @pytest.mark.parametrize(
     ("network", "size", "changes"),
     [
