@@ -107,6 +107,7 @@ class Trainer:
           NonFinite: naming the step and the term.
         """
         with contextlib.ExitStack() as stack:
+            stack.callback(self._profiler.close)  # also of a run that fails
             for each in self.logs:
                 stack.enter_context(each)
             stack.callback(self._stream.close)
@@ -122,7 +123,6 @@ class Trainer:
             # While the last checkpoint was written: no student starts after its teacher was stopped.
             if number := processes.largest(interrupted()):
                 raise self._interrupted(self.run.steps, number)
-        self._profiler.close()
         return [each.progress for each in self.logs]
 
     def _epochs(

@@ -15,7 +15,7 @@ import pytest
 import small_run
 
 from at_jax import checkpoint, loop
-from at_jax.training import datasets, optimizers, run_files, trainer
+from at_jax.training import datasets, optimizers, profiling, run_files, trainer
 from at_jax.training.config import settings_of
 
 
@@ -69,6 +69,25 @@ def test_evaluate_repeats_the_errors_of_the_run(finished):
     workdir, result, _ = finished
     errors = loop.evaluate(small_run.config(), workdir)
     assert errors == {k: pytest.approx(result[k]) for k in ("test_error", "best_test_error")}
+
+
+def test_profiler_trace_of_a_run_that_fails_is_closed(finished, tmp_path, monkeypatch):
+    class Failing:
+        def on_epoch(self, metrics):
+            raise RuntimeError("of a callback")
+
+        def on_end(self, result):
+            pass
+
+    calls = []
+    monkeypatch.setattr(profiling, "_SKIPPED_STEPS", 0)
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda *_, **__: calls.append("start"))
+    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: calls.append("stop"))
+    with pytest.raises(RuntimeError, match="of a callback"):
+        loop.train_and_evaluate(
+            small_run.with_teacher(finished), tmp_path, callbacks=[Failing()], profile=True
+        )
+    assert calls == ["start", "stop"]  # JAX has one trace at a time: a later run could start none
 
 
 def test_finished_run_is_not_trained_again(finished):
