@@ -100,18 +100,16 @@ class RunLog:
         """Begin training at step ``first``; ``origin`` describes where, for result.json."""
         run_files.drop_result(self.workdir)  # marks the run as unfinished
         self.progress.origin = dict(origin)
-        settings = self.run.settings
         self._config = run_files.stored_config(self.workdir)
-        config = json.dumps(run_files.read_config(self.workdir), indent=2)
         report = ProgressReport(
             self.workdir,
             name=self.run.name,
             evaluated_on=self.run.dataset.evaluated_on,
             steps=self.run.steps,
             first=first,
-            tensorboard=settings.runtime.tensorboard,
+            tensorboard=self.run.settings.runtime.tensorboard,
             label=self._label,
-            config_text=config,
+            config_text=json.dumps(run_files.read_config(self.workdir), indent=2),
         )
         self._report = self._exit.enter_context(report)
 

@@ -91,8 +91,9 @@ def create(
     if initial is not None:
         variables = replaced(variables, initial)
     params = {"student": variables["params"]}
+    zeros = {point: jnp.zeros(tap.shape) for point, tap in taps.items()}
     for index, (name, module) in enumerate(modules.items()):
-        zeros = {point: jnp.zeros(tap.shape) for point, tap in taps.items()}
+        # Not folded for the first: initial values do not depend on whether others follow.
         key_module = jax.random.fold_in(key_modules, index) if index else key_modules
         params[name] = module.init(key_module, zeros)["params"]
     return TrainState(
