@@ -84,11 +84,8 @@ def table(results: Iterable[Mapping[str, Any]]) -> str:
       teacher                       0.56 %
     """
     results = list(results)
-    titles = {"none": terms.title("none")}
-    names = [
-        titles.get(each["method"], f"{terms.title(each['method'])} ({each['method']})")
-        for each in results
-    ]
+    methods = [each["method"] for each in results]
+    names = [terms.title(m) + ("" if m == "none" else f" ({m})") for m in methods]
     width = max(map(len, names))
     lines = [f"  {'':<{width}}  {results[0]['evaluated_on'] + ' error':>11}     best"]
     for name, result in zip(names, results, strict=True):

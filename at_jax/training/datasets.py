@@ -73,17 +73,15 @@ def train_batches(settings: Settings, dataset: data.Dataset) -> data.TrainBatche
     Raises:
       UserError: if a batch cannot be made, or decoded as the settings say.
     """
-    cropped = is_random_resized_crop(settings.data)
-    seed = order_seed(settings)
     batches = data.TrainBatches(
         dataset.train,
         settings.batch_size,
-        seed,
+        order_seed(settings),
         epoch_examples=settings.data.epoch_examples,
-        random_crop=cropped,
+        random_crop=is_random_resized_crop(settings.data),
         drop_last=settings.data.drop_last,
     )
-    streaming.worker_count(batches, settings.data.workers)
+    streaming.worker_count(batches, settings.data.workers)  # a check
     return batches
 
 
