@@ -222,7 +222,7 @@ def check_variables(
       module: the network.
       variables: meant for it; sown values are ignored.
       wanted: variables of the module, or their shapes.
-      whose: of whom the variables are, for the message.
+      whose: owner of the variables, for the message.
       fix: for the message.
 
     Raises:

@@ -68,7 +68,7 @@ def is_random_resized_crop(settings: DataSettings) -> bool:
 
 
 def train_batches(settings: Settings, dataset: data.Dataset) -> data.TrainBatches:
-    """The batches of a run.
+    """Build the training batches of a run.
 
     Raises:
       UserError: if a batch cannot be made, or decoded as the settings say.

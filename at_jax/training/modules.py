@@ -1,4 +1,4 @@
-"""Expectations of the trainer on modules and functions of the user."""
+"""Checks of modules and functions that the user passes."""
 
 import contextlib
 import inspect

@@ -134,7 +134,11 @@ def from_factory(
 
 
 def learning_rate(settings: Settings, steps_per_epoch: int) -> optax.Schedule:
-    """Learning rate as a function of the step; the settings count epochs."""
+    """Learning rate as a function of the step; the settings count epochs.
+
+    Raises:
+      UserError: if the run has too many steps, or the warm-up is too long or not supported.
+    """
     combinations.check_length(settings, steps_per_epoch)
     optimizer = settings.optimizer
     return schedules.learning_rate(

@@ -1,4 +1,4 @@
-"""Everything before the first step of a run: checks, the claim on the workdir, the teacher."""
+"""Preparation of a run before its first step: checks, the claim on the workdir, the teacher."""
 
 import dataclasses
 import pathlib

@@ -30,6 +30,9 @@ def preprocessing(
 
     Returns:
       Augmentation with normalization, for training, and normalization alone.
+
+    Raises:
+      UserError: if an augmentation of the user changes shape, data type or range of the images.
     """
     normalize = functools.partial(data.normalize, mean=dataset.mean, std=dataset.std)
     if arguments.augment is None:

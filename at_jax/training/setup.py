@@ -1,4 +1,4 @@
-"""From settings to the components of a run.
+"""Components of a run, built from its settings.
 
 Problems with a pair of networks, or with networks and data, are found here: before anything compiles and
 before a teacher is trained.

@@ -1,4 +1,4 @@
-"""Everything that a training step changes."""
+"""State of training: everything that a step changes."""
 
 from collections.abc import Mapping
 from typing import Any
