@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from at_jax.data import memory as host
 from at_jax.distributed import devices, processes
@@ -55,9 +56,9 @@ def check(settings: Settings, image_shape: tuple[int, ...], student: Any, teache
     parameters = _COPIES * sum(sizes)
     if teacher is not None:
         parameters += sum(leaf.size for leaf in jax.tree.leaves(teacher.variables))
-    number = 2 if settings.dtype == "bfloat16" else 4
+    itemsize = jnp.dtype(settings.dtype).itemsize
     batch = max(settings.batch_size // settings.accumulation, 1)
-    activations = _KEPT * batch * (student.stored + math.prod(image_shape)) * number
+    activations = _KEPT * batch * (student.stored + math.prod(image_shape)) * itemsize
     needed = 4 * parameters + activations
     available = (devices.memory_limit() or host.available() or 0) * processes.index_and_count()[1]
     if available and needed > available:

@@ -127,7 +127,7 @@ def _parse(path: pathlib.Path) -> tuple[list[dict[str, Any]], int]:
     used = [key for key in _USED if any(line and key in line for line in parsed)]
     valid = [line for line in parsed if line is not None and _is_line(line, used)]
     by_step = {line["step"]: line for line in valid}
-    cut_off = bool(parsed) and bool(texts[-1].strip()) and parsed[-1] is None
+    cut_off = bool(texts[-1].strip()) and parsed[-1] is None
     return list(by_step.values()), len(parsed) - len(by_step) - cut_off
 
 
