@@ -88,8 +88,8 @@ def load_teacher(path: str, name: str, dtype: str) -> Teacher:
     """
     check_place("teacher.weights", path)
     module = networks.build(name, _CLASSES, dtype)
-    variables, is_other, classes, described = _read(path, module)
-    if is_other:
+    variables, is_new, classes, described = _read(path, module)
+    if is_new:  # the file has another number of classes
         module = networks.build(name, classes, dtype)
         variables, *_ = _read(path, module)
     description = described | {"num_classes": classes} if described else None
@@ -122,8 +122,8 @@ def load(
     difference = None
     with naming("init.weights", place):
         if is_file(place):
-            variables, has_others, classes, described = _read(place, student)
-            if has_others:
+            variables, is_new, classes, described = _read(place, student)
+            if is_new:
                 difference = f"{classes} classes in the file and {dataset.num_classes} in the data"
         else:
             _, variables, described = networks.open_run(place, module=module or student)
