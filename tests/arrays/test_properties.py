@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from at_jax import gradients, losses, maps
@@ -16,7 +16,10 @@ SHAPE = (2, 4, 3, 3)
 SEEDS = st.integers(0, 2**32 - 1)
 PAIRS = SEEDS.map(lambda seed: (seed, seed + 1))
 EXPONENTS_OF_TEN = st.floats(-34, 36)
-drawn = settings(deadline=None, derandomize=True, max_examples=15, database=None)
+drawn = settings(
+    deadline=None, derandomize=True, max_examples=15, database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)  # fmt: skip
 
 
 def array(seed, exponent=0.0, shape=SHAPE):

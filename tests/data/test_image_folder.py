@@ -1,5 +1,6 @@
 """Image folders: order, nested and skipped files, corrupt images, the range of 16-bit values."""
 
+import math
 import os
 import pathlib
 
@@ -224,6 +225,7 @@ def test_images_are_remembered_only_where_it_takes_long_or_can_be_written(
     assert len(examined) == 20
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+    monkeypatch.setattr(inspection, "_SECONDS_TO_REMEMBER", math.inf)
     load("folder", data_dir=str(toy), memory_limit_mb=0)
     assert not pathlib.Path(tmp_path / "other").exists()
 

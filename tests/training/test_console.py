@@ -100,13 +100,15 @@ def make(tmp_path):
     return make
 
 
-def test_report_prints_at_most_one_line_in_five_seconds_and_the_last(make, capsys):
+def test_report_prints_at_most_one_line_in_five_seconds_and_the_last(make, capsys, clock):
     with make() as report:
-        for epoch in (1, 2, 3):
-            report.epoch({**LINE, "epoch": epoch, "images_per_second": 100.0}, epochs=3)
+        for epoch in range(1, 6):
+            clock.now += 2.6
+            report.epoch({**LINE, "epoch": epoch, "images_per_second": 100.0}, epochs=6)
+        report.epoch({**LINE, "epoch": 6, "images_per_second": 100.0}, epochs=6)
     lines = capsys.readouterr().out.splitlines()
-    # The first and the last; the second followed the first within seconds.
-    assert [line.split()[1] for line in lines] == ["1/3", "3/3"]
+    # The first, those 5.2 seconds after another, and the last.
+    assert [line.split()[1] for line in lines] == ["1/6", "3/6", "5/6", "6/6"]
     assert "test error 25.00 %" in lines[0]
     assert "100 images/s" in lines[0]
 
