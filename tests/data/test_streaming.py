@@ -167,7 +167,8 @@ def test_stream_in_processes_equals_threads_and_ends(photographs, folder):
     workers = multiprocessing.active_children()
     assert len(workers) == 2
     stream.close()
-    assert not any(each.is_alive() for each in workers)
+    for each in workers:
+        each.join()  # they end, though perhaps not at once
 
     # Seven images and one: fewer than the chunks of a batch.
     uneven = data.TrainBatches(photographs.split, 7, seed=3, random_crop=True, drop_last=False)

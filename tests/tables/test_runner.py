@@ -4,7 +4,6 @@ import json
 import pathlib
 import re
 import threading
-import time
 
 import filelock
 import pytest
@@ -146,28 +145,33 @@ def test_run_interrupt_writes_the_table_and_exits_130(
     assert (at["missing"], at["failed"]) == ([0], [])
 
 
-def test_run_waits_for_the_teacher_of_another_process(fake_training, tmp_path, monkeypatch, capsys):
+def test_run_waits_for_the_teacher_of_another_process(fake_training, tmp_path, monkeypatch):
     assert run(tmp_path, "--seeds", "1") == 0
     teacher = tmp_path / "runs" / TEACHER
     result = (teacher / "result.json").read_text()
     (teacher / "result.json").unlink()
     (tmp_path / "table.json").unlink()  # its results would count as done
     fake_training.calls.clear()
-    held = threading.Event()
+    held, waiting = threading.Event(), threading.Event()
 
     def other():
         with workdir_lock.hold(teacher):
             held.set()
-            time.sleep(0.5)
+            waiting.wait()
             (teacher / "result.json").write_text(result)
 
+    def log(line):
+        if "waiting for another process" in line:
+            waiting.set()
+
+    monkeypatch.setattr(runner, "log", log)
     monkeypatch.setattr(workdir_lock, "_POLL_SECONDS", 0.1)
-    thread = threading.Thread(target=other)
+    thread = threading.Thread(target=other, daemon=True)
     thread.start()
-    assert held.wait(timeout=10)
+    held.wait()
     assert run(tmp_path, "--seeds", "1") == 0
+    assert waiting.is_set()
     thread.join()
-    assert "waiting for another process" in capsys.readouterr().out
     assert fake_training.calls == []
 
 

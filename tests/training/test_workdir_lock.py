@@ -19,8 +19,8 @@ from at_jax.training.workdir_lock import HOLDER, LOCK, InUse, hold
 
 ROOT = pathlib.Path(__file__).parents[2]
 HOLD = (
-    "import sys, time; from at_jax.training import workdir_lock\n"
-    "with workdir_lock.hold(sys.argv[1]): print('held', flush=True); time.sleep(100)"
+    "import sys; from at_jax.training import workdir_lock\n"
+    "with workdir_lock.hold(sys.argv[1]): print('held', flush=True); sys.stdin.read()"
 )
 
 
@@ -28,7 +28,8 @@ HOLD = (
 def holder(tmp_path):
     """A process that holds the lock of tmp_path / "run"."""
     command = [sys.executable, "-c", HOLD, str(tmp_path / "run")]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
     assert process.stdout.readline() == "held\n"
     yield process
     process.kill()
