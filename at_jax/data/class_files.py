@@ -43,23 +43,17 @@ class ClassFiles:
     labels: np.ndarray
     skipped: Skipped
 
-    def keep(self, indices: np.ndarray) -> None:
-        """Leave out all files but those at some indices.
-
-        Raises:
-          UserError: if a class has none.
-        """
-        self.files = [self.files[index] for index in indices.tolist()]
-        self.labels = self.labels[indices]
-        self.check_classes()
-
     def select(self, indices: np.ndarray) -> "ClassFiles":
         """Return the files at some indices."""
         files = [self.files[index] for index in indices.tolist()]
         return dataclasses.replace(self, files=files, labels=self.labels[indices])
 
     def check_classes(self) -> None:
-        """Raise if a class has no image."""
+        """Raise if a class has no image.
+
+        Raises:
+          UserError: naming its directory, and what was left out.
+        """
         empty = np.setdiff1d(np.arange(len(self.class_names)), self.labels)
         if len(empty):
             directory = printable(str(self.directory / self.class_names[empty[0]]))

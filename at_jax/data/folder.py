@@ -30,6 +30,8 @@ from at_jax.errors import UserError, printable
 
 __all__ = ["load_folder"]
 
+_Inspected = tuple[ClassFiles, np.ndarray]  # files, and an entry of each: see Inspection
+
 
 def load_folder(options: LoadOptions) -> Dataset:
     """Load ``<data_dir>/{train,test}/<class>/``, with JPEG, PNG, WebP, BMP and GIF files at any depth.
@@ -58,46 +60,39 @@ def load_folder(options: LoadOptions) -> Dataset:
     name = options.name or printable(paths.resolve(root).name)
     parts = list_classes(root)
     decode = _decodes(parts, options)
-    entries, notes = [], []
+    inspected, notes = [], []
     for part in parts:
         verified = Verified(part.directory)
         found = inspect(part.files, verified, decode=decode, needs_size=size == 0, name=name)
         kept, lines = _leave_out(part, found, options.skip_corrupt)
-        entries.append(found.entries[kept])
+        inspected.append(kept)
         notes += lines
-    splits, of_splits, lines = _split(parts, entries, options)
+    splits, lines = _split(inspected, options)
+    (train_files, train_entries), (test_files, test_entries) = splits
     # Without 16-bit images to train on, those that are evaluated give the range.
-    depth = bit_depth(of_splits[0]["largest"]) or bit_depth(of_splits[1]["largest"])
+    depth = bit_depth(train_entries["largest"]) or bit_depth(test_entries["largest"])
     notes += [*lines, *([f"the values of 16-bit images have {depth} bits"] if depth else [])]
     depth = depth or MAX_DEPTH
-    train, test = (examples_of(each, options, depth) for each in splits)
+    train, test = (examples_of(files, options, depth) for files in (train_files, test_files))
     if not size:
-        check_shapes(train, of_splits[0])
-        check_shapes(test, of_splits[1])
+        check_shapes(train, train_entries)
+        check_shapes(test, test_entries)
     began = time.monotonic()
-    dataset = assemble(
-        name,
-        train,
-        test,
-        splits[0].class_names,
-        options.memory_limit_mb,
-        streams_train=options.streams_train,
-    )
+    classes, limit = train_files.class_names, options.memory_limit_mb
+    dataset = assemble(name, train, test, classes, limit, streams_train=options.streams_train)
     if not decode and is_long(began):
-        for part, each in zip(parts, entries, strict=True):
-            remember_held(Verified(part.directory), each, None if size else dataset.image_shape)
+        for part, entries in inspected:
+            remember_held(Verified(part.directory), entries, None if size else dataset.image_shape)
     return dataclasses.replace(dataset, bit_depth=depth, resize=options.resize, notes=tuple(notes))
 
 
-def _split(
-    parts: list[ClassFiles], entries: list[np.ndarray], options: LoadOptions
-) -> tuple[list[ClassFiles], list[np.ndarray], list[str]]:
-    """Split the files of a folder without train and test, and what was found in them; with a note."""
-    if len(parts) == 2:
-        return parts, entries, []
-    chosen, line = split_files(parts[0], options.test_fraction, options.split_seed)
-    splits = [parts[0].select(indices) for indices in chosen]
-    return splits, [entries[0][indices] for indices in chosen], [line]
+def _split(inspected: list[_Inspected], options: LoadOptions) -> tuple[list[_Inspected], list[str]]:
+    """Split the files of a folder without train and test; with a note."""
+    if len(inspected) == 2:
+        return inspected, []
+    ((files, entries),) = inspected
+    chosen, line = split_files(files, options.test_fraction, options.split_seed)
+    return [(files.select(indices), entries[indices]) for indices in chosen], [line]
 
 
 def _root(data_dir: str) -> pathlib.Path:
@@ -124,11 +119,11 @@ def _decodes(splits: Sequence[ClassFiles], options: LoadOptions) -> bool:
 
 def _leave_out(
     split: ClassFiles, found: Inspection, skip_corrupt: bool
-) -> tuple[np.ndarray, list[str]]:
+) -> tuple[_Inspected, list[str]]:
     """Leave out files that are no images, and those that cannot be read, or raise for these.
 
     Returns:
-      The indices that are kept, and notes.
+      The others, at least one of each class, and notes.
     """
     images = len(split.files) - len(found.others)
     errors = [found.errors[index] for index in sorted(found.errors)]
@@ -148,5 +143,6 @@ def _leave_out(
             f"(data.skip_corrupt); the first: {str(errors[0]).removesuffix(f': {FIX_OF_FOLDER}')}"
         )
     kept = np.delete(np.arange(len(split.files)), [*found.others, *found.errors])
-    split.keep(kept)
-    return kept, notes
+    files = split.select(kept)
+    files.check_classes()
+    return (files, found.entries[kept]), notes
