@@ -20,10 +20,10 @@ def check_box(builder: Any, name: str, feature: str) -> None:
     Raises:
       UserError: naming the features that are bounding boxes.
     """
-    import tensorflow_datasets as tfds
-
     if not feature:
         return
+    import tensorflow_datasets as tfds
+
     boxes = [
         k for k, v in builder.info.features.items() if isinstance(v, tfds.features.BBoxFeature)
     ]

@@ -1,7 +1,7 @@
 """Examples of a prepared TFDS set: reading, and the search for images that cannot be decoded."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,7 @@ class _Reader:
             box = example[self._options.crop] if self._options.crop else None
             yield self._image(image, crop, index, box), int(label)
 
-    def _image(self, image: Any, crop: Crop | None, index: int, box: Any = None) -> np.ndarray:
+    def _image(self, image: Any, crop: Crop | None, index: int, box: Any) -> np.ndarray:
         options = self._options
         if crop is None and options.image_size:
             crop = CenterCrop(options.image_size, options.resize)
@@ -98,7 +98,7 @@ def examples_of(
             f"{listed(sorted(builder.info.splits))}: choose a set that has one"
         )
     reader = _Reader(builder, name, split, keys, options)
-    _check_readable(reader.source, name, builder, lambda: _without_images(builder, split, keys))
+    _check_readable(builder, name, split, keys)
 
     def labels() -> np.ndarray:
         fast = _without_images(builder, split, keys)
@@ -113,11 +113,15 @@ def examples_of(
 
 def first_label(builder: Any, split: str, keys: tuple[str, str]) -> int:
     """Label of the first example of a split, -1 if labels are withheld."""
+    return int(_first(builder, split, keys)[keys[1]])
+
+
+def _first(builder: Any, split: str, keys: tuple[str, str]) -> dict[str, Any]:
+    """First example of a split, with its image encoded if it cannot be decoded: that is found later."""
     try:
-        example = builder.as_data_source(split)[0]
-    except Exception:  # its image cannot be decoded
-        example = _without_images(builder, split, keys)[0]
-    return int(example[keys[1]])
+        return builder.as_data_source(split)[0]
+    except Exception:  # decoders raise several types
+        return _without_images(builder, split, keys)[0]
 
 
 def checked(
@@ -196,17 +200,10 @@ def _unreadable(subject: str, error: Exception) -> UserError:
     )
 
 
-def _check_readable(
-    source: Any, name: str, builder: Any, without_images: Callable[[], Any]
-) -> None:
+def _check_readable(builder: Any, name: str, split: str, keys: tuple[str, str]) -> None:
     try:
-        try:
-            source[0]
-        except Exception:
-            # Succeeds if only the image cannot be decoded, which is found later.
-            without_images()[0]
-    # array_record raises RuntimeError and IndexError, decoders raise other types.
-    except Exception as error:
+        _first(builder, split, keys)
+    except Exception as error:  # array_record raises RuntimeError and IndexError
         raise UserError(
             f"data set {name!r}: expected readable array_record files in {builder.data_path}, got "
             f"{type(error).__name__} ({error}): remove that directory and prepare the set again"
