@@ -64,8 +64,10 @@ class Stream:
         else:
             if self._reader is None or step != self._next:
                 self.close()
-                kind = _Processes if self._workers else _Threads
-                self._reader = kind(self._batches, self._shard, step, self._workers)
+                start = self._batches, self._shard, step
+                self._reader = (
+                    _Processes(*start, self._workers) if self._workers else _Threads(*start)
+                )
             self._next = step + 1
             images = self._reader.read()
         return self._batches.with_labels(step, position, images)
@@ -132,8 +134,7 @@ def _main_may_be_imported() -> bool:
 class _Threads:
     """Decodes in the threads of this process; one more begins steps ahead of time."""
 
-    def __init__(self, batches: TrainBatches, shard: tuple[int, int], first: int, workers: int):
-        del workers
+    def __init__(self, batches: TrainBatches, shard: tuple[int, int], first: int):
         self._batches, self._shard, self._step = batches, shard, first
         self._ahead = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="at_jax_stream")
         self._waiting: collections.deque[concurrent.futures.Future[np.ndarray]] = (
