@@ -158,10 +158,9 @@ def from_source(
             "with each batch"
         )
     names = check_class_names(name, class_names)
-    splits = [
-        _examples(source, split, names) for source, split in ((train, "train"), (test, "test"))
-    ]
-    return assemble(name, splits[0], splits[1], names, memory_limit_mb)
+    train_examples = _examples(train, "train", names)
+    test_examples = _examples(test, "test", names)
+    return assemble(name, train_examples, test_examples, names, memory_limit_mb)
 
 
 def _examples(source: Source, split: str, names: tuple[str, ...]) -> Examples:

@@ -14,9 +14,7 @@ from at_jax.data.memory import check_fits
 from at_jax.data.threads import WORKERS, in_threads
 from at_jax.errors import UserError
 
-__all__ = [
-    "Examples", "LazyImages", "assemble", "check_sizes", "is_held",
-]  # fmt: skip
+__all__ = ["Examples", "LazyImages", "assemble", "check_sizes", "is_held"]
 
 _MAX_CHUNK = 64  # examples that a thread decodes at a time: enough for its overhead to vanish
 _RESIZE = "resize all images with image_size=N pixels (--config.data.image_size=N)"
@@ -89,24 +87,13 @@ class Examples:
     def select(self, indices: np.ndarray) -> "Examples":
         """Return the examples at `indices` ``(n,)``, in that order."""
         labels, names = self.labels, self.names
-
-        def selected() -> list[str]:
-            found = list(names()) if names is not None else []
-            return [found[index] for index in indices.tolist()] if found else []
-
-        def read(
-            places: np.ndarray, crops: Sequence[Crop] = ()
-        ) -> Iterable[tuple[np.ndarray, int]]:
-            return self.read(indices[places], crops)
-
-        return Examples(
-            len(indices),
-            read,
-            None if labels is None else lambda: labels()[indices],
-            lambda place: self.describe(int(indices[place])),
-            self.resize,
-            None if names is None else selected,
-            self.picklable,
+        return dataclasses.replace(
+            self,
+            count=len(indices),
+            read=lambda places, crops: self.read(indices[places], crops),
+            labels=None if labels is None else lambda: labels()[indices],
+            describe=lambda place: self.describe(int(indices[place])),
+            names=None if names is None else lambda: _selected(list(names()), indices),
         )
 
     def read_labels(self) -> np.ndarray:
@@ -196,6 +183,11 @@ def assemble(
             identify(test_split.labels, test.names()),
         )
     return Dataset(name, train_split, test_split, class_names, mean, std, origin=origin)
+
+
+def _selected(names: list[str], indices: np.ndarray) -> list[str]:
+    """Names at some indices; none if there are none, because the labels identify the set."""
+    return [names[index] for index in indices.tolist()] if names else []
 
 
 def _split(name: str, examples: Examples, num_classes: int, in_memory: bool) -> Split:

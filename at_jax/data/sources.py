@@ -69,8 +69,11 @@ def load(
         )
     _check_sizes(image_size, resize, memory_limit_mb)
     _check_crop(source, crop)
-    limit, choice = (memory_limit_mb, skip_corrupt), (test_fraction, split_seed)
-    options = LoadOptions(name, data_dir, image_size, *limit, resize, random_crop, *choice, crop)
+    options = LoadOptions(
+        name=name, data_dir=data_dir, image_size=image_size, memory_limit_mb=memory_limit_mb,
+        skip_corrupt=skip_corrupt, resize=resize, random_crop=random_crop,
+        test_fraction=test_fraction, split_seed=split_seed, crop=crop,
+    )  # fmt: skip
     return SOURCES[source](options)
 
 
