@@ -25,9 +25,8 @@ from at_jax.models.resnet import ResNetBlock
 from at_jax.training import config
 
 SIDE, LABELED, HELD_OUT, TESTED = 96, 500, 1000, 2000
-REPEATS = (
-    8  # passes over the labeled images in an epoch of the trainer, which evaluates once an epoch
-)
+# Passes over the labeled images in an epoch of the trainer, which evaluates once an epoch.
+REPEATS = 8
 BETAS = (10.0, 100.0, 1000.0)
 # Resolutions 24, 12 and 6 of both networks.
 POINTS = ("stage1<-stage2", "stage2<-stage3", "stage3<-stage4")

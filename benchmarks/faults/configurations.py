@@ -13,13 +13,11 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from at_jax import intermediates
 from at_jax.cli import train
 from at_jax.errors import UserError
 from at_jax.terms import TERMS
@@ -29,6 +27,7 @@ from at_jax.training.config import default_config, flatten
 from at_jax.training.setup import Run
 from benchmarks.faults.draws import draw
 from benchmarks.faults.row import Row
+from benchmarks.faults.small_run import Network
 
 __all__ = ["run"]
 
@@ -44,17 +43,6 @@ _BASE = {
     "runtime.devices": "1",
     "runtime.compilation_cache": "",
 }
-
-
-class _Network(nn.Module):
-    """A strided convolution, batch normalization and a classifier."""
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        x = nn.Conv(4, (3, 3), strides=2)(x)
-        x = nn.relu(nn.BatchNorm(use_running_average=not train)(x))
-        intermediates.tap(self, "only", x)
-        return nn.Dense(10)(x.mean((1, 2)))
 
 
 def run(count: int, folder: pathlib.Path, seed: int) -> Row:
@@ -142,12 +130,12 @@ def _prepare(changes: dict[str, str], workdir: pathlib.Path) -> Run:
     except SystemExit:
         raise UserError(errors.getvalue().removeprefix("error: ").rstrip("\n")) from None
     config = flags.FLAGS["config"].value
-    network = _Network()
+    network = Network()
     given = Arguments(student=network)
     names = str(config.method).split("+")
     if any(TERMS[name].needs_teacher for name in names if name in TERMS):
         # A network that is there already: what the config says about the teacher is checked all the same.
-        given = Arguments(student=network, teacher=(network, _variables(16)))
+        given = Arguments(student=network, teacher=(network, _variables()))
     prepared = preparation.prepare(config, workdir, given, describe=False)
     return prepared.run
 
@@ -159,8 +147,8 @@ def _forget_flags() -> None:
 
 
 @functools.cache
-def _variables(size: int) -> Any:
-    return jax.jit(_Network().init)(jax.random.key(1), jnp.zeros((1, size, size, 1)))
+def _variables() -> Any:
+    return jax.jit(Network().init)(jax.random.key(1), jnp.zeros((1, 16, 16, 1)))
 
 
 def _train_one_step(run: Run) -> str:
