@@ -2,12 +2,16 @@
 
 import json
 import os
+import shutil
 import signal
 
-# Subprocesses of the end-to-end tests inherit both.
+# Subprocesses of the tests inherit all of these.
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Most of a test's time is LLVM's optimization; the program that XLA hands to it is the same.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# Tests share a compilation cache. An entry may be half written, by another process or by one that was
+# killed: JAX warns and compiles. pyproject.toml ignores the warning in this process.
+os.environ["PYTHONWARNINGS"] = "ignore:Error reading persistent compilation cache entry"
 
 # A shell that starts pytest in the background ignores these, and so would the programs that tests start.
 for number in (signal.SIGINT, signal.SIGHUP):
@@ -18,8 +22,8 @@ import filelock
 import jax
 import pytest
 
-# A program of a slow test; it imports a package that may be missing.
-collect_ignore = ["storage_emulator.py"]
+# Programs of slow tests: one imports a package that may be missing, the other is for commands.held.
+collect_ignore = ["storage_emulator.py", "held"]
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -53,13 +57,19 @@ def compiled_once(compiled):
 def finished(session_folder, compiled_once):
     """A run of a student whose teacher was trained first, with figures: (workdir, result, log lines).
 
-    The first worker that needs it trains; no test changes it.
+    The first worker that needs it trains. No test trains in it: another worker's would find it locked.
     """
     workdir, log = session_folder / "finished", session_folder / "finished.json"
     with filelock.FileLock(session_folder / "finished.lock"):
         if not log.exists():
             log.write_text(json.dumps(_train(workdir)))
     return workdir, *json.loads(log.read_text())
+
+
+@pytest.fixture
+def finished_copy(finished, tmp_path):
+    """A copy of the finished run, to train in."""
+    return shutil.copytree(finished[0], tmp_path / "finished")
 
 
 @pytest.fixture

@@ -99,13 +99,13 @@ def test_without_matplotlib_a_run_logs_one_line(tmp_path, compiled_once, logged,
     assert run_files.read_result(tmp_path) == result
 
 
-def test_an_error_in_drawing_is_one_line(finished, logged, monkeypatch):
+def test_an_error_in_drawing_is_one_line(finished, finished_copy, logged, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("two\nlines")
 
     monkeypatch.setattr(run_figures.curves, "draw", fail)
     monkeypatch.setattr(run_figures, "_is_drawn", lambda *_: False)
-    result = loop.train_and_evaluate(small_run.config(runtime__figures=True), finished[0])
+    result = loop.train_and_evaluate(small_run.config(runtime__figures=True), finished_copy)
     assert result == finished[1]
     assert logged
     for line in logged:  # of the student, and of the teacher if its run is drawn again

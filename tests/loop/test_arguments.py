@@ -75,9 +75,9 @@ def test_dataset_optimizer_and_augment_apply_to_the_teacher_too(tmp_path, lenien
     assert errors["test_error"] == pytest.approx(result["test_error"])
 
 
-def test_optimizer_passed_to_a_run_without_it_raises(finished):
+def test_optimizer_passed_to_a_run_without_it_raises(finished_copy):
     with pytest.raises(UserError, match="was started without optimizer=: leave it out"):
-        loop.train_and_evaluate(small_run.config(), finished[0], optimizer=adamw)
+        loop.train_and_evaluate(small_run.config(), finished_copy, optimizer=adamw)
 
 
 def test_learning_rate_that_the_optimizer_does_not_read_is_no_metric(tmp_path):

@@ -90,12 +90,10 @@ def test_profiler_trace_of_a_run_that_fails_is_closed(finished, tmp_path, monkey
     assert calls == ["start", "stop"]  # JAX has one trace at a time: a later run could start none
 
 
-def test_finished_run_is_not_trained_again(finished):
-    workdir, result, _ = finished
-    before = small_run.lines_of(workdir)
-    again = loop.train_and_evaluate(small_run.config(), workdir)
-    assert again == result
-    assert small_run.lines_of(workdir) == before
+def test_finished_run_is_not_trained_again(finished, finished_copy):
+    before = small_run.lines_of(finished_copy)
+    assert loop.train_and_evaluate(small_run.config(), finished_copy) == finished[1]
+    assert small_run.lines_of(finished_copy) == before
 
 
 def test_teacher_checkpoint_is_unchanged_and_gives_the_same_student(finished, tmp_path):
