@@ -58,15 +58,10 @@ def _setting() -> Any:
 
     jax.config.update("jax_num_cpu_devices", _DEVICES.value)
     from at_jax.distributed import devices
-    from at_jax.errors import UserError
     from at_jax.terms import parts
-    from benchmarks.double_backprop.setting import Setting
+    from benchmarks.double_backprop.setting import Setting, split_pair
 
-    student, arrow, teacher = (part.strip() for part in _PAIR.value.partition("<-"))
-    if not (student and arrow and teacher):
-        raise UserError(
-            f"--pair must be student<-teacher, got {_PAIR.value!r}: for example wrn_16_1<-wrn_16_2"
-        )
+    student, teacher = split_pair(_PAIR.value)
     parts(_METHOD.value)
     selected = devices.select(_DEVICES.value, _BATCH.value)
     return Setting(student, teacher, _IMAGE_SIZE.value, _BATCH.value, "float32", selected)
@@ -77,7 +72,7 @@ def _programs(setting: Any, count: int) -> dict[str, list[Any]]:
     import jax
     import numpy as np
 
-    from at_jax.distributed import compilation, devices
+    from at_jax.distributed import devices
     from at_jax.training import optimizers, step
     from benchmarks.double_backprop import programs
 
@@ -108,9 +103,7 @@ def _programs(setting: Any, count: int) -> dict[str, list[Any]]:
         before = devices.replicate(before, setting.devices)
         mapped: Any = devices.map_train(function, setting.devices)
         began = time.perf_counter()
-        program = mapped.lower(before, *rest).compile(
-            compiler_options=compilation.step_options(setting.devices[0].platform)
-        )
+        program = setting.compile(mapped, before, *rest)
         print(f"{name}: compiled in {time.perf_counter() - began:.0f} s", flush=True)
         compiled[name] = [program, before, rest]
     return compiled

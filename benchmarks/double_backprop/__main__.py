@@ -72,14 +72,10 @@ def _setting() -> Any:
     import jax
 
     from at_jax.distributed import devices
-    from benchmarks.double_backprop.setting import Setting
+    from benchmarks.double_backprop.setting import Setting, split_pair
 
     jax.config.update("jax_num_cpu_devices", _DEVICES.value)
-    student, arrow, teacher = (part.strip() for part in _PAIR.value.partition("<-"))
-    if not (student and arrow and teacher):
-        raise UserError(
-            f"--pair must be student<-teacher, got {_PAIR.value!r}: for example wrn_16_1<-wrn_16_2"
-        )
+    student, teacher = split_pair(_PAIR.value)
     if _BATCH.value % _DEVICES.value:
         raise UserError(
             f"--batch must be a multiple of --devices={_DEVICES.value}, got {_BATCH.value}: change one "

@@ -11,11 +11,29 @@ import numpy as np
 
 from at_jax import models
 from at_jax.distributed import compilation, devices
+from at_jax.errors import UserError
 from at_jax.training import compatibility
 
-__all__ = ["CLASSES", "Setting"]
+__all__ = ["CLASSES", "Setting", "split_pair"]
 
 CLASSES = 10
+
+
+def split_pair(pair: str) -> tuple[str, str]:
+    """Split the value of ``--pair``.
+
+    Raises:
+      UserError: if it is not ``student<-teacher``.
+
+    >>> split_pair("wrn_16_1 <- wrn_16_2")
+    ('wrn_16_1', 'wrn_16_2')
+    """
+    student, _, teacher = (part.strip() for part in pair.partition("<-"))
+    if not (student and teacher):
+        raise UserError(
+            f"--pair must be student<-teacher, got {pair!r}: for example wrn_16_1<-wrn_16_2"
+        )
+    return student, teacher
 
 
 @functools.cache
@@ -65,6 +83,11 @@ class Setting:
         """Initial variables of a network, on the host."""
         image = jnp.zeros((1, self.image_size, self.image_size, 3))
         return jax.device_get(_compiled_init(self.module(name))(jax.random.key(seed), image))
+
+    def compile(self, mapped: Any, *arguments: Any) -> Any:
+        """Compile a training step that is mapped over the devices, with the options of the trainer."""
+        options = compilation.step_options(self.devices[0].platform)
+        return mapped.lower(*arguments).compile(compiler_options=options)
 
     def taps(self, name: str, whose: str) -> dict[str, jax.ShapeDtypeStruct]:
         """Transfer points of a network and their shapes.

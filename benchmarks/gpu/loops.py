@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from at_jax import data
-from at_jax.distributed import compilation, devices
+from at_jax.distributed import devices
 from at_jax.objective import Objective
 from at_jax.training import optimizers, step
 from benchmarks.double_backprop import programs
@@ -49,8 +49,7 @@ def prepare_epoch(
         return devices.shard(stacked, 1, axis=1)
 
     fixed = shards(0)
-    options = compilation.step_options(setting.devices[0].platform)
-    program = mapped.lower(initial, None, key, fixed).compile(compiler_options=options)
+    program = setting.compile(mapped, initial, None, key, fixed)
 
     def measure() -> dict[str, Any]:
         state, _ = jax.block_until_ready(program(initial, None, key, fixed))
@@ -172,6 +171,4 @@ def _students(setting: Setting, count: int) -> tuple[Any, Any, Any, Any]:
     )
     arguments = jax.device_get(states), frozen, jax.random.key(1)
     replicated = devices.replicate(arguments, setting.devices)
-    options = compilation.step_options(setting.devices[0].platform)
-    program = mapped.lower(*replicated, setting.shards()).compile(compiler_options=options)
-    return program, *replicated
+    return setting.compile(mapped, *replicated, setting.shards()), *replicated

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from at_jax.distributed import compilation, devices
+from at_jax.distributed import devices
 from at_jax.training import optimizers, step
 from benchmarks import compiled
 from benchmarks.double_backprop import programs
@@ -108,9 +108,7 @@ def prepare(case: Case, steps: int, repeats: int) -> Callable[[], dict[str, Any]
     with jax.default_matmul_precision(precision):
         mapped, state, rest = _step(case)
         batch = {k: np.repeat(v[:, None], steps, axis=1) for k, v in setting.shards().items()}
-        program = mapped.lower(state, *rest, batch).compile(
-            compiler_options=compilation.step_options(setting.devices[0].platform)
-        )
+        program = setting.compile(mapped, state, *rest, batch)
 
     def measure() -> dict[str, Any]:
         shards = jax.device_put(batch, program.input_shardings[0][-1])
