@@ -58,9 +58,9 @@ def augment(
             f"augment: expected a pad_mode of {' or '.join(PAD_MODES)}, got {pad_mode!r}: choose "
             "one of them"
         )
-    reflects = pad_mode == "reflect"
-    reason = "reflection allows no more" if reflects else "a larger one may leave no image"
     if not 0 <= pad < min(height, width):
+        reflects = pad_mode == "reflect"
+        reason = "reflection allows no more" if reflects else "a larger one may leave no image"
         raise UserError(
             f"augment: expected a pad of 0 to {min(height, width) - 1} pixels for {height}x{width} "
             f"images ({reason}), got {pad}: choose a smaller data.pad"
@@ -186,16 +186,16 @@ def check_range(augment: Callable[[jax.Array, jax.Array], Any], images: np.ndarr
 
     >>> check_range(lambda key, image: image[:, ::-1], np.full((1, 2, 2, 1), 99, np.uint8))
     """
-    largest = []
+    informative = []
     for index, image in enumerate(images):
         result = _check_augmented(augment(jax.random.key(index), jnp.asarray(image)), image.shape)
-        largest.append(float(jnp.max(jnp.abs(result))))
-    told = [value for image, value in zip(images, largest, strict=True) if image.max() >= _BRIGHT]
-    told = [value for value in told if value > 0]
-    if told and max(told) <= _UNIT:
+        largest = float(jnp.max(jnp.abs(result)))
+        if image.max() >= _BRIGHT and largest > 0:
+            informative.append(largest)
+    if informative and max(informative) <= _UNIT:
         raise UserError(
-            f"augment(key, image) must return values in 0..255, got at most {max(told):.3g} for images "
-            f"with values up to {images.max()}: do not divide by 255, normalization follows"
+            f"augment(key, image) must return values in 0..255, got at most {max(informative):.3g} for "
+            f"images with values up to {images.max()}: do not divide by 255, normalization follows"
         )
 
 
