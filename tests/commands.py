@@ -1,5 +1,7 @@
 """Python programs started as processes of their own."""
 
+import atexit
+import json
 import os
 import pathlib
 import re
@@ -10,7 +12,7 @@ import time
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 # Limit for all processes of a test, so that waiting for one that hangs fails the test.
-SECONDS = 200
+SECONDS = 600
 
 
 def environment(cache):
@@ -25,11 +27,25 @@ def environment(cache):
     }
 
 
+def held(environment, workdir, epochs, release=""):
+    """Environment in which the run in `workdir` waits after some epochs until the file `release` exists."""
+    hold = json.dumps([str(workdir), epochs, str(release)])
+    path = os.pathsep.join([str(REPOSITORY / "tests" / "held"), environment.get("PYTHONPATH", "")])
+    return {**environment, "PYTHONPATH": path, "HOLD": hold}
+
+
 def free_port():
-    """Find a free TCP port of this machine."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    """Reserve a TCP port of this machine until this process ends.
+
+    Nothing listens to it yet. Another process gets it only if it asks for this one, by a socket with
+    SO_REUSEADDR or SO_REUSEPORT, as servers do.
+    """
+    reserved = socket.socket()
+    for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+        reserved.setsockopt(socket.SOL_SOCKET, option, 1)
+    reserved.bind(("127.0.0.1", 0))
+    atexit.register(reserved.close)
+    return reserved.getsockname()[1]
 
 
 def start(environment, *commands):
@@ -47,8 +63,21 @@ def start(environment, *commands):
     ]
 
 
+def wait_until(condition, *running):
+    """Wait for a condition while processes run."""
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        for process in running:
+            assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
 def finish(started):
-    """Wait for each process; return exit code, stdout and stderr, without the log lines of Gloo."""
+    """Wait for each process; return exit code, stdout and stderr, without the log lines of Gloo.
+
+    An output that was redirected is empty.
+    """
     deadline = time.monotonic() + SECONDS
     try:
         ends = []
@@ -56,7 +85,7 @@ def finish(started):
             texts = process.communicate(timeout=max(1, deadline - time.monotonic()))
             # Several threads of Gloo log at once, so that its lines may be broken.
             gloo = r".*(\[Gloo\]|peer ranks).*\n"
-            ends.append((process.returncode, *(re.sub(gloo, "", t) for t in texts)))
+            ends.append((process.returncode, *(re.sub(gloo, "", t or "") for t in texts)))
         return ends
     finally:
         for process in started:

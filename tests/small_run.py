@@ -37,6 +37,12 @@ def lines_of(workdir: pathlib.Path) -> list[dict]:
     return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
 
 
+def count_lines(workdir: pathlib.Path) -> int:
+    """Number of whole lines of metrics.jsonl, which a run may be writing or not have begun."""
+    path = workdir / "metrics.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
 def recorded(workdir: pathlib.Path) -> dict:
     """Components that were passed to a run, from config.json."""
     return json.loads((workdir / "config.json").read_text())["arguments"]

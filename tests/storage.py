@@ -5,7 +5,6 @@ import os
 import pathlib
 import subprocess
 import sys
-import time
 import urllib.parse
 import urllib.request
 
@@ -55,10 +54,7 @@ class Emulator:
         command = [sys.executable, str(program), str(self._port), BUCKET]
         quiet = subprocess.DEVNULL
         self._process = subprocess.Popen(command, stdout=quiet, stderr=quiet)
-        deadline = time.monotonic() + 30
-        while self._request("GET", "") is None:
-            assert self._process.poll() is None and time.monotonic() < deadline, "no emulator"
-            time.sleep(0.1)
+        commands.wait_until(lambda: self._request("GET", "") is not None, self._process)
         return self
 
     def __exit__(self, *_):

@@ -9,6 +9,7 @@ import pickle
 import sys
 import zlib
 
+import commands
 import jax
 import numpy as np
 import sharded
@@ -65,7 +66,7 @@ def chunks(index):
 
 
 def main(port, index, folder):
-    launch.initialize(f"127.0.0.1:{port}", 2, index, timeout=60)
+    launch.initialize(f"127.0.0.1:{port}", 2, index, timeout=commands.SECONDS)
     used = devices.select(0, 16)
     missing = UserError("no such folder: mount it")
     found = {

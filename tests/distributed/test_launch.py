@@ -38,7 +38,7 @@ def test_train_py_with_a_missing_flag_ends_with_code_2(tmp_path):
 def test_initialize_without_the_other_process_ends_with_code_2(tmp_path):
     code = (
         "from at_jax.distributed import launch; "
-        "launch.PATIENCE = 1; "
+        "launch.PATIENCE = 0; "
         f"launch.initialize('127.0.0.1:{commands.free_port()}', 2, 1, timeout=2)"
     )
     ((code, out, err),) = commands.run(commands.environment(tmp_path), ["-c", code])

@@ -2,10 +2,7 @@
 
 import importlib.util
 import json
-import os
 import re
-import signal
-import time
 
 import commands
 import pytest
@@ -35,7 +32,6 @@ def lines_of(text):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 @pytest.mark.skipif(bool(MISSING), reason=f"pip install {' '.join(MISSING)}")
 def test_run_in_gs_is_killed_resumed_evaluated_and_loaded(tmp_path, compiled):
     program = commands.REPOSITORY / "train.py"
@@ -48,12 +44,13 @@ def test_run_in_gs_is_killed_resumed_evaluated_and_loaded(tmp_path, compiled):
             return out
 
         (killed,) = commands.start(
-            environment, [program, *ALONE, "--config.epochs=12", f"--workdir={RUN}"]
+            commands.held(environment, RUN, 10),
+            [program, *ALONE, "--config.epochs=12", f"--workdir={RUN}"],
         )
-        while (emulator.read("run/metrics.jsonl") or b"").count(b"\n") < 4:
-            assert killed.poll() is None, killed.communicate()
-            time.sleep(0.02)
-        os.kill(killed.pid, signal.SIGKILL)
+        commands.wait_until(
+            lambda: (emulator.read("run/metrics.jsonl") or b"").count(b"\n") >= 4, killed
+        )
+        killed.kill()
         killed.communicate()
         assert len(lines_of(emulator.read("run/metrics.jsonl"))) < 12
         out = run(program, *ALONE, "--config.epochs=12", f"--workdir={RUN}")

@@ -4,14 +4,14 @@ import json
 import os
 import pathlib
 import re
-import resource
 import shlex
 import signal
 import subprocess
 import sys
-import time
 
+import commands
 import pytest
+import small_run
 
 from at_jax import terms
 from at_jax.training import config
@@ -51,9 +51,8 @@ def start(arguments, environment=None, cwd=REPOSITORY, stdout=subprocess.PIPE):
 
 
 def run(arguments, environment=None, cwd=REPOSITORY, **options):
-    process = start(arguments, environment, cwd, **options)
-    out, err = process.communicate(timeout=240)
-    return process.returncode, out, err
+    (end,) = commands.finish([start(arguments, environment, cwd, **options)])
+    return end
 
 
 @pytest.fixture(scope="module")
@@ -92,48 +91,33 @@ def test_profile_writes_a_trace(tmp_path, environment):
     assert not list(tmp_path.glob("events*"))
 
 
-def metrics_of(workdir):
-    lines = [json.loads(t) for t in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
-
-
-def _interrupt(process, workdir, signal_, lines):
-    """Send a signal once the student has written some metrics."""
-    deadline = time.monotonic() + 200
-    path = workdir / "metrics.jsonl"
-    while not (path.exists() and path.read_text().count("\n") >= lines):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal_)
-
-
-@pytest.mark.parametrize(
-    "how",
-    [
-        pytest.param(signal.SIGTERM, id="sigterm", marks=pytest.mark.slow),
-        pytest.param(signal.SIGHUP, id="closed terminal", marks=pytest.mark.slow),
-        pytest.param(signal.SIGKILL, id="kill -9", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_interrupted_run_resumes_exactly(finished, tmp_path, environment, how):
     many = [*SMALL, f"--config.teacher.checkpoint={finished[0] / 'teacher'}", "--config.epochs=14"]
     many.append("--config.runtime.checkpoint_every=2")
-    process = start([*many, f"--workdir={tmp_path}"], environment)
-    _interrupt(process, tmp_path, how, lines=3)
-    out, err = process.communicate(timeout=120)
+    workdir, release = tmp_path / "run", tmp_path / "release"
+    held = commands.held(environment, workdir, 10, release)
+    log = tmp_path / "log"
+    with open(log, "w") as file:
+        process = start([*many, f"--workdir={workdir}"], held, stdout=file)
+    commands.wait_until(lambda: small_run.count_lines(workdir) >= 3, process)
+    process.send_signal(how)
     if how == signal.SIGKILL:
-        assert process.returncode == -signal.SIGKILL
+        ((code, _, _),) = commands.finish([process])
+        assert code == -signal.SIGKILL
     else:
-        assert process.returncode == 128 + how, err
-        announced, stopped = out.splitlines()[-2:]
-        assert announced.startswith(f"Stopping after this step ({how.name}); a second")
-        # The command can be copied.
-        _, _, command = stopped.partition(f"saved in {tmp_path}: run the same command to resume: ")
-        assert shlex.split(command)[1:] == process.args[1:]
+        announced = f"Stopping after this step ({how.name}); a second"
+        commands.wait_until(lambda: announced in log.read_text())
+        release.touch()
+        ((code, _, err),) = commands.finish([process])
+        assert code == 128 + how, err
         assert err == ""
-    assert len(metrics_of(tmp_path)) < 14, "the run ended before it was stopped: slow it down"
-    code, out, err = run([*many, f"--workdir={tmp_path}"], environment)
+        # The command can be copied.
+        saved = rf"saved in {workdir}: run the same command to resume: (.*)"
+        assert shlex.split(re.search(saved, log.read_text())[1])[1:] == process.args[1:]
+    assert small_run.count_lines(workdir) < 14
+    code, out, err = run([*many, f"--workdir={workdir}"], environment)
     assert code == 0, err
     assert re.search(r"Resuming after step \d+ of 28", out)
     # Nobody can read its lines: that changes neither the run nor its exit code.
@@ -141,21 +125,23 @@ def test_interrupted_run_resumes_exactly(finished, tmp_path, environment, how):
         whole = [*many, f"--workdir={tmp_path / 'whole'}"]
         code, _, err = run(whole, environment, stdout=full)
     assert (code, err) == (0, "")
-    assert metrics_of(tmp_path) == metrics_of(tmp_path / "whole")
+    assert small_run.lines_of(workdir) == small_run.lines_of(tmp_path / "whole")
 
 
 def test_ctrl_c_while_importing_prints_one_line(tmp_path):
-    process = start(["--config=digits", f"--workdir={tmp_path / 'run'}"])
-    maps = pathlib.Path(f"/proc/{process.pid}/maps")
-    while "numpy" not in maps.read_text():  # after the restart with huge pages
-        assert process.poll() is None
-        time.sleep(0.005)
+    # In place of jax, which is imported after the restart with huge pages: a module that takes minutes.
+    started = tmp_path / "started"
+    (tmp_path / "jax.py").write_text(
+        f"import pathlib, time; pathlib.Path({str(started)!r}).touch(); time.sleep({commands.SECONDS})"
+    )
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    process = start(
+        ["--config=digits", f"--workdir={tmp_path / 'run'}"], os.environ | {"PYTHONPATH": path}
+    )
+    commands.wait_until(started.exists, process)
     process.send_signal(signal.SIGINT)
-    try:
-        out, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert (process.returncode, out) == (130, "")
+    ((code, out, err),) = commands.finish([process])
+    assert (code, out) == (130, "")
     assert re.fullmatch(
         "Stopped at once by SIGINT: run the same command to resume: .*train.py .*\n", err
     )
@@ -164,14 +150,13 @@ def test_ctrl_c_while_importing_prints_one_line(tmp_path):
 
 
 def test_help_does_not_import_jax():
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    code, out, err = run(["--help"])
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert (code, err) == (0, "")
+    code, out, err = run(["--help"], os.environ | {"PYTHONPROFILEIMPORTTIME": "1"})
+    assert code == 0 and all(line.startswith("import time:") for line in err.splitlines()), err
     for word in ("--config", "student=", "method=", *terms.TERMS, "--help-config", "--module"):
         assert word in out
-    # CPU seconds: 0.3 on an idle machine; jax alone takes more than a second to import.
-    assert after.ru_utime - before.ru_utime < 1.0
+    imported = {line.split("|")[-1].strip().partition(".")[0] for line in err.splitlines()}
+    assert "at_jax" in imported
+    assert not imported & {"jax", "jaxlib", "flax", "numpy", "orbax"}
 
 
 def test_help_config_lists_every_key():

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import commands
 import jax
@@ -93,18 +92,15 @@ def test_streamed_run_that_is_killed_resumes_with_the_same_numbers(workers, tmp_
     ((code, _, err),) = commands.run(environment, command(keys, tmp_path / "whole"))
     assert code == 0, err
     keys |= {"teacher.checkpoint": str(tmp_path / "whole" / "teacher")}
-    (process,) = commands.start(environment, command(keys, tmp_path / "killed"))
-    metrics = tmp_path / "killed" / "metrics.jsonl"
-    deadline = time.monotonic() + commands.SECONDS
-    while not metrics.exists() or not metrics.read_text():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
+    workdir = tmp_path / "killed"
+    (process,) = commands.start(commands.held(environment, workdir, 2), command(keys, workdir))
+    commands.wait_until(lambda: small_run.count_lines(workdir), process)
     process.kill()
     process.communicate()
-    assert not (tmp_path / "killed" / "result.json").exists()
-    ((code, _, err),) = commands.run(environment, command(keys, tmp_path / "killed"))
+    assert not (workdir / "result.json").exists()
+    ((code, _, err),) = commands.run(environment, command(keys, workdir))
     assert code == 0, err
-    assert small_run.lines_of(tmp_path / "killed") == small_run.lines_of(tmp_path / "whole")
+    assert small_run.lines_of(workdir) == small_run.lines_of(tmp_path / "whole")
     ends = [checkpoint.load(tmp_path / name)[1] for name in ("whole", "killed")]
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, *ends)))
 

@@ -2,23 +2,18 @@
 
 import json
 import os
-import pathlib
 import re
 import shutil
 import signal
-import subprocess
-import sys
-import time
 
+import commands
 import pytest
+import small_run
 
 from at_jax import loop
 from at_jax.tables import command as program
 from at_jax.tables import registry
 
-# Compiling takes most of the time, several times longer on a loaded machine.
-pytestmark = pytest.mark.timeout(900)
-ROOT = pathlib.Path(__file__).parents[2]
 NONE, AT = "wrn_10_0.25-none", "wrn_10_0.25-wrn_10_0.5-at"
 
 
@@ -132,30 +127,21 @@ def test_command_after_kill_9_ends_with_the_same_table(tmp_path, read_table):
         "--set", "runtime.checkpoint_every=1", "--set", "runtime.tensorboard=False",
         "--set", "runtime.devices=1",
     ]  # fmt: skip
-    deadline = time.monotonic() + 800
-
-    def start(out):
-        return subprocess.Popen(
-            [sys.executable, "-m", "at_jax.tables", *arguments, "--out", str(out)],
-            cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     row = cut / "runs" / "wrn_10_1-wrn_16_2-at" / "seed0"
-    process = start(cut)
+
+    def command(out):
+        return ["-m", "at_jax.tables", *arguments, "--out", out]
+
+    (killed,) = commands.start(commands.held(os.environ, row, 8), command(cut))
     try:
-        while not (row / "metrics.jsonl").exists() or not (row / "metrics.jsonl").read_text():
-            assert time.monotonic() < deadline and process.poll() is None
-            time.sleep(0.02)
+        commands.wait_until(lambda: small_run.count_lines(row), killed)
     finally:
-        process.kill()
-        process.wait()
-    assert not (row / "result.json").exists(), "killed too late to be a test"
+        killed.kill()
+        killed.communicate()
+    assert not (row / "result.json").exists()
     for out in (whole, cut):
-        process = start(out)
-        try:
-            assert process.wait(timeout=max(1, deadline - time.monotonic())) == 0
-        finally:
-            process.kill()
+        ((code, _, err),) = commands.run(os.environ, command(out))
+        assert code == 0, err
     assert without_clock(read_table(cut)) == without_clock(read_table(whole))
     assert [len(row["seeds"]) for row in read_table(cut)["rows"]] == [1, 1]
