@@ -242,7 +242,7 @@ def test_site_builds_without_warnings_and_needs_no_network(tmp_path):
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
     done = subprocess.run(
         [*command, str(DOCS), str(tmp_path / "html")],
-        env=environment, capture_output=True, text=True, timeout=600,
+        env=environment, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     pages = list((tmp_path / "html").rglob("*.html"))

@@ -162,7 +162,7 @@ def test_chromium_opens_the_page_without_errors(tmp_path):
              "--host-resolver-rules=MAP * ~NOTFOUND", f"--window-size={width},900",
              f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={tmp_path / f'{width}.png'}",
              (tmp_path / "report.html").as_uri()],
-            capture_output=True, text=True, timeout=120,
+            capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == 0 and (tmp_path / f"{width}.png").exists(), done.stderr
         assert "CONSOLE" not in done.stderr
