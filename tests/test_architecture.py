@@ -175,6 +175,19 @@ def test_modules_have_no_import_cycle():
     tuple(graphlib.TopologicalSorter(graph).static_order())
 
 
+def test_package_gives_no_other_object_the_name_of_its_module():
+    # `package.name` would be either, depending on the order of imports, and the API page has both.
+    for name, tree in SOURCES.items():
+        package = f"at_jax.{name}" if name else "at_jax"
+        modules = {
+            other.rpartition(".")[2] for other in SOURCES if other.rpartition(".")[0] == name
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module != package:
+                shadowed = modules & {alias.asname or alias.name for alias in node.names}
+                assert not shadowed, f"{package} imports another {shadowed}"
+
+
 def test_configs_import_only_the_config():
     allowed = {"training.config", "training.config_files", "errors"}
     for path in sorted((ROOT / "configs").glob("*.py")):

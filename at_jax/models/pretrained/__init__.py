@@ -14,8 +14,8 @@ and standard deviation 0.229, 0.224, 0.225 of pixels in 0..1.
 """
 
 from at_jax.models.pretrained.conversion import Loaded, convert, load, state_dict
-from at_jax.models.pretrained.description import description, metadata
 from at_jax.models.pretrained.files import dumps, read
+from at_jax.models.pretrained.header import description, metadata
 from at_jax.models.pretrained.matching import classes, family, image_shape
 from at_jax.models.pretrained.namings import NAMINGS, Family, Naming, joined
 
