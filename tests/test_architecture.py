@@ -8,6 +8,7 @@ import ast
 import graphlib
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -173,6 +174,12 @@ def test_modules_have_no_import_cycle():
         for name, tree in SOURCES.items()
     }
     tuple(graphlib.TopologicalSorter(graph).static_order())
+
+
+def test_docstring_of_the_trainer_names_each_module_once():
+    named = re.findall(r"``(\w+)``", ast.get_docstring(SOURCES["training"]))
+    modules = [name.removeprefix("training.") for name in SOURCES if name.startswith("training.")]
+    assert sorted(named) == sorted(modules)
 
 
 def test_package_gives_no_other_object_the_name_of_its_module():
