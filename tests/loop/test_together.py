@@ -16,7 +16,7 @@ from at_jax.distributed import devices
 from at_jax.errors import UserError
 from at_jax.objective import Objective
 from at_jax.terms import AttentionTransfer, Distillation, GradientTransfer
-from at_jax.training import run_log, step, trainer
+from at_jax.training import run_files, run_log, step, trainer
 
 KEY = jax.random.key(3)
 
@@ -91,7 +91,7 @@ def test_train_together_writes_the_files_of_single_runs(finished, tmp_path):
     for ours, theirs, (_, workdir) in zip(
         together, alone, runs(finished, tmp_path / "together"), strict=True
     ):
-        assert json.loads((workdir / "result.json").read_text()) == ours
+        assert run_files.read_result(workdir) == ours
         assert (ours["trained_together"], theirs["trained_together"]) == (3, 1)
         assert ours["teacher_test_error"] == theirs["teacher_test_error"]
         assert ours.keys() == theirs.keys()

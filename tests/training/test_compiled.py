@@ -215,7 +215,10 @@ def teacher_operations(name, size):
 def test_gradient_transfer_costs_the_student_two_plain_steps(name, size):
     whole = step_operations(name, size, (TERMS["gradient_at"](),))
     part = whole - teacher_operations(name, size)
-    assert 1.95 < part / step_operations(name, size) <= 2.05
+    ratio = part / step_operations(name, size)
+    # (6S - s) / (3S - s): of ResNet-18 2.022, because a plain step needs no gradient of the images.
+    textbook = step_multiply_adds(name, size, (MinL2(),)) / step_multiply_adds(name, size)
+    assert 1.95 < ratio <= 1.02 * textbook
 
 
 @pytest.mark.parametrize(
