@@ -38,13 +38,14 @@ def find(name: str, *, subject: str) -> list[str]:
             found.append(file.path)
         else:
             skipped["of another format"] += 1
+    line = listing.skipped_line(skipped)
     if not found:
         raise UserError(
-            f"{subject}: the directory {printable(name)} has no images, expected {reading.READABLE}: "
-            "name another one"
+            f"{subject}: expected a directory with {reading.READABLE}, got none in {printable(name)}"
+            f"{line and f' ({line})'}: convert the files, or name another directory"
         )
-    if skipped:
-        report(f"note: {printable(name)}: {listing.skipped_line(skipped)}")
+    if line:
+        report(f"note: {printable(name)}: {line}")
     return found
 
 

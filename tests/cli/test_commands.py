@@ -173,7 +173,14 @@ def test_predict_classifies_the_files_that_it_can_read(finished, photographs, tm
     assert code == 2
     assert [json.loads(line)["file"] for line in out.splitlines()] == photographs
     assert "a.heic: expected a readable" in err and "got a file that is text" in err
-    assert f"FILE: the directory {tmp_path / 'empty'} has no images" in err
+    assert f"GIF, got none in {tmp_path / 'empty'}: convert" in err
+
+
+def test_predict_of_a_directory_without_images_counts_its_files(finished, tmp_path, capsys):
+    (tmp_path / "a.heic").write_text("no image")
+    code, out, err = run(capsys, "predict", "--workdir", finished[0], tmp_path)
+    assert (code, out) == (2, "")
+    assert f"got none in {tmp_path} (skipped 1 file: 1 is of another format): convert" in err
 
 
 def test_predict_classifies_the_images_in_a_directory(
