@@ -5,7 +5,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from at_jax.training.networks import open_run
+from at_jax.training.components.networks import open_run
 
 __all__ = ["load", "open_run"]
 

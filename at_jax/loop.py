@@ -14,20 +14,22 @@ from at_jax.errors import UserError
 from at_jax.figures import run_figures
 from at_jax.objective import Objective
 from at_jax.terms import Term
-from at_jax.training import comparison, identity, networks, result, resume, tensorboard
-from at_jax.training.arguments import Arguments, Callback
+from at_jax.training import comparison, result, resume, tensorboard
+from at_jax.training.components import networks
+from at_jax.training.components.arguments import Arguments, Callback
+from at_jax.training.components.datasets import load_dataset
+from at_jax.training.components.optimizers import OptimizerFactory
 from at_jax.training.config import ConfigDict, check_together, settings_of
 from at_jax.training.console import log
-from at_jax.training.datasets import load_dataset
 from at_jax.training.evaluation import check_evaluable, evaluator
+from at_jax.training.files import identity
+from at_jax.training.files.storage import StorageError
+from at_jax.training.files.workdir import working_in
 from at_jax.training.interrupt import Interrupted
-from at_jax.training.optimizers import OptimizerFactory
 from at_jax.training.preparation import Prepared, prepare, use_compilation_cache
 from at_jax.training.profiling import check_can_trace
 from at_jax.training.setup import Run
-from at_jax.training.storage import StorageError
 from at_jax.training.trainer import NonFinite, Trainer
-from at_jax.training.workdir import working_in
 
 __all__ = [
     "Interrupted", "NonFinite", "StorageError", "evaluate", "train_and_evaluate", "train_together",

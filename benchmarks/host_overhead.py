@@ -45,8 +45,10 @@ def _trainer(workdir: pathlib.Path) -> Any:
     from at_jax import data
     from at_jax.distributed import devices
     from at_jax.training import config as configs
-    from at_jax.training import networks, run_files, setup, trainer
-    from at_jax.training.arguments import Arguments
+    from at_jax.training import setup, trainer
+    from at_jax.training.components import networks
+    from at_jax.training.components.arguments import Arguments
+    from at_jax.training.files import run_files
 
     config = configs.default_config()
     config.student, config.method, config.batch_size = _MODEL.value, "none", _BATCH.value

@@ -73,7 +73,8 @@ def _programs(setting: Any, count: int) -> dict[str, list[Any]]:
     import numpy as np
 
     from at_jax.distributed import devices
-    from at_jax.training import optimizers, step
+    from at_jax.training import step
+    from at_jax.training.components import optimizers
     from benchmarks.double_backprop import programs
 
     objective = programs.objective_of(_METHOD.value, setting)

@@ -17,6 +17,9 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "at_jax"
 
+# Packages of the trainer, each of which imports only those before it, and these modules.
+PARTS_OF_THE_TRAINER = ["training.settings", "training.files", "training.components"]
+BELOW_THE_PARTS = {"training.config", "training.schedules", "training.console"}
 LEAVES = {"errors", "version", "extras", "process"}
 ARRAYS = LEAVES | {"arrays", "models"}
 TRAINING = ARRAYS | {"options", "paths", "terms", "objective", "data", "distributed"}
@@ -176,10 +179,35 @@ def test_modules_have_no_import_cycle():
     tuple(graphlib.TopologicalSorter(graph).static_order())
 
 
-def test_docstring_of_the_trainer_names_each_module_once():
-    named = re.findall(r"``(\w+)``", ast.get_docstring(SOURCES["training"]))
-    modules = [name.removeprefix("training.") for name in SOURCES if name.startswith("training.")]
-    assert sorted(named) == sorted(modules)
+def in_package(package):
+    """Names of the modules directly in a package, without its packages."""
+    below = {name.rpartition(".")[2] for name in SOURCES if name.rpartition(".")[0] == package}
+    return {
+        name
+        for name in below
+        if not any(other.startswith(f"{package}.{name}.") for other in SOURCES)
+    }
+
+
+@pytest.mark.parametrize("package", ["training", *PARTS_OF_THE_TRAINER])
+def test_docstring_of_a_package_names_each_module_once(package):
+    named = re.findall(r"``(\w+)``", ast.get_docstring(SOURCES[package]))
+    assert sorted(named) == sorted(in_package(package))
+
+
+@pytest.mark.parametrize("package", PARTS_OF_THE_TRAINER)
+def test_part_of_the_trainer_imports_only_those_before_it(package):
+    before = PARTS_OF_THE_TRAINER[: PARTS_OF_THE_TRAINER.index(package) + 1]
+    for name, tree in SOURCES.items():
+        if f"{name}.".startswith(f"{package}."):
+            wrong = {
+                other
+                for other in modules_imported(tree)
+                if row(other) == "training"
+                and not f"{other}.".startswith(tuple(f"{each}." for each in before))
+                and other not in BELOW_THE_PARTS
+            }
+            assert not wrong, f"at_jax.{name} may not import {sorted(wrong)}"
 
 
 def test_package_gives_no_other_object_the_name_of_its_module():

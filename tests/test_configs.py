@@ -14,8 +14,8 @@ from at_jax import freezing, models
 from at_jax.cli import train
 from at_jax.errors import UserError
 from at_jax.terms import TERMS
-from at_jax.training import compatibility
 from at_jax.training import config as configs
+from at_jax.training.components import compatibility
 from at_jax.training.settings import SECTIONS, Settings
 
 REPOSITORY = pathlib.Path(__file__).parents[1]

@@ -12,7 +12,8 @@ from at_jax import intermediates
 from at_jax.models import layers
 from at_jax.objective import Objective
 from at_jax.terms import AttentionTransfer
-from at_jax.training import optimizers, state, step
+from at_jax.training import state, step
+from at_jax.training.components import optimizers
 
 SIZE, CHANNELS, CLASSES = 6, 2, 3
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from at_jax.cli import config_flag
 from at_jax.errors import UserError
-from at_jax.training import workdir_lock
+from at_jax.training.files import workdir_lock
 
 __all__ = ["held", "workdir_of"]
 

@@ -9,9 +9,10 @@ from typing import Any
 from at_jax import paths
 from at_jax.cli.parser import Parser
 from at_jax.errors import UserError, replacing
-from at_jax.training import metrics, run_files
+from at_jax.training import metrics
 from at_jax.training.config import default_config
 from at_jax.training.console import log
+from at_jax.training.files import run_files
 
 __all__ = ["main", "run"]
 

@@ -15,7 +15,7 @@ from at_jax import data
 from at_jax.cli.parser import Parser
 from at_jax.data import photographs, reading
 from at_jax.errors import UserError, printable
-from at_jax.training import networks
+from at_jax.training.components import networks
 
 __all__ = ["main", "predict"]
 

@@ -24,7 +24,7 @@ from at_jax.figures import (
     teachers,
 )
 from at_jax.figures.networks import Network
-from at_jax.training import run_files
+from at_jax.training.files import run_files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

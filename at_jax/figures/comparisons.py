@@ -8,9 +8,9 @@ from at_jax.errors import UserError
 from at_jax.figures import curves, networks
 from at_jax.figures.curves import History
 from at_jax.figures.networks import Network
-from at_jax.training import run_files
+from at_jax.training.components.networks import open_run
 from at_jax.training.console import log
-from at_jax.training.networks import open_run
+from at_jax.training.files import run_files
 
 __all__ = ["baseline", "find", "histories", "results"]
 

@@ -13,7 +13,7 @@ import numpy as np
 from at_jax import paths, terms
 from at_jax.errors import UserError
 from at_jax.figures import style
-from at_jax.training import run_files
+from at_jax.training.files import run_files
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,7 +10,8 @@ import numpy as np
 from at_jax import data, paths
 from at_jax.data import crops, listing, photographs, reading
 from at_jax.errors import UserError, replacing
-from at_jax.training import datasets, identity, run_files
+from at_jax.training.components import datasets
+from at_jax.training.files import identity, run_files
 from at_jax.training.settings import DataSettings
 
 __all__ = ["UNKNOWN", "Images", "choose", "dataset_of", "from_files", "from_split"]

@@ -17,8 +17,10 @@ from at_jax.distributed import compilation
 from at_jax.figures import attention
 from at_jax.models import imagenet
 from at_jax.models import pretrained as weights
-from at_jax.training import compatibility, run_files, state
-from at_jax.training.networks import open_run
+from at_jax.training import state
+from at_jax.training.components import compatibility
+from at_jax.training.components.networks import open_run
+from at_jax.training.files import run_files
 
 __all__ = [
     "ALONE", "BEFORE", "STUDENT", "TEACHER", "UNTRAINED", "WITH_TRANSFER", "Network", "before_training",

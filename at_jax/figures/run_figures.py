@@ -24,10 +24,11 @@ from at_jax.figures import (
 from at_jax.figures.measurements import Measurements, measure
 from at_jax.figures.networks import Network
 from at_jax.figures.report_page import Picture
-from at_jax.training import compatibility, run_files
+from at_jax.training.components import compatibility
+from at_jax.training.components.networks import open_run
 from at_jax.training.config import flatten
 from at_jax.training.console import log
-from at_jax.training.networks import open_run
+from at_jax.training.files import run_files
 from at_jax.training.setup import Run
 
 __all__ = ["ATTENTION", "CURVES", "REPORT", "comparison_rows", "draw"]

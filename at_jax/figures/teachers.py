@@ -11,8 +11,9 @@ from at_jax import paths, terms
 from at_jax.errors import UserError
 from at_jax.figures import networks
 from at_jax.figures.networks import Network
-from at_jax.training import identity, initialization, run_files
-from at_jax.training.networks import open_run
+from at_jax.training.components import initialization
+from at_jax.training.components.networks import open_run
+from at_jax.training.files import identity, run_files
 
 __all__ = ["teacher_of"]
 

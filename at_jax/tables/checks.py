@@ -11,7 +11,9 @@ from at_jax.tables.messages import naming_options
 from at_jax.tables.plan import RunSpec
 from at_jax.tables.record import TABLE, Record
 from at_jax.tables.runner import DIVERGED, failure_of
-from at_jax.training import datasets, dry_run, identity, run_files
+from at_jax.training import dry_run
+from at_jax.training.components import datasets
+from at_jax.training.files import identity, run_files
 from at_jax.training.settings import DataSettings
 
 __all__ = ["check_listed", "check_runs", "is_done", "is_recorded"]

@@ -8,8 +8,8 @@ from at_jax.tables import checks, markdown, plots, record, summary
 from at_jax.tables.job import Job
 from at_jax.tables.record import TABLE
 from at_jax.tables.runner import DIVERGED, failure_of, train_all
-from at_jax.training import run_files, storage
 from at_jax.training.console import log
+from at_jax.training.files import run_files, storage
 
 __all__ = ["run", "write"]
 

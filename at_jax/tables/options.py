@@ -10,7 +10,7 @@ from at_jax import paths
 from at_jax.errors import UserError
 from at_jax.tables.record import TABLE
 from at_jax.tables.registry import TABLES, Row
-from at_jax.training.checkpoints import check_can_save
+from at_jax.training.files.checkpoints import check_can_save
 
 __all__ = [
     "SEARCH", "check", "check_name", "check_out", "command", "folder", "searched_folder", "words",

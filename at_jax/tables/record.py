@@ -15,8 +15,8 @@ from at_jax.tables import changes as key_changes
 from at_jax.tables.plan import RUNS, RunSpec
 from at_jax.tables.registry import Row, Table
 from at_jax.tables.search import Search
-from at_jax.training import json_files, run_files
 from at_jax.training.config import flatten
+from at_jax.training.files import json_files, run_files
 
 __all__ = ["TABLE", "Record", "check", "differing", "on_disk", "read", "settings"]
 

@@ -11,8 +11,8 @@ from at_jax import loop, paths
 from at_jax.tables import sharding
 from at_jax.tables.messages import in_options
 from at_jax.tables.plan import RunSpec
-from at_jax.training import json_files, run_files, workdir_lock
 from at_jax.training.console import duration, log
+from at_jax.training.files import json_files, run_files, workdir_lock
 
 __all__ = ["DIVERGED", "FAILURE", "Progress", "failure_of", "train_all"]
 

@@ -11,8 +11,9 @@ from at_jax.tables.paper import PaperResult
 from at_jax.tables.plan import RunSpec
 from at_jax.tables.registry import TABLES, Row
 from at_jax.tables.runner import DIVERGED, failure_of
-from at_jax.training import collapse, identity, run_files
+from at_jax.training import collapse
 from at_jax.training.config import flatten
+from at_jax.training.files import identity, run_files
 
 __all__ = ["summarize"]
 

@@ -1,20 +1,18 @@
 """The trainer: settings, components of a run, steps, the training loop, checkpoints, files.
 
+Three packages, each of which imports only those before it:
+
+- :mod:`at_jax.training.settings`: the settings of a run as dataclasses, and checks of their combination.
+- :mod:`at_jax.training.files`: checkpoints and other files in the workdir of a run.
+- :mod:`at_jax.training.components`: networks, data, objective and optimizer of a run.
+
 Modules by topic, in a good order to read them:
 
-- Config: ``config``, ``settings``, ``data_settings``, ``network_settings``, ``combinations``,
-  ``config_files``, ``key_names``.
-- Before the first step: ``preparation``, ``setup``, ``device_choice``, ``memory``, ``dry_run``,
+- Config: ``config``, ``config_files``, ``key_names``, ``schedules``.
+- Before the first step: ``preparation``, ``setup``, ``preprocessing``, ``device_choice``, ``dry_run``,
   ``comparison``.
-- Components of a run: ``datasets``, ``preprocessing``, ``networks``, ``initialization``,
-  ``teacher_images``, ``objectives``, ``compatibility``, ``optimizers``, ``schedules``.
-- Components that the user passes: ``arguments``, ``modules``, ``component_records``.
 - Training: ``trainer``, ``state``, ``step``, ``metrics``, ``evaluation``, ``run_log``, ``interrupt``,
-  ``saving``, ``non_finite``, ``collapse``, ``profiling``, ``result``.
-- Checkpoints: ``resume``, ``checkpoints``, ``checkpoint_meta``, ``checkpoint_folder``.
-- Files of a run: ``workdir``, ``workdir_lock``, ``storage``, ``run_files``, ``config_record``,
-  ``metrics_file``, ``json_files``.
-- Comparison of a run with an earlier start: ``identity``, ``config_changes``, ``provenance``.
+  ``saving``, ``resume``, ``non_finite``, ``collapse``, ``profiling``, ``result``.
 - Output: ``console``, ``tensorboard``.
 - Runs and networks in other formats: ``imported``, ``export``.
 """

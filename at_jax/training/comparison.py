@@ -7,9 +7,9 @@ from typing import Any
 import ml_collections
 
 from at_jax import terms
-from at_jax.training import run_files
-from at_jax.training.arguments import Arguments
+from at_jax.training.components.arguments import Arguments
 from at_jax.training.console import log
+from at_jax.training.files import run_files
 from at_jax.training.preparation import Prepared, prepare
 
 __all__ = ["prepare_runs", "table"]

@@ -13,7 +13,6 @@ from ml_collections import ConfigDict
 from at_jax import options, terms
 from at_jax.errors import UserError, listed
 from at_jax.terms import TERMS, Term
-from at_jax.training import combinations
 from at_jax.training.key_names import nearest
 from at_jax.training.settings import (
     SECTIONS,
@@ -25,6 +24,7 @@ from at_jax.training.settings import (
     TeacherSettings,
     TermSettings,
     TransferSettings,
+    combinations,
     key_fields,
 )
 

@@ -5,11 +5,11 @@ import ml_collections
 from at_jax import terms
 from at_jax.data.decoding import check_sizes
 from at_jax.distributed import devices
-from at_jax.training import initialization, networks
-from at_jax.training.arguments import Arguments
-from at_jax.training.compatibility import Teacher
+from at_jax.training.components import initialization, networks
+from at_jax.training.components.arguments import Arguments
+from at_jax.training.components.compatibility import Teacher
+from at_jax.training.components.datasets import load_dataset
 from at_jax.training.config import settings_of
-from at_jax.training.datasets import load_dataset
 from at_jax.training.device_choice import devices_of
 from at_jax.training.setup import assemble
 

@@ -11,7 +11,8 @@ from at_jax import data
 from at_jax.distributed import devices, processes
 from at_jax.errors import UserError
 from at_jax.objective import Objective
-from at_jax.training import metrics, run_files, step
+from at_jax.training import metrics, step
+from at_jax.training.files import run_files
 
 __all__ = ["Evaluation", "check_evaluable", "evaluator"]
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from at_jax import data, extras
 from at_jax.errors import UserError
 from at_jax.models import pretrained
-from at_jax.training import networks
+from at_jax.training.components import networks
 
 __all__ = ["PLATFORMS", "to_safetensors", "to_stablehlo"]
 

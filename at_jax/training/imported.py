@@ -13,9 +13,9 @@ import jax
 
 from at_jax import paths
 from at_jax.errors import UserError
-from at_jax.training import config_record, provenance, run_files, storage
-from at_jax.training.checkpoints import Checkpoints
 from at_jax.training.config import default_config
+from at_jax.training.files import config_record, provenance, run_files, storage
+from at_jax.training.files.checkpoints import Checkpoints
 
 __all__ = ["check_free", "create", "describe"]
 
@@ -29,7 +29,7 @@ def describe(
     mean: Sequence[float],
     std: Sequence[float],
 ) -> dict[str, Any]:
-    """Describe a network in its run, as :func:`at_jax.training.networks.describe` does for trained ones.
+    """Describe a network in its run, as :func:`at_jax.training.components.networks.describe` does.
 
     Args:
       name: of the network, for :func:`at_jax.models.build`.

@@ -13,14 +13,15 @@ from at_jax import data, paths, terms
 from at_jax.data.decoding import check_sizes
 from at_jax.distributed import devices, huge_pages, processes
 from at_jax.errors import UserError, listed, naming
-from at_jax.training import component_records, identity, initialization, networks, run_files
-from at_jax.training.arguments import Arguments, chosen_terms
-from at_jax.training.checkpoints import check_can_save
-from at_jax.training.compatibility import Teacher
+from at_jax.training.components import component_records, initialization, networks
+from at_jax.training.components.arguments import Arguments, chosen_terms
+from at_jax.training.components.compatibility import Teacher
+from at_jax.training.components.datasets import load_dataset, streaming_line
 from at_jax.training.config import Settings, flatten, settings_of, teacher_config
 from at_jax.training.console import log, network_table
-from at_jax.training.datasets import load_dataset, streaming_line
 from at_jax.training.device_choice import devices_of
+from at_jax.training.files import identity, run_files
+from at_jax.training.files.checkpoints import check_can_save
 from at_jax.training.setup import Run, assemble
 
 __all__ = ["Prepared", "prepare", "use_compilation_cache"]

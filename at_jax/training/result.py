@@ -10,9 +10,10 @@ import jax
 from at_jax.distributed import devices
 from at_jax.errors import UserError
 from at_jax.objective import Objective
-from at_jax.training import collapse, metrics, provenance, run_files
+from at_jax.training import collapse, metrics
 from at_jax.training.console import duration, log
 from at_jax.training.evaluation import evaluator
+from at_jax.training.files import provenance, run_files
 from at_jax.training.resume import Progress
 from at_jax.training.setup import Run
 

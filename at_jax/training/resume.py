@@ -12,8 +12,9 @@ from flax import serialization
 
 from at_jax.distributed import compilation, processes
 from at_jax.errors import UserError
-from at_jax.training import checkpoint_meta, identity, state
-from at_jax.training.checkpoints import FOLDER, Checkpoints
+from at_jax.training import state
+from at_jax.training.files import checkpoint_meta, identity
+from at_jax.training.files.checkpoints import FOLDER, Checkpoints
 from at_jax.training.setup import Run
 
 __all__ = ["Progress", "divide", "initial_state", "restore", "save"]
@@ -50,7 +51,7 @@ def restore(
     Args:
       checkpoints: of the run.
       run: to train.
-      run_id: of :mod:`at_jax.training.identity`.
+      run_id: of :mod:`at_jax.training.files.identity`.
       limit: latest step to restore; newer checkpoints are renamed.
 
     Returns:

@@ -14,11 +14,12 @@ import numpy as np
 
 from at_jax.distributed import processes
 from at_jax.errors import listed
-from at_jax.training import collapse, identity, metrics, non_finite, resume, run_files, state
-from at_jax.training.arguments import Callback
-from at_jax.training.checkpoints import Checkpoints
+from at_jax.training import collapse, metrics, non_finite, resume, state
+from at_jax.training.components.arguments import Callback
 from at_jax.training.console import ProgressReport, log
 from at_jax.training.evaluation import Evaluation
+from at_jax.training.files import identity, run_files
+from at_jax.training.files.checkpoints import Checkpoints
 from at_jax.training.resume import Progress
 from at_jax.training.setup import Run
 

@@ -18,12 +18,19 @@ from at_jax.distributed import devices
 from at_jax.errors import UserError, listed
 from at_jax.objective import Objective
 from at_jax.terms import changes_forward_pass
-from at_jax.training import compatibility, memory, modules, networks, objectives, optimizers
-from at_jax.training.arguments import Arguments, chosen_terms
-from at_jax.training.compatibility import Shapes, Teacher
+from at_jax.training.components import (
+    compatibility,
+    memory,
+    modules,
+    networks,
+    objectives,
+    optimizers,
+)
+from at_jax.training.components.arguments import Arguments, chosen_terms
+from at_jax.training.components.compatibility import Shapes, Teacher
+from at_jax.training.components.datasets import train_batches
+from at_jax.training.components.initialization import Initial
 from at_jax.training.config import Settings
-from at_jax.training.datasets import train_batches
-from at_jax.training.initialization import Initial
 from at_jax.training.preprocessing import preprocessing
 from at_jax.training.state import carried_collections
 from at_jax.training.step import Prepare, StudentSpec

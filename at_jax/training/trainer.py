@@ -13,11 +13,12 @@ import numpy as np
 from at_jax import data
 from at_jax.distributed import devices, processes
 from at_jax.objective import Objective
-from at_jax.training import provenance, step
-from at_jax.training.arguments import Callback
+from at_jax.training import step
+from at_jax.training.components.arguments import Callback
 from at_jax.training.config import order_seed
 from at_jax.training.console import log
 from at_jax.training.evaluation import Evaluation, evaluator
+from at_jax.training.files import provenance
 from at_jax.training.interrupt import Interrupted, interruptible
 from at_jax.training.profiling import Profiler
 from at_jax.training.resume import Progress
@@ -132,8 +133,7 @@ class Trainer:
         # 0 is the initialization
         key = jax.random.fold_in(jax.random.key(order_seed(run.settings)), 1)
         # All runs with a teacher have the same one.
-        teacher = next((each.run.teacher for each in self.logs if each.run.teacher), None)
-        frozen = teacher.variables if teacher else None
+        frozen = next((each.run.teacher.variables for each in self.logs if each.run.teacher), None)
         states, frozen, key = devices.replicate((states, frozen, key), self.devices)
         origin = {
             "trained_together": len(self.logs),

@@ -12,7 +12,8 @@ from at_jax.distributed import compilation, devices
 from at_jax.errors import UserError, listed
 from at_jax.objective import Objective
 from at_jax.terms import TERMS, needs_teacher, parts
-from at_jax.training import optimizers, state, step
+from at_jax.training import state, step
+from at_jax.training.components import optimizers
 from benchmarks import compiled
 from benchmarks.double_backprop import modes
 from benchmarks.double_backprop.setting import Setting

@@ -12,7 +12,7 @@ import numpy as np
 from at_jax import models
 from at_jax.distributed import compilation, devices
 from at_jax.errors import UserError
-from at_jax.training import compatibility
+from at_jax.training.components import compatibility
 
 __all__ = ["CLASSES", "Setting", "split_pair"]
 

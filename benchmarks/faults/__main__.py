@@ -81,7 +81,7 @@ def table(timed: list[tuple[Row, float]]) -> str:
 def _conditions() -> str:
     import jax
 
-    from at_jax.training import provenance
+    from at_jax.training.files import provenance
 
     versions = ", ".join(f"{name} {version}" for name, version in provenance.versions().items())
     device = jax.devices()[0].device_kind

@@ -22,7 +22,7 @@ from at_jax.cli import train
 from at_jax.errors import UserError
 from at_jax.terms import TERMS
 from at_jax.training import preparation, state, step
-from at_jax.training.arguments import Arguments
+from at_jax.training.components.arguments import Arguments
 from at_jax.training.config import default_config, flatten
 from at_jax.training.setup import Run
 from benchmarks.faults.draws import draw

@@ -106,14 +106,15 @@ def _equal(found: Any, expected: Any) -> bool:
 
 
 def _read_config(workdir: pathlib.Path) -> dict[str, Any]:
-    from at_jax.training import run_files
+    from at_jax.training.files import run_files
 
     return run_files.read_config(workdir)
 
 
 def _read_errors(workdir: pathlib.Path) -> list[float]:
     """Errors in result.json. Without it a run counts as unfinished, which is one line."""
-    from at_jax.training import networks, run_files
+    from at_jax.training.components import networks
+    from at_jax.training.files import run_files
 
     if not run_files.has_result(workdir):
         networks.load_teacher(str(workdir), "float32", small_run.Network())  # raises

@@ -57,7 +57,7 @@ def train(workdir: pathlib.Path, cache: pathlib.Path, **options: Any) -> dict[st
 
 def lines(workdir: pathlib.Path) -> list[dict[str, Any]]:
     """Lines of metrics.jsonl without the speed, which differs from run to run."""
-    from at_jax.training import run_files
+    from at_jax.training.files import run_files
 
     read = run_files.read_metrics(workdir)
     return [{k: v for k, v in line.items() if k != "images_per_second"} for line in read]
@@ -65,7 +65,7 @@ def lines(workdir: pathlib.Path) -> list[dict[str, Any]]:
 
 def state(workdir: pathlib.Path, which: str = "latest") -> tuple[int, dict[str, Any]]:
     """Step and arrays of a checkpoint: parameters, statistics, momentum."""
-    from at_jax.training.checkpoints import Checkpoints
+    from at_jax.training.files.checkpoints import Checkpoints
 
     with Checkpoints(workdir, create=False) as checkpoints:
         restored = getattr(checkpoints, which)(("params", "batch_stats", "training"))

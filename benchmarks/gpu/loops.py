@@ -12,7 +12,8 @@ import numpy as np
 from at_jax import data
 from at_jax.distributed import devices
 from at_jax.objective import Objective
-from at_jax.training import optimizers, step
+from at_jax.training import step
+from at_jax.training.components import optimizers
 from benchmarks.double_backprop import programs
 from benchmarks.double_backprop.setting import Setting
 from benchmarks.gpu import timing

@@ -10,7 +10,8 @@ import jax
 import numpy as np
 
 from at_jax.distributed import devices
-from at_jax.training import optimizers, step
+from at_jax.training import step
+from at_jax.training.components import optimizers
 from benchmarks import compiled
 from benchmarks.double_backprop import programs
 from benchmarks.double_backprop.setting import Setting

@@ -22,10 +22,11 @@ from parity import networks
 from at_jax import checkpoint, cli, data, models
 from at_jax.errors import UserError
 from at_jax.models import pretrained
-from at_jax.training import export, run_files
-from at_jax.training.checkpoints import Checkpoints
+from at_jax.training import export
+from at_jax.training.components.networks import load_teacher, open_run
 from at_jax.training.config import default_config
-from at_jax.training.networks import load_teacher, open_run
+from at_jax.training.files import run_files
+from at_jax.training.files.checkpoints import Checkpoints
 
 SHAPES = networks.reference_shapes(10, 1, 5)
 WEIGHTS = networks.generated(SHAPES)

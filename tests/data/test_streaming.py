@@ -12,7 +12,7 @@ from at_jax import data
 from at_jax.data import load, streaming
 from at_jax.data.streaming import Stream
 from at_jax.errors import UserError
-from at_jax.training.datasets import streaming_line
+from at_jax.training.components.datasets import streaming_line
 from at_jax.training.settings import DataSettings
 
 OPTIONS = {"image_size": 8, "resize": 9, "random_crop": True}

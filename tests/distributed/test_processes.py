@@ -20,7 +20,7 @@ from sharded import dispatch
 from at_jax import checkpoint, loop
 from at_jax.distributed import devices, processes
 from at_jax.training import config
-from at_jax.training.checkpoints import Checkpoints
+from at_jax.training.files.checkpoints import Checkpoints
 
 # With augmentation, because it is keyed by the position in the global batch.
 CHANGES = {"method": "kd", "student": "wrn_10_0.25", "data__pad": 1, "data__mirror": True}

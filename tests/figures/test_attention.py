@@ -12,7 +12,7 @@ from own_modules import Counting, Tapped, Tokens, Unordered, Untapped
 from at_jax import figures, intermediates, losses, maps
 from at_jax.errors import UserError
 from at_jax.figures import attention
-from at_jax.training import compatibility
+from at_jax.training.components import compatibility
 
 IMAGES = np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype(np.float32)
 

@@ -17,7 +17,7 @@ from at_jax import agreement, checkpoint, data, loop
 from at_jax.errors import UserError
 from at_jax.figures import attention, images, run_figures
 from at_jax.terms import AttentionTransfer
-from at_jax.training import run_files
+from at_jax.training.files import run_files
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ def hold(event, arguments):
     """Audit hook: imports nothing of at_jax before the program does."""
     if event != "import" or arguments[0] != "at_jax.training.run_log":
         return
-    from at_jax.training import run_files
+    from at_jax.training.files import run_files
 
     append = run_files.append_metrics
 

@@ -11,7 +11,7 @@ import small_run
 
 from at_jax import checkpoint, loop
 from at_jax.errors import UserError
-from at_jax.training import run_files
+from at_jax.training.files import run_files
 
 
 class Recorder:

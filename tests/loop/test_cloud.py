@@ -14,7 +14,8 @@ from at_jax import checkpoint, data, loop, paths
 from at_jax.errors import UserError
 from at_jax.figures import command as figures
 from at_jax.tables import command as tables
-from at_jax.training import preparation, run_files
+from at_jax.training import preparation
+from at_jax.training.files import run_files
 
 RUN = "gs://bucket/run"
 

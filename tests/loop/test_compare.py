@@ -9,8 +9,9 @@ from at_jax import loop
 from at_jax.errors import UserError
 from at_jax.tables import plan, registry
 from at_jax.terms import Distillation
-from at_jax.training import comparison, config, run_files
-from at_jax.training.arguments import Arguments
+from at_jax.training import comparison, config
+from at_jax.training.components.arguments import Arguments
+from at_jax.training.files import run_files
 
 
 @pytest.fixture(scope="module")

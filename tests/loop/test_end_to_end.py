@@ -15,7 +15,7 @@ import small_run
 
 from at_jax import terms
 from at_jax.training import config
-from at_jax.training.workdir_lock import HOLDER, LOCK
+from at_jax.training.files.workdir_lock import HOLDER, LOCK
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 SMALL = [

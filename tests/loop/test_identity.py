@@ -12,7 +12,8 @@ from PIL import Image
 
 from at_jax import checkpoint, data, loop
 from at_jax.errors import UserError
-from at_jax.training import identity, preparation
+from at_jax.training import preparation
+from at_jax.training.files import identity
 
 
 def pictures(names="abc", images=60, seed=0):
@@ -75,7 +76,7 @@ def test_resume_with_other_data_is_refused(trained, copy, dataset, message):
 
 def test_other_images_are_accepted_if_a_key_allows_them(trained, copy, monkeypatch):
     said = []
-    monkeypatch.setattr("at_jax.training.identity.log", said.append)
+    monkeypatch.setattr("at_jax.training.files.identity.log", said.append)
     result = train(copy, pictures(seed=1), epochs=2, data__allow_changes=True)
     assert result["epochs"] == 2 and len(small_run.lines_of(copy)) == 2
     assert said == ["The images of arrays have changed: epochs are counted with the new ones."]
@@ -87,7 +88,9 @@ def test_other_images_are_accepted_if_a_key_allows_them(trained, copy, monkeypat
 
 def test_evaluation_refuses_other_classes_and_notes_other_images(trained, monkeypatch):
     said = []
-    monkeypatch.setattr("at_jax.training.identity.log", lambda line, is_note: said.append(line))
+    monkeypatch.setattr(
+        "at_jax.training.files.identity.log", lambda line, is_note: said.append(line)
+    )
     given = {"student": Tapped(classes=3)}
     with pytest.raises(UserError, match="class 0 is 'a' in the run and 'c' in the data"):
         loop.evaluate(configured(), trained[0], dataset=pictures("cba"), **given)

@@ -13,7 +13,7 @@ from own_modules import Tapped
 from at_jax import checkpoint, data, loop
 from at_jax.errors import UserError
 from at_jax.training import preparation, step, trainer
-from at_jax.training.arguments import Arguments
+from at_jax.training.components.arguments import Arguments
 from at_jax.training.config import order_seed, settings_of
 from at_jax.training.device_choice import devices_of
 from at_jax.training.evaluation import Evaluation

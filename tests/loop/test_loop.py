@@ -15,8 +15,10 @@ import pytest
 import small_run
 
 from at_jax import checkpoint, loop
-from at_jax.training import datasets, optimizers, profiling, run_files, trainer
+from at_jax.training import profiling, trainer
+from at_jax.training.components import datasets, optimizers
 from at_jax.training.config import settings_of
+from at_jax.training.files import run_files
 
 
 def digest(folder: pathlib.Path) -> str:

@@ -10,7 +10,7 @@ from own_modules import Dropping, Normalized, Tapped, Untapped
 
 from at_jax import checkpoint, loop
 from at_jax.errors import UserError
-from at_jax.training import networks
+from at_jax.training.components import networks
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from at_jax import loop
 from at_jax.errors import UserError
 from at_jax.options import above, option
 from at_jax.terms import AttentionTransfer, Distillation, FlipSymmetry, Term
-from at_jax.training import run_files
+from at_jax.training.files import run_files
 
 
 @dataclasses.dataclass(frozen=True)

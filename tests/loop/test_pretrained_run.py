@@ -15,8 +15,9 @@ import tiny
 from at_jax import checkpoint, data, freezing, loop, models
 from at_jax.errors import UserError
 from at_jax.models import pretrained
-from at_jax.training import comparison, export, initialization, preparation
-from at_jax.training.arguments import Arguments
+from at_jax.training import comparison, export, preparation
+from at_jax.training.components import initialization
+from at_jax.training.components.arguments import Arguments
 
 CLASSES, NAMES, FROZEN = 12, "abcdefghijkl", ("conv0", "group1")
 NORMALIZED = {"teacher__mean": (120.0, 110.0, 100.0), "teacher__std": (60.0, 60.0, 60.0)}

@@ -16,7 +16,8 @@ from at_jax.distributed import devices
 from at_jax.errors import UserError
 from at_jax.objective import Objective
 from at_jax.terms import AttentionTransfer, Distillation, GradientTransfer
-from at_jax.training import run_files, run_log, step, trainer
+from at_jax.training import run_log, step, trainer
+from at_jax.training.files import run_files
 
 KEY = jax.random.key(3)
 

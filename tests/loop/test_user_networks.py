@@ -13,7 +13,7 @@ from flax import nnx
 from at_jax import checkpoint, loop
 from at_jax.errors import UserError
 from at_jax.terms import Term
-from at_jax.training import networks
+from at_jax.training.components import networks
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from at_jax.tables import command as program
 from at_jax.tables import plots, registry
 from at_jax.tables.paper import PaperResult
 from at_jax.tables.registry import Row, Table
-from at_jax.training import dry_run, json_files, run_files
+from at_jax.training import dry_run
+from at_jax.training.files import json_files, run_files
 
 STUDENT, TEACHER = "wrn_10_0.25", "wrn_10_0.5"
 

@@ -12,7 +12,8 @@ import pytest
 from at_jax.errors import UserError
 from at_jax.tables import command as program
 from at_jax.tables import execution, job, plan, registry
-from at_jax.training import datasets, run_files
+from at_jax.training.components import datasets
+from at_jax.training.files import run_files
 
 NONE, AT = "wrn_10_0.25-none", "wrn_10_0.25-wrn_10_0.5-at"
 

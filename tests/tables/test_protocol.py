@@ -10,7 +10,7 @@ from PIL import Image
 from at_jax import models
 from at_jax.tables import command as program
 from at_jax.tables import job, markdown, plan, protocol, registry, summary
-from at_jax.training import compatibility
+from at_jax.training.components import compatibility
 
 NAME = "cifar100_protocol"
 PAIRS = [pytest.param(*pair, id="<-".join(pair)) for pair in protocol.RESULTS]

@@ -12,7 +12,8 @@ import pytest
 from at_jax.figures import style
 from at_jax.tables import command, job, options
 from at_jax.tables import command as program
-from at_jax.training import datasets, dry_run
+from at_jax.training import dry_run
+from at_jax.training.components import datasets
 
 NONE, AT, TEACHER = "wrn_10_0.25-none", "wrn_10_0.25-wrn_10_0.5-at", "teachers/wrn_10_0.5"
 ROOT = pathlib.Path(__file__).parents[2]

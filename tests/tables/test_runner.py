@@ -11,7 +11,7 @@ import pytest
 from at_jax import loop, paths
 from at_jax.tables import command as program
 from at_jax.tables import plan, plots, runner
-from at_jax.training import run_files, workdir_lock
+from at_jax.training.files import run_files, workdir_lock
 
 NONE, AT = "wrn_10_0.25-none", "wrn_10_0.25-wrn_10_0.5-at"
 TEACHER = "teachers/wrn_10_0.5"

@@ -12,9 +12,9 @@ import tiny
 from at_jax import data, losses
 from at_jax.terms import GradientTransfer, Term
 from at_jax.terms.view import view_network
-from at_jax.training import teacher_images
+from at_jax.training.components import teacher_images
+from at_jax.training.components.teacher_images import TeacherImages
 from at_jax.training.settings import TeacherSettings
-from at_jax.training.teacher_images import TeacherImages
 
 MEAN, STD = (100.0, 120.0), (50.0, 60.0)  # two channels, as the tiny networks
 OWN = TeacherSettings(image_size=9, mean=(130.0, 90.0), std=(25.0, 30.0))

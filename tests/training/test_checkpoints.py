@@ -11,7 +11,7 @@ import pytest
 
 from at_jax import checkpoint, models
 from at_jax.errors import UserError
-from at_jax.training.checkpoints import FOLDER, Checkpoints
+from at_jax.training.files.checkpoints import FOLDER, Checkpoints
 
 NAMES = ("params", "batch_stats")
 

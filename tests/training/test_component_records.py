@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from at_jax.training.component_records import text_of
+from at_jax.training.components.component_records import text_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,8 +10,8 @@ import small_run
 
 from at_jax import checkpoint, loop
 from at_jax.errors import UserError
-from at_jax.training import checkpoint_meta, json_files, metrics_file, run_files, storage
-from at_jax.training.checkpoints import FOLDER, Checkpoints
+from at_jax.training.files import checkpoint_meta, json_files, metrics_file, run_files, storage
+from at_jax.training.files.checkpoints import FOLDER, Checkpoints
 from benchmarks.faults import damages
 
 NAMES = ("params", "batch_stats")

@@ -12,7 +12,7 @@ import tiny
 
 from at_jax import freezing
 from at_jax.terms import GradientTransfer
-from at_jax.training import optimizers
+from at_jax.training.components import optimizers
 
 KEY = jax.random.key(3)
 FROZEN = ("conv0", "bn0")

@@ -7,8 +7,9 @@ import small_run
 
 from at_jax import data, models
 from at_jax.errors import UserError
-from at_jax.training import combinations, compatibility, datasets, memory
+from at_jax.training.components import compatibility, datasets, memory
 from at_jax.training.config import settings_of
+from at_jax.training.settings import combinations
 
 
 def test_stored_numbers_by_hand():

@@ -9,7 +9,8 @@ import tiny
 
 from at_jax import terms
 from at_jax.objective import Objective
-from at_jax.training import config, optimizers
+from at_jax.training import config
+from at_jax.training.components import optimizers
 from at_jax.training.config import OptimizerSettings
 
 PARAMS = {"kernel": jnp.full((2, 2), 2.0), "scale": jnp.ones(2), "bias": jnp.full(1, 3.0)}

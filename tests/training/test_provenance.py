@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from at_jax.training import provenance
+from at_jax.training.files import provenance
 
 
 def git(folder, *arguments):

@@ -6,8 +6,8 @@ import pytest
 import small_run
 
 from at_jax.errors import UserError
-from at_jax.training import run_files
 from at_jax.training.config import flatten
+from at_jax.training.files import run_files
 
 
 def claim(workdir, **changes):

@@ -14,7 +14,8 @@ from at_jax.terms import (
     AttentionTransfer,
     Distillation,
 )
-from at_jax.training import metrics, optimizers, schedules, step
+from at_jax.training import metrics, schedules, step
+from at_jax.training.components import optimizers
 
 KEY = jax.random.key(3)
 

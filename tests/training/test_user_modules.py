@@ -17,7 +17,8 @@ from at_jax.errors import UserError
 from at_jax.models import layers
 from at_jax.objective import Objective
 from at_jax.terms import Distillation
-from at_jax.training import compatibility, state, step
+from at_jax.training import state, step
+from at_jax.training.components import compatibility
 
 KEY = jax.random.key(3)
 

@@ -14,12 +14,12 @@ import small_run
 from at_jax import loop
 from at_jax.cli import early_lock
 from at_jax.errors import UserError
-from at_jax.training import json_files, workdir_lock
-from at_jax.training.workdir_lock import HOLDER, LOCK, InUse, hold
+from at_jax.training.files import json_files, workdir_lock
+from at_jax.training.files.workdir_lock import HOLDER, LOCK, InUse, hold
 
 ROOT = pathlib.Path(__file__).parents[2]
 HOLD = (
-    "import sys; from at_jax.training import workdir_lock\n"
+    "import sys; from at_jax.training.files import workdir_lock\n"
     "with workdir_lock.hold(sys.argv[1]): print('held', flush=True); sys.stdin.read()"
 )
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from at_jax.errors import UserError, listed
 from at_jax.terms import TERMS, parts
-from at_jax.training.arguments import check_recorded
 from at_jax.training.config import flatten
-from at_jax.training.config_record import ARGUMENTS, IDENTITY, settings_in
+from at_jax.training.files import component_changes
+from at_jax.training.files.config_record import ARGUMENTS, IDENTITY, settings_in
 
 __all__ = ["check"]
 
@@ -24,7 +24,7 @@ def check(
     *,
     has_teacher: bool,
 ) -> None:
-    """Check that a run may be resumed with a config; see :func:`at_jax.training.run_files.check`.
+    """Check that a run may be resumed with a config; see :func:`at_jax.training.files.run_files.check`.
 
     Args:
       workdir: of the run, for messages.
@@ -67,7 +67,7 @@ def check(
             f"workdir {workdir} holds a run with another config ({listed(differing)}): {fix}"
         )
     if (recorded := stored.get(ARGUMENTS)) is not None:  # version 0.1 did not record them
-        check_recorded(recorded, arguments, workdir)
+        component_changes.check(workdir, recorded, arguments)
 
 
 def _may_differ(

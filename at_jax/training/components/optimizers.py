@@ -9,8 +9,8 @@ import optax
 from flax import traverse_util
 
 from at_jax import freezing
-from at_jax.training import combinations, schedules
-from at_jax.training.settings import OptimizerSettings, Settings, TermSettings
+from at_jax.training import schedules
+from at_jax.training.settings import OptimizerSettings, Settings, TermSettings, combinations
 
 __all__ = [
     "OptimizerFactory", "build", "from_factory", "learning_rate", "sgd", "term_weights", "without",

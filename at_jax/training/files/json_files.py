@@ -80,7 +80,7 @@ def loads(content: bytes, *, editable: bool = True) -> dict[str, Any]:
 
     >>> loads(dumps({"step": 3}).replace("3", "7").encode())
     Traceback (most recent call last):
-    at_jax.training.json_files.Damaged: its checksum differs
+    at_jax.training.files.json_files.Damaged: its checksum differs
     """
     if not content.strip():
         raise Damaged("it is empty")

@@ -20,7 +20,7 @@ import filelock
 
 from at_jax import paths
 from at_jax.errors import UserError
-from at_jax.training import json_files
+from at_jax.training.files import json_files
 
 __all__ = ["HOLDER", "LOCK", "InUse", "hold"]
 

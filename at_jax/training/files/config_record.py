@@ -9,9 +9,9 @@ from typing import Any
 from at_jax import paths
 from at_jax.distributed import processes
 from at_jax.errors import UserError, listed
-from at_jax.training import checkpoint_meta, json_files
 from at_jax.training.config import default_config, flatten
-from at_jax.training.json_files import Damaged
+from at_jax.training.files import checkpoint_meta, json_files
+from at_jax.training.files.json_files import Damaged
 
 __all__ = [
     "ARGUMENTS", "CONFIG", "IDENTITY", "has_config", "read_arguments", "read_both", "read_config",
@@ -19,7 +19,7 @@ __all__ = [
 ]  # fmt: skip
 
 CONFIG = "config.json"
-# Keys that are no settings: the record of passed components, and at_jax.training.identity.
+# Keys that are no settings: the record of passed components, and at_jax.training.files.identity.
 ARGUMENTS, IDENTITY = "arguments", "identity"
 
 

@@ -9,8 +9,8 @@ from at_jax import data, freezing
 from at_jax.errors import UserError
 from at_jax.objective import Objective
 from at_jax.terms import Term
-from at_jax.training import compatibility, teacher_images
-from at_jax.training.compatibility import Shapes, Teacher
+from at_jax.training.components import compatibility, teacher_images
+from at_jax.training.components.compatibility import Shapes, Teacher
 from at_jax.training.config import Settings, TermSettings
 
 __all__ = ["build"]

@@ -1,6 +1,8 @@
 """Every config key: its default, its meaning and its rule. Options of the terms are fields of the terms.
 
-Each section of a config is a frozen dataclass. ``at-jax train --help-config`` prints them.
+Each section of a config is a frozen dataclass. ``at-jax train --help-config`` prints them. Those of the
+images are in ``data``, those of teacher and initial weights in ``networks``; ``combinations`` checks values
+that depend on each other.
 """
 
 import dataclasses
@@ -10,8 +12,8 @@ from at_jax.distributed.devices import MAX_STEPS_PER_DISPATCH
 from at_jax.options import BETAS, EPOCHS, Rule, between, epochs, items, one_of, option, or_special
 from at_jax.terms import TERMS, Term
 from at_jax.training import schedules
-from at_jax.training.data_settings import SEEDS, DataSettings
-from at_jax.training.network_settings import InitSettings, TeacherSettings
+from at_jax.training.settings.data import SEEDS, DataSettings
+from at_jax.training.settings.networks import InitSettings, TeacherSettings
 
 __all__ = [
     "SECTIONS",

@@ -3,7 +3,7 @@
 import dataclasses
 
 from at_jax.options import EPOCHS, Rule, between, epochs, items, option
-from at_jax.training.data_settings import IMAGES, MEANS, STDS
+from at_jax.training.settings.data import IMAGES, MEANS, STDS
 
 __all__ = ["InitSettings", "TeacherSettings"]
 

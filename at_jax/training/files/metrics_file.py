@@ -15,7 +15,7 @@ from typing import Any
 from at_jax import paths
 from at_jax.distributed import processes
 from at_jax.errors import UserError, listed
-from at_jax.training import checkpoint_meta
+from at_jax.training.files import checkpoint_meta
 
 __all__ = ["METRICS", "append_metrics", "finite", "keep_metrics", "missing_epochs", "read_metrics"]
 

@@ -1,8 +1,8 @@
 """Checkpoints: the latest ones and the best, atomic, with a checksum of every array.
 
 Orbax writes and renames; it does not detect that what it wrote has changed on disk, so a CRC-32 of every
-array is stored with it, in the JSON that :mod:`at_jax.training.checkpoint_meta` reads. A checkpoint that
-fails the check is skipped for the one before it. Of several processes only process 0 writes and reads.
+array is stored with it, in the JSON that :mod:`at_jax.training.files.checkpoint_meta` reads. A checkpoint
+that fails the check is skipped for the one before it. Of several processes only process 0 writes and reads.
 """
 
 import contextlib
@@ -20,9 +20,9 @@ from flax import serialization
 from at_jax import paths
 from at_jax.distributed import processes
 from at_jax.errors import UserError, listed
-from at_jax.training import checkpoint_folder, checkpoint_meta, json_files, storage
-from at_jax.training.checkpoint_meta import FOLDER
-from at_jax.training.json_files import Damaged
+from at_jax.training.files import checkpoint_folder, checkpoint_meta, json_files, storage
+from at_jax.training.files.checkpoint_meta import FOLDER
+from at_jax.training.files.json_files import Damaged
 
 __all__ = ["FOLDER", "Checkpoints", "Restored", "check_can_save"]
 

@@ -16,8 +16,8 @@ import numpy as np
 from at_jax import data
 from at_jax.data.identity import Identity, class_difference
 from at_jax.errors import UserError
-from at_jax.training import config_record, run_files
 from at_jax.training.console import log
+from at_jax.training.files import config_record, run_files
 
 __all__ = [
     "check_checkpoint", "check_classes", "check_data", "check_initial", "check_same_data", "check_teacher",

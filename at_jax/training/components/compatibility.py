@@ -14,7 +14,7 @@ from at_jax import data, intermediates
 from at_jax.data.identity import class_difference
 from at_jax.errors import UserError, listed
 from at_jax.terms import Term
-from at_jax.training import memory, modules
+from at_jax.training.components import memory, modules
 
 __all__ = [
     "Shapes", "Teacher", "check_classes", "check_points", "check_variables",

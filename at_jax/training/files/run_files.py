@@ -2,7 +2,7 @@
 
 A workdir belongs to one config and to the components passed with it; see :func:`check`. All processes call
 these functions; only process 0 opens the files. What is read is checked: see
-:mod:`at_jax.training.json_files` and :mod:`at_jax.training.metrics_file`.
+:mod:`at_jax.training.files.json_files` and :mod:`at_jax.training.files.metrics_file`.
 """
 
 import pathlib
@@ -13,8 +13,8 @@ from typing import Any
 from at_jax import paths
 from at_jax.distributed import processes
 from at_jax.errors import UserError
-from at_jax.training import checkpoint_meta, config_changes, json_files, storage
-from at_jax.training.config_record import (
+from at_jax.training.files import checkpoint_meta, config_changes, json_files, storage
+from at_jax.training.files.config_record import (
     ARGUMENTS,
     CONFIG,
     IDENTITY,
@@ -26,8 +26,8 @@ from at_jax.training.config_record import (
     read_method,
     stored_config,
 )  # fmt: skip
-from at_jax.training.json_files import Damaged
-from at_jax.training.metrics_file import (
+from at_jax.training.files.json_files import Damaged
+from at_jax.training.files.metrics_file import (
     METRICS,
     append_metrics,
     finite,
@@ -74,7 +74,7 @@ def check(
 
     ``runtime.*``, ``compare``, ``data.allow_changes``, ``data.skip_corrupt``, ``data.workers``,
     ``data.memory_limit_mb`` and the sections of terms that the loss lacks may differ, and so may
-    the places of data and teacher: :mod:`at_jax.training.identity` compares what is there.
+    the places of data and teacher: :mod:`at_jax.training.files.identity` compares what is there.
     ``epochs`` may grow unless something else depends on it: a weight with linear or cosine decay, a
     learning rate with a cosine or one-cycle schedule, or a teacher that is trained here for as many
     epochs as its student.

@@ -7,7 +7,7 @@ import pathlib
 import re
 from collections.abc import Iterator
 
-from at_jax.training import checkpoint_meta
+from at_jax.training.files import checkpoint_meta
 
 __all__ = ["StorageError", "check_space", "conversion", "reported"]
 

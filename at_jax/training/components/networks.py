@@ -12,9 +12,10 @@ from at_jax import data, models, paths
 from at_jax.distributed import processes
 from at_jax.errors import UserError
 from at_jax.terms import Term, changes_forward_pass
-from at_jax.training import compatibility, component_records, identity, run_files
-from at_jax.training.checkpoints import FOLDER, Checkpoints, Restored
-from at_jax.training.compatibility import Teacher
+from at_jax.training.components import compatibility, component_records
+from at_jax.training.components.compatibility import Teacher
+from at_jax.training.files import identity, run_files
+from at_jax.training.files.checkpoints import FOLDER, Checkpoints, Restored
 from at_jax.training.settings import Settings
 
 __all__ = ["build", "check_stands_alone", "describe", "load_teacher", "open_run"]

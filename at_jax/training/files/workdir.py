@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 from at_jax import paths
 from at_jax.distributed import processes
-from at_jax.training import storage, workdir_lock
 from at_jax.training.console import log
+from at_jax.training.files import storage, workdir_lock
 
 __all__ = ["working_in"]
 

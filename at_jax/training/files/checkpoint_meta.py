@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from at_jax import paths
-from at_jax.training import json_files
-from at_jax.training.json_files import Damaged
+from at_jax.training.files import json_files
+from at_jax.training.files.json_files import Damaged
 
 __all__ = ["FOLDER", "by_error", "newest", "read", "steps", "test_errors"]
 

@@ -14,8 +14,9 @@ from at_jax.data.identity import class_difference
 from at_jax.distributed import processes
 from at_jax.errors import UserError, naming
 from at_jax.models import pretrained
-from at_jax.training import compatibility, identity, networks
-from at_jax.training.compatibility import Teacher
+from at_jax.training.components import compatibility, networks
+from at_jax.training.components.compatibility import Teacher
+from at_jax.training.files import identity
 from at_jax.training.settings import InitSettings
 
 __all__ = ["Initial", "check_place", "is_file", "load", "load_teacher", "of_settings"]
@@ -31,7 +32,7 @@ class Initial(NamedTuple):
     Attributes:
       variables: collection name to arrays on the host. Those of a classifier for other classes are left
         out: they are initialized as without weights.
-      fingerprint: of the variables; see :func:`at_jax.training.identity.of_weights`.
+      fingerprint: of the variables; see :func:`at_jax.training.files.identity.of_weights`.
       note: line for the console.
     """
 
@@ -112,7 +113,8 @@ def load(
       place: a file, or the workdir of a run.
       student: the network.
       dataset: that it will be trained on.
-      module: for a run that trained a user-defined module, see :func:`at_jax.training.networks.open_run`.
+      module: for a run that trained a user-defined module, see
+        :func:`at_jax.training.components.networks.open_run`.
 
     Raises:
       UserError: if the weights cannot be read, or are those of another network.

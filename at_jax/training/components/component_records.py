@@ -13,7 +13,7 @@ from typing import Any
 import flax.linen as nn
 
 from at_jax.errors import UserError, listed
-from at_jax.training import modules
+from at_jax.training.components import modules
 
 __all__ = ["from_record", "qualified_name", "record", "text_of"]
 

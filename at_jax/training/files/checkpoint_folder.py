@@ -16,8 +16,8 @@ from flax import traverse_util
 from at_jax import paths
 from at_jax.distributed import processes
 from at_jax.errors import UserError
-from at_jax.training import checkpoint_meta
-from at_jax.training.json_files import Damaged
+from at_jax.training.files import checkpoint_meta
+from at_jax.training.files.json_files import Damaged
 
 __all__ = ["DELETED", "checksums", "clean", "make", "open_manager", "quiet_orbax"]
 
@@ -56,8 +56,8 @@ def open_manager(
 
     Args:
       directory: of the checkpoints; it exists.
-      errors: of each step, as :func:`at_jax.training.checkpoint_meta.test_errors` returns them; read at
-        every save.
+      errors: of each step, as :func:`at_jax.training.files.checkpoint_meta.test_errors` returns them; read
+        at every save.
     """
     return _Manager(
         directory,
