@@ -36,11 +36,11 @@ def render(summary: Mapping[str, Any]) -> str:
 
     Returns:
       Markdown: the setting, one table for each pair of student and teacher, the runs that failed or are
-      missing, and the hardware and versions.
+      missing, the command, and the hardware and versions.
     """
     body = _trials(summary) if "search" in summary else _pairs(summary)
     lines = [f"# {summary['title']}", "", _setting(summary), "", *body]
-    lines += _unfinished(summary) + _provenance(summary)
+    lines += _command(summary) + _provenance(summary)
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -70,7 +70,7 @@ def _trials(summary: Mapping[str, Any]) -> list[str]:
     for pair, rows in by_pair(summary["rows"]).items():
         body = []
         for row in rows:
-            keys = summary["search"]["space"][row["label"]]
+            keys = sorted(summary["search"]["space"][row["label"]])
             values = [f"`{key}={text_of(row['changes'][key])}`" for key in keys]
             body.append(
                 [
@@ -84,7 +84,7 @@ def _trials(summary: Mapping[str, Any]) -> list[str]:
             )
         lines += [f"## {pair}", "", *_table(_TRIAL_HEADER, body), ""]
     if best:
-        chosen = " ".join(option for each in best.values() for option in each["options"])
+        chosen = " ".join(option for label in sorted(best) for option in best[label]["options"])
         lines += [f"Chosen, as options of the table: `{chosen}`", ""]
     return lines
 
@@ -193,7 +193,8 @@ def _table(header: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(cells) + " |" for cells in (header, rule, *body)]
 
 
-def _unfinished(summary: Mapping[str, Any]) -> list[str]:
+def _command(summary: Mapping[str, Any]) -> list[str]:
+    """The command that trains the table, or what is open."""
     lines = []
     for row in {row["name"]: row for row in summary["rows"]}.values():
         lines += [
@@ -203,7 +204,7 @@ def _unfinished(summary: Mapping[str, Any]) -> list[str]:
             noun, seeds = "seeds" if len(row["missing"]) > 1 else "seed", map(str, row["missing"])
             lines.append(f"- `{row['name']}`: {noun} {', '.join(seeds)}")
     if not lines:
-        return []
+        return [f"Command: `{summary['command']}`", ""]
     return ["Open:", "", *lines, "", f"The command that trains them: `{summary['command']}`", ""]
 
 

@@ -53,6 +53,15 @@ def test_render_of_finished_runs(numbers):
     assert "- 7 runs on 1 x cpu, jax 0.0, commit abc" in text
     assert "Up to 2 students were trained in one program." in text
     assert "Open:" not in text
+    assert "\nCommand: `at-jax tables tiny --seeds 3 --together 4 --out OUT`\n" in text
+
+
+COMMITTED = sorted((pathlib.Path(__file__).parents[2] / "results").rglob("table.json"))
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.parent.name)
+def test_committed_report_is_that_of_its_table(path):
+    assert path.with_suffix(".md").read_text() == markdown.render(json.loads(path.read_text()))
 
 
 def test_render_of_a_constant_student_says_so(numbers):
