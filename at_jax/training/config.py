@@ -16,23 +16,23 @@ from at_jax.terms import TERMS, Term
 from at_jax.training.key_names import nearest
 from at_jax.training.settings import (
     SECTIONS,
-    DataSettings,
-    InitSettings,
-    OptimizerSettings,
-    RuntimeSettings,
     Settings,
     TeacherSettings,
     TermSettings,
-    TransferSettings,
     combinations,
     key_fields,
 )
 
 __all__ = [
-    "ConfigDict", "DataSettings", "InitSettings", "OptimizerSettings", "RuntimeSettings", "Settings",
-    "TeacherSettings", "TermSettings", "TransferSettings", "check_together", "default_config", "flatten",
-    "help_text", "order_seed", "settings_of", "teacher_config",
-]  # fmt: skip
+    "ConfigDict",
+    "check_together",
+    "default_config",
+    "flatten",
+    "help_text",
+    "order_seed",
+    "settings_of",
+    "teacher_config",
+]
 
 
 def default_config() -> ConfigDict:

@@ -7,7 +7,7 @@ import jax
 from at_jax import data
 from at_jax.distributed import devices
 from at_jax.errors import UserError
-from at_jax.training.config import Settings
+from at_jax.training.settings import Settings
 
 __all__ = ["devices_of"]
 

@@ -17,11 +17,12 @@ from at_jax.training.components import component_records, initialization, networ
 from at_jax.training.components.arguments import Arguments, chosen_terms
 from at_jax.training.components.compatibility import Teacher
 from at_jax.training.components.datasets import load_dataset, streaming_line
-from at_jax.training.config import Settings, flatten, settings_of, teacher_config
+from at_jax.training.config import flatten, settings_of, teacher_config
 from at_jax.training.console import log, network_table
 from at_jax.training.device_choice import devices_of
 from at_jax.training.files import identity, run_files
 from at_jax.training.files.checkpoints import check_can_save
+from at_jax.training.settings import Settings
 from at_jax.training.setup import Run, assemble
 
 __all__ = ["Prepared", "prepare", "use_compilation_cache"]

@@ -9,7 +9,7 @@ import numpy as np
 from at_jax import data
 from at_jax.training.components.arguments import Arguments
 from at_jax.training.components.datasets import is_random_resized_crop
-from at_jax.training.config import DataSettings, Settings
+from at_jax.training.settings import DataSettings, Settings
 from at_jax.training.step import Prepare
 
 __all__ = ["preprocessing"]

@@ -11,7 +11,7 @@ from at_jax import terms
 from at_jax.objective import Objective
 from at_jax.training import config
 from at_jax.training.components import optimizers
-from at_jax.training.config import OptimizerSettings
+from at_jax.training.settings import OptimizerSettings
 
 PARAMS = {"kernel": jnp.full((2, 2), 2.0), "scale": jnp.ones(2), "bias": jnp.full(1, 3.0)}
 ZERO = jax.tree.map(jnp.zeros_like, PARAMS)

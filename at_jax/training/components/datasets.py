@@ -11,8 +11,8 @@ from at_jax import data
 from at_jax.data import checks, streaming
 from at_jax.distributed import processes
 from at_jax.errors import UserError, naming
-from at_jax.training.config import Settings, order_seed
-from at_jax.training.settings import DataSettings
+from at_jax.training.config import order_seed
+from at_jax.training.settings import DataSettings, Settings
 
 __all__ = ["is_random_resized_crop", "load_dataset", "streaming_line", "train_batches"]
 

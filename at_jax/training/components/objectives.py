@@ -11,7 +11,7 @@ from at_jax.objective import Objective
 from at_jax.terms import Term
 from at_jax.training.components import compatibility, teacher_images
 from at_jax.training.components.compatibility import Shapes, Teacher
-from at_jax.training.config import Settings, TermSettings
+from at_jax.training.settings import Settings, TermSettings
 
 __all__ = ["build"]
 
