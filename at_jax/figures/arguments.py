@@ -75,12 +75,22 @@ def _add_options(command: argparse.ArgumentParser, name: str) -> None:
     add("--image_size", type=int, default=0, help="with --weights: in pixels (of the file, or 224)")
     add("--data_dir", default="", metavar="DIR",
         help="directory of the run's images (default: as in the run)")  # fmt: skip
-    add("--images", nargs="+", metavar="FILE", help="photographs of any size; default: test images")
+    add(
+        "--images",
+        nargs="+",
+        metavar="FILE",
+        help="photographs of any size, or directories of them; default: test images",
+    )
     add("--classes", metavar="FILE", help="text file of class names, one per line")
     if name == "mappings":
         add("--index", type=int, default=0, help="index of the test image (%(default)s)")
     else:
-        add("--count", type=int, default=8, help="number of test images (%(default)s)")
+        add(
+            "--count",
+            type=int,
+            default=8,
+            help="number of test images, or of those of a directory (%(default)s)",
+        )
     if name == "maps":
         kinds = tuple(attention.KINDS)
         add("--kind", choices=kinds, default="sum", help="over channels (%(default)s)")

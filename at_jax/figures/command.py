@@ -136,8 +136,11 @@ def _networks_of_run(args: argparse.Namespace) -> list[Network]:
 
 def _images(args: argparse.Namespace, shown: Sequence[Network]) -> images.Images:
     student = shown[0]
+    count = 1 if args.command == "mappings" else args.count
+    if count < 1:
+        raise UserError(f"--count must be at least 1, got {count}: 8 fill a page")
     if given := args.images or (args.network and samples.photographs()):
-        files = given[:1] if args.command == "mappings" else given
+        files = images.files(given[:1] if args.command == "mappings" else given, count)
         known = student.description.get("class_names") or ()
         depth = student.description.get("bit_depth", reading.MAX_DEPTH)
         resize = student.description.get("resize", 0)
@@ -152,9 +155,7 @@ def _images(args: argparse.Namespace, shown: Sequence[Network]) -> images.Images
                 f"--index must be from 0 to {len(dataset.test) - 1}, got {args.index}: choose another"
             )
         return images.from_split(dataset.test, np.array([args.index]))
-    if args.count < 1:
-        raise UserError(f"--count must be at least 1, got {args.count}: 8 fill a page")
-    return images.from_split(dataset.test, images.choose(dataset.test.labels, args.count))
+    return images.from_split(dataset.test, images.choose(dataset.test.labels, count))
 
 
 def _class_names(path: str | None) -> list[str]:

@@ -14,7 +14,7 @@ from at_jax.training.components import datasets
 from at_jax.training.files import identity, run_files
 from at_jax.training.settings import DataSettings
 
-__all__ = ["UNKNOWN", "Images", "choose", "dataset_of", "from_files", "from_split"]
+__all__ = ["UNKNOWN", "Images", "choose", "dataset_of", "files", "from_files", "from_split"]
 
 UNKNOWN = -1
 _MIN_SIDE = 192  # pixels of a photograph in a figure, where the network takes fewer
@@ -66,6 +66,28 @@ def from_split(split: data.Split, indices: np.ndarray) -> Images:
     """Images of a split, at `indices` (n,)."""
     pixels, labels = split.take(np.asarray(indices))
     return Images(pixels, tuple(_rgb(image) for image in pixels), labels)
+
+
+def files(names: Sequence[str], count: int, *, subject: str = "--images") -> list[str]:
+    """Image files to draw: those that are named, and ``count`` of each directory.
+
+    Those of a directory are evenly spaced in the order of their names, so that they are of different
+    classes where each class has a directory.
+
+    Args:
+      names: of files and directories.
+      count: largest number of files of a directory.
+      subject: of the error messages: the flag or argument that gave the names.
+
+    Raises:
+      UserError: as :func:`at_jax.data.photographs.find`.
+    """
+    chosen: list[str] = []
+    for name in names:
+        found = photographs.find(name, subject=subject)
+        number = min(count, len(found))
+        chosen += [found[k * len(found) // number] for k in range(number)]
+    return chosen
 
 
 def from_files(

@@ -1,5 +1,7 @@
 """Images that are drawn: chosen, read, cropped."""
 
+import pathlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -54,6 +56,21 @@ def test_from_files_that_cannot_be_read_raises(tmp_path):
     (tmp_path / "a.png").write_text("no image")
     with pytest.raises(UserError, match=r"--images: image .*a\.png: .* a file that is text"):
         images.from_files([str(tmp_path / "a.png")], (8, 8, 3))
+
+
+def test_files_of_a_directory_are_evenly_spaced_and_those_that_are_named_are_all_kept(tmp_path):
+    for n in range(6):
+        folder = tmp_path / "photographs" / f"class{n // 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(folder / f"{n}.png")
+    directory = str(tmp_path / "photographs")
+    for count, expected in ((1, "0"), (3, "024"), (4, "0134"), (9, "012345")):
+        found = images.files(["b.jpg", directory, "a.jpg"], count)
+        assert found[0] == "b.jpg" and found[-1] == "a.jpg"
+        assert "".join(pathlib.Path(file).stem for file in found[1:-1]) == expected
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="--images: expected a directory with .*, got none in"):
+        images.files([str(tmp_path / "empty")], 8)
 
 
 def test_choose_takes_classes_in_turn_and_some_mistakes():
