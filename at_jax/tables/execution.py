@@ -4,7 +4,7 @@ import logging
 
 from at_jax import loop, signals
 from at_jax.errors import UserError, listed
-from at_jax.tables import checks, markdown, plots, record, summary
+from at_jax.tables import checks, markdown, plots, record, shared_settings, summary
 from at_jax.tables.job import Job
 from at_jax.tables.record import TABLE
 from at_jax.tables.runner import DIVERGED, failure_of, train_all
@@ -66,7 +66,7 @@ def _begin(job: Job) -> None:
     """Record the settings before the first run: later commands are compared with them."""
     # A command with other settings may have been started at the same time.
     if (now := record.read(job.out / TABLE)) is not None:
-        record.check(now, job.out / TABLE, job.table, job.common, job.changes)
+        shared_settings.check(now, job.out / TABLE, job.table, job.common, job.changes)
     try:
         write(job, draw=False)
     except OSError as error:

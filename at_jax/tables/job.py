@@ -11,7 +11,7 @@ import ml_collections
 from at_jax.data.identity import Identity
 from at_jax.errors import UserError
 from at_jax.tables import changes as key_changes
-from at_jax.tables import checks, plan, record, search, sharding, trials
+from at_jax.tables import checks, plan, record, search, sharding, shared_settings, trials
 from at_jax.tables import options as table_options
 from at_jax.tables.plan import RunSpec
 from at_jax.tables.record import TABLE, Record
@@ -82,7 +82,7 @@ def from_options(options: argparse.Namespace) -> Job:
         table, found = _trials(options, every, chosen, common, before)
         chosen = table.rows
     if before:
-        record.check(before, out / TABLE, table, common, changes, searched)
+        shared_settings.check(before, out / TABLE, table, common, changes, searched)
     listed = before.names if before else frozenset()
     there = record.on_disk(out, table.rows)
     expand = functools.partial(plan.expand, table, common=common, out=out, changes=changes)
@@ -156,7 +156,7 @@ def _is_same(
         found = record.read(path)
     except UserError:  # another table, whose damage does not matter here
         return False
-    return found is not None and not record.differing(found, table, common, changes)
+    return found is not None and not shared_settings.differing(found, table, common, changes)
 
 
 def _trials(

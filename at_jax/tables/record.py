@@ -3,22 +3,17 @@
 import math
 import pathlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-import ml_collections
-
-from at_jax import terms
 from at_jax.data.identity import Identity
-from at_jax.errors import UserError, listed
-from at_jax.tables import changes as key_changes
+from at_jax.errors import UserError
 from at_jax.tables.plan import RUNS, RunSpec
-from at_jax.tables.registry import Row, Table
+from at_jax.tables.registry import Row
 from at_jax.tables.search import Search
-from at_jax.training.config import flatten
 from at_jax.training.files import json_files, run_files
 
-__all__ = ["TABLE", "Record", "check", "differing", "on_disk", "read", "settings"]
+__all__ = ["TABLE", "Record", "on_disk", "read"]
 
 TABLE = "table.json"
 
@@ -28,11 +23,6 @@ _TYPES: dict[str, Any] = {
     "seed": int, "test_error": _NUMBER, "best_test_error": (*_NUMBER, type(None)), "errors": list,
     "finished": str, "device": str, "versions": (dict, type(None)), "commit": (str, type(None)),
     "wall_seconds": _NUMBER, "trained_together": (int, type(None)),
-}  # fmt: skip
-# Keys that rows set, places (the identity of the data is compared instead), and keys of the execution.
-_NO_SETTINGS = {
-    *key_changes.ROW_KEYS, "compare", "data.source", "data.name", "data.data_dir", "data.allow_changes",
-    "data.skip_corrupt", "data.workers", "data.memory_limit_mb",
 }  # fmt: skip
 # End of the name of a run, up to the largest number of seeds. Not a copy that a user made: seed0_backup.
 _SEED = re.compile(r"/seed(0|[1-9]\d{0,2})$")
@@ -121,12 +111,7 @@ def _record(found: Mapping[str, Any]) -> Record:
     of_teachers = [(name, entry) for (name, _), entry in teachers.items()]
     # A run of a row may be a teacher too, and is then read from both places.
     for name, entry in [*runs.items(), *of_teachers]:
-        if missing := _TYPES.keys() - entry.keys():
-            raise json_files.Damaged(f"{name} lacks {', '.join(sorted(missing))}")
-        for key, types in _TYPES.items():
-            is_number = isinstance(entry[key], float)
-            if not isinstance(entry[key], types) or (is_number and not math.isfinite(entry[key])):
-                raise json_files.Damaged(f"{name} has {key} {entry[key]!r}")
+        _check_entry(name, entry)
     diverged = {_name(row, each): each for row in rows for each in row["diverged"]}
     open_ = [_name(row, each) for row in rows for each in row["failed"]]
     open_ += [_name(row, {"seed": seed}) for row in rows for seed in row["missing"]]
@@ -149,89 +134,20 @@ def _record(found: Mapping[str, Any]) -> Record:
     )
 
 
+def _check_entry(name: str, entry: Mapping[str, Any]) -> None:
+    if missing := _TYPES.keys() - entry.keys():
+        raise json_files.Damaged(f"{name} lacks {', '.join(sorted(missing))}")
+    for key, types in _TYPES.items():
+        is_number = isinstance(entry[key], float)
+        if not isinstance(entry[key], types) or (is_number and not math.isfinite(entry[key])):
+            raise json_files.Damaged(f"{name} has {key} {entry[key]!r}")
+
+
 def _name(row: Mapping[str, Any], seed: Mapping[str, Any]) -> str:
     name = f"{row['name']}/seed{seed['seed']}"
     if not _SEED.search(name):
         raise json_files.Damaged(f"{row['name']} has seed {seed['seed']!r}")
     return name
-
-
-def settings(table: Table, common: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Keys and values that the runs of a table share, and that decide their results.
-
-    Args:
-      table: from the registry. The sections of terms that none of its methods has are left out.
-      common: config that all rows share.
-    """
-    used = {part for row in table.rows for part in terms.parts(row.method)}
-    unused = {"runtime", *(terms.TERMS.keys() - used)}
-    return {
-        key: list(value) if isinstance(value, tuple) else value
-        for key, value in flatten(common.to_dict()).items()
-        if key not in _NO_SETTINGS and key.partition(".")[0] not in unused
-    }
-
-
-def differing(
-    record: Record, table: Table, common: ml_collections.ConfigDict, changes: Iterable[str]
-) -> dict[str, str]:
-    """Compare the settings of a table with those of a command.
-
-    Args:
-      record: of the table.
-      table: from the registry.
-      common: config that all rows share now.
-      changes: values of ``--set`` now, see :func:`at_jax.tables.changes.resolve`.
-
-    Returns:
-      ``KEY`` or ``LABEL:KEY`` of each setting that differs to a text with both values. Keys that one
-      version of the library lacks are not compared, nor are changes of rows that have no run.
-    """
-    there: dict[str, Any] = {"title": record.title, **record.settings}
-    now: dict[str, Any] = {"title": table.title, **settings(table, common)}
-    pairs = {key: (there[key], now[key]) for key in now if key in there}
-    changed = [_of_rows(each) for each in (record.changes, changes)]
-    for label, key in sorted(changed[0].keys() | changed[1].keys()):
-        if label in record.trained and key in pairs:
-            values = [own.get((label, key), pairs[key][side]) for side, own in enumerate(changed)]
-            pairs[f"{label}:{key}"] = (values[0], values[1])
-    return {
-        key: f"{key}: {before!r} there, {after!r} now"
-        for key, (before, after) in pairs.items()
-        if before != after
-    }
-
-
-def _of_rows(changes: Iterable[str]) -> dict[tuple[str, str], Any]:
-    """Changes of some rows, by label and key; the order of the options does not matter."""
-    parsed = map(key_changes.parse, changes)
-    return {(each.scope, each.key): each.value() for each in parsed if each.scope}
-
-
-def check(
-    record: Record,
-    path: pathlib.Path,
-    table: Table,
-    common: ml_collections.ConfigDict,
-    changes: Iterable[str],
-    searched: Sequence[str] = (),
-) -> None:
-    """Raise UserError if the runs of a table were trained with other settings than those of a command.
-
-    Args:
-      record: of the table.
-      path: of its table.json.
-      table: from the registry.
-      common: config that all rows share now.
-      changes: values of ``--set`` now.
-      searched: those of them that the search in the same folder chose.
-    """
-    if found := differing(record, table, common, changes):
-        fix = "choose another --out, or give the same options"
-        if found.keys() <= {change.partition("=")[0] for change in searched}:
-            own = " ".join(f"--set '{change}'" for change in searched)
-            fix = f"for a table with the newly chosen values, use {own} and another --out"
-        raise UserError(f"{path} holds results of other settings ({listed(found.values())}): {fix}")
 
 
 def on_disk(out: pathlib.Path, rows: Iterable[Row]) -> frozenset[str]:

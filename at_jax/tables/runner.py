@@ -105,15 +105,7 @@ def train_all(
         if spec.workdir in teachers or (spec.row is None and spec in unfinished)
     ]
     students = [spec for spec in unfinished if spec not in first]
-    # Runs that failed before are retried last, each alone, so that they cannot crash others again.
-    retry = [
-        spec
-        for spec in students
-        if (failure := failure_of(spec.workdir)) and failure["kind"] != _NO_TEACHER
-    ]
-    fresh = [spec for spec in students if spec not in retry]
-    groups = sharding.resumable_groups(fresh, together)
-    for group in [*([spec] for spec in first), *groups, *([spec] for spec in retry)]:
+    for group in [*([spec] for spec in first), *_groups(students, together)]:
         with _locked(group, wait=group[0] in first) as locked:
             left = [spec for spec in locked if not run_files.read_result(spec.workdir)]
             if not left:
@@ -121,6 +113,17 @@ def train_all(
             _train_group(left, progress.failed)
         after_group()
         log(f"[{progress.line()}]")
+
+
+def _groups(students: Sequence[RunSpec], together: int) -> list[list[RunSpec]]:
+    """Students of one program each; those that failed before are last and alone, to crash no others."""
+    retry = [
+        spec
+        for spec in students
+        if (failure := failure_of(spec.workdir)) and failure["kind"] != _NO_TEACHER
+    ]
+    fresh = [spec for spec in students if spec not in retry]
+    return [*sharding.resumable_groups(fresh, together), *([spec] for spec in retry)]
 
 
 @contextlib.contextmanager
@@ -149,15 +152,7 @@ def _locked(group: Sequence[RunSpec], *, wait: bool) -> Iterator[list[RunSpec]]:
 
 def _train_group(group: list[RunSpec], failures: set[str]) -> None:
     """Train runs in one program. A run that fails is recorded, and the others are trained without it."""
-    waiting = [
-        spec
-        for spec in group
-        if spec.teacher_workdir and run_files.read_result(spec.teacher_workdir) is None
-    ]
-    for spec in waiting:
-        reason = f"its teacher, {spec.teacher_workdir}, is not finished"
-        _record_failure(spec, _NO_TEACHER, reason, failures)
-    group = [spec for spec in group if spec not in waiting]
+    group = [spec for spec in group if _has_teacher(spec, failures)]
     if not group:
         return
     log(f"--- {', '.join(spec.name for spec in group)}")
@@ -172,9 +167,8 @@ def _train_group(group: list[RunSpec], failures: set[str]) -> None:
         raise
     except Exception as error:  # any error of one run must not stop the others
         # Errors of one run of a program name its workdir; others, such as out of memory, do not.
-        failed = [s for s in group if paths.absolute(s.workdir) == getattr(error, "workdir", None)]
-        if len(group) == 1:
-            failed = group
+        where = getattr(error, "workdir", None)
+        failed = [s for s in group if len(group) == 1 or paths.absolute(s.workdir) == where]
         for spec in failed:
             reason = f"{type(error).__name__}: {in_options(str(error))}"
             kind = DIVERGED if isinstance(error, loop.NonFinite) else _OTHER
@@ -183,6 +177,15 @@ def _train_group(group: list[RunSpec], failures: set[str]) -> None:
         # Where the error names no run, each is tried alone.
         for part in [left] if failed else [[spec] for spec in left]:
             _train_group(part, failures)
+
+
+def _has_teacher(spec: RunSpec, failures: set[str]) -> bool:
+    """Whether the teacher of a run is finished, or it has none; otherwise the run has failed."""
+    if not spec.teacher_workdir or run_files.read_result(spec.teacher_workdir):
+        return True
+    reason = f"its teacher, {spec.teacher_workdir}, is not finished"
+    _record_failure(spec, _NO_TEACHER, reason, failures)
+    return False
 
 
 def _record_failure(

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from at_jax.tables import options, record, trials
+from at_jax.tables import options, shared_settings, trials
 from at_jax.tables.job import Job
 from at_jax.tables.paper import PaperResult
 from at_jax.tables.plan import RunSpec
@@ -34,7 +34,7 @@ def summarize(job: Job) -> dict[str, Any]:
     Returns:
       JSON with ``title``, ``data``, ``measured_on`` ("test" or "validation"), ``epochs``, ``schedule``,
       ``drop_epochs``, ``batch_size``, ``paper_epochs``, ``source`` (of the paper's results: name, label,
-      statistic), ``settings`` (see :func:`at_jax.tables.record.settings`), ``images`` (identity of the
+      statistic), ``settings`` (see :func:`at_jax.tables.shared_settings.of`), ``images`` (identity of the
       data, or null), ``changes``, ``options`` and ``command`` (that trains the open runs), ``rows`` and
       ``teachers``; for a search also ``search``. A row has its names, ``paper`` (error and status, or
       null), ``seeds`` (an object for each finished run), ``median``, ``mean``, ``lowest``, ``highest``
@@ -54,7 +54,7 @@ def summarize(job: Job) -> dict[str, Any]:
         "batch_size": common.batch_size,
         "paper_epochs": job.table.paper_epochs,
         "source": job.table.source._asdict(),
-        "settings": record.settings(job.table, common),
+        "settings": shared_settings.of(job.table, common),
         "images": job.images.to_json() if job.images else None,
         # Those of `runtime` are in the options: they decide how a run is carried out, not its result.
         "changes": [each for each in job.changes if not each.startswith("runtime.")],

@@ -168,7 +168,11 @@ def check_together(configs: Sequence[ConfigDict]) -> None:
             "students of one program must see the same order of images, got data.order_seed=-1 and the "
             f"seeds {listed(seeds)}: set data.order_seed=0"
         )
-    with_teacher = [each.teacher for each in settings if terms.needs_teacher(each.method)]
+    _check_teachers([each.teacher for each in settings if terms.needs_teacher(each.method)])
+
+
+def _check_teachers(with_teacher: Sequence[TeacherSettings]) -> None:
+    """Raise UserError unless students of one program have the same teacher."""
     checkpoints = {each.checkpoint for each in with_teacher}
     pretrained = [_pretrained(each) for each in with_teacher]
     if len(set(pretrained)) > 1:

@@ -1,0 +1,100 @@
+"""Settings that the runs of a table share: recorded in table.json, and compared with those of a command."""
+
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import ml_collections
+
+from at_jax import terms
+from at_jax.errors import UserError, listed
+from at_jax.tables import changes as key_changes
+from at_jax.tables.record import Record
+from at_jax.tables.registry import Table
+from at_jax.training.config import flatten
+
+__all__ = ["check", "differing", "of"]
+
+# Keys that rows set, places (the identity of the data is compared instead), and keys of the execution.
+_NO_SETTINGS = {
+    *key_changes.ROW_KEYS, "compare", "data.source", "data.name", "data.data_dir", "data.allow_changes",
+    "data.skip_corrupt", "data.workers", "data.memory_limit_mb",
+}  # fmt: skip
+
+
+def of(table: Table, common: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Keys and values that the runs of a table share, and that decide their results.
+
+    Args:
+      table: from the registry. The sections of terms that none of its methods has are left out.
+      common: config that all rows share.
+    """
+    used = {part for row in table.rows for part in terms.parts(row.method)}
+    unused = {"runtime", *(terms.TERMS.keys() - used)}
+    return {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in flatten(common.to_dict()).items()
+        if key not in _NO_SETTINGS and key.partition(".")[0] not in unused
+    }
+
+
+def differing(
+    record: Record, table: Table, common: ml_collections.ConfigDict, changes: Iterable[str]
+) -> dict[str, str]:
+    """Compare the settings of a table with those of a command.
+
+    Args:
+      record: of the table.
+      table: from the registry.
+      common: config that all rows share now.
+      changes: values of ``--set`` now, see :func:`at_jax.tables.changes.resolve`.
+
+    Returns:
+      ``KEY`` or ``LABEL:KEY`` of each setting that differs to a text with both values. Keys that one
+      version of the library lacks are not compared, nor are changes of rows that have no run.
+    """
+    there: dict[str, Any] = {"title": record.title, **record.settings}
+    now: dict[str, Any] = {"title": table.title, **of(table, common)}
+    pairs = {key: (there[key], now[key]) for key in now if key in there}
+    changed = [_of_rows(each) for each in (record.changes, changes)]
+    for label, key in sorted(changed[0].keys() | changed[1].keys()):
+        if label in record.trained and key in pairs:
+            values = [own.get((label, key), pairs[key][side]) for side, own in enumerate(changed)]
+            pairs[f"{label}:{key}"] = (values[0], values[1])
+    return {
+        key: f"{key}: {before!r} there, {after!r} now"
+        for key, (before, after) in pairs.items()
+        if before != after
+    }
+
+
+def _of_rows(changes: Iterable[str]) -> dict[tuple[str, str], Any]:
+    """Changes of some rows, by label and key; the order of the options does not matter."""
+    parsed = map(key_changes.parse, changes)
+    return {(each.scope, each.key): each.value() for each in parsed if each.scope}
+
+
+def check(
+    record: Record,
+    path: pathlib.Path,
+    table: Table,
+    common: ml_collections.ConfigDict,
+    changes: Iterable[str],
+    searched: Sequence[str] = (),
+) -> None:
+    """Raise UserError if the runs of a table were trained with other settings than those of a command.
+
+    Args:
+      record: of the table.
+      path: of its table.json.
+      table: from the registry.
+      common: config that all rows share now.
+      changes: values of ``--set`` now.
+      searched: those of them that the search in the same folder chose.
+    """
+    if found := differing(record, table, common, changes):
+        fix = "choose another --out, or give the same options"
+        if found.keys() <= {change.partition("=")[0] for change in searched}:
+            own = " ".join(f"--set '{change}'" for change in searched)
+            fix = f"for a table with the newly chosen values, use {own} and another --out"
+        raise UserError(f"{path} holds results of other settings ({listed(found.values())}): {fix}")
