@@ -11,14 +11,15 @@ import ml_collections
 
 from at_jax import data, paths, terms
 from at_jax.data.decoding import check_sizes
-from at_jax.distributed import devices, huge_pages, processes
-from at_jax.errors import UserError, listed, naming
+from at_jax.distributed import devices, processes
+from at_jax.errors import UserError, naming
+from at_jax.training import description
 from at_jax.training.components import component_records, initialization, networks
 from at_jax.training.components.arguments import Arguments, chosen_terms
 from at_jax.training.components.compatibility import Teacher
-from at_jax.training.components.datasets import load_dataset, streaming_line
+from at_jax.training.components.datasets import load_dataset
 from at_jax.training.config import flatten, settings_of, teacher_config
-from at_jax.training.console import log, network_table
+from at_jax.training.console import log
 from at_jax.training.device_choice import devices_of
 from at_jax.training.files import identity, run_files
 from at_jax.training.files.checkpoints import check_can_save
@@ -88,7 +89,7 @@ def prepare(
     _check_statistics(run, used)
     run_files.claim(workdir, config.to_dict(), record, identified)
     if describe:
-        _describe(run, used)
+        description.log_lines(run, used)
     if trains_teacher:
         assert train_teacher is not None, "check_together excludes runs without a finished teacher"
         log(f"No teacher.checkpoint: training the teacher, {settings.teacher.model}, first.")
@@ -205,46 +206,3 @@ def _check_statistics(run: Run, used: tuple[jax.Device, ...]) -> None:
             "would normalize by its own part of the batch: add the field and pass it to "
             "nn.BatchNorm(axis_name=...), or train on one device, --config.runtime.devices=1"
         )
-
-
-def _describe(run: Run, used: tuple[jax.Device, ...]) -> None:
-    dataset, settings = run.dataset, run.settings
-    log(network_table(run.objective.student, dataset.image_shape))
-    for s, t in run.objective.points:
-        log(f"  transfer: student {s} {'x'.join(map(str, run.taps[s].shape[1:]))} <- teacher {t}")
-    if run.initial:
-        log(f"  init: {run.initial.note}")
-    if settings.init.freeze:
-        names = ", ".join(settings.init.freeze)
-        start = "" if run.initial else ", at random values: init.weights is empty"
-        log(f"  frozen: {names} ({run.frozen:,} of {run.parameters:,} parameters{start})")
-    if run.other_classes:
-        log(
-            f"  note: the teacher has different classes ({run.other_classes}), so its error is not defined"
-        )
-    if not settings.runtime.huge_pages and huge_pages.was_restarted():
-        log(f"  note: {huge_pages.KEY} is read from the command line only: huge pages are in use")
-    optimizer = settings.optimizer
-    late = [epoch for epoch in optimizer.drop_epochs if epoch >= settings.epochs]
-    if late and optimizer.schedule == "steps":
-        log(
-            f"  note: the run ends after {settings.epochs} epochs, before the learning rate drops at epoch "
-            f"{listed(late)} (optimizer.drop_epochs)"
-        )
-    log(
-        f"  {dataset.name}: {len(dataset.train):,} training and {len(dataset.test):,} "
-        f"{dataset.evaluated_on} images of {'x'.join(map(str, dataset.image_shape))}, "
-        f"{dataset.num_classes} classes"
-    )
-    for note in dataset.notes:
-        log(f"  note: {note}")
-    if line := streaming_line(run.batches, settings.data):
-        log(f"  {line}")
-    last, full = run.batches.last_size, settings.batch_size
-    rest = f", the last with {last} images," if last < full else ""
-    idle = devices.idle(used) if not settings.runtime.devices else 0
-    unused = f" ({idle} more cannot divide batch_size={full} evenly)" if idle else ""
-    log(
-        f"  {settings.epochs} epochs of {run.steps_per_epoch} steps{rest} on {devices.describe(used)}"
-        f"{unused}"
-    )

@@ -12,7 +12,7 @@ from PIL import Image
 
 from at_jax import checkpoint, data, loop
 from at_jax.errors import UserError
-from at_jax.training import preparation
+from at_jax.training import description
 from at_jax.training.files import identity
 
 
@@ -144,7 +144,7 @@ def test_teacher_with_other_classes_is_refused_only_where_it_matters(
     trained, tmp_path, monkeypatch
 ):
     said = []
-    monkeypatch.setattr(preparation, "log", said.append)
+    monkeypatch.setattr(description, "log", said.append)
     given = {"teacher__checkpoint": str(trained[0])}
     call = {"student": Tapped(classes=3), "dataset": pictures("bac"), "module": Tapped(classes=3)}
     with pytest.raises(UserError, match="kd needs .* class 0 is 'a' in the teacher and 'b' in"):

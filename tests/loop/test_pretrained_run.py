@@ -15,7 +15,7 @@ import tiny
 from at_jax import checkpoint, data, freezing, loop, models
 from at_jax.errors import UserError
 from at_jax.models import pretrained
-from at_jax.training import comparison, export, preparation
+from at_jax.training import comparison, description, export
 from at_jax.training.components import initialization
 from at_jax.training.components.arguments import Arguments
 
@@ -69,7 +69,7 @@ def trained(files, compiled_once, tmp_path_factory):
     """Workdir of two epochs, started again after the first, and the lines of the first start."""
     workdir, lines = tmp_path_factory.mktemp("pretrained") / "run", []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preparation, "log", lines.append)
+        patch.setattr(description, "log", lines.append)
         loop.train_and_evaluate(config(files, epochs=1), workdir, dataset=pictures())
         text = "\n".join(lines)
         loop.train_and_evaluate(config(files), workdir, dataset=pictures())

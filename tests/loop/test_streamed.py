@@ -55,7 +55,7 @@ def command(keys, workdir):
 def test_streamed_run_says_so_and_resumes_within_an_epoch(tmp_path, compiled_once, monkeypatch):
     folder = make_folder(tmp_path / "pictures", 6)
     lines = []
-    monkeypatch.setattr("at_jax.training.preparation.log", lines.append)
+    monkeypatch.setattr("at_jax.training.description.log", lines.append)
     config = configs.default_config()
     config.update_from_flattened_dict(keys_of(folder, epochs=2))
     config.runtime.compilation_cache = ""

@@ -1,0 +1,66 @@
+"""What a run prints before its first step: network, transfer points, notes on the config, data, length."""
+
+from collections.abc import Iterator
+
+import jax
+
+from at_jax.distributed import devices, huge_pages
+from at_jax.errors import listed
+from at_jax.training.components.datasets import streaming_line
+from at_jax.training.console import log, network_table
+from at_jax.training.setup import Run
+
+__all__ = ["log_lines"]
+
+
+def log_lines(run: Run, used: tuple[jax.Device, ...]) -> None:
+    """Print the description of a run that is trained on some devices."""
+    log(network_table(run.objective.student, run.dataset.image_shape))
+    for line in (*_on_networks(run), *_on_config(run), *_on_data(run), _length(run, used)):
+        log(f"  {line}")
+
+
+def _on_networks(run: Run) -> Iterator[str]:
+    for s, t in run.objective.points:
+        yield f"transfer: student {s} {'x'.join(map(str, run.taps[s].shape[1:]))} <- teacher {t}"
+    if run.initial:
+        yield f"init: {run.initial.note}"
+    if run.settings.init.freeze:
+        names = ", ".join(run.settings.init.freeze)
+        start = "" if run.initial else ", at random values: init.weights is empty"
+        yield f"frozen: {names} ({run.frozen:,} of {run.parameters:,} parameters{start})"
+    if run.other_classes:
+        yield f"note: the teacher has different classes ({run.other_classes}), so its error is not defined"
+
+
+def _on_config(run: Run) -> Iterator[str]:
+    settings, optimizer = run.settings, run.settings.optimizer
+    if not settings.runtime.huge_pages and huge_pages.was_restarted():
+        yield f"note: {huge_pages.KEY} is read from the command line only: huge pages are in use"
+    late = [epoch for epoch in optimizer.drop_epochs if epoch >= settings.epochs]
+    if late and optimizer.schedule == "steps":
+        yield (
+            f"note: the run ends after {settings.epochs} epochs, before the learning rate drops at epoch "
+            f"{listed(late)} (optimizer.drop_epochs)"
+        )
+
+
+def _on_data(run: Run) -> Iterator[str]:
+    dataset = run.dataset
+    yield (
+        f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.test):,} "
+        f"{dataset.evaluated_on} images of {'x'.join(map(str, dataset.image_shape))}, "
+        f"{dataset.num_classes} classes"
+    )
+    yield from (f"note: {note}" for note in dataset.notes)
+    if line := streaming_line(run.batches, run.settings.data):
+        yield line
+
+
+def _length(run: Run, used: tuple[jax.Device, ...]) -> str:
+    settings, last = run.settings, run.batches.last_size
+    rest = f", the last with {last} images," if last < settings.batch_size else ""
+    idle = devices.idle(used) if not settings.runtime.devices else 0
+    unused = f" ({idle} more cannot divide batch_size={settings.batch_size} evenly)" if idle else ""
+    steps = f"{settings.epochs} epochs of {run.steps_per_epoch} steps{rest}"
+    return f"{steps} on {devices.describe(used)}{unused}"
