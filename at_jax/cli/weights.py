@@ -111,22 +111,12 @@ def _import(options: argparse.Namespace, destination: pathlib.Path) -> None:
             "with --to-safetensors or --to-stablehlo"
         )
     names = _class_names(options.class_names)
-    stored = pretrained.description(options.source)
-    options.model = options.model or stored.get("name") or "resnet_18"
-    options.mean = options.mean or stored.get("mean")
-    options.std = options.std or stored.get("std")
-    if options.image_size is None and "image_shape" in stored:
-        options.image_size = stored["image_shape"][0]
-    _check_numbers(options)
-    if options.source == imagenet.NAME:
-        options.source, options.model = str(imagenet.weights_file()), imagenet.NAME
-        if not names and options.classes in (None, len(known := imagenet.class_names())):
-            names = list(known)
+    known = _complete(options)
     of_imagenet = models.build(options.model, 1000)
     family, found = pretrained.family(of_imagenet), pretrained.read(options.source)
     classes = options.classes or pretrained.classes(found, of_imagenet) or 1000
-    if len(stored.get("class_names", ())) == classes:
-        names = names or stored["class_names"]
+    if not names and len(known) == classes:
+        names = list(known)
     module: Any = models.build(options.model, classes)
     key = jax.random.key(options.seed)
     loaded = pretrained.convert(found, module, key=key, source=source)
@@ -145,6 +135,21 @@ def _import(options: argparse.Namespace, destination: pathlib.Path) -> None:
             f"is initialized (seed {options.seed})"
         )
     log(f"{destination}: {family.title(module)} with {classes:,} classes from {source}")
+
+
+def _complete(options: argparse.Namespace) -> Sequence[str]:
+    """Set options that are not given to what the file says of its network; return its class names."""
+    stored = pretrained.description(options.source)
+    options.model = options.model or stored.get("name") or "resnet_18"
+    options.mean = options.mean or stored.get("mean")
+    options.std = options.std or stored.get("std")
+    if options.image_size is None and "image_shape" in stored:
+        options.image_size = stored["image_shape"][0]
+    _check_numbers(options)
+    if options.source == imagenet.NAME:
+        options.source, options.model = str(imagenet.weights_file()), imagenet.NAME
+        return imagenet.class_names()
+    return stored.get("class_names", ())
 
 
 def _check_numbers(options: argparse.Namespace) -> None:
