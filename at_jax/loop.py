@@ -14,7 +14,7 @@ from at_jax.errors import UserError
 from at_jax.figures import run_figures
 from at_jax.objective import Objective
 from at_jax.terms import Term
-from at_jax.training import comparison, result, resume, tensorboard
+from at_jax.training import comparison, compilation_cache, result, resume, tensorboard
 from at_jax.training.components import networks
 from at_jax.training.components.arguments import Arguments, Callback
 from at_jax.training.components.datasets import load_dataset
@@ -26,7 +26,7 @@ from at_jax.training.files import identity
 from at_jax.training.files.storage import StorageError
 from at_jax.training.files.workdir import working_in
 from at_jax.training.interrupt import Interrupted
-from at_jax.training.preparation import Prepared, prepare, use_compilation_cache
+from at_jax.training.preparation import Prepared, prepare
 from at_jax.training.profiling import check_can_trace
 from at_jax.training.setup import Run
 from at_jax.training.trainer import NonFinite, Trainer
@@ -229,7 +229,7 @@ def evaluate(
     Arguments(student=student, dataset=dataset, module=module)  # checks them
     check_evaluable(workdir, dataset)
     used = devices.select(settings.runtime.devices, settings.batch_size)
-    use_compilation_cache(settings.runtime.compilation_cache)
+    compilation_cache.use(settings.runtime.compilation_cache)
     opened = {
         key: networks.open_run(workdir, which=which, module=student or module)
         for key, which in (("", "latest"), ("best_", "best"))

@@ -10,7 +10,7 @@ Modules by topic, in a good order to read them:
 
 - Config: ``config``, ``config_files``, ``key_names``, ``schedules``.
 - Before the first step: ``preparation``, ``setup``, ``preprocessing``, ``device_choice``,
-  ``description``, ``dry_run``, ``comparison``.
+  ``compilation_cache``, ``description``, ``dry_run``, ``comparison``.
 - Training: ``trainer``, ``state``, ``step``, ``metrics``, ``evaluation``, ``run_log``, ``interrupt``,
   ``saving``, ``resume``, ``non_finite``, ``collapse``, ``profiling``, ``result``.
 - Output: ``console``, ``tensorboard``.

@@ -13,7 +13,7 @@ from at_jax import data, paths, terms
 from at_jax.data.decoding import check_sizes
 from at_jax.distributed import devices, processes
 from at_jax.errors import UserError, naming
-from at_jax.training import description
+from at_jax.training import compilation_cache, description
 from at_jax.training.components import component_records, initialization, networks
 from at_jax.training.components.arguments import Arguments, chosen_terms
 from at_jax.training.components.compatibility import Teacher
@@ -26,7 +26,7 @@ from at_jax.training.files.checkpoints import check_can_save
 from at_jax.training.settings import Settings
 from at_jax.training.setup import Run, assemble
 
-__all__ = ["Prepared", "prepare", "use_compilation_cache"]
+__all__ = ["Prepared", "prepare"]
 
 # Paths and numbers of cores may differ between machines.
 _LOCAL_KEYS = ("data.data_dir", "data.workers", "runtime.compilation_cache")
@@ -69,7 +69,7 @@ def prepare(
     arguments = _with_recorded_student(workdir, arguments)
     record = arguments.record()
     run_files.check(workdir, config.to_dict(), record)
-    use_compilation_cache(settings.runtime.compilation_cache)
+    compilation_cache.use(settings.runtime.compilation_cache)
     # Cheap checks come before the data, which may take a minute to decode.
     needs_teacher = any(each.term.needs_teacher for each in chosen_terms(settings, arguments))
     known = _known_teacher(settings, arguments, needs_teacher)
@@ -100,17 +100,6 @@ def prepare(
     if run.teacher is not None:
         run_files.record_identity(workdir, identity.check_teacher(workdir, run.teacher.variables))
     return Prepared(run, used)
-
-
-def use_compilation_cache(folder: str) -> None:
-    """Keep compiled programs between runs, small ones too: a start waits for hundreds of them."""
-    path = paths.parse(folder)
-    if folder and not jax.config.jax_compilation_cache_dir:
-        jax.config.update("jax_compilation_cache_dir", str(path))
-        if paths.scheme(path):  # XLA's own caches need a local directory
-            jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def _with_recorded_student(workdir: pathlib.Path, arguments: Arguments) -> Arguments:
