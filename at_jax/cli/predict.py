@@ -1,11 +1,12 @@
 """``at-jax predict``: classes and probabilities of image files."""
 
+import collections
 import itertools
 import json
 import pathlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +18,7 @@ from at_jax.data import photographs, reading
 from at_jax.errors import UserError, printable
 from at_jax.training.components import networks
 
-__all__ = ["main", "predict"]
-
-Prediction = tuple[str, list[tuple[str, float]]]
+__all__ = ["Prediction", "main", "predict"]
 
 _BATCH = 64
 _EXAMPLES = """examples:
@@ -27,6 +26,20 @@ _EXAMPLES = """examples:
   at-jax predict --workdir runs/folder --top 3 photos/
   at-jax predict --workdir runs/folder --json photos/ > classes.jsonl
 """
+
+
+class Prediction(NamedTuple):
+    """Prediction for an image file.
+
+    Attributes:
+      file: as it was named or found.
+      classes: pairs of class and probability, the most probable first.
+      true_class: the name of its directory, if that is the name of a class; otherwise None.
+    """
+
+    file: str
+    classes: list[tuple[str, float]]
+    true_class: str | None
 
 
 def main(argv: Sequence[str]) -> int:
@@ -56,8 +69,17 @@ def main(argv: Sequence[str]) -> int:
             module=options.module,
             on_error=report,
         )
+        counts: collections.Counter[bool] = collections.Counter()
+        found = _counting(found, counts)
         for line in _as_json(found) if options.json else _as_table(found):
             print(line)
+        if known := counts.total():
+            wrong = counts[False]
+            print(
+                f"note: error {100 * wrong / known:.2f} %: of {known:,} images in directories with the "
+                f"name of a class, {wrong:,} are classified as another",
+                file=sys.stderr,
+            )
     except UserError as error:
         report(error)
     return code
@@ -83,14 +105,15 @@ def predict(
       on_error: called for a file that cannot be read, which is then left out.
 
     Yields:
-      A file, and pairs of class and probability, the most probable first.
+      Predictions, in the order of the files.
 
     Raises:
       UserError: if there is no run.
     """
     network, variables, described = networks.open_run(workdir, which=which, module=module)
     networks.check_stands_alone(described, workdir)
-    names = described.get("class_names") or [f"class {k}" for k in range(described["num_classes"])]
+    known = described.get("class_names") or ()
+    names = known or [f"class {k}" for k in range(described["num_classes"])]
 
     @jax.jit
     def probabilities(batch: jax.Array) -> jax.Array:
@@ -101,16 +124,26 @@ def predict(
     remaining = _files(files, on_error)
     size = 0
     while chosen := list(itertools.islice(remaining, _BATCH)):
-        size = size or len(
-            chosen
-        )  # other batches are padded, so that one program serves all of them
+        size = size or len(chosen)  # later ones are padded, so that one program serves all
         read = list(_readable(chosen, described, on_error))
         if not read:
             continue
         pixels = np.stack([image for _, image in read])
         padded = np.concatenate([pixels, np.repeat(pixels[-1:], size - len(pixels), axis=0)])
         for (file, _), row in zip(read, np.asarray(probabilities(padded)), strict=False):
-            yield file, [(names[k], float(row[k])) for k in np.argsort(-row)[:top]]
+            classes = [(names[k], float(row[k])) for k in np.argsort(-row)[:top]]
+            label = photographs.class_of(file, known)
+            yield Prediction(file, classes, None if label is None else names[label])
+
+
+def _counting(
+    found: Iterable[Prediction], counts: "collections.Counter[bool]"
+) -> Iterator[Prediction]:
+    """Count the right and the wrong predictions of images whose class is known."""
+    for each in found:
+        if each.true_class is not None:
+            counts[each.classes[0][0] == each.true_class] += 1
+        yield each
 
 
 def _files(names: Sequence[str], on_error: Callable[[UserError], None]) -> Iterator[str]:
@@ -139,14 +172,15 @@ def _readable(
 
 
 def _as_json(found: Iterable[Prediction]) -> Iterator[str]:
-    for file, classes in found:
+    for file, classes, true_class in found:
         predictions = [{"class": name, "probability": round(p, 6)} for name, p in classes]
-        yield json.dumps({"file": file, "predictions": predictions})
+        known = {} if true_class is None else {"true_class": true_class}
+        yield json.dumps({"file": file, **known, "predictions": predictions})
 
 
 def _as_table(found: Iterable[Prediction]) -> Iterator[str]:
     rows = [("file", "class", "probability")]
-    for file, classes in found:
+    for file, classes, _ in found:
         for rank, (name, p) in enumerate(classes):
             rows.append((printable(file) if rank == 0 else "", printable(name), f"{p:.4f}"))
     if len(rows) == 1:

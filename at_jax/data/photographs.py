@@ -13,7 +13,7 @@ from at_jax.data.inspection import may_be_image, report
 from at_jax.data.threads import in_threads
 from at_jax.errors import UserError, printable
 
-__all__ = ["find", "fit", "open_photograph", "read", "read_files"]
+__all__ = ["class_of", "find", "fit", "open_photograph", "read", "read_files"]
 
 
 def find(name: str, *, subject: str) -> list[str]:
@@ -47,6 +47,16 @@ def find(name: str, *, subject: str) -> list[str]:
     if line:
         report(f"note: {printable(name)}: {line}")
     return found
+
+
+def class_of(path: str | os.PathLike[str], class_names: Sequence[str]) -> int | None:
+    """Index of the class of a file whose directory has the name of a class; None for other files.
+
+    >>> class_of("test/cat/1.jpg", ["cat", "dog"]), class_of("photos/1.jpg", ["cat", "dog"])
+    (0, None)
+    """
+    directory = listing.normal(paths.resolve(paths.parse(path)).parent.name)
+    return list(class_names).index(directory) if directory in class_names else None
 
 
 def read(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from at_jax import data, paths
-from at_jax.data import crops, listing, photographs, reading
+from at_jax.data import crops, photographs, reading
 from at_jax.errors import UserError, replacing
 from at_jax.training.components import datasets
 from at_jax.training.files import identity, run_files
@@ -124,8 +124,8 @@ def from_files(
         photograph = photographs.open_photograph(path, **options)
         larger = photographs.fit(photograph, height * scale, width * scale, resize * scale)
         shown.append(_rgb(crops.as_array(larger)))
-        directory = listing.normal(paths.resolve(path).parent.name)
-        labels.append(list(class_names).index(directory) if directory in class_names else UNKNOWN)
+        label = photographs.class_of(path, class_names)
+        labels.append(UNKNOWN if label is None else label)
     return Images(np.stack(pixels), tuple(shown), np.array(labels))
 
 

@@ -5,10 +5,11 @@ import re
 import sys
 import warnings
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from at_jax import cli, extras, loop, version
+from at_jax import cli, data, extras, loop, version
 from at_jax.cli import commands, predict
 from at_jax.errors import UserError
 from at_jax.training import config_files
@@ -149,13 +150,35 @@ def test_predicted_probabilities_are_those_of_the_network(finished, photographs,
     monkeypatch.setattr(predict, "_BATCH", 3)
     files = [*photographs, *photographs]
     found = list(predict.predict(finished[0], files, top=10, on_error=pytest.fail))
-    assert [file for file, _ in found] == files
-    for _, classes in found:
+    assert [each.file for each in found] == files
+    for _, classes, true_class in found:
+        assert true_class is None
         probabilities = [p for _, p in classes]
         assert sum(probabilities) == pytest.approx(1, abs=1e-5)
         assert probabilities == sorted(probabilities, reverse=True)
         assert {name for name, _ in classes} == set("0123456789")
     assert dict(found[0][1]) == pytest.approx(dict(found[2][1])) != dict(found[1][1])
+
+
+def test_error_of_images_in_directories_of_the_classes_is_that_of_evaluate(
+    finished, tmp_path, capsys
+):
+    test = data.load("digits").test
+    pixels, labels = test.take(np.arange(len(test)))
+    for index, (image, label) in enumerate(zip(pixels, labels.tolist(), strict=True)):
+        (tmp_path / str(label)).mkdir(exist_ok=True)
+        Image.fromarray(image[..., 0]).save(tmp_path / str(label) / f"{index}.png")
+    (tmp_path / "unknown").mkdir()
+    Image.new("L", (9, 9)).save(tmp_path / "unknown" / "a.png")
+    code, out, err = run(capsys, "predict", "--workdir", finished[0], "--json", tmp_path)
+    *lines, last = map(json.loads, out.splitlines())
+    assert code == 0 and len(lines) == len(test) and "true_class" not in last
+    wrong = sum(line["predictions"][0]["class"] != line["true_class"] for line in lines)
+    error = f"{finished[1]['test_error']:.2f}"
+    assert err == (
+        f"note: error {error} %: of {len(test)} images in directories with the name of a class, {wrong} "
+        "are classified as another\n"
+    )
 
 
 def test_predict_with_a_file_that_is_no_image_prints_one_line(finished, tmp_path, capsys):
