@@ -96,10 +96,10 @@ def _train(workdir):
     import small_run
 
     from at_jax import loop
-    from at_jax.training import preparation, result, trainer
+    from at_jax.training import description, preparation, result, trainer
 
     lines = []
     with pytest.MonkeyPatch.context() as patch:
-        for module in (loop, preparation, result, trainer):
+        for module in (loop, description, preparation, result, trainer):
             patch.setattr(module, "log", lines.append)
         return loop.train_and_evaluate(small_run.config(runtime__figures=True), workdir), lines
