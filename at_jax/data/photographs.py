@@ -55,7 +55,9 @@ def class_of(path: str | os.PathLike[str], class_names: Sequence[str]) -> int | 
     >>> class_of("test/cat/1.jpg", ["cat", "dog"]), class_of("photos/1.jpg", ["cat", "dog"])
     (0, None)
     """
-    directory = listing.normal(paths.resolve(paths.parse(path)).parent.name)
+    # Not resolved: a link to a file is in the directory of the link, as in a data set.
+    normalized = os.path.normpath(paths.absolute(path))
+    directory = listing.normal(os.path.basename(os.path.dirname(normalized)))
     return list(class_names).index(directory) if directory in class_names else None
 
 

@@ -1,6 +1,6 @@
 """The trainer: settings, components of a run, steps, the training loop, checkpoints, files.
 
-Three packages, each of which imports only those before it:
+Three packages, each of which imports only those before it, config, schedules and console:
 
 - :mod:`at_jax.training.settings`: the settings of a run as dataclasses, and checks of their combination.
 - :mod:`at_jax.training.files`: checkpoints and other files in the workdir of a run.

@@ -43,6 +43,18 @@ def test_from_files_applies_orientation_tags_and_allows_rectangles(tmp_path):
     assert found.shown[0].shape == (160, 80, 3)
 
 
+def test_class_of_a_link_is_the_directory_of_the_link(tmp_path, monkeypatch):
+    for folder in ("store", "cat"):
+        (tmp_path / folder).mkdir()
+    Image.new("RGB", (9, 9)).save(tmp_path / "store" / "1.png")
+    (tmp_path / "cat" / "a.png").symlink_to(tmp_path / "store" / "1.png")
+    (tmp_path / "cat" / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "cat" / "below")
+    for file in (str(tmp_path / "cat" / "a.png"), "../a.png", "../../cat/a.png"):
+        found = images.from_files([file, "../../store/1.png"], (8, 8, 3), ["dog", "cat"])
+        assert found.labels.tolist() == [1, images.UNKNOWN]
+
+
 def test_from_files_reads_16_bit_values_by_the_depth_of_the_data_set(tmp_path):
     Image.fromarray(np.full((9, 9), 2560, np.uint16)).save(tmp_path / "a.png")
     for depth, expected in ((16, 10), (12, 160)):
