@@ -20,7 +20,7 @@ __all__ = [
 ]  # fmt: skip
 
 # Keys that rows and seeds set; no option can change them.
-ROW_KEYS = ("student", "method", "seed", "teacher.model", "teacher.checkpoint", "teacher.weights")
+ROW_KEYS = ("student", "method", "seed", "teacher.model")
 # Sections and keys in which rows may differ: the loss, the optimization, and the images that a student is
 # trained on. Other keys decide what an error means, or are those of the teacher, which all rows share.
 _SECTIONS = (*terms.TERMS, "optimizer", "transfer", "init")

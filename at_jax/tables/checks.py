@@ -5,11 +5,12 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from at_jax import paths, terms
 from at_jax.data.identity import Identity
-from at_jax.errors import UserError, listed
+from at_jax.errors import UserError, listed, naming
 from at_jax.tables.messages import naming_options
 from at_jax.tables.plan import RunSpec
-from at_jax.tables.record import TABLE, Record
+from at_jax.tables.record import GIVEN, TABLE, Record
 from at_jax.tables.runner import DIVERGED, failure_of
 from at_jax.training import dry_run
 from at_jax.training.components import datasets
@@ -46,6 +47,7 @@ def check_runs(
     with naming_options():
         for spec in specs:
             _check_config(spec, is_merge=options.merge)
+        _check_given_teacher(specs, left, before)
         places = [(str(out / TABLE), before.images if before else None)]
         places += [(str(spec.workdir), identity.of_data(spec.workdir)) for spec in specs]
         if left or (options.data and not options.merge):
@@ -57,7 +59,9 @@ def check_runs(
                 if out in path.parents and path.is_file():
                     raise UserError(f"{path} must be a directory, got a file: move it away")
         for spec in {_kind(spec): spec for spec in left}.values():
-            dry_run.check(spec.config)
+            run = dry_run.check(spec.config, trains_teacher=spec.teacher_workdir is not None)
+            if run.teacher is not None and spec.teacher_workdir is None:
+                _check_same_teacher(spec, run.teacher.variables, before)
     identity.check_same_data(places)
     return next((images for _, images in places if images is not None), None)
 
@@ -104,6 +108,50 @@ def check_listed(before: Record | None, specs: Sequence[RunSpec], out: pathlib.P
             f"{out / TABLE} holds results that this table has no row for ({listed(lost)}): give the same "
             "keys to --search, or choose another --out"
         )
+
+
+def _check_given_teacher(
+    specs: Sequence[RunSpec], left: Sequence[RunSpec], before: Record | None
+) -> None:
+    """Raise UserError unless the teacher, given or trained, suits the rows and the earlier runs."""
+    is_given = any(
+        terms.needs_teacher(spec.row.method) and not spec.teacher_workdir
+        for spec in specs
+        if spec.row
+    )
+    earlier = [name for name, entry in before.runs.items() if GIVEN in entry] if before else []
+    if earlier and not is_given:
+        raise UserError(
+            f"the runs in table.json, such as {earlier[0]}, have a teacher that was given: give it again "
+            "with --set teacher.checkpoint or --set teacher.weights, or choose another --out"
+        )
+    if is_given and before and before.teachers:
+        raise UserError(
+            "the runs in table.json have a teacher that the table trained, got --set teacher.checkpoint or "
+            "teacher.weights: leave it out, or choose another --out"
+        )
+    for spec in left if is_given else ():
+        if not (workdir := spec.config.teacher.checkpoint):
+            continue
+        with naming("teacher.checkpoint", workdir):
+            network = run_files.read_config(paths.reachable(workdir))["student"]
+        if spec.row and network != spec.row.teacher:
+            raise UserError(
+                f"teacher.checkpoint={workdir} must be a run of {spec.row.teacher}, the teacher of row "
+                f"{spec.row.name}, got {network}: choose another run, or other rows with --rows"
+            )
+
+
+def _check_same_teacher(spec: RunSpec, variables: Any, before: Record | None) -> None:
+    """Raise UserError if earlier runs of the table had another teacher than the one that is given."""
+    now = identity.of_weights(variables)
+    for name, entry in before.runs.items() if before else ():
+        if GIVEN in entry and entry["teacher"] != now:
+            key = "checkpoint" if spec.config.teacher.checkpoint else "weights"
+            raise UserError(
+                f"teacher.{key}={spec.config.teacher[key]} must be the teacher of the runs in table.json, "
+                f"such as {name}, got other weights: give that teacher, or choose another --out"
+            )
 
 
 def _check_config(spec: RunSpec, *, is_merge: bool) -> None:

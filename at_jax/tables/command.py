@@ -10,13 +10,14 @@ from at_jax.errors import UserError
 
 __all__ = ["main"]
 
-_DESCRIPTION = """Train the tables of the paper.
+_DESCRIPTION = """Train the tables of the paper, and tables of your own networks and images.
 
   at-jax tables --list                          all tables, their rows, the paper's results
   at-jax tables digits                          no download, some minutes on a CPU
   at-jax tables cifar10_activation --rows 'wrn_16_1-none,wrn_16_1-wrn_16_2-*' --seeds 3
   at-jax tables cifar10_activation --data DIR --epochs 10 --together
   at-jax tables digits --search at.beta=10,100,1000 --search kd.temperature=2,4,8
+  at-jax tables --config=folder:data=DIR,student=resnet_18,teacher=resnet_34 --methods none,at,kd
 
 Run the same command with the same --out to resume. Seeds and rows can be added to a trained table.
 On several machines: --shard 1/8 ... --shard 8/8 with one --out that all of them share, then --merge.
@@ -39,6 +40,10 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("name", nargs="?", help="name of the table")
     add("--list", action="store_true", help="print all tables and their rows, or those of NAME")
+    add("--config", default="", metavar="NAME[:PARTS]",
+        help="a config, as for at-jax train: a table of its student, teacher and data")  # fmt: skip
+    add("--methods", default="", metavar="M1,M2,...",
+        help="rows of the table of --config (default: none, and the methods of the config)")  # fmt: skip
     add("--seeds", type=int, help="number of seeds: 0, 1, ... (default 5; 1 with --search)")
     add("--epochs", type=int, default=0,
         help="epochs of a run; schedules scale in proportion (default: the table's own)")  # fmt: skip
@@ -122,9 +127,11 @@ def _run(options: argparse.Namespace) -> int:
     from at_jax.tables import options as table_options
 
     if options.list:
-        if options.name:
-            table_options.check_name(options.name)
-        print(registry.listing(options.name))
+        if options.name or options.config:
+            tables = {options.name or "--config": table_options.table(options)}
+        else:
+            tables = {name: make() for name, make in registry.TABLES.items()}
+        print(registry.listing(tables))
         return 0
     planned = job.from_options(options)
     try:

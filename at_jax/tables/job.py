@@ -11,11 +11,11 @@ import ml_collections
 from at_jax.data.identity import Identity
 from at_jax.errors import UserError
 from at_jax.tables import changes as key_changes
-from at_jax.tables import checks, plan, record, search, sharding, shared_settings, trials
+from at_jax.tables import checks, own, plan, record, search, sharding, shared_settings, trials
 from at_jax.tables import options as table_options
 from at_jax.tables.plan import RunSpec
 from at_jax.tables.record import TABLE, Record
-from at_jax.tables.registry import TABLES, Row, Table, choose_rows
+from at_jax.tables.registry import Row, Table, choose_rows
 from at_jax.tables.search import Search
 from at_jax.training.config import settings_of
 
@@ -27,7 +27,8 @@ class Job:
     """The work of one command.
 
     Attributes:
-      name: of the table in the registry.
+      named: options that choose the table.
+      every: the table with all rows.
       table: its rows; in a search, those of the trials.
       rows: those that table.json lists.
       common: config that all rows share.
@@ -43,7 +44,8 @@ class Job:
       search: values that a search tries; None for a table.
     """
 
-    name: str
+    named: tuple[str, ...]
+    every: Table
     table: Table
     rows: tuple[Row, ...]
     common: ml_collections.ConfigDict
@@ -72,11 +74,13 @@ def from_options(options: argparse.Namespace) -> Job:
       UserError: for an invalid option, or a folder that holds results of other settings or data.
     """
     table_options.check(options)
-    every = TABLES[options.name]()
+    every = table_options.table(options)
     out, before, changes, common, searched = _read(options, every)
-    table, found = every, None
     patterns = [row for row in options.rows.split(",") if row]
     chosen = () if options.merge else choose_rows(every, patterns)
+    if options.config and before and before.title.endswith(every.title):
+        every = own.with_recorded(every, before.labels)
+    table, found = every, None
     key_changes.check(chosen, changes)
     if options.search:
         table, found = _trials(options, every, chosen, common, before)
@@ -88,9 +92,9 @@ def from_options(options: argparse.Namespace) -> Job:
     expand = functools.partial(plan.expand, table, common=common, out=out, changes=changes)
     # Trials that are added have as many seeds as the others.
     seeds = max(options.seeds, _count(listed | there) if options.search else 0)
-    own = [] if options.merge else expand(chosen, seeds=seeds)
-    to_train = sharding.shard(own, options.shard, options.together)
-    asked = listed | {spec.name for spec in own if spec.row in chosen}
+    mine = [] if options.merge else expand(chosen, seeds=seeds)
+    to_train = sharding.shard(mine, options.shard, options.together)
+    asked = listed | {spec.name for spec in mine if spec.row in chosen}
     rows, specs = _listed(table, asked, there, expand)
     left = [
         spec for spec in to_train if not checks.is_done(spec, before, is_search=found is not None)
@@ -99,7 +103,8 @@ def from_options(options: argparse.Namespace) -> Job:
     images = checks.check_runs(options, settings_of(common).data, before, specs, left, out)
     words = [*(search.words(found) if found else ()), *table_options.words(options)]
     return Job(
-        name=options.name,
+        named=tuple(table_options.naming(options, every.rows)),
+        every=every,
         table=table,
         rows=rows,
         common=common,

@@ -9,6 +9,7 @@ from at_jax import terms
 from at_jax.tables import differences
 from at_jax.tables.changes import parse, text_of
 from at_jax.tables.paper import Source
+from at_jax.tables.record import GIVEN
 from at_jax.tables.rows import by_pair
 from at_jax.training import collapse
 from at_jax.training.console import duration
@@ -49,14 +50,10 @@ def _pairs(summary: Mapping[str, Any]) -> list[str]:
     source = Source(**summary["source"])
     header = [*_HEADER, source.heading, "status"] if _has_paper(summary) else _HEADER
     for pair, rows in by_pair(summary["rows"]).items():
-        teachers = [t for t in summary["teachers"] if t["teacher"] == rows[0]["teacher"]]
-        several = len(teachers) > 1
         shared = _shared_changes(rows)
         compared = [differences.from_labels_only(rows, key) for key in _COMPARED]
-        body = [_line(row, shared, compared) for row in rows] + [
-            _teacher_line(teacher, _taught(teacher, rows) if several else "")
-            for teacher in teachers
-        ]
+        body = [_line(row, shared, compared) for row in rows]
+        body += _teacher_lines(summary["teachers"], rows)
         # Without published results the header lacks the last two columns.
         body = [line[: len(header)] for line in body]
         lines += [f"## {pair}", "", *_table(header, body), ""]
@@ -172,11 +169,24 @@ def _seeds(row: Mapping[str, Any]) -> str:
     return f"{len(row['seeds'])} of {total}" + (f", {constant} constant" if constant else "")
 
 
-def _teacher_line(teacher: Mapping[str, Any], seeds: str) -> list[str]:
-    error = _number(teacher["run"] and teacher["run"]["test_error"])
-    blank = [""] * len(_COMPARED)
-    name, paper = f"teacher, {teacher['teacher']}{seeds}", _paper(teacher["paper"])
-    return [name, error, error, "", "1 run", *blank, *paper]
+def _teacher_lines(
+    teachers: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
+) -> list[list[str]]:
+    """The teachers of a pair: those that the table trained, or the one that the user gave."""
+    blank, name = [""] * len(_COMPARED), rows[0]["teacher"]
+    trained = [each for each in teachers if each["teacher"] == name]
+    lines = []
+    for each in trained:
+        error = _number(each["run"] and each["run"]["test_error"])
+        seeds = _taught(each, rows) if len(trained) > 1 else ""
+        paper = _paper(each["paper"])
+        lines.append([f"teacher, {name}{seeds}", error, error, "", "1 run", *blank, *paper])
+    # The students of one teacher have recorded the same error.
+    given = [seed[GIVEN] for row in rows for seed in row["seeds"] if GIVEN in seed]
+    if given:
+        error = _number(given[0])
+        lines.append([f"teacher, {name}", error, error, "", "given", *blank, "", ""])
+    return lines
 
 
 def _taught(teacher: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:

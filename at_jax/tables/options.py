@@ -2,18 +2,20 @@
 
 import argparse
 import difflib
+import glob
 import pathlib
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 
 from at_jax import paths
 from at_jax.errors import UserError
+from at_jax.tables import own
 from at_jax.tables.record import TABLE
-from at_jax.tables.registry import TABLES, Row
+from at_jax.tables.registry import TABLES, Row, Table
 from at_jax.training.files.checkpoints import check_can_save
 
 __all__ = [
-    "SEARCH", "check", "check_name", "check_out", "command", "folder", "searched_folder", "words",
+    "SEARCH", "check", "check_out", "command", "folder", "naming", "searched_folder", "table", "words",
 ]  # fmt: skip
 
 # Largest number of seeds and of students in one program.
@@ -25,7 +27,6 @@ _COMMITTED, _OWN = pathlib.Path("results"), pathlib.Path("runs/tables")
 
 def check(options: argparse.Namespace) -> None:
     """Raise UserError for the first option that is not valid."""
-    check_name(options.name)
     for flag in ("seeds", "together"):
         if not 1 <= (count := getattr(options, flag)) <= _MOST:
             raise UserError(
@@ -45,13 +46,44 @@ def check(options: argparse.Namespace) -> None:
         )
 
 
-def check_name(name: str | None) -> None:
-    """Raise UserError unless there is a table of this name."""
+def table(options: argparse.Namespace) -> Table:
+    """The table that the options choose, by its name or with a config.
+
+    Raises:
+      UserError: for both, neither, an unknown name, or a config that cannot be loaded.
+    """
+    name = options.name
+    if options.config and name:
+        raise UserError(
+            f"--config makes a table of its own, got also the table {name!r}: leave one of them out"
+        )
+    if options.config:
+        return own.table(options.config, options.methods)
+    if options.methods:
+        raise UserError(
+            f"--methods needs the --config that they are for, got {options.methods!r}: use --rows "
+            "for the rows of a table"
+        )
     if name not in TABLES:
         close = difflib.get_close_matches(name or "", TABLES, n=1)
         fix = f"did you mean {close[0]}?" if close else "--list prints their rows"
         got = repr(name) if name else "no name"
-        raise UserError(f"name a table, one of {', '.join(TABLES)}, got {got}: {fix}")
+        raise UserError(
+            f"name a table, one of {', '.join(TABLES)}, or give a --config, got {got}: {fix}"
+        )
+    return TABLES[name]()
+
+
+def naming(options: argparse.Namespace, rows: Iterable[Row]) -> list[str]:
+    """Options that choose a table with some rows, as :func:`table` reads them."""
+    if not options.config:
+        return [options.name]
+    return [f"--config={options.config}", "--methods", ",".join(row.method for row in rows)]
+
+
+def _name(options: argparse.Namespace) -> str:
+    """Name of the folder of a table."""
+    return own.name_of(options.config) if options.config else options.name
 
 
 def check_out(options: argparse.Namespace, out: pathlib.Path) -> None:
@@ -76,10 +108,10 @@ def searched_folder(options: argparse.Namespace) -> pathlib.Path:
     """
     if options.out:
         return paths.reachable(options.out)
-    own, committed = (root / f"{options.name}_searched" for root in (_OWN, _COMMITTED))
+    mine, committed = (root / f"{_name(options)}_searched" for root in (_OWN, _COMMITTED))
     part = pathlib.Path(SEARCH, TABLE)
-    is_committed = options.searched and (committed / part).is_file() and not (own / part).is_file()
-    return committed if is_committed else own
+    is_committed = options.searched and (committed / part).is_file() and not (mine / part).is_file()
+    return committed if is_committed else mine
 
 
 def folder(options: argparse.Namespace, is_same: Callable[[pathlib.Path], bool]) -> pathlib.Path:
@@ -95,13 +127,14 @@ def folder(options: argparse.Namespace, is_same: Callable[[pathlib.Path], bool])
     """
     if options.out:
         return paths.reachable(options.out)
-    own = _OWN / options.name
-    if options.merge and (own / TABLE).is_file():
-        return own
+    name = _name(options)
+    mine = _OWN / name
+    if options.merge and (mine / TABLE).is_file():
+        return mine
     if options.merge and not (options.epochs or options.changes):
-        return _COMMITTED / options.name
-    committed = sorted(_COMMITTED.glob(f"{options.name}*/{TABLE}"))
-    return next((path.parent for path in committed if is_same(path)), own)
+        return _COMMITTED / name
+    committed = sorted(_COMMITTED.glob(f"{glob.escape(name)}*/{TABLE}"))
+    return next((path.parent for path in committed if is_same(path)), mine)
 
 
 def words(options: argparse.Namespace) -> list[str]:
@@ -120,21 +153,25 @@ def words(options: argparse.Namespace) -> list[str]:
 
 
 def command(
-    name: str, repeated: Iterable[str], rows: Sequence[Row], chosen: Sequence[Row], seeds: int
+    named: Iterable[str],
+    repeated: Iterable[str],
+    rows: Sequence[Row],
+    chosen: Sequence[Row],
+    seeds: int,
 ) -> str:
     """Command that trains some runs of a table.
 
     Args:
-      name: of the table.
+      named: see :func:`naming`.
       repeated: see :func:`words`.
       rows: all rows of the table.
       chosen: rows of the runs.
       seeds: number of seeds that includes theirs.
 
-    >>> command("digits", ["--together", "4"], (), (), 3)
+    >>> command(["digits"], ["--together", "4"], (), (), 3)
     'at-jax tables digits --seeds 3 --together 4'
     """
     names = list(dict.fromkeys(row.name for row in chosen))
     some = len(names) < len({row.name for row in rows})
-    found = ["at-jax", "tables", name, "--seeds", str(seeds)]
+    found = ["at-jax", "tables", *named, "--seeds", str(seeds)]
     return shlex.join([*found, *(["--rows", ",".join(names)] if some else []), *repeated])

@@ -33,23 +33,20 @@ class RunSpec:
       config: of the run.
       workdir: of the run.
       row: of the table; None for a teacher that is not also a row.
+      teacher_workdir: of the run of this table that is the teacher, and must be finished first; None
+        without a teacher, or with one that the user gives.
     """
 
     name: str
     config: ml_collections.ConfigDict
     workdir: pathlib.Path
     row: Row | None
+    teacher_workdir: pathlib.Path | None = None
 
     @property
     def seed(self) -> int:
         """Seed of the run, which numbers the runs of a row from 0."""
         return self.config.seed
-
-    @property
-    def teacher_workdir(self) -> pathlib.Path | None:
-        """Workdir of the teacher, which must be finished first; None without a teacher."""
-        checkpoint = self.config.teacher.checkpoint
-        return paths.parse(checkpoint) if checkpoint else None
 
 
 def scale_schedule(config: ml_collections.ConfigDict, epochs: int) -> ml_collections.ConfigDict:
@@ -141,7 +138,8 @@ def expand(
 ) -> list[RunSpec]:
     """List the runs of some rows: first the teachers, then seed 0 of every row, seed 1 of every row, ...
 
-    A teacher with the same config as a row with method ``none`` is that row's run.
+    A teacher with the same config as a row with method ``none`` is that row's run. There are no teachers
+    to train if the user gives one (``teacher.checkpoint`` or ``teacher.weights``).
 
     Args:
       table: from the registry.
@@ -175,16 +173,20 @@ def expand(
             spec = spec_of(row, TEACHER_SEED)
             labels_only[_training_key(spec.config)] = spec
     teachers: dict[str, RunSpec] = {}
-    for row in unique.values():
+    is_given = common.teacher.checkpoint or common.teacher.weights
+    for row in () if is_given else unique.values():
         if terms.needs_teacher(row.method) and row.teacher not in teachers:
             config, name = _teacher_config(row, common), f"teachers/{row.teacher}"
             own = RunSpec(name, config, out / RUNS / name, None)
             teachers[row.teacher] = labels_only.get(_training_key(config), own)
-    specs = {spec.name: spec for spec in (*teachers.values(), *students)}
-    for spec in specs.values():
-        if spec.row is not None and terms.needs_teacher(spec.config.method):
-            spec.config.teacher.checkpoint = str(teachers[spec.row.teacher].workdir)
+    specs = {}
+    for spec in (*teachers.values(), *students):
+        if spec.row and terms.needs_teacher(spec.row.method) and not is_given:
+            teacher = teachers[spec.row.teacher].workdir
+            spec.config.teacher.checkpoint = str(teacher)
+            spec = dataclasses.replace(spec, teacher_workdir=teacher)
         _check(spec.config, spec.row.tried if spec.row else ())
+        specs[spec.name] = spec
     return list(specs.values())
 
 
@@ -198,6 +200,8 @@ def _row_config(
         config.teacher.model = row.teacher
     config.update_from_flattened_dict(_scaled(table, row, common.epochs))
     config.update_from_flattened_dict(key_changes.values(changes, row))
+    if not terms.needs_teacher(row.method):
+        config.teacher.checkpoint = config.teacher.weights = ""
     return config
 
 

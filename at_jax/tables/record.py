@@ -13,9 +13,12 @@ from at_jax.tables.registry import Row
 from at_jax.tables.search import Search
 from at_jax.training.files import json_files, run_files
 
-__all__ = ["TABLE", "Record", "on_disk", "read"]
+__all__ = ["GIVEN", "TABLE", "Record", "on_disk", "read"]
 
 TABLE = "table.json"
+# In the entry of a run whose teacher the user gave: the teacher's error. Its "teacher" is then a digest of
+# weights, and otherwise the ID of a run of the table.
+GIVEN = "teacher_test_error"
 
 # Keys of an entry that the table, its figures and its list of hardware need.
 _NUMBER = (int, float)
@@ -43,7 +46,7 @@ class Record(NamedTuple):
       diverged: name of a trial whose loss became infinite or NaN to its entry.
       teachers: name and ID of a finished run that is a teacher to its entry.
       names: of all runs that the table lists, finished or not.
-      labels: pair and label of the rows.
+      labels: pair and label of the rows, in their order.
       trained: labels of rows with runs that ended.
       unfinished: labels of rows with runs that failed or are missing.
       search: None for a table that is not a search.
@@ -59,7 +62,7 @@ class Record(NamedTuple):
     diverged: Mapping[str, _Entry]
     teachers: Mapping[tuple[str, str | None], _Entry]
     names: frozenset[str]
-    labels: frozenset[tuple[str, str]]
+    labels: tuple[tuple[str, str], ...]
     trained: frozenset[str]
     unfinished: frozenset[str]
     search: Search | None
@@ -127,7 +130,7 @@ def _record(found: Mapping[str, Any]) -> Record:
         diverged=diverged,
         teachers=teachers,
         names=frozenset([*runs, *diverged, *open_]),
-        labels=frozenset((row["pair"], row["label"]) for row in rows),
+        labels=tuple((row["pair"], row["label"]) for row in rows),
         trained=frozenset(row["label"] for row in rows if row["seeds"] or row["diverged"]),
         unfinished=frozenset(row["label"] for row in rows if row["failed"] or row["missing"]),
         search=Search(**search) if search else None,

@@ -3,7 +3,7 @@
 import difflib
 import fnmatch
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from at_jax import terms
 from at_jax.errors import UserError, listed
@@ -151,11 +151,10 @@ TABLES: dict[str, Callable[[], Table]] = {
 }
 
 
-def listing(only: str | None) -> str:
-    """Format all tables, or one, their rows and the published results as text."""
+def listing(tables: Mapping[str, Table]) -> str:
+    """Format tables, by their names, with their rows and the published results as text."""
     lines = []
-    for name in [only] if only else TABLES:
-        table = TABLES[name]()
+    for name, table in tables.items():
         lines += [f"{name}: {table.title}"]
         rows = {row.name: row for row in table.rows}
         width = max(34, *map(len, rows))

@@ -109,12 +109,13 @@ def with_held_out(table: Table, given: Sequence[str]) -> list[str]:
       UserError: if the user sets none.
     """
     counts = [change for change in map(changes.parse, given) if change.key == _HELD_OUT]
-    if not counts:
+    if not counts and table.held_out:
         return [f"{_HELD_OUT}={table.held_out}", *given]
-    if not counts[-1].value():
+    if not counts or not counts[-1].value():
+        fix = "leave it out, or set the" if table.held_out else "set the"
         raise UserError(
-            f"{_FLAG} measures on held-out training images, got {_HELD_OUT}=0: leave it out, or set the "
-            f"number of images, as in --set {_HELD_OUT}={table.held_out}"
+            f"{_FLAG} measures on held-out training images, got {_HELD_OUT}=0: {fix} number of images, as "
+            f"in --set {_HELD_OUT}={table.held_out or 500}"
         )
     return list(given)
 

@@ -15,10 +15,11 @@ from at_jax.training.config import flatten
 
 __all__ = ["check", "differing", "of"]
 
-# Keys that rows set, places (the identity of the data is compared instead), and keys of the execution.
+# Keys that rows set, places (the identities of data and teacher are compared instead), and keys of the
+# execution.
 _NO_SETTINGS = {
-    *key_changes.ROW_KEYS, "compare", "data.source", "data.name", "data.data_dir", "data.allow_changes",
-    "data.skip_corrupt", "data.workers", "data.memory_limit_mb",
+    *key_changes.ROW_KEYS, "teacher.checkpoint", "teacher.weights", "compare", "data.source", "data.name",
+    "data.data_dir", "data.allow_changes", "data.skip_corrupt", "data.workers", "data.memory_limit_mb",
 }  # fmt: skip
 
 

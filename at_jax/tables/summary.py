@@ -5,11 +5,13 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from at_jax import terms
 from at_jax.tables import options, shared_settings, trials
 from at_jax.tables.job import Job
 from at_jax.tables.paper import PaperResult
 from at_jax.tables.plan import RunSpec
-from at_jax.tables.registry import TABLES, Row
+from at_jax.tables.record import GIVEN
+from at_jax.tables.registry import Row
 from at_jax.tables.runner import DIVERGED, failure_of
 from at_jax.training import collapse
 from at_jax.training.config import flatten
@@ -136,6 +138,9 @@ def _entry(job: Job, spec: RunSpec) -> _Entry | None:
     }
     if spec.teacher_workdir:
         entry["teacher"] = identity.run_id(spec.teacher_workdir) or None
+    elif terms.needs_teacher(spec.config.method):  # the user gave it
+        entry["teacher"] = run_files.read_identity(spec.workdir).get("teacher")
+        entry[GIVEN] = result.get("teacher_test_error")
     return entry | ({collapse.KEY: True} if result.get(collapse.KEY) else {})
 
 
@@ -172,10 +177,9 @@ def _command(job: Job, rows: Sequence[Mapping[str, Any]]) -> str:
         seeds = {row["name"]: [each["seed"] for each in row["seeds"]] for row in rows}
     # In a search, rows of the table that have trials.
     labels = {(row["pair"], row["label"]) for row in rows if seeds[row["name"]]}
-    every = TABLES[job.name]().rows
-    chosen = [row for row in every if (row.pair, row.label) in labels]
+    chosen = [row for row in job.every.rows if (row.pair, row.label) in labels]
     count = 1 + max((seed for found in seeds.values() for seed in found), default=0)
-    return options.command(job.name, job.options, every, chosen, count)
+    return options.command(job.named, job.options, job.every.rows, chosen, count)
 
 
 def _paper(result: PaperResult | None) -> dict[str, Any] | None:

@@ -6,9 +6,10 @@ import pathlib
 
 import ml_collections
 
-from at_jax.errors import UserError
+from at_jax.errors import UserError, listed, printable
+from at_jax.training.config import default_config, flatten
 
-__all__ = ["apply_parts", "find", "folder", "load", "names"]
+__all__ = ["apply_parts", "find", "folder", "load", "load_flag", "names"]
 
 _HELP = "write for example --config=cifar10:student=wrn_16_1,teacher=wrn_16_2,method=at"
 
@@ -76,6 +77,42 @@ def load(text: str, parts: str | None = None) -> ml_collections.ConfigDict:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.get_config(parts) if parts else module.get_config()
+
+
+def load_flag(text: str) -> ml_collections.ConfigDict:
+    """Load the config of a flag, and check what its file returns.
+
+    Args:
+      text: ``NAME[:PARTS]``.
+
+    Returns:
+      A new config, with every key.
+
+    Raises:
+      UserError: if there is no such file, its code raises, or it does not return a whole config.
+
+    >>> load_flag("digits:method=kd,student=wrn_16_1").student
+    'wrn_16_1'
+    """
+    name, _, parts = text.partition(":")
+    path = find(name)
+    try:
+        config = load(name, parts)
+    except UserError:
+        raise
+    except Exception as error:  # any code of the user
+        raise UserError(
+            f"--config: {path} must define get_config(parts=None), got {type(error).__name__}: "
+            f"{printable(str(error))}: configs/folder.py is an example"
+        ) from error
+    keys = flatten(config.to_dict()) if isinstance(config, ml_collections.ConfigDict) else {}
+    if missing := sorted(flatten(default_config().to_dict()).keys() - keys.keys()):
+        got = f"a config without {listed(missing)}" if keys else type(config).__name__
+        raise UserError(
+            f"--config: get_config of {path} must return a config with all keys, got {got}: change values "
+            "of at_jax.training.config.default_config() and return it"
+        )
+    return config
 
 
 def apply_parts(

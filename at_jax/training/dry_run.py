@@ -11,16 +11,21 @@ from at_jax.training.components.compatibility import Teacher
 from at_jax.training.components.datasets import load_dataset
 from at_jax.training.config import settings_of
 from at_jax.training.device_choice import devices_of
-from at_jax.training.setup import assemble
+from at_jax.training.preparation import known_teacher
+from at_jax.training.setup import Run, assemble
 
 __all__ = ["check"]
 
 
-def check(config: ml_collections.ConfigDict) -> None:
-    """Build a run on shapes, with a teacher that need not be trained yet.
+def check(config: ml_collections.ConfigDict, *, trains_teacher: bool) -> Run:
+    """Build a run on shapes.
 
     Args:
-      config: of the run; ``teacher.model`` names the teacher.
+      config: of the run.
+      trains_teacher: the teacher is ``teacher.model`` and need not be trained yet; otherwise it is loaded.
+
+    Returns:
+      The run.
 
     Raises:
       UserError: as :func:`at_jax.loop.train_and_evaluate` raises it before it trains.
@@ -31,11 +36,15 @@ def check(config: ml_collections.ConfigDict) -> None:
     initialization.check_place("init.weights", settings.init.weights)
     dataset = load_dataset(settings.data)
     student = networks.build(settings.student, dataset.num_classes, settings.dtype)
-    teacher = None
-    if terms.needs_teacher(settings.method):
+    teacher: Teacher | None
+    if trains_teacher:
         teacher = Teacher(
             networks.build(settings.teacher.model, dataset.num_classes, settings.dtype)
         )
+    else:
+        needs_teacher = terms.needs_teacher(settings.method)
+        teacher = known_teacher(settings, Arguments(), needs_teacher=needs_teacher)
     initial = initialization.of_settings(settings.init, student, dataset, None)
     run = assemble(settings, dataset, student, settings.student, teacher, Arguments(), initial)
     devices_of(settings, run.batches)
+    return run

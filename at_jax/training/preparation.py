@@ -72,7 +72,7 @@ def prepare(
     compilation_cache.use(settings.runtime.compilation_cache)
     # Cheap checks come before the data, which may take a minute to decode.
     needs_teacher = any(each.term.needs_teacher for each in chosen_terms(settings, arguments))
-    known = _known_teacher(settings, arguments, needs_teacher)
+    known = known_teacher(settings, arguments, needs_teacher=needs_teacher)
     check_sizes(settings.data.image_size, count=settings.batch_size)
     initialization.check_place("init.weights", settings.init.weights)
     dataset = load_dataset(settings.data, given=arguments.dataset)
@@ -113,7 +113,22 @@ def _with_recorded_student(workdir: pathlib.Path, arguments: Arguments) -> Argum
     return dataclasses.replace(arguments, student=student)
 
 
-def _known_teacher(settings: Settings, arguments: Arguments, needs_teacher: bool) -> Teacher | None:
+def known_teacher(
+    settings: Settings, arguments: Arguments, *, needs_teacher: bool
+) -> Teacher | None:
+    """Load the teacher that the config or the caller gives.
+
+    Args:
+      settings: of the run.
+      arguments: components passed by the caller.
+      needs_teacher: whether the loss uses one.
+
+    Returns:
+      The teacher; None if it is trained first, or the loss uses none.
+
+    Raises:
+      UserError: for several teachers, one that the loss does not use, or one that cannot be loaded.
+    """
     teacher = settings.teacher
     key = "weights" if teacher.weights else "checkpoint"
     given = getattr(teacher, key)

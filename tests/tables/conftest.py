@@ -2,6 +2,7 @@
 
 import pathlib
 import shutil
+import types
 import uuid
 
 import pytest
@@ -15,6 +16,8 @@ from at_jax.tables.registry import Row, Table
 from at_jax.training import dry_run
 from at_jax.training.files import json_files, run_files
 
+# Result of the checks before a run, as far as the tables read it.
+_NO_TEACHER = types.SimpleNamespace(teacher=None)
 STUDENT, TEACHER = "wrn_10_0.25", "wrn_10_0.5"
 
 
@@ -88,6 +91,7 @@ class FakeTraining:
             "test_error": errors[-1], "best_test_error": errors[-1], "wall_seconds": 10.0 * together,
             "trained_together": together, "device": "1 x cpu", "versions": {"jax": "0.0"},
             "commit": "abc", "finished": "2026-01-02T03:04:05",
+            "teacher_test_error": 30.0 if config.teacher.checkpoint else None,
         }  # fmt: skip
         run_files.write_json(workdir / run_files.RESULT, result)
 
@@ -98,7 +102,9 @@ def fake_training(monkeypatch, tiny_table):
     fake = FakeTraining()
     monkeypatch.setattr(loop, "train_and_evaluate", fake.train_and_evaluate)
     monkeypatch.setattr(loop, "train_together", fake.train_together)
-    monkeypatch.setattr(dry_run, "check", lambda config: None)  # traces the loss for a second
+    monkeypatch.setattr(
+        dry_run, "check", lambda *_, **__: _NO_TEACHER
+    )  # traces the loss for a second
     return fake
 
 

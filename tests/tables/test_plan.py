@@ -147,7 +147,7 @@ def test_common_config_source_is_a_folder_or_a_tfds_name(tmp_path):
         ("at.beta=much", "at.beta expects a value of type float, got 'much'"),
         ("batch_size=2.5", "batch_size expects a value of type int, got '2.5'"),
         ("epochs=7", "use --epochs"),
-        ("teacher.weights=F", "choose rows with --rows"),
+        ("teacher.model=F", "choose rows with --rows"),
         ("data.mirror=no", "data.mirror expects a value of type bool, got 'no'"),
         ("optimizer.drop_epochs=3", "expects a value of type tuple, got '3'"),
         ("seed=3", "use --seeds"),

@@ -89,8 +89,9 @@ def test_quoted_results_are_errors_of_the_published_accuracies():
 def test_table_says_that_its_quoted_results_are_not_the_paper_s():
     table, common, found = specs()
     planned = job.Job(
-        name=NAME, table=table, rows=table.rows, common=common, changes=(), specs=found, to_train=[],
-        out=pathlib.Path("out"), label="", images=None, together=1, record=None, options=(), search=None,
+        named=(NAME,), every=table, table=table, rows=table.rows, common=common, changes=(), specs=found,
+        to_train=[], out=pathlib.Path("out"), label="",
+        images=None, together=1, record=None, options=(), search=None,
     )  # fmt: skip
     text = markdown.render(summary.summarize(planned))
     assert "The last two columns are from the README of RepDistiller" in text

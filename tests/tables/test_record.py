@@ -124,7 +124,8 @@ def test_documented_commands_are_planned_in_a_clone(monkeypatch):
         datasets, "load_dataset", lambda _: types.SimpleNamespace(name="", identity=None)
     )
     monkeypatch.setattr(options, "check_can_save", lambda _: None)
-    monkeypatch.setattr(dry_run, "check", lambda _: None)
+    no_teacher = types.SimpleNamespace(teacher=None)
+    monkeypatch.setattr(dry_run, "check", lambda *_, **__: no_teacher)
     pages = [*(ROOT / "docs").glob("*.md"), ROOT / "README.md"]
     text = "\n".join(page.read_text() for page in pages) + command._DESCRIPTION
     lines = sorted(

@@ -156,7 +156,7 @@ def test_searched_refuses_a_label_whose_trials_all_diverged(pairs, tmp_path, cap
         (["--search", "at:teacher.epochs=1,2"], "--search: teacher.epochs must be the same in all"),
         (["--search", "none:data.test_fraction=0.1,0.2"], "--search: data.test_fraction must be"),
         (["--set", "at:data.image_size=8"], "--set: data.image_size must be the same in all rows"),
-        (["--set", "teacher.weights=F"], "--set: teacher.weights differs from run to run"),
+        (["--set", "at:teacher.weights=F"], "--set: teacher.weights must be the same in all rows"),
         (["--merge", "--rows", "*-at"], "--merge takes all runs of the folder"),
         (["--search", "at.beta=1,5", "--set", "at:data.validation_examples=20"], "--set: data.val"),
         (["--set", "at:epochs=3"], "--set: the schedules must scale with epochs"),

@@ -1,0 +1,77 @@
+"""A table of the user's own networks and images: methods, with the networks and data of a config."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterable
+
+from at_jax import terms
+from at_jax.errors import UserError
+from at_jax.tables.rows import Row, Table
+from at_jax.training import config_files
+
+__all__ = ["name_of", "table", "with_recorded"]
+
+
+def name_of(text: str) -> str:
+    """Name of the table of a config, for its folder.
+
+    >>> name_of("folder:data=DIR,student=resnet_18"), name_of("studies/birds.py")
+    ('folder_methods', 'birds_methods')
+    """
+    return f"{pathlib.PurePath(text.partition(':')[0]).stem}_methods"
+
+
+def table(text: str, methods: str) -> Table:
+    """The table of a config: a row for each method, with the config's student and teacher.
+
+    Args:
+      text: ``NAME[:PARTS]``, as ``at-jax train --config`` takes it.
+      methods: separated by commas; empty for labels only and the methods of the config.
+
+    Returns:
+      The table. It has no held-out images of its own: a search uses those of the config.
+
+    Raises:
+      UserError: for a config that cannot be loaded, or a method that is unknown or named twice.
+    """
+    config = config_files.load_flag(text)
+    student, teacher = config.student, config.teacher.model
+    given = ("none", config.method, *config.compare)
+    chosen = _methods(methods) if methods else dict.fromkeys(map(_spelled, given))
+    return Table(
+        f"Methods for {student} with teacher {teacher}",
+        config.copy_and_resolve_references,
+        tuple(Row(student, teacher, method) for method in chosen),
+        held_out=config.data.validation_examples,
+    )
+
+
+def with_recorded(table: Table, labels: Iterable[tuple[str, str]]) -> Table:
+    """Add the methods of earlier commands: a row that was ever asked for stays in the table.
+
+    Args:
+      table: result of :func:`table`.
+      labels: pair and label of the earlier rows.
+
+    Returns:
+      The table with all rows, the earlier ones first.
+    """
+    first = table.rows[0]
+    there = {label: Row(first.student, first.teacher, label) for _, label in labels}
+    rows = there | {row.method: row for row in table.rows}
+    return dataclasses.replace(table, rows=tuple(rows.values()))
+
+
+def _methods(text: str) -> list[str]:
+    methods = [_spelled(part.strip(), "--methods") for part in text.split(",") if part.strip()]
+    if len(set(methods)) < len(methods) or not methods:
+        raise UserError(
+            f"--methods must name each method once, got {text!r}: for example --methods none,at,kd"
+        )
+    return methods
+
+
+def _spelled(method: str, key: str = "method") -> str:
+    """The method with its terms in one order, distillation last as in the tables of the paper."""
+    names = terms.parts(method, key)
+    return "+".join(sorted(names, key=lambda name: name == "kd")) or "none"
