@@ -12,7 +12,7 @@ from at_jax.tables.paper import Source
 from at_jax.tables.record import GIVEN
 from at_jax.tables.rows import by_pair
 from at_jax.training import collapse
-from at_jax.training.console import duration
+from at_jax.training.console import counted, duration
 
 __all__ = ["render"]
 
@@ -95,7 +95,7 @@ def _setting(summary: Mapping[str, Any]) -> str:
         schedule = "several schedules"
     first = (
         f"{summary['measured_on'].capitalize()} error in percent on {summary['data']}, after "
-        f"{summary['epochs']} epochs ({schedule}), batch size {summary['batch_size']}."
+        f"{counted(summary['epochs'], 'epoch')} ({schedule}), batch size {summary['batch_size']}."
     )
     if _has_paper(summary):
         after = f", after {summary['paper_epochs']} epochs" if summary["paper_epochs"] else ""
@@ -226,7 +226,7 @@ def _provenance(summary: Mapping[str, Any]) -> list[str]:
     if not runs:
         return ["No run is finished yet."]
     days = sorted({run["finished"][:10] for run in runs.values()})
-    counted = collections.Counter(
+    setups = collections.Counter(
         (run["device"], _versions(run["versions"]), run["commit"]) for run in runs.values()
     )
     wall = sum(run["wall_seconds"] / (run["trained_together"] or 1) for run in runs.values())
@@ -235,9 +235,10 @@ def _provenance(summary: Mapping[str, Any]) -> list[str]:
         f"{duration(wall)} (h:mm:ss).",
         "",
     ]
-    for (device, versions, commit), count in counted.most_common():
-        noun = "runs" if count > 1 else "run"
-        lines.append(f"- {count} {noun} on {device}, {versions}, commit {commit or 'unknown'}")
+    for (device, versions, commit), count in setups.most_common():
+        lines.append(
+            f"- {counted(count, 'run')} on {device}, {versions}, commit {commit or 'unknown'}"
+        )
     together = sorted({run["trained_together"] or 1 for run in runs.values()} - {1})
     if together:
         sizes = " or ".join(map(str, together))

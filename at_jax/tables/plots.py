@@ -18,7 +18,7 @@ from at_jax.figures import style
 from at_jax.tables import trial_plots
 from at_jax.tables.paper import VERIFIED, Source
 from at_jax.tables.rows import by_pair
-from at_jax.training.console import log
+from at_jax.training.console import counted, log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,7 +81,7 @@ def _colors(rows: Sequence[_Row]) -> list[str]:
 
 
 def _setting(summary: Mapping[str, Any]) -> str:
-    return f"{summary['data']}, {summary['epochs']} epochs"
+    return f"{summary['data']}, {counted(summary['epochs'], 'epoch')}"
 
 
 def _draw_errors(summary: Mapping[str, Any], rows: Sequence[_Row], path: pathlib.Path) -> None:

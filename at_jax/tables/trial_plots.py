@@ -9,6 +9,7 @@ from at_jax import terms
 from at_jax.figures import style
 from at_jax.tables.changes import text_of
 from at_jax.tables.rows import by_pair
+from at_jax.training.console import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,7 +53,7 @@ def draw(summary: Mapping[str, Any], path: pathlib.Path) -> None:
     for panel in axes[:, 0]:
         panel.set_ylabel(f"{summary['measured_on']} error, percent", fontsize=8)
     figure.supxlabel(
-        f"{summary['data']}, {summary['epochs']} epochs; points: seeds; lines: means\n"
+        f"{summary['data']}, {counted(summary['epochs'], 'epoch')}; points: seeds; lines: means\n"
         "circle: chosen; cross: diverged; gray dashes: lowest mean of labels only"
     )
     style.save(figure, path)

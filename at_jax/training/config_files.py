@@ -7,7 +7,6 @@ import pathlib
 import ml_collections
 
 from at_jax.errors import UserError, listed, printable
-from at_jax.training.config import default_config, flatten
 
 __all__ = ["apply_parts", "find", "folder", "load", "load_flag", "names"]
 
@@ -94,6 +93,8 @@ def load_flag(text: str) -> ml_collections.ConfigDict:
     >>> load_flag("digits:method=kd,student=wrn_16_1").student
     'wrn_16_1'
     """
+    from at_jax.training.config import default_config, flatten  # imports jax: not for --help
+
     name, _, parts = text.partition(":")
     path = find(name)
     try:

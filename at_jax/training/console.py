@@ -16,7 +16,7 @@ from at_jax.intermediates import initialize
 from at_jax.training import metrics
 from at_jax.training.tensorboard import EventFile, is_available
 
-__all__ = ["ProgressReport", "duration", "log", "network_table", "parameter_count"]
+__all__ = ["ProgressReport", "counted", "duration", "log", "network_table", "parameter_count"]
 
 # An epoch prints one line, but not more often than this.
 _SECONDS_BETWEEN_LINES = 5.0
@@ -50,6 +50,15 @@ def duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def counted(count: int, noun: str) -> str:
+    """Format a number with its noun, in the plural unless it is 1.
+
+    >>> counted(1, "epoch"), counted(1_500, "image")
+    ('1 epoch', '1,500 images')
+    """
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def parameter_count(params: Any) -> int:

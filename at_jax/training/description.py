@@ -7,7 +7,7 @@ import jax
 from at_jax.distributed import devices, huge_pages
 from at_jax.errors import listed
 from at_jax.training.components.datasets import streaming_line
-from at_jax.training.console import log, network_table
+from at_jax.training.console import counted, log, network_table
 from at_jax.training.setup import Run
 
 __all__ = ["log_lines"]
@@ -40,8 +40,8 @@ def _on_config(run: Run) -> Iterator[str]:
     late = [epoch for epoch in optimizer.drop_epochs if epoch >= settings.epochs]
     if late and optimizer.schedule == "steps":
         yield (
-            f"note: the run ends after {settings.epochs} epochs, before the learning rate drops at epoch "
-            f"{listed(late)} (optimizer.drop_epochs)"
+            f"note: the run ends after {counted(settings.epochs, 'epoch')}, before the learning rate drops "
+            f"at epoch {listed(late)} (optimizer.drop_epochs)"
         )
 
 
@@ -59,8 +59,8 @@ def _on_data(run: Run) -> Iterator[str]:
 
 def _length(run: Run, used: tuple[jax.Device, ...]) -> str:
     settings, last = run.settings, run.batches.last_size
-    rest = f", the last with {last} images," if last < settings.batch_size else ""
+    rest = f", the last with {counted(last, 'image')}," if last < settings.batch_size else ""
     idle = devices.idle(used) if not settings.runtime.devices else 0
     unused = f" ({idle} more cannot divide batch_size={settings.batch_size} evenly)" if idle else ""
-    steps = f"{settings.epochs} epochs of {run.steps_per_epoch} steps{rest}"
+    steps = f"{counted(settings.epochs, 'epoch')} of {counted(run.steps_per_epoch, 'step')}{rest}"
     return f"{steps} on {devices.describe(used)}{unused}"

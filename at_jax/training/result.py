@@ -11,7 +11,7 @@ from at_jax.distributed import devices
 from at_jax.errors import UserError
 from at_jax.objective import Objective
 from at_jax.training import collapse, metrics
-from at_jax.training.console import duration, log
+from at_jax.training.console import counted, duration, log
 from at_jax.training.evaluation import evaluator
 from at_jax.training.files import provenance, run_files
 from at_jax.training.resume import Progress
@@ -116,5 +116,5 @@ def _log_errors(run: Run, result: dict[str, Any]) -> None:
     log(
         f"{'' if run.method == 'none' else run.method + ' '}{run.name} error  "
         f"{metrics.shown(result)}{on} (best {result['best_test_error']:.2f} %), "
-        f"{result['epochs']} epochs in {duration(result['wall_seconds'])}"
+        f"{counted(result['epochs'], 'epoch')} in {duration(result['wall_seconds'])}"
     )

@@ -16,7 +16,7 @@ from at_jax.distributed import processes
 from at_jax.errors import listed
 from at_jax.training import collapse, metrics, non_finite, resume, state
 from at_jax.training.components.arguments import Callback
-from at_jax.training.console import ProgressReport, log
+from at_jax.training.console import ProgressReport, counted, log
 from at_jax.training.evaluation import Evaluation
 from at_jax.training.files import identity, run_files
 from at_jax.training.files.checkpoints import Checkpoints
@@ -88,7 +88,9 @@ class RunLog:
         """Drop the lines after a step, write damaged ones again, and print what is lost."""
         before = run_files.read_metrics(self.workdir)
         if before and not step:
-            log(f"No checkpoint in {self.workdir} yet: {len(before)} epochs are trained again")
+            log(
+                f"No checkpoint in {self.workdir} yet: training {counted(len(before), 'epoch')} again"
+            )
         self.progress.lines = run_files.keep_metrics(self.workdir, step)
         evaluated = step // self.run.steps_per_epoch - self.is_unevaluated(step)
         if missing := run_files.missing_epochs(self.progress.lines, evaluated):
