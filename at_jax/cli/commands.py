@@ -35,7 +35,11 @@ _COMMANDS = {
     "figures": _Command(
         "at_jax.figures.command", "draw attention maps, input gradients and curves"
     ),
-    "tables": _Command("at_jax.tables.command", "train the paper's tables", large=True),
+    "tables": _Command(
+        "at_jax.tables.command",
+        "compare methods over seeds: the paper's tables, or your own",
+        large=True,
+    ),
     "weights": _Command(
         "at_jax.cli.weights", "convert PyTorch weights to a run, or export the network of a run"
     ),

@@ -10,7 +10,7 @@ from at_jax.errors import UserError
 
 __all__ = ["main"]
 
-_DESCRIPTION = """Train the tables of the paper, and tables of your own networks and images.
+_DESCRIPTION = """Compare methods over several seeds: the tables of the paper, or one of your own config.
 
   at-jax tables --list                          all tables, their rows, the paper's results
   at-jax tables digits                          no download, some minutes on a CPU

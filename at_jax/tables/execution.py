@@ -6,6 +6,7 @@ from at_jax import loop, signals
 from at_jax.errors import UserError, listed
 from at_jax.tables import checks, markdown, plots, record, shared_settings, summary
 from at_jax.tables.job import Job
+from at_jax.tables.overview import overview
 from at_jax.tables.record import TABLE
 from at_jax.tables.runner import DIVERGED, failure_of, train_all
 from at_jax.training.console import log
@@ -85,4 +86,6 @@ def write(job: Job, *, draw: bool) -> None:
         written = plots.draw(numbers, job.out)
         for label, best in numbers.get("search", {}).get("chosen", {}).items():
             log(f"{label}: {best['error']:.2f} % with {' '.join(best['options'])}")
+        if "search" not in numbers and (text := overview(numbers)):
+            log(text)
         log(f"{job.out / 'table.md'}, table.json{''.join(f', {path.name}' for path in written)}")

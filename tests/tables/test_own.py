@@ -104,8 +104,17 @@ def test_list_prints_the_rows_of_a_config(capsys):
     assert rows == ["wrn_10_1-none", "wrn_10_1-wrn_16_2-at+kd"]
 
 
-def test_methods_are_rows_with_one_teacher(run, config, fake_training, tmp_path, read_table):
+def test_methods_are_rows_with_one_teacher(
+    run, config, fake_training, tmp_path, read_table, capsys
+):
     assert run("--methods", "none,at,kd", "--seeds", "2") == 0
+    printed = capsys.readouterr().out.splitlines()
+    head = next(index for index, line in enumerate(printed) if line.startswith("wrn_10_0.25 <- "))
+    assert [line.split() for line in printed[head + 1 : head + 4]] == [
+        ["none", "20.50", "%", "2"],
+        ["at", "10.50", "%", "2", "-10.00", "±", "0.00"],
+        ["kd", "10.50", "%", "2", "-10.00", "±", "0.00"],
+    ]
     assert fake_training.calls[0] == ["teachers/wrn_10_0.5"] and len(fake_training.calls) == 7
     table = read_table(tmp_path / "out")
     assert table["title"] == "Methods for wrn_10_0.25 with teacher wrn_10_0.5"
