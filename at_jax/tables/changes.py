@@ -82,9 +82,12 @@ def parse(text: str, flag: str = "--set") -> Change:
     scope, _, key = name.rpartition(":")
     known = flatten(default_config().to_dict())
     if key == "compare":
-        raise UserError(f"{flag}: a table compares its rows, got {text!r}: choose rows with --rows")
+        raise UserError(
+            f"{flag}: a table compares its rows, got {text!r}: choose them with --rows, or --methods"
+        )
     if key in ROW_KEYS:
-        fix = "use --seeds" if key == "seed" else "choose rows with --rows"
+        fixes = {"seed": "use --seeds", "method": "choose rows with --rows, or --methods"}
+        fix = fixes.get(key, "choose rows with --rows, or give student= and teacher= to --config")
         raise UserError(f"{flag}: {key} differs from run to run, got {text!r}: {fix}")
     if not equals or key not in known:
         close = nearest(key, known.keys() - set(ROW_KEYS))

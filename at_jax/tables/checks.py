@@ -9,20 +9,20 @@ from at_jax import paths, terms
 from at_jax.data.identity import Identity
 from at_jax.errors import UserError, listed, naming
 from at_jax.tables.messages import naming_options
-from at_jax.tables.plan import RunSpec
+from at_jax.tables.plan import RunSpec, is_teacher_given
 from at_jax.tables.record import GIVEN, TABLE, Record
 from at_jax.tables.runner import DIVERGED, failure_of
 from at_jax.training import dry_run
 from at_jax.training.components import datasets
 from at_jax.training.files import identity, run_files
-from at_jax.training.settings import DataSettings
+from at_jax.training.settings import Settings
 
 __all__ = ["check_listed", "check_runs", "is_done", "is_recorded"]
 
 
 def check_runs(
     options: argparse.Namespace,
-    settings: DataSettings,
+    settings: Settings,
     before: Record | None,
     specs: Sequence[RunSpec],
     left: Sequence[RunSpec],
@@ -32,7 +32,7 @@ def check_runs(
 
     Args:
       options: of the command.
-      settings: section ``data`` of the config that all rows share.
+      settings: of the config that all rows share.
       before: earlier table.json.
       specs: all runs that the table lists.
       left: those that the command trains.
@@ -47,21 +47,23 @@ def check_runs(
     with naming_options():
         for spec in specs:
             _check_config(spec, is_merge=options.merge)
-        _check_given_teacher(specs, left, before)
+        _check_teacher(options, settings, left, before)
         places = [(str(out / TABLE), before.images if before else None)]
         places += [(str(spec.workdir), identity.of_data(spec.workdir)) for spec in specs]
         if left or (options.data and not options.merge):
             # Unreadable images would fail every run.
-            dataset = datasets.load_dataset(settings)
+            dataset = datasets.load_dataset(settings.data)
             places.append((options.data or dataset.name, dataset.identity))
         for spec in left:
             for path in (spec.workdir, *spec.workdir.parents):
                 if out in path.parents and path.is_file():
                     raise UserError(f"{path} must be a directory, got a file: move it away")
+        given = None
         for spec in {_kind(spec): spec for spec in left}.values():
             run = dry_run.check(spec.config, trains_teacher=spec.teacher_workdir is not None)
             if run.teacher is not None and spec.teacher_workdir is None:
-                _check_same_teacher(spec, run.teacher.variables, before)
+                given = run.teacher.variables
+        _check_same_teacher(specs, given, before)
     identity.check_same_data(places)
     return next((images for _, images in places if images is not None), None)
 
@@ -110,15 +112,14 @@ def check_listed(before: Record | None, specs: Sequence[RunSpec], out: pathlib.P
         )
 
 
-def _check_given_teacher(
-    specs: Sequence[RunSpec], left: Sequence[RunSpec], before: Record | None
+def _check_teacher(
+    options: argparse.Namespace,
+    settings: Settings,
+    left: Sequence[RunSpec],
+    before: Record | None,
 ) -> None:
     """Raise UserError unless the teacher, given or trained, suits the rows and the earlier runs."""
-    is_given = any(
-        terms.needs_teacher(spec.row.method) and not spec.teacher_workdir
-        for spec in specs
-        if spec.row
-    )
+    is_given = is_teacher_given(settings)
     earlier = [name for name, entry in before.runs.items() if GIVEN in entry] if before else []
     if earlier and not is_given:
         raise UserError(
@@ -130,28 +131,43 @@ def _check_given_teacher(
             "the runs in table.json have a teacher that the table trained, got --set teacher.checkpoint or "
             "teacher.weights: leave it out, or choose another --out"
         )
-    for spec in left if is_given else ():
-        if not (workdir := spec.config.teacher.checkpoint):
+    rows = [spec.row for spec in left if spec.row and terms.needs_teacher(spec.row.method)]
+    if not (rows and (workdir := settings.teacher.checkpoint)):
+        return
+    with naming("teacher.checkpoint", workdir):
+        network = run_files.read_config(paths.reachable(workdir))["student"]
+    for row in rows:
+        if network != row.teacher:
+            fix = f"teacher={network} to --config" if options.config else "rows of it to --rows"
+            raise UserError(
+                f"teacher.checkpoint={workdir} must be a run of {row.teacher}, the teacher of row "
+                f"{row.name}, got {network}: choose another run, or give {fix}"
+            )
+
+
+def _check_same_teacher(specs: Sequence[RunSpec], given: Any, before: Record | None) -> None:
+    """Raise UserError if students of teachers that were given have different ones.
+
+    Args:
+      specs: all runs that the table lists.
+      given: variables of the teacher of this command; None if it trains nothing, or gives none.
+      before: earlier table.json.
+    """
+    first: dict[str, str] = {}  # digest of the weights to a run
+    for spec in specs:
+        if spec.row is None or spec.teacher_workdir or not terms.needs_teacher(spec.row.method):
             continue
-        with naming("teacher.checkpoint", workdir):
-            network = run_files.read_config(paths.reachable(workdir))["student"]
-        if spec.row and network != spec.row.teacher:
-            raise UserError(
-                f"teacher.checkpoint={workdir} must be a run of {spec.row.teacher}, the teacher of row "
-                f"{spec.row.name}, got {network}: choose another run, or other rows with --rows"
-            )
-
-
-def _check_same_teacher(spec: RunSpec, variables: Any, before: Record | None) -> None:
-    """Raise UserError if earlier runs of the table had another teacher than the one that is given."""
-    now = identity.of_weights(variables)
-    for name, entry in before.runs.items() if before else ():
-        if GIVEN in entry and entry["teacher"] != now:
-            key = "checkpoint" if spec.config.teacher.checkpoint else "weights"
-            raise UserError(
-                f"teacher.{key}={spec.config.teacher[key]} must be the teacher of the runs in table.json, "
-                f"such as {name}, got other weights: give that teacher, or choose another --out"
-            )
+        entry = before.entry(spec) if before else None
+        if digest := entry["teacher"] if entry else identity.of_teacher(spec.workdir):
+            first.setdefault(digest, spec.name)
+    if given is not None:
+        first.setdefault(identity.of_weights(given), "this command")
+    if len(first) > 1:
+        names = list(first.values())
+        raise UserError(
+            f"the students of a table must have one teacher, got teachers of different weights for "
+            f"{listed(names)}: give the same teacher, or choose another --out"
+        )
 
 
 def _check_config(spec: RunSpec, *, is_merge: bool) -> None:

@@ -127,8 +127,8 @@ def _run(options: argparse.Namespace) -> int:
     from at_jax.tables import options as table_options
 
     if options.list:
-        if options.name or options.config:
-            tables = {options.name or "--config": table_options.table(options)}
+        if options.name or options.config or options.methods:
+            tables = {table_options.name(options): table_options.table(options)}
         else:
             tables = {name: make() for name, make in registry.TABLES.items()}
         print(registry.listing(tables))

@@ -74,13 +74,11 @@ def from_options(options: argparse.Namespace) -> Job:
       UserError: for an invalid option, or a folder that holds results of other settings or data.
     """
     table_options.check(options)
-    every = table_options.table(options)
-    out, before, changes, common, searched = _read(options, every)
-    patterns = [row for row in options.rows.split(",") if row]
-    chosen = () if options.merge else choose_rows(every, patterns)
-    if options.config and before and before.title.endswith(every.title):
-        every = own.with_recorded(every, before.labels)
+    asked = table_options.table(options)
+    every, out, before, changes, common, searched = _read(options, asked)
     table, found = every, None
+    patterns = [row for row in options.rows.split(",") if row]
+    chosen = () if options.merge else choose_rows(every if patterns else asked, patterns)
     key_changes.check(chosen, changes)
     if options.search:
         table, found = _trials(options, every, chosen, common, before)
@@ -94,13 +92,13 @@ def from_options(options: argparse.Namespace) -> Job:
     seeds = max(options.seeds, _count(listed | there) if options.search else 0)
     mine = [] if options.merge else expand(chosen, seeds=seeds)
     to_train = sharding.shard(mine, options.shard, options.together)
-    asked = listed | {spec.name for spec in mine if spec.row in chosen}
-    rows, specs = _listed(table, asked, there, expand)
+    names = listed | {spec.name for spec in mine if spec.row in chosen}
+    rows, specs = _listed(table, names, there, expand)
     left = [
         spec for spec in to_train if not checks.is_done(spec, before, is_search=found is not None)
     ]
     checks.check_listed(before, specs, out)
-    images = checks.check_runs(options, settings_of(common).data, before, specs, left, out)
+    images = checks.check_runs(options, settings_of(common), before, specs, left, out)
     words = [*(search.words(found) if found else ()), *table_options.words(options)]
     return Job(
         named=tuple(table_options.naming(options, every.rows)),
@@ -124,17 +122,24 @@ def from_options(options: argparse.Namespace) -> Job:
 
 def _read(
     options: argparse.Namespace, table: Table
-) -> tuple[pathlib.Path, Record | None, list[str], ml_collections.ConfigDict, list[str]]:
-    """Folder, its earlier table.json, the changes, the config of all rows, and what the search chose."""
+) -> tuple[Table, pathlib.Path, Record | None, list[str], ml_collections.ConfigDict, list[str]]:
+    """All rows, folder, its earlier table.json, changes, config of all rows, and what the search chose."""
     out: pathlib.Path | None = None
     changes: list[str] = options.changes
     searched: list[str] = []
-    if options.searched:
+    if options.searched or options.search:
         out = table_options.searched_folder(options)
+        out = out / table_options.SEARCH if options.search else out
+    if options.config:
+        out = out or table_options.folder(options, is_same=lambda _: False)
+        table = own.with_recorded(table, out / TABLE)
+    if options.searched and out:
         searched = trials.options_of(out / table_options.SEARCH / TABLE)
+        # A command may have fewer methods than the search.
+        known = {row.label for row in table.rows}
+        searched = [each for each in searched if each.partition(":")[0] in known]
         changes = [*searched, *changes]
     elif options.search:
-        out = table_options.searched_folder(options) / table_options.SEARCH
         changes = search.with_held_out(table, changes)
     changes = key_changes.resolve(changes, table.rows)
     common = plan.common_config(table, epochs=options.epochs, source=options.data, changes=changes)
@@ -148,10 +153,10 @@ def _read(
             raise UserError(f"--merge: {out} holds no table: give the --out of a trained one")
         # Settings need not be repeated; those that are must be the table's.
         given = key_changes.resolve(options.changes, table.rows)
-        changes = [*before.changes, *given]
+        changes = list(dict.fromkeys([*before.changes, *given]))
         epochs = options.epochs or before.settings["epochs"]
         common = plan.common_config(table, epochs=epochs, changes=changes)
-    return out, before, changes, common, searched
+    return table, out, before, changes, common, searched
 
 
 def _is_same(

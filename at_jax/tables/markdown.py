@@ -9,6 +9,7 @@ from at_jax import terms
 from at_jax.tables import differences
 from at_jax.tables.changes import parse, text_of
 from at_jax.tables.paper import Source
+from at_jax.tables.plan import TEACHERS
 from at_jax.tables.record import GIVEN
 from at_jax.tables.rows import by_pair
 from at_jax.training import collapse
@@ -106,9 +107,10 @@ def _setting(summary: Mapping[str, Any]) -> str:
     paragraphs = [first, _search_note(space) if "search" in summary else _DIFFERENCES]
     if any(seed.get(collapse.KEY) for row in summary["rows"] for seed in row["seeds"]):
         paragraphs.append("A constant student gives all images the same class probabilities.")
+    # The line of a given teacher says that it is.
+    shown = [c for c in summary["changes"] if parse(c).key not in TEACHERS]
     for which in ("all", "some"):
-        found = [c for c in summary["changes"] if bool(parse(c).scope) == (which == "some")]
-        if found:
+        if found := [c for c in shown if bool(parse(c).scope) == (which == "some")]:
             paragraphs.append(f"Set for {which} rows: {', '.join(f'`{c}`' for c in found)}.")
     return "\n\n".join(paragraphs)
 
@@ -173,17 +175,15 @@ def _teacher_lines(
     teachers: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
 ) -> list[list[str]]:
     """The teachers of a pair: those that the table trained, or the one that the user gave."""
-    blank, name = [""] * len(_COMPARED), rows[0]["teacher"]
+    lines, blank, name = [], [""] * len(_COMPARED), rows[0]["teacher"]
     trained = [each for each in teachers if each["teacher"] == name]
-    lines = []
     for each in trained:
         error = _number(each["run"] and each["run"]["test_error"])
         seeds = _taught(each, rows) if len(trained) > 1 else ""
         paper = _paper(each["paper"])
         lines.append([f"teacher, {name}{seeds}", error, error, "", "1 run", *blank, *paper])
     # The students of one teacher have recorded the same error.
-    given = [seed[GIVEN] for row in rows for seed in row["seeds"] if GIVEN in seed]
-    if given:
+    if given := [seed[GIVEN] for row in rows for seed in row["seeds"] if GIVEN in seed]:
         error = _number(given[0])
         lines.append([f"teacher, {name}", error, error, "", "given", *blank, "", ""])
     return lines

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterable, Sequence
 from at_jax import paths
 from at_jax.errors import UserError
 from at_jax.tables import own
+from at_jax.tables.plan import TEACHERS
 from at_jax.tables.record import TABLE
 from at_jax.tables.registry import TABLES, Row, Table
 from at_jax.training.files.checkpoints import check_can_save
 
 __all__ = [
-    "SEARCH", "check", "check_out", "command", "folder", "naming", "searched_folder", "table", "words",
+    "SEARCH", "check", "check_out", "command", "folder", "name", "naming", "searched_folder", "table",
+    "words",
 ]  # fmt: skip
 
 # Largest number of seeds and of students in one program.
@@ -40,6 +42,10 @@ def check(options: argparse.Namespace) -> None:
         raise UserError(
             f"--epochs must be at least 1, got {options.epochs}: leave it out for the table's own"
         )
+    if options.merge and any(each.partition("=")[0] in TEACHERS for each in options.changes):
+        raise UserError(
+            "--merge trains nothing, got --set of a teacher: leave it out, and table.json tells which one"
+        )
     if options.merge and options.rows:
         raise UserError(
             f"--merge takes all runs of the folder, got --rows {options.rows}: leave --rows out"
@@ -52,10 +58,10 @@ def table(options: argparse.Namespace) -> Table:
     Raises:
       UserError: for both, neither, an unknown name, or a config that cannot be loaded.
     """
-    name = options.name
-    if options.config and name:
+    named = options.name
+    if options.config and named:
         raise UserError(
-            f"--config makes a table of its own, got also the table {name!r}: leave one of them out"
+            f"--config makes a table of its own, got also the table {named!r}: leave one of them out"
         )
     if options.config:
         return own.table(options.config, options.methods)
@@ -64,14 +70,14 @@ def table(options: argparse.Namespace) -> Table:
             f"--methods needs the --config that they are for, got {options.methods!r}: use --rows "
             "for the rows of a table"
         )
-    if name not in TABLES:
-        close = difflib.get_close_matches(name or "", TABLES, n=1)
+    if named not in TABLES:
+        close = difflib.get_close_matches(named or "", TABLES, n=1)
         fix = f"did you mean {close[0]}?" if close else "--list prints their rows"
-        got = repr(name) if name else "no name"
+        got = repr(named) if named else "no name"
         raise UserError(
             f"name a table, one of {', '.join(TABLES)}, or give a --config, got {got}: {fix}"
         )
-    return TABLES[name]()
+    return TABLES[named]()
 
 
 def naming(options: argparse.Namespace, rows: Iterable[Row]) -> list[str]:
@@ -81,7 +87,7 @@ def naming(options: argparse.Namespace, rows: Iterable[Row]) -> list[str]:
     return [f"--config={options.config}", "--methods", ",".join(row.method for row in rows)]
 
 
-def _name(options: argparse.Namespace) -> str:
+def name(options: argparse.Namespace) -> str:
     """Name of the folder of a table."""
     return own.name_of(options.config) if options.config else options.name
 
@@ -108,7 +114,7 @@ def searched_folder(options: argparse.Namespace) -> pathlib.Path:
     """
     if options.out:
         return paths.reachable(options.out)
-    mine, committed = (root / f"{_name(options)}_searched" for root in (_OWN, _COMMITTED))
+    mine, committed = (root / f"{name(options)}_searched" for root in (_OWN, _COMMITTED))
     part = pathlib.Path(SEARCH, TABLE)
     is_committed = options.searched and (committed / part).is_file() and not (mine / part).is_file()
     return committed if is_committed else mine
@@ -127,13 +133,12 @@ def folder(options: argparse.Namespace, is_same: Callable[[pathlib.Path], bool])
     """
     if options.out:
         return paths.reachable(options.out)
-    name = _name(options)
-    mine = _OWN / name
+    mine = _OWN / name(options)
     if options.merge and (mine / TABLE).is_file():
         return mine
     if options.merge and not (options.epochs or options.changes):
-        return _COMMITTED / name
-    committed = sorted(_COMMITTED.glob(f"{glob.escape(name)}*/{TABLE}"))
+        return _COMMITTED / name(options)
+    committed = sorted(_COMMITTED.glob(f"{glob.escape(name(options))}*/{TABLE}"))
     return next((path.parent for path in committed if is_same(path)), mine)
 
 
@@ -141,15 +146,20 @@ def words(options: argparse.Namespace) -> list[str]:
     """Options that a command must repeat to continue a table, except its rows, seeds and tried values.
 
     Args:
-      options: of the command. The places of the data and the table, which differ from machine to machine,
-        become DIR and OUT.
+      options: of the command. The places of --data, --out and the teacher, which differ from machine to
+        machine, become DIR, OUT, RUN and FILE.
     """
     found = ["--epochs", str(options.epochs)] if options.epochs else []
     found += ["--data", "DIR"] if options.data else []
     found += ["--searched"] if options.searched else []
-    found += [word for change in options.changes for word in ("--set", change)]
+    found += [word for change in options.changes for word in ("--set", _without_place(change))]
     found += ["--together", str(options.together)] if options.together > 1 else []
     return found + (["--out", "OUT"] if options.out else [])
+
+
+def _without_place(change: str) -> str:
+    key = change.partition("=")[0]
+    return f"{key}={TEACHERS[key]}" if key in TEACHERS else change
 
 
 def command(

@@ -2,10 +2,10 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Iterable
 
 from at_jax import terms
 from at_jax.errors import UserError
+from at_jax.tables import record
 from at_jax.tables.rows import Row, Table
 from at_jax.training import config_files
 
@@ -43,21 +43,38 @@ def table(text: str, methods: str) -> Table:
         config.copy_and_resolve_references,
         tuple(Row(student, teacher, method) for method in chosen),
         held_out=config.data.validation_examples,
+        has_fixed_rows=False,
     )
 
 
-def with_recorded(table: Table, labels: Iterable[tuple[str, str]]) -> Table:
+def with_recorded(table: Table, path: pathlib.Path) -> Table:
     """Add the methods of earlier commands: a row that was ever asked for stays in the table.
 
     Args:
       table: result of :func:`table`.
-      labels: pair and label of the earlier rows.
+      path: of table.json, or of that of a search. It need not exist.
 
     Returns:
       The table with all rows, the earlier ones first.
+
+    Raises:
+      UserError: if the file is damaged.
     """
+    before = record.read(path)
+    if before is None or not before.title.endswith(
+        table.title
+    ):  # another table: it is refused later
+        return table
     first = table.rows[0]
-    there = {label: Row(first.student, first.teacher, label) for _, label in labels}
+    there = {}
+    for _, label in before.labels:
+        try:
+            there[_spelled(label)] = Row(first.student, first.teacher, label)
+        except UserError as error:
+            raise UserError(
+                f"{path} is damaged (row {label!r} is no method): restore it, choose another --out, or "
+                "delete the file"
+            ) from error
     rows = there | {row.method: row for row in table.rows}
     return dataclasses.replace(table, rows=tuple(rows.values()))
 

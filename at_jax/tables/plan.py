@@ -13,13 +13,17 @@ from at_jax.tables import changes as key_changes
 from at_jax.tables.messages import naming_options
 from at_jax.tables.registry import Row, Table
 from at_jax.training.config import flatten, settings_of, teacher_config
+from at_jax.training.settings import Settings
 
 __all__ = [
-    "RUNS", "TEACHER_SEED", "RunSpec", "common_config", "expand", "scale_schedule",
+    "RUNS", "TEACHERS", "TEACHER_SEED", "RunSpec", "common_config", "expand", "is_teacher_given",
+    "scale_schedule",
 ]  # fmt: skip
 
 # A teacher is trained once, with this seed, and shared by all students.
 TEACHER_SEED = 0
+# Keys that give the teacher, and what stands for their values in a command.
+TEACHERS = {"teacher.checkpoint": "RUN", "teacher.weights": "FILE"}
 # Folder of the runs, in the folder of the table.
 RUNS = "runs"
 
@@ -47,6 +51,11 @@ class RunSpec:
     def seed(self) -> int:
         """Seed of the run, which numbers the runs of a row from 0."""
         return self.config.seed
+
+
+def is_teacher_given(settings: Settings) -> bool:
+    """Whether the user gives the teacher of all rows; otherwise the table trains its teachers."""
+    return bool(settings.teacher.checkpoint or settings.teacher.weights)
 
 
 def scale_schedule(config: ml_collections.ConfigDict, epochs: int) -> ml_collections.ConfigDict:
@@ -95,7 +104,7 @@ def common_config(
     """Build the config that all rows of a table share.
 
     Args:
-      table: from the registry.
+      table: of the registry, or of a config.
       epochs: number of epochs; 0 for the table's own.
       source: an image folder or a TFDS name; empty for the table's own data.
       changes: strings ``[LABEL:]KEY=VALUE``, applied last; those of some rows are only checked.
@@ -142,7 +151,7 @@ def expand(
     to train if the user gives one (``teacher.checkpoint`` or ``teacher.weights``).
 
     Args:
-      table: from the registry.
+      table: of the registry, or of a config.
       rows: chosen rows of the table.
       common: result of :func:`common_config`.
       seeds: number of seeds, from 0.
@@ -169,11 +178,11 @@ def expand(
     labels_only = {}
     for row in table.rows:
         # Not the trials of a search: values that are added later must not move a teacher.
-        if row.method == "none" and not row.tried:
+        if row.method == "none" and not row.tried and table.has_fixed_rows:
             spec = spec_of(row, TEACHER_SEED)
             labels_only[_training_key(spec.config)] = spec
     teachers: dict[str, RunSpec] = {}
-    is_given = common.teacher.checkpoint or common.teacher.weights
+    is_given = is_teacher_given(settings_of(common))
     for row in () if is_given else unique.values():
         if terms.needs_teacher(row.method) and row.teacher not in teachers:
             config, name = _teacher_config(row, common), f"teachers/{row.teacher}"

@@ -144,6 +144,11 @@ def _check_entry(name: str, entry: Mapping[str, Any]) -> None:
         is_number = isinstance(entry[key], float)
         if not isinstance(entry[key], types) or (is_number and not math.isfinite(entry[key])):
             raise json_files.Damaged(f"{name} has {key} {entry[key]!r}")
+    if GIVEN in entry:
+        error, teacher = entry[GIVEN], entry.get("teacher")
+        is_error = error is None or (isinstance(error, _NUMBER) and math.isfinite(error))
+        if not is_error or not isinstance(teacher, str | None):
+            raise json_files.Damaged(f"{name} has {GIVEN} {error!r} and teacher {teacher!r}")
 
 
 def _name(row: Mapping[str, Any], seed: Mapping[str, Any]) -> str:

@@ -76,6 +76,7 @@ class Table:
       paper_epochs: number of epochs in the paper; 0 if the paper has no such table or does not state it.
       held_out: number of training images on which a search measures.
       source: of the results that are called the paper's here.
+      has_fixed_rows: whether every command has the same rows. A teacher may then be the run of a row.
     """
 
     title: str
@@ -85,6 +86,7 @@ class Table:
     paper_epochs: int = 0
     held_out: int = 5000
     source: Source = PAPER
+    has_fixed_rows: bool = True
 
 
 def by_pair(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:

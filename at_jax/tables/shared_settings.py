@@ -27,7 +27,8 @@ def of(table: Table, common: ml_collections.ConfigDict) -> dict[str, Any]:
     """Keys and values that the runs of a table share, and that decide their results.
 
     Args:
-      table: from the registry. The sections of terms that none of its methods has are left out.
+      table: of the registry, or of a config. The sections of terms that none of its methods has are left
+        out.
       common: config that all rows share.
     """
     used = {part for row in table.rows for part in terms.parts(row.method)}
@@ -46,7 +47,7 @@ def differing(
 
     Args:
       record: of the table.
-      table: from the registry.
+      table: of the registry, or of a config.
       common: config that all rows share now.
       changes: values of ``--set`` now, see :func:`at_jax.tables.changes.resolve`.
 
@@ -88,7 +89,7 @@ def check(
     Args:
       record: of the table.
       path: of its table.json.
-      table: from the registry.
+      table: of the registry, or of a config.
       common: config that all rows share now.
       changes: values of ``--set`` now.
       searched: those of them that the search in the same folder chose.

@@ -139,7 +139,7 @@ def _entry(job: Job, spec: RunSpec) -> _Entry | None:
     if spec.teacher_workdir:
         entry["teacher"] = identity.run_id(spec.teacher_workdir) or None
     elif terms.needs_teacher(spec.config.method):  # the user gave it
-        entry["teacher"] = run_files.read_identity(spec.workdir).get("teacher")
+        entry["teacher"] = identity.of_teacher(spec.workdir)
         entry[GIVEN] = result.get("teacher_test_error")
     return entry | ({collapse.KEY: True} if result.get(collapse.KEY) else {})
 

@@ -113,7 +113,7 @@ def load_flag(text: str) -> ml_collections.ConfigDict:
             f"--config: get_config of {path} must return a config with all keys, got {got}: change values "
             "of at_jax.training.config.default_config() and return it"
         )
-    return config
+    return ml_collections.ConfigDict(config.to_dict())  # not frozen
 
 
 def apply_parts(

@@ -124,7 +124,7 @@ def known_teacher(
       needs_teacher: whether the loss uses one.
 
     Returns:
-      The teacher; None if it is trained first, or the loss uses none.
+      The teacher; None if it must be trained first, or the loss uses none.
 
     Raises:
       UserError: for several teachers, one that the loss does not use, or one that cannot be loaded.

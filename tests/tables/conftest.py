@@ -102,9 +102,8 @@ def fake_training(monkeypatch, tiny_table):
     fake = FakeTraining()
     monkeypatch.setattr(loop, "train_and_evaluate", fake.train_and_evaluate)
     monkeypatch.setattr(loop, "train_together", fake.train_together)
-    monkeypatch.setattr(
-        dry_run, "check", lambda *_, **__: _NO_TEACHER
-    )  # traces the loss for a second
+    # It traces the loss for a second.
+    monkeypatch.setattr(dry_run, "check", lambda *_, **__: _NO_TEACHER)
     return fake
 
 
@@ -122,3 +121,25 @@ def committed(fake_training, tmp_path, monkeypatch):
     shutil.rmtree(tmp_path / "runs")
     fake_training.calls.clear()
     return tmp_path
+
+
+@pytest.fixture
+def own_config(tmp_path):
+    """The path of a config file of the user."""
+    path = tmp_path / "study.py"
+    path.write_text(
+        "import small_run\n\n"
+        "def get_config(parts=None):\n"
+        '    return small_run.config(method="at").copy_and_resolve_references()\n'
+    )
+    return path
+
+
+@pytest.fixture
+def run_own(own_config, tmp_path):
+    """Runs the command on that config, with the table in ``out``."""
+
+    def command(*options):
+        return program.main([f"--config={own_config}", "--out", str(tmp_path / "out"), *options])
+
+    return command

@@ -21,7 +21,7 @@ from at_jax.training.files import config_record, run_files
 
 __all__ = [
     "check_checkpoint", "check_classes", "check_data", "check_initial", "check_same_data", "check_teacher",
-    "note_other_images", "of_data", "of_weights", "run_id",
+    "note_other_images", "of_data", "of_teacher", "of_weights", "run_id",
 ]  # fmt: skip
 
 
@@ -202,6 +202,11 @@ def check_same_data(found: Iterable[tuple[str, Identity | None]]) -> None:
 def run_id(workdir: pathlib.Path) -> str:
     """Read the ID of a run; empty for a run of an older version, or without config.json."""
     return _stored(workdir).get("run", "")
+
+
+def of_teacher(workdir: pathlib.Path) -> str | None:
+    """Read the digest of the weights of a run's teacher, see :func:`of_weights`; None without one."""
+    return _stored(workdir).get("teacher")
 
 
 def check_checkpoint(expected: str, meta: Mapping[str, Any]) -> None:
