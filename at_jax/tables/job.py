@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import ml_collections
 
@@ -59,6 +60,26 @@ class Job:
     record: Record | None
     options: tuple[str, ...]
     search: Search | None
+
+
+class _Command(NamedTuple):
+    """The options, read together with the folder that they name.
+
+    Attributes:
+      every: table with all rows that the options and the folder name.
+      out: folder of the table.
+      before: earlier table.json.
+      changes: values of ``--set``, and those that the search chose.
+      common: config that all rows share.
+      searched: those of the changes that the search chose.
+    """
+
+    every: Table
+    out: pathlib.Path
+    before: Record | None
+    changes: list[str]
+    common: ml_collections.ConfigDict
+    searched: list[str]
 
 
 def from_options(options: argparse.Namespace) -> Job:
@@ -120,10 +141,13 @@ def from_options(options: argparse.Namespace) -> Job:
     )
 
 
-def _read(
-    options: argparse.Namespace, table: Table
-) -> tuple[Table, pathlib.Path, Record | None, list[str], ml_collections.ConfigDict, list[str]]:
-    """All rows, folder, its earlier table.json, changes, config of all rows, and what the search chose."""
+def _read(options: argparse.Namespace, table: Table) -> _Command:
+    """Read the options and the folder.
+
+    Args:
+      options: of the command.
+      table: that they choose.
+    """
     out: pathlib.Path | None = None
     changes: list[str] = options.changes
     searched: list[str] = []
@@ -156,7 +180,7 @@ def _read(
         changes = list(dict.fromkeys([*before.changes, *given]))
         epochs = options.epochs or before.settings["epochs"]
         common = plan.common_config(table, epochs=epochs, changes=changes)
-    return table, out, before, changes, common, searched
+    return _Command(table, out, before, changes, common, searched)
 
 
 def _is_same(
