@@ -158,14 +158,14 @@ def _check_same_teacher(specs: Sequence[RunSpec], given: Any, before: Record | N
         if spec.row is None or spec.teacher_workdir or not terms.needs_teacher(spec.row.method):
             continue
         entry = before.entry(spec) if before else None
-        if digest := entry["teacher"] if entry else identity.of_teacher(spec.workdir):
+        if digest := entry.get("teacher") if entry else identity.of_teacher(spec.workdir):
             first.setdefault(digest, spec.name)
     if given is not None:
         first.setdefault(identity.of_weights(given), "this command")
     if len(first) > 1:
         names = list(first.values())
         raise UserError(
-            f"the students of a table must have one teacher, got teachers of different weights for "
+            "the students of a table must have one teacher, got teachers of different weights for "
             f"{listed(names)}: give the same teacher, or choose another --out"
         )
 

@@ -61,9 +61,8 @@ def with_recorded(table: Table, path: pathlib.Path) -> Table:
       UserError: if the file is damaged.
     """
     before = record.read(path)
-    if before is None or not before.title.endswith(
-        table.title
-    ):  # another table: it is refused later
+    # The folder of another table is refused later, with its settings.
+    if before is None or not before.title.endswith(table.title):
         return table
     first = table.rows[0]
     there = {}

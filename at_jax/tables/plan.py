@@ -22,7 +22,7 @@ __all__ = [
 
 # A teacher is trained once, with this seed, and shared by all students.
 TEACHER_SEED = 0
-# Keys that give the teacher, and what stands for their values in a command.
+# Keys that give the teacher, and the placeholders of their values in a command.
 TEACHERS = {"teacher.checkpoint": "RUN", "teacher.weights": "FILE"}
 # Folder of the runs, in the folder of the table.
 RUNS = "runs"

@@ -103,8 +103,8 @@ def load_flag(text: str) -> ml_collections.ConfigDict:
         raise
     except Exception as error:  # any code of the user
         raise UserError(
-            f"--config: {path} must define get_config(parts=None), got {type(error).__name__}: "
-            f"{printable(str(error))}: configs/folder.py is an example"
+            f"--config: {path} cannot be loaded, got {type(error).__name__}: {printable(str(error))}: it "
+            "must define get_config(parts=None), as configs/folder.py does"
         ) from error
     keys = flatten(config.to_dict()) if isinstance(config, ml_collections.ConfigDict) else {}
     if missing := sorted(flatten(default_config().to_dict()).keys() - keys.keys()):
