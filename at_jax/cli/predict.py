@@ -14,7 +14,7 @@ import numpy as np
 
 from at_jax import data
 from at_jax.cli.parser import Parser
-from at_jax.data import photographs, reading
+from at_jax.data.files import photographs, reading
 from at_jax.errors import UserError, printable
 from at_jax.training.components import networks
 

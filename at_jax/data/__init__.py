@@ -1,4 +1,11 @@
-"""Data sets, subsets, batches, and augmentation on the device."""
+"""Data sets, subsets, batches, and augmentation on the device.
+
+- Data sets: ``dataset``, ``subsets``, ``identity``; from arrays and objects, ``custom`` and ``checks``.
+- Sources: ``sources``, ``load_options``, ``digits``, and the packages ``folder`` and ``tfds``, whose images
+  are read by ``files``; ``prepare`` downloads TFDS sets.
+- From encoded images to splits: ``decoding``, ``crops``, ``memory``, ``threads``.
+- Training: ``batches``, ``streaming``; on the device, ``augmentation`` and ``color``.
+"""
 
 from at_jax.data.augmentation import augment, augment_each, check_range, normalize
 from at_jax.data.batches import TrainBatches, eval_batches

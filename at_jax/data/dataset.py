@@ -136,7 +136,7 @@ class Dataset:
       evaluated_on: "test", or "validation" after :func:`at_jax.data.hold_out`.
       origin: identity of the images as loaded; None computes it from ``train`` and ``test``.
       bit_depth: bits of the values in its 16-bit image files, 8 to 16; see
-        :func:`at_jax.data.reading.read_image`.
+        :func:`at_jax.data.files.reading.read_image`.
       resize: pixels of the shorter side before the center of an image is cropped for evaluation; 0: those
         of the crop.
       notes: lines to print: files that were skipped, and the like.

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 from at_jax.data.dataset import Dataset
 from at_jax.data.digits import load_digits
-from at_jax.data.folder import load_folder
+from at_jax.data.folder.source import load_folder
 from at_jax.data.load_options import LoadOptions
-from at_jax.data.tfds_source import load_tfds
+from at_jax.data.tfds.source import load_tfds
 from at_jax.errors import UserError
 
 __all__ = ["SOURCES", "load"]

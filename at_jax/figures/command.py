@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from at_jax import paths, terms
-from at_jax.data import reading
+from at_jax.data.files import reading
 from at_jax.errors import UserError
 from at_jax.figures import (
     arguments,

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from at_jax import data, paths
-from at_jax.data import crops, photographs, reading
+from at_jax.data import crops
+from at_jax.data.files import photographs, reading
 from at_jax.errors import UserError, replacing
 from at_jax.training.components import datasets
 from at_jax.training.files import identity, run_files
@@ -80,7 +81,7 @@ def files(names: Sequence[str], count: int, *, subject: str = "--images") -> lis
       subject: of the error messages: the flag or argument that gave the names.
 
     Raises:
-      UserError: as :func:`at_jax.data.photographs.find`.
+      UserError: as :func:`at_jax.data.files.photographs.find`.
     """
     chosen: list[str] = []
     for name in names:
@@ -101,8 +102,8 @@ def from_files(
 ) -> Images:
     """Read photographs of any size, as training does: the center square is resized.
 
-    See :func:`at_jax.data.photographs.read`. The true class of a photograph is known if its directory has
-    the name of a class, as in ``test/cat/1.jpg``.
+    See :func:`at_jax.data.files.photographs.read`. The true class of a photograph is known if its directory
+    has the name of a class, as in ``test/cat/1.jpg``.
 
     Args:
       files: image files.

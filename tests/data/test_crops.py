@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from at_jax.data import crops, reading
+from at_jax.data import crops
 from at_jax.data.crops import Box, CenterCrop, RandomResizedCrop
+from at_jax.data.files import reading
 from benchmarks.faults.image_files import png_file
 
 

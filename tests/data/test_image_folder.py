@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from at_jax.data import inspection, load, reading
+from at_jax.data import load
+from at_jax.data.files import inspection, reading
 from at_jax.errors import UserError
 from benchmarks.faults.image_files import png_file
 

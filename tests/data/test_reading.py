@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from at_jax.data import crops, reading
-from at_jax.data.formats import recognize
+from at_jax.data import crops
+from at_jax.data.files import reading
+from at_jax.data.files.formats import recognize
 from at_jax.errors import UserError
 from benchmarks.faults import images
 from benchmarks.faults.image_files import png_file, saved

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from at_jax.data import load
-from at_jax.data.tfds_boxes import cut_box
+from at_jax.data.tfds.boxes import cut_box
 from at_jax.errors import UserError
 
 CLASSES = ("a", "b")

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from at_jax import paths
-from at_jax.data import crops, listing, reading
-from at_jax.data.inspection import may_be_image, report
+from at_jax.data import crops
+from at_jax.data.files import listing, reading
+from at_jax.data.files.inspection import may_be_image, report
 from at_jax.data.threads import in_threads
 from at_jax.errors import UserError, printable
 

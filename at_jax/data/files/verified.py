@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from at_jax import paths
-from at_jax.data.listing import File
+from at_jax.data.files.listing import File
 
 __all__ = ["ENTRY", "Verified"]
 

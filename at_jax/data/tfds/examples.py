@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from at_jax.data import reading
 from at_jax.data.crops import CenterCrop, Crop, as_array, crop_array
 from at_jax.data.decoding import Examples, is_held
-from at_jax.data.inspection import check_shapes, inspect_examples
-from at_jax.data.listing import File
+from at_jax.data.files import reading
+from at_jax.data.files.inspection import check_shapes, inspect_examples
+from at_jax.data.files.listing import File
+from at_jax.data.files.verified import Verified
 from at_jax.data.load_options import LoadOptions
-from at_jax.data.tfds_boxes import cut_box
-from at_jax.data.verified import Verified
+from at_jax.data.tfds.boxes import cut_box
 from at_jax.errors import UserError, listed, printable
 
 __all__ = ["checked", "examples_of", "first_label"]

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from at_jax.data.class_files import ClassFiles
 from at_jax.data.crops import CenterCrop, Crop, as_array, cut
 from at_jax.data.decoding import Examples
-from at_jax.data.inspection import report
+from at_jax.data.files.inspection import report
+from at_jax.data.files.reading import FIX_OF_FOLDER, read_image
+from at_jax.data.folder.class_files import ClassFiles
 from at_jax.data.load_options import LoadOptions
-from at_jax.data.reading import FIX_OF_FOLDER, read_image
 from at_jax.errors import UserError, printable
 
 __all__ = ["examples_of"]

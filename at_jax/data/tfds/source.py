@@ -14,9 +14,9 @@ from at_jax.data.dataset import Dataset
 from at_jax.data.decoding import assemble, check_sizes
 from at_jax.data.load_options import LoadOptions
 from at_jax.data.prepare import DEFAULT_DATA_DIR, FILE_FORMAT, archive_names, closest, file_formats
-from at_jax.data.tfds_boxes import check_box
-from at_jax.data.tfds_examples import checked, examples_of, first_label
-from at_jax.data.tfds_safety import check_metadata
+from at_jax.data.tfds.boxes import check_box
+from at_jax.data.tfds.examples import checked, examples_of, first_label
+from at_jax.data.tfds.safety import check_metadata
 from at_jax.errors import UserError, listed
 
 __all__ = ["load_tfds"]

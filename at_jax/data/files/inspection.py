@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from at_jax.data import reading
 from at_jax.data.decoding import Examples
-from at_jax.data.formats import FORMATS, HEAD, claims_image, is_sixteen_bit_png, recognize
-from at_jax.data.listing import File
+from at_jax.data.files import reading
+from at_jax.data.files.formats import FORMATS, HEAD, claims_image, is_sixteen_bit_png, recognize
+from at_jax.data.files.listing import File
+from at_jax.data.files.verified import Verified
 from at_jax.data.threads import in_threads
-from at_jax.data.verified import Verified
 from at_jax.errors import UserError
 
 __all__ = [

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from at_jax.data import png
+from at_jax.data.files import png
 
 __all__ = ["TURNED", "from_sixteen_bits", "orientation", "to_rgb", "upright"]
 

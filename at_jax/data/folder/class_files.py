@@ -7,8 +7,8 @@ import pathlib
 
 import numpy as np
 
-from at_jax.data.formats import READABLE
-from at_jax.data.listing import (
+from at_jax.data.files.formats import READABLE
+from at_jax.data.files.listing import (
     File,
     Skipped,
     class_directories,

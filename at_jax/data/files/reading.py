@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from at_jax import paths
-from at_jax.data import png
 from at_jax.data.crops import Box, Crop, cut, decoded_size
-from at_jax.data.formats import FORMATS, HEAD, READABLE, is_sixteen_bit_png, recognize
-from at_jax.data.upright_rgb import TURNED, from_sixteen_bits, orientation, to_rgb, upright
+from at_jax.data.files import png
+from at_jax.data.files.formats import FORMATS, HEAD, READABLE, is_sixteen_bit_png, recognize
+from at_jax.data.files.upright_rgb import TURNED, from_sixteen_bits, orientation, to_rgb, upright
 from at_jax.errors import UserError, printable
 
 __all__ = [

@@ -8,12 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from at_jax import paths
-from at_jax.data.class_files import LAYOUT, ClassFiles, list_classes, split_files
 from at_jax.data.crops import as_array
 from at_jax.data.dataset import Dataset
 from at_jax.data.decoding import assemble, check_sizes, is_held
-from at_jax.data.folder_reader import examples_of
-from at_jax.data.inspection import (
+from at_jax.data.files.inspection import (
     Inspection,
     bit_depth,
     check_shapes,
@@ -22,10 +20,12 @@ from at_jax.data.inspection import (
     may_be_image,
     remember_held,
 )
-from at_jax.data.listing import skipped_line
+from at_jax.data.files.listing import skipped_line
+from at_jax.data.files.reading import FIX_OF_FOLDER, MAX_DEPTH, read_image
+from at_jax.data.files.verified import Verified
+from at_jax.data.folder.class_files import LAYOUT, ClassFiles, list_classes, split_files
+from at_jax.data.folder.reader import examples_of
 from at_jax.data.load_options import LoadOptions
-from at_jax.data.reading import FIX_OF_FOLDER, MAX_DEPTH, read_image
-from at_jax.data.verified import Verified
 from at_jax.errors import UserError, printable
 
 __all__ = ["load_folder"]

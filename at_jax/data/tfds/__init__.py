@@ -1,0 +1,1 @@
+"""Prepared TFDS sets as data sets, read without TensorFlow."""
