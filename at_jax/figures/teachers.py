@@ -11,8 +11,9 @@ from at_jax import paths, terms
 from at_jax.errors import UserError
 from at_jax.figures import networks
 from at_jax.figures.networks import Network
-from at_jax.training.components import initialization
+from at_jax.training.components import initialization, teacher_images
 from at_jax.training.components.networks import open_run
+from at_jax.training.components.teacher_images import Normalization
 from at_jax.training.files import identity, run_files
 
 __all__ = ["teacher_of"]
@@ -59,14 +60,16 @@ def teacher_of(
 def _of_weights(
     workdir: pathlib.Path, config: Mapping[str, Any], module: nn.Module | str | None
 ) -> Network:
-    """A teacher of a file: its images are those of the student unless the config says otherwise."""
+    """A teacher of a file, with the student's classes if their numbers are equal."""
     _, _, description = open_run(workdir, module=module)
     dtype = description["dtype"]
     teacher = initialization.load_teacher(config["weights"], config["model"], dtype)
     network: Any = teacher.module
     if network.num_classes != description["num_classes"]:
         description = description | {"num_classes": network.num_classes, "class_names": []}
-    description = description | {"name": config["model"]}
+    student = Normalization.of(description)
+    used = teacher_images.choose(Normalization.of(config), teacher.trained_with, student)
+    description = description | {"name": config["model"], "mean": [*used.mean], "std": [*used.std]}
     return Network(networks.TEACHER, network, teacher.variables, description)
 
 

@@ -23,6 +23,8 @@ def log_lines(run: Run, used: tuple[jax.Device, ...]) -> None:
 def _on_networks(run: Run) -> Iterator[str]:
     for s, t in run.objective.points:
         yield f"transfer: student {s} {'x'.join(map(str, run.taps[s].shape[1:]))} <- teacher {t}"
+    if images := run.objective.teacher_images:
+        yield f"teacher: {images}"
     if run.initial:
         yield f"init: {run.initial.note}"
     if run.settings.init.freeze:

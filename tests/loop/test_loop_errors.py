@@ -80,8 +80,8 @@ from at_jax.training.components import networks
         ),
         (
             None,
-            {"data__mean": (9.0,), "data__std": (1.0,)},
-            r'teacher.mean="\(.*,\)" --config.teacher.std=',
+            {"teacher__mean": (9.0,), "teacher__std": (1.0,)},
+            r'was trained with --config.teacher.mean="\(.*,\)" .*, got --config.teacher.mean="\(9.0,\)"',
         ),
         (None, {"data__image_size": 20}, "must see the same images: the data are"),
         (

@@ -18,6 +18,7 @@ from at_jax.models import pretrained
 from at_jax.training import comparison, description, export
 from at_jax.training.components import initialization
 from at_jax.training.components.arguments import Arguments
+from at_jax.training.components.teacher_images import Normalization
 
 CLASSES, NAMES, FROZEN = 12, "abcdefghijkl", ("conv0", "group1")
 NORMALIZED = {"teacher__mean": (120.0, 110.0, 100.0), "teacher__std": (60.0, 60.0, 60.0)}
@@ -173,7 +174,7 @@ def test_student_starts_from_a_run_and_keeps_the_classifier_of_the_same_classes(
     assert "--config.data.mean=" not in kept.note
     darker = dataclasses.replace(pictures(), mean=(90.0, 90.0, 90.0))
     assert (
-        "a different mean and std: --config.data.mean="
+        "another normalization: --config.data.mean="
         in initialization.load(str(trained[0]), student, darker).note
     )
     # A file of the same network says the same.
@@ -199,11 +200,46 @@ def test_teacher_from_an_exported_file_has_its_classes_and_normalization(trained
         "teacher__std": (),
         "init__weights": "",
     }
+    described = checkpoint.open_run(trained[0])[2]
+    teacher = initialization.load_teacher(str(file), "wrn_10_0.25", "float32")
+    assert teacher.trained_with == Normalization.of(described)
     for names, changes, message in (
         ("abdcefghijkl", {}, "class 2 is 'c' in the teacher and 'd' in the data"),
-        (NAMES, {"data__mean": (9.0,) * 3, "data__std": (9.0,) * 3}, "images normalized as in its"),
+        (
+            NAMES,
+            {"teacher__mean": (9.0,) * 3, "teacher__std": (9.0,) * 3},
+            "the teacher was trained w",
+        ),
     ):
         with pytest.raises(UserError, match=message):
             changed = config((None, None), **given | {"init__freeze": ()} | changes)
             loop.train_and_evaluate(changed, tmp_path / "run", dataset=pictures(names))
     assert not (tmp_path / "run").exists()
+
+
+def test_weights_without_a_description_have_the_normalization_of_their_kind(files):
+    usual = Normalization((125.3, 123.0, 113.9), (63.0, 62.1, 66.7))  # of the authors' code
+    teacher = initialization.load_teacher(str(files[0]), "wrn_10_0.5", "float32")
+    assert teacher.description is None and teacher.trained_with.is_close(usual)
+    student = models.build("wrn_10_0.25", CLASSES)
+    note = initialization.load(str(files[1]), student, pictures()).note
+    assert f"trained with another normalization: {teacher.trained_with.as_keys('data')}" in note
+    alike = dataclasses.replace(pictures(), mean=usual.mean, std=usual.std)
+    assert "normalization" not in initialization.load(str(files[1]), student, alike).note
+
+
+def test_teacher_of_a_run_sees_the_images_of_its_training(finished, tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr(description, "log", lines.append)
+    changed = small_run.config(
+        epochs=1,
+        method="kd",
+        teacher__checkpoint=str(finished[0] / "teacher"),
+        data__mean=(9.0,),
+        data__std=(30.0,),
+    )
+    found = loop.train_and_evaluate(changed, tmp_path / "run")
+    alone = json.loads((finished[0] / "teacher" / "result.json").read_text())
+    assert found["teacher_test_error"] == pytest.approx(alone["test_error"])
+    mean = round(checkpoint.open_run(finished[0] / "teacher")[2]["mean"][0], 2)
+    assert f"teacher: images of 16x16, normalized with mean ({mean},)" in "\n".join(lines)

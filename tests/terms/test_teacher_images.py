@@ -13,7 +13,7 @@ from at_jax import data, losses
 from at_jax.terms import GradientTransfer, Term
 from at_jax.terms.view import view_network
 from at_jax.training.components import teacher_images
-from at_jax.training.components.teacher_images import TeacherImages
+from at_jax.training.components.teacher_images import Normalization, TeacherImages
 from at_jax.training.settings import TeacherSettings
 
 MEAN, STD = (100.0, 120.0), (50.0, 60.0)  # two channels, as the tiny networks
@@ -93,6 +93,18 @@ def test_input_gradient_of_a_teacher_with_its_own_images_is_that_of_the_composit
 )
 def test_teacher_with_the_images_of_the_student_has_no_map(settings):
     assert teacher_images.of_settings(settings, dataset()) is None
+
+
+def test_teacher_has_the_normalization_of_its_training_unless_the_config_gives_one():
+    other, nearly = Normalization((90.0, 80.0), (40.0, 30.0)), Normalization((100.4, 120.0), STD)
+    found = teacher_images.of_settings(TeacherSettings(), dataset(), other)
+    assert found == TeacherImages((6, 6, 2), MEAN, STD, *other)
+    assert "6x6, normalized with mean (90.0, 80.0) and std (40.0, 30.0)" in str(found)
+    assert teacher_images.of_settings(OWN, dataset(), other).mean_t == OWN.mean
+    # Statistics of the same images, and those of images with another number of channels.
+    assert teacher_images.of_settings(TeacherSettings(), dataset(), nearly) is None
+    gray = Normalization((90.0,), (40.0,))
+    assert teacher_images.of_settings(TeacherSettings(), dataset(), gray) is None
 
 
 def test_terms_receive_the_students_images():

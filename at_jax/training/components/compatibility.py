@@ -15,6 +15,7 @@ from at_jax.data.identity import class_difference
 from at_jax.errors import UserError, listed
 from at_jax.terms import Term
 from at_jax.training.components import memory, modules
+from at_jax.training.components.teacher_images import Normalization
 
 __all__ = [
     "Shapes", "Teacher", "check_classes", "check_points", "check_variables",
@@ -29,13 +30,15 @@ class Teacher:
     Attributes:
       module: the network.
       variables: its parameters and statistics; None while only shapes matter.
-      description: as ``Run.description``; None for a module passed by the user, who is then responsible
-        for its normalization.
+      description: as ``Run.description``; None if the classes are unknown: for a module passed by the
+        user, who is also responsible for its normalization, and for most files.
+      trained_with: normalization of the images that it was trained on; None if unknown.
     """
 
     module: nn.Module
     variables: Any = None
     description: dict[str, Any] | None = None
+    trained_with: Normalization | None = None
 
 
 @dataclasses.dataclass(frozen=True)

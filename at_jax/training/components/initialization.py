@@ -16,6 +16,7 @@ from at_jax.errors import UserError, naming
 from at_jax.models import pretrained
 from at_jax.training.components import compatibility, networks
 from at_jax.training.components.compatibility import Teacher
+from at_jax.training.components.teacher_images import Normalization
 from at_jax.training.files import identity
 from at_jax.training.settings import InitSettings
 
@@ -79,6 +80,9 @@ def check_place(key: str, place: str) -> None:
 def load_teacher(path: str, name: str, dtype: str) -> Teacher:
     """Load pretrained weights as a teacher, with as many classes as the file has.
 
+    A file that does not describe its network was trained with the usual normalization of such files, as
+    ``at-jax weights`` assumes.
+
     Args:
       path: of the file.
       name: of the network, see :func:`at_jax.models.build`.
@@ -94,7 +98,8 @@ def load_teacher(path: str, name: str, dtype: str) -> Teacher:
         module = networks.build(name, classes, dtype)
         variables, *_ = _read(path, module)
     description = described | {"num_classes": classes} if described else None
-    return Teacher(module, jax.tree.map(jax.numpy.asarray, variables), description)
+    variables = jax.tree.map(jax.numpy.asarray, variables)
+    return Teacher(module, variables, description, _trained_with(module, described))
 
 
 def of_settings(
@@ -136,13 +141,13 @@ def load(
         difference = class_difference(
             described["class_names"], dataset.class_names, (there, "in the data")
         )
-        note += _other_normalization(described, dataset)
     if difference:
         head = _head(student, dataset, wanted)
         if head:
             note += f", with a new classifier: {difference}"
         variables = _without(variables, head)
         wanted = _without(wanted, head)
+    note += _other_normalization(_trained_with(student, described), dataset)
     compatibility.check_variables(
         student,
         variables,
@@ -153,16 +158,16 @@ def load(
     return Initial(variables, identity.of_weights(variables), note)
 
 
-def _other_normalization(described: Mapping[str, Any], dataset: data.Dataset) -> str:
+def _trained_with(module: nn.Module, described: Mapping[str, Any]) -> Normalization:
+    """The normalization that a file describes, or the usual one of files for a network."""
+    return Normalization.of(described or pretrained.family(module)._asdict())
+
+
+def _other_normalization(theirs: Normalization, dataset: data.Dataset) -> str:
     """Format a note if a network saw images of another normalization; empty if it did not."""
-    mean, std = (tuple(round(x, 2) for x in described[key]) for key in ("mean", "std"))
-    ours, theirs = (*dataset.mean, *dataset.std), (*mean, *std)
-    if len(ours) == len(theirs) and all(abs(a - b) <= 1 for a, b in zip(ours, theirs, strict=True)):
+    if theirs.is_close(Normalization(dataset.mean, dataset.std)):
         return ""
-    return (
-        ", which normalized images with a different mean and std: "
-        f'--config.data.mean="{mean}" --config.data.std="{std}"'
-    )
+    return f", trained with another normalization: {theirs.as_keys('data')}"
 
 
 def _read(path: str, module: nn.Module) -> tuple[dict[str, Any], bool, int, dict[str, Any]]:

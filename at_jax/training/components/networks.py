@@ -14,6 +14,7 @@ from at_jax.errors import UserError
 from at_jax.terms import Term, changes_forward_pass
 from at_jax.training.components import compatibility, component_records
 from at_jax.training.components.compatibility import Teacher
+from at_jax.training.components.teacher_images import Normalization
 from at_jax.training.files import identity, run_files
 from at_jax.training.files.checkpoints import FOLDER, Checkpoints, Restored
 from at_jax.training.settings import Settings
@@ -142,4 +143,4 @@ def load_teacher(workdir: str, dtype: str, module: nn.Module | str | None = None
         )
     if hasattr(network, "dtype"):
         network = network.clone(dtype=jnp.dtype(dtype))
-    return Teacher(network, variables, description)
+    return Teacher(network, variables, description, Normalization.of(description))

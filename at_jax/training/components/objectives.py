@@ -60,7 +60,7 @@ def _with_teacher(
     of_student: Shapes,
 ) -> tuple[Objective, Shapes, Shapes]:
     """Build the objective of a student that reads its teacher, and trace captured submodules."""
-    images = teacher_images.of_settings(settings.teacher, dataset)
+    images = teacher_images.of_settings(settings.teacher, dataset, teacher.trained_with)
     if teacher.description is not None:
         teacher_images.check(dataset, images, teacher.description)
     shape_t = images.shape if images else dataset.image_shape

@@ -1,7 +1,8 @@
 """Images of the teacher: its own size and normalization, as a function of the student's images."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,69 @@ from at_jax import data
 from at_jax.errors import UserError
 from at_jax.training.settings import TeacherSettings
 
-__all__ = ["TeacherImages", "check", "of_settings"]
+__all__ = ["Normalization", "TeacherImages", "check", "choose", "of_settings"]
+
+# Gray levels by which statistics of the same images may differ, for example after other rounding.
+_TOLERANCE = 0.5
+
+
+class Normalization(NamedTuple):
+    """Mean and standard deviation per channel, in 0..255."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Normalization":
+        """Take the keys ``mean`` and ``std`` of a description or of a config section.
+
+        >>> Normalization.of({"mean": [127], "std": [128], "name": "net"})
+        Normalization(mean=(127.0,), std=(128.0,))
+        """
+        mean, std = (tuple(float(x) for x in values[key]) for key in cls._fields)
+        return cls(mean, std)
+
+    def is_close(self, other: "Normalization") -> bool:
+        """Whether both are equal to half a gray level."""
+        ours, theirs = ((*each.mean, *each.std) for each in (self, other))
+        return len(ours) == len(theirs) and all(
+            abs(a - b) <= _TOLERANCE for a, b in zip(ours, theirs, strict=True)
+        )
+
+    def as_keys(self, section: str) -> str:
+        """Format the flags that set it, for a message.
+
+        >>> Normalization((127.004,), (128.0,)).as_keys("data")
+        '--config.data.mean="(127.0,)" --config.data.std="(128.0,)"'
+        """
+        mean, std = (tuple(round(x, 2) for x in values) for values in self)
+        return f'--config.{section}.mean="{mean}" --config.{section}.std="{std}"'
+
+
+def choose(
+    given: Normalization, trained_with: Normalization | None, student: Normalization
+) -> Normalization:
+    """Choose the normalization of a teacher's images.
+
+    Args:
+      given: by the config; empty without one.
+      trained_with: that of the teacher's training; None if unknown.
+      student: that of the student's images.
+
+    Returns:
+      The given one; otherwise that of its training if it differs from the student's.
+
+    >>> student, other = Normalization((127.0,), (128.0,)), Normalization((90.0,), (60.0,))
+    >>> choose(Normalization((), ()), other, student) == other
+    True
+    >>> choose(Normalization((), ()), Normalization((127.1,), (128.2,)), student) == student
+    True
+    """
+    if given.mean:
+        return given
+    if trained_with is None or len(trained_with.mean) != len(student.mean):
+        return student
+    return student if trained_with.is_close(student) else trained_with
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +108,11 @@ class TeacherImages:
             pixels = jax.image.resize(pixels, (len(pixels), *self.shape), method="bilinear")
         return (pixels - vector(self.mean_t)) / vector(self.std_t)
 
+    def __str__(self) -> str:
+        height, width, _ = self.shape
+        mean, std = (tuple(round(x, 2) for x in values) for values in (self.mean_t, self.std_t))
+        return f"images of {height}x{width}, normalized with mean {mean} and std {std}"
+
     def describe(self) -> dict[str, Any]:
         """Differences from the student's images, as in ``Run.description``."""
         return {
@@ -54,12 +122,15 @@ class TeacherImages:
         }
 
 
-def of_settings(settings: TeacherSettings, dataset: data.Dataset) -> TeacherImages | None:
+def of_settings(
+    settings: TeacherSettings, dataset: data.Dataset, trained_with: Normalization | None = None
+) -> TeacherImages | None:
     """Build the map of a config; None where the teacher's images are those of the student.
 
     Args:
       settings: of the teacher.
       dataset: with the student's size and normalization.
+      trained_with: see :func:`choose`.
 
     Raises:
       UserError: if the normalization has another number of channels.
@@ -72,19 +143,13 @@ def of_settings(settings: TeacherSettings, dataset: data.Dataset) -> TeacherImag
         )
     if settings.image_size:
         height = width = settings.image_size
-    images = TeacherImages(
-        (height, width, channels),
-        tuple(map(float, dataset.mean)),
-        tuple(map(float, dataset.std)),
-        tuple(map(float, settings.mean or dataset.mean)),
-        tuple(map(float, settings.std or dataset.std)),
-    )
-    is_same = (images.shape, images.mean_t, images.std_t) == (
-        tuple(dataset.image_shape),
-        images.mean_s,
-        images.std_s,
-    )
-    return None if is_same else images
+    student = Normalization.of({"mean": dataset.mean, "std": dataset.std})
+    given = Normalization.of({"mean": settings.mean, "std": settings.std})
+    teacher = choose(given, trained_with, student)
+    shape = (height, width, channels)
+    if shape == tuple(dataset.image_shape) and teacher == student:
+        return None
+    return TeacherImages(shape, *student, *teacher)
 
 
 def check(dataset: data.Dataset, images: TeacherImages | None, description: dict[str, Any]) -> None:
@@ -105,14 +170,10 @@ def check(dataset: data.Dataset, images: TeacherImages | None, description: dict
             f"channels), the teacher was trained on {description['image_shape']}: set teacher.image_size "
             "or data.image_size, or choose another teacher"
         )
-    mean, std = (images.mean_t, images.std_t) if images else (dataset.mean, dataset.std)
-    theirs, ours = (
-        [tuple(round(x, 2) for x in values) for values in pair]
-        for pair in ((description["mean"], description["std"]), (mean, std))
-    )
-    if any(abs(a - b) > 0.5 for a, b in zip(sum(theirs, ()), sum(ours, ()), strict=True)):
+    ours = images.describe() if images else {"mean": dataset.mean, "std": dataset.std}
+    there, here = Normalization.of(description), Normalization.of(ours)
+    if not there.is_close(here):
         raise UserError(
-            f"the teacher must see images normalized as in its training: mean and std are {theirs[0]} and "
-            f"{theirs[1]} there, {ours[0]} and {ours[1]} here: set "
-            f'--config.teacher.mean="{theirs[0]}" --config.teacher.std="{theirs[1]}"'
+            f"the teacher was trained with {there.as_keys('teacher')}, got {here.as_keys('teacher')}: "
+            "leave teacher.mean and teacher.std empty to use those of its training"
         )

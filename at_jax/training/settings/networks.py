@@ -41,9 +41,12 @@ class TeacherSettings:
         between(0, 4096),
     )
     mean: tuple = option(
-        (), "Mean per channel of the teacher's images, in 0..255; empty: data.mean.", MEANS
+        (),
+        "Mean per channel of the teacher's images, in 0..255; empty: that of its training, or data.mean if "
+        "unknown.",
+        MEANS,
     )
-    std: tuple = option((), "Standard deviation per channel, in 0..255; empty: data.std.", STDS)
+    std: tuple = option((), "Standard deviation per channel, in 0..255; empty: as mean.", STDS)
 
 
 @dataclasses.dataclass(frozen=True)
