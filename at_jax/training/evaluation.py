@@ -6,15 +6,17 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+from jax import lax
 
-from at_jax import data
+from at_jax import data, losses
 from at_jax.distributed import devices, processes
 from at_jax.errors import UserError
 from at_jax.objective import Objective
-from at_jax.training import metrics, step
+from at_jax.training import metrics
 from at_jax.training.files import run_files
+from at_jax.training.step import Batch
 
-__all__ = ["Evaluation", "check_evaluable", "evaluator"]
+__all__ = ["Evaluation", "check_evaluable", "eval_step", "evaluator"]
 
 
 class Evaluation(NamedTuple):
@@ -51,7 +53,7 @@ def evaluator(
     """
     mapped = devices.map_eval(
         functools.partial(
-            step.eval_step, objective=objective, prepare=prepare, axis_name=devices.AXIS_NAME
+            eval_step, objective=objective, prepare=prepare, axis_name=devices.AXIS_NAME
         ),
         used,
     )
@@ -70,6 +72,38 @@ def evaluator(
         return Evaluation(errors, metrics.information(predictions))
 
     return evaluate
+
+
+def eval_step(
+    variables: Any,
+    teacher_variables: Any,
+    batch: Batch,
+    *,
+    objective: Objective,
+    prepare: Callable[[jax.Array], jax.Array],
+    axis_name: str | None = None,
+) -> tuple[metrics.Metrics, dict[str, jax.Array]]:
+    """Evaluate a network on one batch.
+
+    Args:
+      variables: of the student, all collections.
+      teacher_variables: of the teacher, where a term changes the student's forward pass; else None.
+      batch: ``image`` uint8 (b, H, W, C), ``label`` (b,), ``weight`` (b,), 0 for padding.
+      objective: with the network as student.
+      prepare: normalization.
+      axis_name: the mapped axis; None on one device.
+
+    Returns:
+      Global metrics ``error`` (and ``top5_error``) and ``cross_entropy``; sums of the predictions.
+    """
+    logits = objective.predict(variables, teacher_variables, prepare(batch["image"]))
+    labels, weight = batch["label"], batch["weight"]
+    measured = {
+        **metrics.error_metrics(logits, labels, weight),
+        "cross_entropy": metrics.from_examples(losses.cross_entropy(logits, labels), weight),
+    }
+    found = measured, metrics.predictions(logits, weight)
+    return found if axis_name is None else lax.psum(found, axis_name)
 
 
 def check_evaluable(workdir: pathlib.Path, dataset: data.Dataset | None) -> None:

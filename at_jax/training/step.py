@@ -1,4 +1,4 @@
-"""One update and one evaluation: pure functions, the same on one device and on many."""
+"""One update: a pure function, the same on one device and on many."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -9,13 +9,12 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from at_jax import losses
 from at_jax.objective import Objective
 from at_jax.training import metrics
 from at_jax.training.state import TrainState
 
 __all__ = [
-    "Batch", "Prepare", "StudentSpec", "eval_step", "train_step", "train_steps", "train_together",
+    "Batch", "Prepare", "StudentSpec", "train_step", "train_steps", "train_together",
 ]  # fmt: skip
 
 Batch = Mapping[str, jax.Array]
@@ -81,16 +80,16 @@ def train_together(
             for student, state, each in zip(students, states, collections, strict=True)
         ]
         updated, gradients, measured = zip(*results, strict=True)
-        return updated, (gradients, measured)
+        return updated, gradients, measured
 
     collections = tuple(state.collections for state in states)
     if accumulation == 1:
-        collections, (gradients, measured) = micro_step(collections, batch)
+        collections, gradients, measured = micro_step(collections, batch)
     else:
-        micros = jax.tree.map(lambda x: x.reshape(accumulation, -1, *x.shape[1:]), dict(batch))
-        collections, stacked = lax.scan(micro_step, collections, micros)
-        gradients = jax.tree.map(lambda g: jnp.mean(g, axis=0), stacked[0])
-        measured = jax.tree.map(lambda m: jnp.sum(m, axis=0), stacked[1])
+        params = tuple(state.params for state in states)
+        collections, gradients, measured = _accumulated(
+            micro_step, collections, params, batch, accumulation
+        )
 
     if axis_name is not None:
         # Parts are of equal size, so the mean of their means is the mean over the global batch.
@@ -99,6 +98,22 @@ def train_together(
         measured = lax.psum(measured, axis_name)
     each = zip(students, states, gradients, collections, measured, strict=True)
     return tuple(_updated(*one) for one in each), measured
+
+
+def _accumulated(micro_step, collections, params, batch: Batch, accumulation: int):
+    """Results of the micro-batches of a batch: last collections, mean gradients, sums of metrics."""
+
+    def body(carry, micro):
+        collections, total = carry
+        collections, gradients, measured = micro_step(collections, micro)
+        return (collections, jax.tree.map(jnp.add, total, gradients)), measured
+
+    micros = jax.tree.map(lambda x: x.reshape(accumulation, -1, *x.shape[1:]), dict(batch))
+    # Summed in the carry: stacked results would hold a gradient for each micro-batch.
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    (collections, total), stacked = lax.scan(body, (collections, zeros), micros)
+    gradients = jax.tree.map(lambda g: g / accumulation, total)
+    return collections, gradients, jax.tree.map(lambda m: jnp.sum(m, axis=0), stacked)
 
 
 def _shared_teacher(students: tuple[StudentSpec, ...], variables: Any, images, labels, keys) -> Any:
@@ -214,35 +229,3 @@ def train_steps(
 
     steps = jax.tree.leaves(dict(batches))[0].shape[0]
     return lax.scan(body, state, dict(batches), unroll=steps == 1)
-
-
-def eval_step(
-    variables: Any,
-    teacher_variables: Any,
-    batch: Batch,
-    *,
-    objective: Objective,
-    prepare: Callable[[jax.Array], jax.Array],
-    axis_name: str | None = None,
-) -> tuple[metrics.Metrics, dict[str, jax.Array]]:
-    """Evaluate a network on one batch.
-
-    Args:
-      variables: of the student, all collections.
-      teacher_variables: of the teacher, where a term changes the student's forward pass; else None.
-      batch: ``image`` uint8 (b, H, W, C), ``label`` (b,), ``weight`` (b,), 0 for padding.
-      objective: with the network as student.
-      prepare: normalization.
-      axis_name: the mapped axis; None on one device.
-
-    Returns:
-      Global metrics ``error`` (and ``top5_error``) and ``cross_entropy``; sums of the predictions.
-    """
-    logits = objective.predict(variables, teacher_variables, prepare(batch["image"]))
-    labels, weight = batch["label"], batch["weight"]
-    measured = {
-        **metrics.error_metrics(logits, labels, weight),
-        "cross_entropy": metrics.from_examples(losses.cross_entropy(logits, labels), weight),
-    }
-    found = measured, metrics.predictions(logits, weight)
-    return found if axis_name is None else lax.psum(found, axis_name)

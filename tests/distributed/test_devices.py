@@ -14,7 +14,7 @@ from at_jax.distributed import devices
 from at_jax.errors import UserError
 from at_jax.objective import Objective
 from at_jax.terms import FlipSymmetry, GradientTransfer, MinL2, SobolevTraining
-from at_jax.training import step
+from at_jax.training import evaluation
 
 KEY = jax.random.key(SEED)
 ALL = tuple(jax.local_devices())
@@ -106,7 +106,7 @@ def test_map_eval_on_four_devices_equals_one_and_ignores_padding():
     results = []
     for used in (ALL[:1], ALL):
         evaluate = functools.partial(
-            step.eval_step,
+            evaluation.eval_step,
             objective=objective,
             prepare=lambda images: images.astype(jnp.float32) / 128 - 1,
             axis_name=devices.AXIS_NAME,

@@ -3,6 +3,7 @@
 import functools
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +15,7 @@ from at_jax.terms import (
     AttentionTransfer,
     Distillation,
 )
-from at_jax.training import metrics, schedules, step
+from at_jax.training import evaluation, metrics, schedules
 from at_jax.training.components import optimizers
 
 KEY = jax.random.key(3)
@@ -112,6 +113,25 @@ def test_accumulation_without_batch_norm_equals_one_batch():
             assert summed[name][0].shape == ()
 
 
+def test_accumulation_holds_the_same_memory_for_any_number_of_micro_batches():
+    class Wide(nn.Module):
+        @nn.compact
+        def __call__(self, images, *, train=False):
+            x = nn.Dense(1024)(images.reshape(len(images), -1))
+            return nn.Dense(tiny.CLASSES)(nn.Dense(1024)(x))
+
+    objective = Objective(Wide())
+    state = jax.eval_shape(lambda: tiny.create(objective))
+    size = 4 * sum(leaf.size for leaf in jax.tree.leaves(state.params))
+
+    def temporary(accumulation):
+        update = jax.jit(tiny.bound(objective, accumulation=accumulation))
+        program = update.lower(state, None, KEY, tiny.batch()).compile(tiny.QUICK)
+        return program.memory_analysis().temp_size_in_bytes
+
+    assert temporary(8) - temporary(2) < 0.5 * size
+
+
 def test_accumulation_with_batch_norm_normalizes_each_micro_batch():
     objective = tiny.objective()
     (whole, _), (parts, _) = (run(objective, tiny.batch(), accumulation=n) for n in (1, 2))
@@ -171,7 +191,7 @@ def test_eval_step_with_padding_counts_nothing_even_where_it_is_nan():
     batch = tiny.batch(4)
     evaluate = tiny.jit(
         functools.partial(
-            step.eval_step,
+            evaluation.eval_step,
             objective=Objective(module),
             # Images 2 and 3 turn into NaN.
             prepare=lambda images: (

@@ -53,7 +53,8 @@ def check(settings: Settings, image_shape: tuple[int, ...], student: Any, teache
       UserError: with the estimate and the memory that is available.
     """
     sizes = [leaf.size for leaf in jax.tree.leaves(student.variables["params"])]
-    parameters = _COPIES * sum(sizes)
+    copies = _COPIES + (settings.accumulation > 1)  # the sum of the gradients
+    parameters = copies * sum(sizes)
     if teacher is not None:
         parameters += sum(leaf.size for leaf in jax.tree.leaves(teacher.variables))
     itemsize = jnp.dtype(settings.dtype).itemsize
