@@ -25,7 +25,7 @@ def top1(logits_s: Array, logits_t: Array) -> np.ndarray:
       logits_t: teacher, ``(B, K)``.
 
     Returns:
-      ``(B,)``, 1 where student and teacher predict the same class, 0 elsewhere.
+      ``(B,)``, 1 where student and teacher predict the same class, 0 elsewhere, also where a logit is NaN.
 
     Raises:
       UserError: if a rank is wrong or the shapes differ.
@@ -34,7 +34,10 @@ def top1(logits_s: Array, logits_t: Array) -> np.ndarray:
     array([1., 0.])
     """
     logits_s, logits_t = _pair("top1", logits_s, logits_t, 2)
-    return (logits_s.argmax(axis=-1) == logits_t.argmax(axis=-1)).astype(np.float64)
+    is_equal = logits_s.argmax(axis=-1) == logits_t.argmax(axis=-1)
+    # argmax of a row with NaN is the NaN, which is no prediction.
+    is_valid = ~(np.isnan(logits_s) | np.isnan(logits_t)).any(axis=-1)
+    return (is_equal & is_valid).astype(np.float64)
 
 
 def divergence(logits_s: Array, logits_t: Array) -> np.ndarray:
@@ -82,7 +85,7 @@ def correlation(q_s: Array, q_t: Array) -> np.ndarray:
     (array([1.]), array([-1.]))
     """
     q_s, q_t = np.asarray(q_s), np.asarray(q_t)
-    # The rounding errors of a constant map are not a shape.
+    # A constant map varies by rounding errors only, which must not be correlated.
     least = [_rounding_error(q) for q in (q_s, q_t)]
     if q_s.ndim == 3 == q_t.ndim and q_s.shape != q_t.shape and 0 not in q_t.shape[1:]:
         q_t = _resized(q_t, q_s.shape[1:])

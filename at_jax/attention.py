@@ -37,7 +37,7 @@ def attention_maps(
     p: float = 2,
     align: Alignment = "resize",
 ) -> tuple[jax.Array, jax.Array]:
-    r"""Attention maps of student and teacher at a common size, not normalized.
+    r"""Attention maps of student and teacher at a common size, neither normalized nor scaled.
 
     Spatial maps of different sizes are compared at the smaller height and the smaller width, because
     detail that one of them lacks cannot be transferred.
@@ -57,7 +57,8 @@ def attention_maps(
       Two maps ``(B, min(Hs, Ht), min(Ws, Wt))``, or ``(B, C)`` for ``"channel"``.
 
     Raises:
-      UserError: for the same reasons as :func:`attention_transfer`.
+      UserError: for an unknown kind or alignment, an exponent below 1, a wrong rank or dtype, different
+        batch sizes, or different channel counts with ``kind="channel"``.
 
     >>> import jax.numpy as jnp
     >>> q_s, q_t = attention_maps(jnp.ones((2, 16, 16, 8)), jnp.ones((2, 8, 8, 32)))
@@ -97,8 +98,8 @@ def attention_transfer(
       over positions of the squared difference, used with :math:`\beta = 10^3`.
 
     Maps of different sizes are aligned as in :func:`attention_maps`. The result does not depend on the
-    scale of the activations: each example is scaled before the power is taken, so the result is exact if
-    the activations are normal numbers. A NaN or an infinity gives NaN for its own example only.
+    scale of the activations: each example is scaled before the power is taken, so no power overflows. A
+    NaN or an infinity gives NaN for its own example only.
 
     In the convention of the paper, :math:`\|q_s - q_t\|_2` counts as zero, in value and gradient, up to 8
     times the machine epsilon (1e-6 in float32). The maps of equal networks differ by a few rounding
@@ -128,8 +129,7 @@ def attention_transfer(
     >>> attention_transfer(a, b, convention="paper").round(4)  # sqrt(2) / 2
     Array([0.7071], dtype=float32)
     """
-    if convention not in CONVENTIONS:
-        raise UserError(f"convention must be one of {', '.join(CONVENTIONS)}, got {convention!r}")
+    _check_choice("attention_transfer", "convention", convention, CONVENTIONS)
     _check_activations("attention_transfer", a_s, a_t, kind, align)
     p = maps.check_exponent(p)
     if p > MAX_EXPONENT:
@@ -146,7 +146,7 @@ def _attention_transfer(a_s, a_t, kind, p, convention, align):
         # Scaled first, so that no sum overflows, and again below: a mean of both signs may be small.
         size = _common_size(a_s, a_t)
         a_s, a_t = maps.pool(_scaled(a_s), size), maps.pool(_scaled(a_t), size)
-    if kind == "max":  # its maximum is all that is read of a position
+    if kind == "max":  # of each position, only the largest magnitude is used
         a_s, a_t = (maps.max_map(a, 1)[..., None] for a in (a_s, a_t))  # (B, H, W, 1)
     q_s, q_t = attention_maps(_scaled(a_s), _scaled(a_t), kind, p)
     difference = maps.normalize(q_s) - maps.normalize(q_t)  # (B, N)
@@ -163,11 +163,17 @@ def _scaled(a):
     return a * power_of_two(a, (1, 2, 3))[0]
 
 
+def _check_choice(function: str, name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise UserError(
+            f"{function}: {name} must be one of {', '.join(known)}, got {value!r}: the default is "
+            f"{known[0]!r}"
+        )
+
+
 def _check_activations(function: str, a_s: Array, a_t: Array, kind: str, align: str) -> None:
-    if kind not in KINDS:
-        raise UserError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
-    if align not in ALIGNMENTS:
-        raise UserError(f"align must be one of {', '.join(ALIGNMENTS)}, got {align!r}")
+    _check_choice(function, "kind", kind, KINDS)
+    _check_choice(function, "align", align, ALIGNMENTS)
     check_rank(function, 4, a_s=a_s, a_t=a_t)
     check_floating(function, a_s=a_s, a_t=a_t)
     fix = "apply both networks to the same images"

@@ -5,6 +5,8 @@ import difflib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
+
 __all__ = [
     "UserError", "check_array", "check_equal", "check_rank", "check_scalar", "listed", "naming",
     "printable", "replacing", "unknown_flag",
@@ -78,7 +80,18 @@ def check_array(function: str, **arrays: Any) -> None:
             raise UserError(
                 f"{function}: {name} must be an array (B, ...), got {got}: convert or reshape it"
             )
+        _check_not_foreign(function, name, array)
         _check_not_empty(function, name, shape)
+
+
+def _check_not_foreign(function: str, name: str, array: Any) -> None:
+    """Raise for an array of another library, such as a tensor of PyTorch, whose dtype is its own."""
+    if not isinstance(getattr(array, "dtype", None), np.dtype):
+        kind = f"{type(array).__module__}.{type(array).__name__}"
+        raise UserError(
+            f"{function}: {name} must be an array of JAX or NumPy, got {kind}: convert it, for example "
+            "with jnp.asarray(x.numpy())"
+        )
 
 
 def _check_not_empty(function: str, name: str, shape: tuple[int, ...]) -> None:
@@ -129,6 +142,7 @@ def check_rank(function: str, rank: int, **arrays: Any) -> None:
             raise UserError(
                 f"{function}: {name} must be an array of rank {rank}, got {type(array).__name__}: {fix}"
             )
+        _check_not_foreign(function, name, array)
         if len(shape) != rank:
             raise UserError(
                 f"{function}: {name} must have rank {rank}, got shape {tuple(shape)}: "

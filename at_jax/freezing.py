@@ -1,7 +1,7 @@
 """Frozen modules of a network: neither their parameters nor their statistics change during training.
 
-A module is named by the first components of its path: ``"stage1"`` names ``stage1_block0``,
-``stage1_block1`` and everything in them, but not ``stage10``.
+A name selects the module of that path and everything in it, and modules whose path continues with ``_``:
+``"stage1"`` selects ``stage1_block0`` and ``stage1_block1``, but not ``stage10``.
 """
 
 import contextlib
@@ -77,10 +77,11 @@ def count(params: Any, names: Sequence[str]) -> int:
 
 
 def in_evaluation_mode(names: Sequence[str]) -> contextlib.AbstractContextManager[Any]:
-    """Call frozen modules with ``train=False`` within a context.
+    """Call frozen modules in evaluation mode within a context.
 
-    Their batch normalization uses its running statistics and does not update them;
-    ``flax.linen.BatchNorm`` is called with ``use_running_average=True``.
+    Each module is called with those of ``train=False``, ``deterministic=True`` and
+    ``use_running_average=True`` that it takes: there is no dropout, and batch normalization uses its
+    running statistics and does not update them.
     """
     if not names:
         return contextlib.nullcontext()
@@ -93,12 +94,14 @@ def in_evaluation_mode(names: Sequence[str]) -> contextlib.AbstractContextManage
         given = signature.bind_partial(module, *args, **kwargs)
         if "train" in signature.parameters:
             given.arguments["train"] = False
-        if "use_running_average" in signature.parameters:
-            if getattr(module, "use_running_average", None) is None:
-                given.arguments["use_running_average"] = True
+        for flag in ("deterministic", "use_running_average"):
+            if flag not in signature.parameters:
+                continue
+            if getattr(module, flag, None) is None:
+                given.arguments[flag] = True
             else:
                 # Flax refuses both an attribute and an argument. The instance is that of this call.
-                object.__setattr__(module, "use_running_average", True)
+                object.__setattr__(module, flag, True)
         return call(*given.args[1:], **given.kwargs)
 
     return nn.intercept_methods(call_frozen)

@@ -211,6 +211,6 @@ def _check(function: str, squared: bool, **gradients: Array) -> None:
     if len({gradient.shape for gradient in gradients.values()}) > 1:
         shapes = " and ".join(f"{name} {gradient.shape}" for name, gradient in gradients.items())
         raise UserError(
-            f"{function}: input gradients must have the same shape, got {shapes}: compute both at the "
-            "same images"
+            f"{function}: input gradients must have the same shape, got {shapes}: compute both for "
+            "images of one shape"
         )

@@ -122,7 +122,7 @@ def _distillation(logits_s, logits_t, labels, temperature, alpha):
 
 
 def _check_ranges(temperature: ArrayLike, alpha: ArrayLike) -> None:
-    """Raise for numbers out of range. The value of an array may be unknown, or on its way."""
+    """Raise for numbers out of range. Arrays may be traced, and reading one would wait for the device."""
     if isinstance(temperature, int | float | np.generic) and not 0 < temperature < np.inf:
         raise UserError(
             f"distillation: temperature must be a finite number above 0, got {temperature}: Hinton et al. "

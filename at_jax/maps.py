@@ -1,8 +1,8 @@
 r"""Attention maps of activations.
 
 A map reduces an activation tensor ``(B, H, W, C)`` to the strength of the response at each position or in
-each channel. Losses compare the normalized maps of student and teacher, which depend neither on the number
-of channels nor on the scale of the activations.
+each channel. Losses compare the normalized maps of student and teacher. Those do not depend on the scale of
+the activations, and maps over positions do not depend on the number of channels.
 
 The maps keep float32 and float64, and promote float16 and bfloat16 to float32, because ``|a|**2``
 overflows in float16.
@@ -89,7 +89,7 @@ def sum_map(a: Array, p: float = 2) -> jax.Array:
       p: exponent, at least 1. A larger exponent gives more weight to the strongest positions.
 
     Returns:
-      Maps, ``(B, H, W)``, not negative.
+      Maps, ``(B, H, W)``, nonnegative.
 
     Raises:
       UserError: for a wrong rank or dtype, or ``p < 1``.
@@ -118,7 +118,7 @@ def max_map(a: Array, p: float = 2) -> jax.Array:
       p: exponent, at least 1.
 
     Returns:
-      Maps, ``(B, H, W)``, not negative. Ties between channels give the gradient to the first one.
+      Maps, ``(B, H, W)``, nonnegative. Ties between channels give the gradient to the first one.
 
     Raises:
       UserError: for a wrong rank or dtype, or ``p < 1``.
@@ -164,7 +164,7 @@ def channel_map(a: Array, p: float = 2) -> jax.Array:
       p: exponent, at least 1.
 
     Returns:
-      One number per channel, ``(B, C)``, not negative.
+      One number per channel, ``(B, C)``, nonnegative.
 
     Raises:
       UserError: for a wrong rank or dtype, or ``p < 1``.

@@ -66,8 +66,8 @@ def normalize(q: Array) -> jax.Array:
       q: maps, ``(B, ...)``.
 
     Returns:
-      ``(B, N)``, with rows of norm 1; a zero map gives zeros with zero gradient, never NaN. A map with a
-      NaN or an infinity gives NaN.
+      ``(B, N)``, with rows of norm 1; a zero map gives zeros with zero gradient, never NaN. A NaN
+      makes its whole row NaN; an infinity is NaN in its place, and the rest of its row is 0.
 
     Raises:
       UserError: if ``q`` is not floating point, or has no elements.

@@ -17,7 +17,7 @@ from at_jax import freezing, intermediates
 from at_jax.errors import UserError, listed
 from at_jax.terms import base
 from at_jax.terms.base import Batch, Term, changes_forward_pass
-from at_jax.terms.checks import check_terms, check_weights
+from at_jax.terms.checks import check_terms, checked_weights
 from at_jax.terms.view import View, view_network
 
 __all__ = ["Objective", "Outputs"]
@@ -25,7 +25,7 @@ __all__ = ["Objective", "Outputs"]
 _CROSS_ENTROPY = "cross_entropy"  # metric of the labels
 
 
-@dataclasses.dataclass(frozen=True, eq=False)  # arrays have no truth value
+@dataclasses.dataclass(frozen=True, eq=False)  # == of arrays gives an array, not a bool
 class Outputs:
     """Results of a forward pass in addition to the loss.
 
@@ -96,7 +96,7 @@ class Objective:
         teacher: Any,
         images: jax.Array,
         labels: jax.Array,
-        weights: Mapping[str, jax.Array],
+        weights: Mapping[str, Any] | None = None,
         keys: jax.Array | None = None,
     ) -> tuple[jax.Array, Outputs]:
         """Compute the loss of a batch.
@@ -108,8 +108,9 @@ class Objective:
             for these images, if several students share one forward pass.
           images: normalized, ``(B, H, W, C)``.
           labels: ``(B,)``.
-          weights: beta of each of ``weighted_terms``, scalars. A weight w of a term that replaces the
-            cross-entropy mixes the two: w * term + (1 - w) * cross-entropy; without it, w is 1.
+          weights: beta of each of ``weighted_terms``, scalars; None for their defaults, ``term.beta``. A
+            weight w of a term that replaces the cross-entropy mixes the two: w * term + (1 - w) *
+            cross-entropy; without it, w is 1.
           keys: PRNG keys ``(B,)``, for random terms and for dropout.
 
         Returns:
@@ -122,7 +123,7 @@ class Objective:
         if not jnp.issubdtype(images.dtype, jnp.floating):
             fix = "normalize them first, at_jax.data.normalize(images, mean, std)"
             raise UserError(f"the objective needs floating-point images, got {images.dtype}: {fix}")
-        check_weights(self.terms, weights)
+        weights = checked_weights(self.terms, weights)
         if not isinstance(teacher, View):
             teacher = self.view_teacher(teacher, images, labels, keys)
 

@@ -68,11 +68,6 @@ class Attention(MeanOfLogits):
     metric = "mean_of_logits"
 
 
-class Comparing(MeanOfLogits):
-    name = "comparing"
-    compares_taps = "activation"
-
-
 def named(name):
     return type("Named", (MeanOfLogits,), {"name": name})()
 
@@ -107,8 +102,8 @@ def named(name):
             "one term can replace the cross-entropy, got kd, twin",
         ),
         (
-            lambda: Objective(STUDENT, terms=(Comparing(),), points=tiny.POINTS),
-            "comparing need a teacher, got None",
+            lambda: Objective(STUDENT, terms=(AttentionTransfer(),), points=tiny.POINTS),
+            "at need a teacher, got None",
         ),
     ],
 )

@@ -52,7 +52,12 @@ class AttentionTransfer(Term):
         """Sum attention transfer over the points: (B,)."""
         total: Any = sum(
             losses.attention_transfer(
-                batch.student.taps[s], batch.teacher.taps[t], **dataclasses.asdict(self)
+                batch.student.taps[s],
+                batch.teacher.taps[t],
+                kind=self.kind,
+                p=self.p,
+                convention=self.convention,
+                align=self.align,
             )
             for s, t in batch.points
         )

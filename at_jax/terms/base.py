@@ -89,10 +89,15 @@ class Term:
             raise UserError(
                 f"term {cls.__name__} has no name: set the class attribute name, as in name = 'kd'"
             )
-        cls.title = getattr(cls, "title", cls.name)
-        # From the class itself: a subclass with a name of its own has a metric of its own.
-        if "metric" not in vars(cls) and "name" in vars(cls):
-            cls.metric = cls.name
+        # From the class itself: a subclass with a name of its own has a title and a metric of its own.
+        for what in ("title", "metric"):
+            if what not in vars(cls) and "name" in vars(cls):
+                setattr(cls, what, cls.name)
+        if cls.compares_taps and not cls.needs_teacher:
+            raise UserError(
+                f"term {cls.name} compares taps with those of a teacher (compares_taps), got "
+                "needs_teacher=False: leave out one of the two"
+            )
 
     def __post_init__(self) -> None:
         options.check(options.plain(self), self.name)

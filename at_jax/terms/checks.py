@@ -6,7 +6,7 @@ from typing import Any
 from at_jax.errors import UserError, listed
 from at_jax.terms.base import Term
 
-__all__ = ["check_terms", "check_weights"]
+__all__ = ["check_terms", "checked_weights"]
 
 # Names that are not free: of the student's parameters, and of the metric of the labels.
 _RESERVED = ("student", "cross_entropy")
@@ -21,7 +21,7 @@ def check_terms(terms: Sequence[Term], *, has_teacher: bool, has_points: bool) -
     for term in terms:
         _check_is_dataclass(type(term))
     comparing = [term.name for term in terms if term.compares_taps]
-    needing = [term.name for term in terms if term.needs_teacher or term.compares_taps]
+    needing = [term.name for term in terms if term.needs_teacher]
     if needing and not has_teacher:
         raise UserError(
             f"{listed(needing)} need a teacher, got None: pass teacher=, a linen module"
@@ -53,15 +53,16 @@ def _check_is_dataclass(kind: type[Term]) -> None:
             raise UserError(f"{got}: {fix}")
 
 
-def check_weights(terms: Sequence[Term], weights: Mapping[str, Any]) -> None:
-    """Raise unless every term that needs a weight has one, and every weight has a term.
+def checked_weights(terms: Sequence[Term], weights: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Return the weights, or the defaults for None, if every weighted term has one and no other has.
 
     Raises:
       UserError: naming the terms without a weight, or the weights without a term.
     """
-    if missing := [
-        term.name for term in terms if term.beta is not None and term.name not in weights
-    ]:
+    defaults = {term.name: term.beta for term in terms if term.beta is not None}
+    if weights is None:
+        return defaults
+    if missing := [name for name in defaults if name not in weights]:
         fix = f"pass weights={{{missing[0]!r}: beta}}"
         raise UserError(f"every term needs a weight, got none for {listed(missing)}: {fix}")
     names = [term.name for term in terms]
@@ -70,3 +71,4 @@ def check_weights(terms: Sequence[Term], weights: Mapping[str, Any]) -> None:
             f"weights must name terms of the objective, {listed(map(repr, names))}, got "
             f"{listed(map(repr, unknown))}: leave it out, or correct the name"
         )
+    return weights

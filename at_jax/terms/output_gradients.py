@@ -28,8 +28,9 @@ class _PairOfGradients(Term, abstract=True):
 
     def _gradients(self, batch: Batch) -> Pair:
         # Kept: values() and measures() would differentiate two functions, which the views cannot know to be
-        # the same.
-        return batch.student.kept(self, lambda: self._differentiate(batch))
+        # the same. The result holds the batch, so that no other one can have its id.
+        _, pair = batch.student.kept((self, id(batch)), lambda: (batch, self._differentiate(batch)))
+        return pair
 
     def measures(self, batch: Batch, params: Any) -> dict[str, jax.Array]:
         """Norms of the two gradients, before any normalization."""

@@ -97,7 +97,8 @@ class View:
         function that reads the batch.
 
         Args:
-          key: for example the calling term.
+          key: identifies everything that ``make`` reads in addition to this view, such as the term and its
+            batch.
           make: called without arguments.
         """
         return self._once(self._kept, key, make)
@@ -156,10 +157,18 @@ class View:
                 )
             return jnp.sum(values)
 
-        used = _used_inputs(total, self._outputs)
+        leaves, tree = jax.tree.flatten(self._outputs)
+        # Integers, such as routing indices among the taps, have no gradient.
+        read = _used_inputs(total, self._outputs)
+        used = [i for i in read if jnp.issubdtype(leaves[i].dtype, jnp.floating)]
         if not used:
             return jnp.zeros_like(self._images)
-        cotangents = jax.tree.leaves(jax.grad(total)(self._outputs))
+
+        def of_used(values):
+            given = dict(zip(used, values, strict=True))
+            return total(tree.unflatten([given.get(i, leaf) for i, leaf in enumerate(leaves)]))
+
+        cotangents = jax.grad(of_used)([leaves[i] for i in used])
 
         # Outputs without a cotangent are left out, not given zeros: the transposition then skips the
         # layers that lead to them alone.
@@ -168,12 +177,12 @@ class View:
             return [outputs[i] for i in used]
 
         pull_back = jax.linear_transpose(linear, self._images)
-        (gradient,) = pull_back([cotangents[i] for i in used])
+        (gradient,) = pull_back(cotangents)
         return jax.lax.stop_gradient(gradient) if self._frozen else gradient
 
 
 def _used_inputs(function: Callable[[Any], jax.Array], argument: Any) -> list[int]:
-    """The leaves of the argument, by index, that the function reads."""
+    """Indices of the leaves of ``argument`` that ``function`` reads."""
     jaxpr = jax.make_jaxpr(function)(argument).jaxpr
     read = [variable for equation in jaxpr.eqns for variable in equation.invars]
     return [

@@ -58,7 +58,8 @@ def errors(logits: chex.Array, labels: chex.Array, top: int = 1) -> jax.Array:
       top: number of guesses: the classes of the largest logits, of equal logits the first.
 
     Returns:
-      ``(B,)`` float32: 1 where the label is none of the guesses, else 0. A row with NaN counts as an error.
+      ``(B,)`` float32: 1 where the label is none of the guesses, else 0. A row with NaN counts as an error,
+      and so does a label that is no class.
 
     >>> import jax.numpy as jnp
     >>> errors(jnp.array([[2.0, 1.0], [2.0, 1.0]]), jnp.array([0, 1])).tolist()
@@ -73,6 +74,7 @@ def errors(logits: chex.Array, labels: chex.Array, top: int = 1) -> jax.Array:
         own = jnp.take_along_axis(logits, labels, axis=-1)  # (B, 1)
         is_before = jnp.arange(logits.shape[-1])[None] < labels
         missed = jnp.sum((logits > own) | ((logits == own) & is_before), axis=-1) >= top
+        missed |= ((labels < 0) | (labels >= logits.shape[-1]))[:, 0]
     # Comparisons with NaN are false, and argmax of an all-NaN row is class 0: both would look correct.
     wrong = missed | jnp.any(jnp.isnan(logits), axis=-1)
     return wrong.astype(jnp.float32)
@@ -124,7 +126,7 @@ def predictions(logits: chex.Array, weights: chex.Array) -> dict[str, jax.Array]
 
 
 def information(parts: Iterable[Mapping[str, Any]]) -> float:
-    """Mutual information of image and predicted class in nats; 0 for a network that is a constant.
+    """Mutual information of image and predicted class in nats; 0 if it does not depend on the image.
 
     The entropy of the mean prediction minus the mean entropy of a prediction: between 0 and log K, whatever
     the labels, the scale of the logits and the number of classes.

@@ -133,15 +133,14 @@ def known_teacher(
     key = "weights" if teacher.weights else "checkpoint"
     given = getattr(teacher, key)
     loss = f"method {settings.method!r}" if arguments.terms is None else "the loss of terms="
-    if arguments.teacher is not None and (given or not needs_teacher):
+    if arguments.teacher is not None and given:
         raise UserError(
-            f"a teacher was passed to train_and_evaluate, got also teacher.{key}={given!r} and "
-            f"{loss}: pass one teacher, and a loss that uses it"
+            f"one teacher is used, got both teacher= and teacher.{key}={given!r}: pass one of them"
         )
-    if given and not needs_teacher:
+    if (arguments.teacher is not None or given) and not needs_teacher:
+        got = f"teacher.{key}={given!r}" if given else "teacher="
         raise UserError(
-            f"{loss} uses no teacher, got teacher.{key}={given!r}: leave it out, or choose a method such "
-            "as at"
+            f"{loss} uses no teacher, got {got}: leave it out, or choose a method such as at"
         )
     if arguments.teacher is not None:
         return Teacher(*arguments.teacher)

@@ -15,7 +15,7 @@ __all__ = ["DECAYS", "SCHEDULES", "begin", "decay", "learning_rate", "step_decay
 
 DECAYS = ("constant", "linear", "cosine", "steps")
 SCHEDULES = ("steps", "cosine", "one_cycle", "constant")
-# One-cycle policy (Smith & Topin 2019) with the defaults of optax and PyTorch.
+# One-cycle policy (Smith & Topin 2019), with the rise and the start of optax and PyTorch; it ends at 0.
 _RISE = 0.3
 _START_DIVISOR = 25.0
 
@@ -195,7 +195,7 @@ def _cosine(peak: float, first: int, last: int) -> optax.Schedule:
 
 
 def _one_cycle(peak: float, steps: int) -> optax.Schedule:
-    # A run may be so short that 30 % of it are no whole step.
+    # In a very short run, 30 % of the steps round to 0.
     top = min(max(round(_RISE * steps), 1), steps)
     low = peak / _START_DIVISOR
     rising, falling = _cosine(peak - low, 0, top), _cosine(peak, top, max(steps, top + 1))

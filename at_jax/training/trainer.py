@@ -121,7 +121,7 @@ class Trainer:
                 self._epochs(states, first, interrupted)
             for each in self.logs:
                 each.checkpoints.wait()
-            # While the last checkpoint was written: no student starts after its teacher was stopped.
+            # Also for a signal during the last checkpoint: after a teacher, the student must not start.
             if number := processes.largest(interrupted()):
                 raise self._interrupted(self.run.steps, number)
         return [each.progress for each in self.logs]

@@ -12,6 +12,10 @@ def test_top1_by_hand():
     student = np.array([[0, 5, 1], [3, 0, 2], [0, 0, 9]])
     teacher = np.array([[1, 2, 0], [0, 1, 4], [2, 1, 3]])
     np.testing.assert_array_equal(agreement.top1(student, teacher), [1, 0, 1])
+    # Networks that diverged do not agree.
+    undefined = np.full((3, 3), np.nan)
+    np.testing.assert_array_equal(agreement.top1(undefined, undefined), [0, 0, 0])
+    np.testing.assert_array_equal(agreement.top1(student, undefined), [0, 0, 0])
 
 
 def test_divergence_by_hand():

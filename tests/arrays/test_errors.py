@@ -46,6 +46,15 @@ def test_check_rank_of_another_rank_names_function_argument_and_shape(shape):
     assert str(error.value).startswith(f"sum_map: bad must have rank 2, got shape {shape}: ")
 
 
+class Tensor:
+    """An array of another library."""
+
+    dtype = "float32"
+
+    def __init__(self, shape):
+        self.shape = shape
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -59,6 +68,11 @@ def test_check_rank_of_another_rank_names_function_argument_and_shape(shape):
             "call it for each and add the results",
         ),
         (lambda: losses.cross_entropy(jnp.zeros((2, 3)), [0, 1]), "convert it with jnp.asarray"),
+        (
+            lambda: maps.sum_map(Tensor((1, 2, 2, 1))),
+            "sum_map: a must be an array of JAX or NumPy, got .*Tensor: .*x.numpy",
+        ),
+        (lambda: maps.normalize(Tensor((1, 4))), "normalize: q must be an array of JAX or NumPy"),
         (
             lambda: losses.cross_entropy(jnp.zeros((2, 3)), jnp.zeros((2, 1), int)),
             r"labels\[:, 0\]",

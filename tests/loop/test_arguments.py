@@ -4,6 +4,7 @@ import pathlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import own_modules
 import pytest
@@ -11,6 +12,7 @@ import small_run
 
 from at_jax import checkpoint, loop
 from at_jax.errors import UserError
+from at_jax.terms import AttentionTransfer
 from at_jax.training.files import run_files
 
 
@@ -25,6 +27,13 @@ class Recorder:
 
     def on_end(self, result):
         self.results.append(result)
+
+
+class EpochOnly:
+    """A callback that lacks a method."""
+
+    def on_epoch(self, metrics):
+        pass
 
 
 @pytest.fixture
@@ -173,9 +182,18 @@ def test_collection_that_becomes_infinite_raises_non_finite(tmp_path):
     ("argument", "message"),
     [
         ({"augment": lambda key, image: image.astype(jnp.float32) / 255}, "do not divide by 255"),
-        ({"augment": lambda image: image}, r"must take 2 arguments, augment\(key, image\)"),
-        ({"optimizer": lambda: optax.sgd(0.1)}, r"must take 1 arguments, optimizer\(rate\)"),
+        ({"augment": lambda image: image}, r"must be callable as augment\(key, image\)"),
+        ({"optimizer": lambda: optax.sgd(0.1)}, r"must be callable as optimizer\(rate\)"),
         ({"callbacks": object()}, r"callbacks must be a sequence, got object"),
+        (
+            {"callbacks": (EpochOnly(),)},
+            r"EpochOnly must have .*, got one without on_end\(result\):",
+        ),
+        ({"terms": {AttentionTransfer(): np.float32(-1)}}, "weight of at must be .*, got -1.0"),
+        (
+            {"teacher": (own_modules.Untapped(), {})},
+            "method 'none' uses no teacher, got teacher=: leave it out",
+        ),
     ],
 )
 def test_arguments_of_another_form_are_named(tmp_path, argument, message):

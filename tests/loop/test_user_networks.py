@@ -99,7 +99,7 @@ def test_attention_transfer_between_other_classes_trains(finished, tmp_path):
     for method in ("kd", "gradient_at", "jacobian", "sobolev"):
         other = small_run.config(method=method, data__train_examples=0)
         with pytest.raises(
-            UserError, match=f"{method} needs student and teacher with the same classes"
+            UserError, match=f"{method} need student and teacher with the same classes"
         ):
             loop.train_and_evaluate(
                 other,
@@ -163,7 +163,7 @@ def test_two_user_networks_are_named_together(finished, tmp_path):
     ("named", "message"),
     [
         ("own_modules:NnxNet", "must be an instance of a linen module, got the NNX module NnxNet"),
-        ("own_modules:make_features", "a function without arguments, got one with a missing"),
+        ("own_modules:make_features", "must be callable without arguments, got a function that"),
         ("own_modules:Normalized", r"a class with other fields \(.*: name the class that was"),
         ("own_modules:Untapped()", r"own_modules has no Untapped\(\)"),
         ("broken_module:Net", r"cannot be imported \(No module named 'missing_dependency'\)"),

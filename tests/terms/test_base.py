@@ -155,6 +155,26 @@ def test_gradient_of_a_function_that_reads_nothing_is_zero():
         np.testing.assert_array_equal(found, jnp.zeros_like(IMAGES))
 
 
+def test_integers_among_the_taps_have_no_gradient():
+    def run(images):
+        def forward(images):
+            (logits, taps), mutated = apply(variables(), images)
+            return (logits, taps | {"argmax": jnp.argmax(logits, axis=-1)}), mutated
+
+        seen, plain = View(forward, images, LABELS), view(images)
+
+        def chosen(logits, taps):
+            return jnp.take_along_axis(logits, taps["argmax"][:, None], axis=-1)[:, 0]
+
+        return (
+            (seen.gradient(), seen.gradient(chosen)),
+            (plain.gradient(), plain.gradient(lambda logits: jnp.max(logits, axis=-1))),
+        )
+
+    found, expected = tiny.jit(run)(IMAGES)
+    assert tiny.largest_deviation(found, expected) < 1e-5
+
+
 @pytest.mark.parametrize(
     ("of", "pulled_back"), [(early, 1), (late, 2), (None, 2), (both, 2), (first_logit, 2)]
 )

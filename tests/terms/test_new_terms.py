@@ -14,7 +14,8 @@ from at_jax import intermediates
 from at_jax.errors import UserError
 from at_jax.models import layers
 from at_jax.objective import Objective
-from at_jax.terms import JacobianMatching, MapGradientTransfer, SobolevTraining
+from at_jax.terms import Batch, JacobianMatching, MapGradientTransfer, SobolevTraining
+from at_jax.terms.view import view_network
 
 BATCH = tiny.batch(4)
 IMAGES = tiny.prepare(None, BATCH["image"], None)
@@ -45,6 +46,26 @@ def variables(net, seed=0):
 
 def objective(*terms, teacher=TEACHER, points=tiny.POINTS):
     return Objective(STUDENT, teacher, terms, points)
+
+
+@pytest.mark.parametrize("term", NEW, ids=lambda term: term.name)
+def test_one_student_view_with_two_teachers_is_compared_with_each(term):
+    student, *teachers = (variables(net, n) for n, net in enumerate((STUDENT, TEACHER, TEACHER)))
+
+    def batch(student, which):
+        teacher = view_network(TEACHER, teachers[which], IMAGES, LABELS, frozen=True, train=False)
+        return Batch(IMAGES, LABELS, KEYS, student, teacher, tiny.POINTS, lambda images: student)
+
+    @tiny.jit
+    def run():
+        shared, fresh = (
+            view_network(STUDENT, student, IMAGES, LABELS, train=False) for _ in range(2)
+        )
+        term.values(batch(shared, 0), None)
+        return term.values(batch(shared, 1), None), term.values(batch(fresh, 1), None)
+
+    found, expected = run()
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 @functools.cache

@@ -3,13 +3,14 @@
 import dataclasses
 import json
 import re
+import types
 
 import numpy as np
 import pytest
 
 from at_jax import terms
 from at_jax.errors import UserError
-from at_jax.terms import TERMS, AttentionTransfer, MinL2, Term
+from at_jax.terms import TERMS, AttentionTransfer, Batch, MinL2, Term
 
 
 def test_parts_of_a_method_are_its_terms_in_the_order_of_the_registry():
@@ -117,8 +118,33 @@ def test_term_subclass_with_a_name_of_its_own_has_a_metric_of_its_own():
     class Other(TERMS["at"]):
         name = "other"
 
-    assert (Other.metric, Other.title, Other.beta) == ("other", "attention transfer", 1000.0)
+    assert (Other.metric, Other.title, Other.beta) == ("other", "other", 1000.0)
     assert Other().values.__func__ is TERMS["at"].values
+
+
+def test_subclass_of_a_term_adds_an_option():
+    @dataclasses.dataclass(frozen=True)
+    class Scaled(AttentionTransfer):
+        name = "scaled"
+        factor: float = 2.0
+
+        def values(self, batch, params):
+            return self.factor * super().values(batch, params)
+
+    view = types.SimpleNamespace(taps={"tap": np.ones((1, 2, 2, 3), np.float32)})
+    other = types.SimpleNamespace(taps={"tap": np.arange(12, dtype=np.float32).reshape(1, 2, 2, 3)})
+    batch = Batch(None, None, None, view, other, (("tap", "tap"),), None)
+    single = AttentionTransfer().values(batch, None)
+    assert single > 0
+    np.testing.assert_allclose(Scaled().values(batch, None), 2 * single)
+
+
+def test_term_that_compares_taps_without_a_teacher_raises_usererror():
+    with pytest.raises(UserError, match="term own compares taps .* got needs_teacher=False"):
+
+        class Own(Term):
+            name = "own"
+            compares_taps, needs_teacher = "activation", False
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,9 @@ def test_user_term_with_values_alone_is_added_with_its_weight():
     np.testing.assert_allclose(outputs.terms["logit_norm"], expected, rtol=1e-5)
     soft = np.mean(outputs.terms["distillation"])
     np.testing.assert_allclose(loss, soft + 0.5 * np.mean(expected), rtol=1e-5)
+    # Without weights, each term has its default, 1.
+    loss, outputs = tiny.jit(objective)(*networks(student), IMAGES, LABELS)
+    np.testing.assert_allclose(loss, soft + np.mean(outputs.terms["logit_norm"]), rtol=1e-5)
 
 
 def test_user_term_with_a_module_trains_its_parameters():

@@ -1,14 +1,18 @@
-"""Texts of optimizers and augmentations, by which a run that is resumed compares them."""
+"""Records of modules, and texts of optimizers and augmentations, which a resumed run compares."""
 
 import dataclasses
 import functools
+import json
+from typing import Any
 
+import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from at_jax.training.components.component_records import text_of
+from at_jax.errors import UserError
+from at_jax.training.components.component_records import from_record, record, text_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +42,30 @@ def partial(**arguments):
 )
 def test_text_of_other_arguments_differs(first, second):
     assert text_of(first) != text_of(second)
+
+
+class Nested(nn.Module):
+    """A network with fields that JSON changes."""
+
+    sizes: Any = ((1, 2),)
+    names: Any = None
+
+    def __call__(self, images, train=False):
+        return images
+
+
+def test_module_with_nested_tuples_is_built_from_its_record():
+    module = Nested(sizes=((5, 6), (7, (8,))), names={"a": (1,)})
+    recorded = json.loads(json.dumps(record(module)))
+    assert from_record(recorded, f"{__name__}:Nested", "run") == module
+    assert hash(from_record(record(Nested()), f"{__name__}:Nested", "run")) == hash(Nested())
+
+
+def test_field_that_json_cannot_restore_is_not_recorded():
+    recorded = record(Nested(names={1: "a"}))
+    assert recorded["unrecorded"] == ["names"] and "names" not in recorded["fields"]
+    with pytest.raises(UserError, match=r"not recorded \(names\)"):
+        from_record(recorded, f"{__name__}:Nested", "run")
 
 
 def test_text_of_is_the_same_in_every_process():

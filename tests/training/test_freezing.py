@@ -88,6 +88,12 @@ def test_batch_norm_of_flax_and_statistics_of_any_module_are_frozen(attribute):
             variables, x, train=True, mutable=["batch_stats", "counts"], rngs={"dropout": KEY}
         )
     chex.assert_trees_all_equal(mutated["batch_stats"], variables["batch_stats"])
+    with freezing.in_evaluation_mode(["norm", "drop"]):  # the same for all random numbers
+        first, second = (
+            Net().apply(variables, x, train=True, mutable=["counts"], rngs={"dropout": key})[0]
+            for key in jax.random.split(KEY)
+        )
+    np.testing.assert_array_equal(first, second)
     before = {name: tree for name, tree in variables.items() if name != "params"}
     changed = {"batch_stats": jax.tree.map(lambda leaf: leaf + 1, before["batch_stats"])}
     merged = freezing.restored(changed, before, ["norm"])

@@ -44,6 +44,8 @@ def test_top5_errors_count_the_classes_before_the_label():
     # Of equal logits the first five classes are the guesses, as argmax takes the first.
     zeros = jnp.zeros((3, 12))
     assert metrics.errors(zeros, jnp.array([0, 4, 5]), top=5).tolist() == [0, 0, 1]
+    # A label that is no class is never among the guesses.
+    assert metrics.errors(logits, jnp.array([-1, 12, 99, 11]), top=5).tolist() == [1, 1, 1, 0]
     assert metrics.errors(zeros.at[0, 3].set(jnp.nan), jnp.array([0, 0, 0]), top=5)[0] == 1
 
 

@@ -7,9 +7,10 @@ from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
+import numpy as np
 
 from at_jax import data, options
-from at_jax.errors import UserError
+from at_jax.errors import UserError, listed
 from at_jax.terms import TERMS, Term, parts
 from at_jax.training.components import component_records, modules
 from at_jax.training.components.optimizers import OptimizerFactory
@@ -74,6 +75,8 @@ class Arguments:
         if self.augment is not None:
             example = "augment(key, image) -> image"
             modules.check_function("augment", self.augment, ("key", "image"), example)
+        if self.callbacks is None:
+            object.__setattr__(self, "callbacks", ())
         for name, example in (("terms", "(MyTerm(),)"), ("callbacks", "(MyCallback(),)")):
             value = getattr(self, name)
             if value is not None and not isinstance(value, Sequence | Mapping):
@@ -83,11 +86,16 @@ class Arguments:
         for term, weight in _with_weights(self.terms or ()):
             _check_term(term, weight)
         for callback in self.callbacks:
-            methods = [getattr(callback, method, None) for method in ("on_epoch", "on_end")]
-            if not all(map(callable, methods)):
+            methods = {"on_epoch": "metrics", "on_end": "result"}
+            missing = [
+                f"{name}({argument})"
+                for name, argument in methods.items()
+                if not callable(getattr(callback, name, None))
+            ]
+            if missing:
                 raise UserError(
                     f"callback {type(callback).__name__} must have the methods on_epoch(metrics) and "
-                    "on_end(result), got one without: define them"
+                    f"on_end(result), got one without {listed(missing)}: define it"
                 )
 
     def for_teacher(self) -> "Arguments":
@@ -128,7 +136,10 @@ def _with_weights(
     terms: Sequence[Term] | Mapping[Term, float | None],
 ) -> list[tuple[Term, float | None]]:
     """Terms with their weights; None for the default."""
-    return list(terms.items()) if isinstance(terms, Mapping) else [(term, None) for term in terms]
+    if not isinstance(terms, Mapping):
+        return [(term, None) for term in terms]
+    # JSON and the rules of weights know Python's numbers.
+    return [(t, w.item() if isinstance(w, np.generic) else w) for t, w in terms.items()]
 
 
 def _check_term(term: Any, weight: Any) -> None:

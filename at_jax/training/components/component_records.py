@@ -33,11 +33,24 @@ def record(instance: Any) -> dict[str, Any]:
             continue
         value = getattr(instance, field.name)
         try:
-            fields[field.name] = json.loads(json.dumps(value))
+            stored = json.loads(json.dumps(value))
+            is_exact = _as_tuples(stored) == _as_tuples(value)
         except (TypeError, ValueError):
-            if value is not field.default:
-                unrecorded.append(field.name)
+            is_exact = False
+        if is_exact:
+            fields[field.name] = stored
+        elif value is not field.default:
+            unrecorded.append(field.name)
     return {"class": qualified_name(instance), "fields": fields, "unrecorded": unrecorded}
+
+
+def _as_tuples(value: Any) -> Any:
+    """Lists as tuples, at any depth: JSON does not distinguish them, and fields of modules are hashed."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_as_tuples, value))
+    if isinstance(value, dict):
+        return {key: _as_tuples(each) for key, each in value.items()}
+    return value
 
 
 def qualified_name(value: Any) -> str:
@@ -126,12 +139,8 @@ def _instance(
             f"{trained} with fields that were not recorded ({listed(unrecorded)}): name a function or an "
             "instance that sets them, --module=package:name"
         )
-    fields = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in recorded.get("fields", {}).items()
-    }
     try:
-        return module(**fields)
+        return module(**_as_tuples(recorded.get("fields", {})))
     except TypeError as error:
         raise UserError(
             f"{trained}, got --module={name}, a class with other fields ({error}): name the class that was "
@@ -149,8 +158,8 @@ def _made(named: str) -> nn.Module | type[nn.Module]:
             inspect.signature(target).bind()
         except TypeError as error:
             raise UserError(
-                f"--module={named} must be a function without arguments, got one with a {error}: name a "
-                "function, an instance or a class"
+                f"--module={named} must be callable without arguments, got a function that is not "
+                f"({error}): name such a function, an instance or a class"
             ) from error
         target = target()
     modules.check_is_module(target, f"--module={named}")

@@ -107,8 +107,8 @@ def check_function(name: str, function: Any, parameters: Sequence[str], example:
         inspect.signature(function).bind(*parameters)
     except TypeError as error:
         raise UserError(
-            f"{name} must take {len(parameters)} arguments, {name}({', '.join(parameters)}), got a "
-            f"function that does not ({error}): change its signature"
+            f"{name} must be callable as {name}({', '.join(parameters)}), got a function that is not "
+            f"({error}): change its signature"
         ) from error
     except ValueError:
         pass  # without a signature, such as some built-in functions
