@@ -25,7 +25,9 @@ HELP = """Train a student network from a teacher: attention transfer, distillati
                         method=             none, or terms joined by + as in at+kd: kd, at, f_actt,
                                             gradient_at, flip_symmetry, min_l2, jacobian, sobolev,
                                             map_gradient
-                        data=DIR            folder only: DIR/{train,test}/<class>/*.jpg
+                        data=DIR            folder, scenes: DIR/{train,test}/<class>/*.jpg
+                        init=FILE           cub, scenes: ImageNet weights of the student
+                        weights=FILE        imagenet: weights of the teacher
 --config.KEY=VALUE    set one key
 --help-config         print every key with its type, default, rule and meaning
 --workdir=DIR         directory of the run, or gs://... (default: runs/<config>); run again to resume

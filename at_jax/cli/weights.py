@@ -64,8 +64,8 @@ def _parser() -> Parser:
         help="size of its images (default: of the file or the network)",
     )
     add("--mean", type=float, nargs="+", metavar="X",
-        help="for its normalization, in 0..255 (default: of the file or the network)")  # fmt: skip
-    add("--std", type=float, nargs="+", metavar="X", help="as --mean")
+        help="of its images per channel, in 0..255 (default: of the file or the network)")  # fmt: skip
+    add("--std", type=float, nargs="+", metavar="X", help="standard deviation, as --mean")
     add("--to-safetensors", action="store_true",
         help="write the network of the run SOURCE with PyTorch's names")  # fmt: skip
     add(

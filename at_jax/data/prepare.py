@@ -227,7 +227,8 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str]) -> int:
     """Run the command line `argv`, without the program, and return the exit code."""
-    parser = _Parser(prog="at-jax data", description=f"Prepare a TFDS image set as {FILE_FORMAT}.")
+    description = "Download a TensorFlow Datasets image set, and convert it for training."
+    parser = _Parser(prog="at-jax data", description=description)
     parser.add_argument("--dataset", default="", help="name in TFDS, such as cifar10")
     parser.add_argument("--data_dir", default="", help=f"default: {DEFAULT_DATA_DIR}")
     parser.add_argument("--manual_dir", default="", help="directory with downloaded archives")
