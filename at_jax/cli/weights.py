@@ -21,7 +21,7 @@ __all__ = ["main", "run"]
 _EXAMPLES = """examples:
   at-jax weights resnet18.safetensors runs/resnet18
   at-jax weights resnet34.pth runs/teacher --model=resnet_34 --class_names=imagenet.txt
-  at-jax weights resnet18.pth runs/start --classes=67        a new classifier for 67 classes
+  at-jax weights resnet18.pth runs/start --num_classes=67    a new classifier for 67 classes
   at-jax weights efficientnet_lite0 runs/teacher             ImageNet weights of the extra pretrained
   at-jax weights runs/digits student.safetensors --to-safetensors
   at-jax weights runs/digits student.stablehlo --to-stablehlo
@@ -53,7 +53,7 @@ def _parser() -> Parser:
         "run to export")  # fmt: skip
     add("dest", metavar="DEST", help="directory of the new run, or file; it must not exist")
     add("--model", help="network of the file (default: as at-jax wrote it, or resnet_18)")
-    add("--classes", type=int, metavar="K",
+    add("--num_classes", type=int, metavar="K",
         help="number of classes (default: of the file); another number needs a new classifier")  # fmt: skip
     add("--seed", type=int, default=0, help="seed of a new classifier (%(default)s)")
     add("--class_names", metavar="FILE", help="text file of class names, one per line")
@@ -114,7 +114,7 @@ def _import(options: argparse.Namespace, destination: pathlib.Path) -> None:
     known = _complete(options)
     of_imagenet = models.build(options.model, 1000)
     family, found = pretrained.family(of_imagenet), pretrained.read(options.source)
-    classes = options.classes or pretrained.classes(found, of_imagenet) or 1000
+    classes = options.num_classes or pretrained.classes(found, of_imagenet) or 1000
     if not names and len(known) == classes:
         names = list(known)
     module: Any = models.build(options.model, classes)
@@ -154,7 +154,7 @@ def _complete(options: argparse.Namespace) -> Sequence[str]:
 
 def _check_numbers(options: argparse.Namespace) -> None:
     ranges = {
-        "classes": (2, _MOST_CLASSES),
+        "num_classes": (2, _MOST_CLASSES),
         "image_size": (8, 4096),
         "seed": (0, 2**32 - 1),
     }

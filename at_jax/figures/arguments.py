@@ -14,7 +14,7 @@ _EXAMPLES = """examples:
   at-jax figures maps --workdir runs/digits --compare runs/digits-method=none --out maps.png
   at-jax figures gradients --workdir runs/digits --images cat.jpg dog.jpg --out j.png
   at-jax figures mappings --weights resnet18.safetensors --images cat.jpg --out four.png
-  at-jax figures maps --weights resnet18.safetensors --classes list.txt --images a.jpg --out a.png
+  at-jax figures maps --weights resnet18.safetensors --class_names list.txt --images a.jpg --out a.png
   at-jax figures maps --network efficientnet_lite0 --out photographs.png
   at-jax figures curves runs/digits runs/digits-method=none --out curves.png
 """
@@ -81,7 +81,7 @@ def _add_options(command: argparse.ArgumentParser, name: str) -> None:
         metavar="FILE",
         help="photographs of any size, or directories of them; default: test images",
     )
-    add("--classes", metavar="FILE", help="text file of class names, one per line")
+    add("--class_names", metavar="FILE", help="text file of class names, one per line")
     if name == "mappings":
         add("--index", type=int, default=0, help="index of the test image (%(default)s)")
     else:

@@ -84,7 +84,7 @@ def _networks(args: argparse.Namespace) -> list[Network]:
             f"{' and '.join(f'--{flag}' for flag in given) or 'neither'}: pass --workdir, --weights or "
             "--network"
         )
-    names = _class_names(args.classes)
+    names = _class_names(args.class_names)
     if args.weights:
         if not args.images:
             raise UserError("--weights needs images, got none: pass --images")
@@ -97,7 +97,7 @@ def _networks(args: argparse.Namespace) -> list[Network]:
         wanted = shown[0].description["num_classes"]
         if len(names) != wanted:
             raise UserError(
-                f"--classes: {args.classes!r} must have {wanted} names, one per line, as "
+                f"--class_names: {args.class_names!r} must have {wanted} names, one per line, as "
                 f"{shown[0].model_name} has classes, got {len(names)}: choose another file"
             )
         for network in shown:
@@ -165,7 +165,7 @@ def _class_names(path: str | None) -> list[str]:
         return paths.parse(path).read_text(encoding="utf-8-sig").strip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"--classes: {path!r} cannot be read ({error}): pass a text file, one name per line"
+            f"--class_names: {path!r} cannot be read ({error}): pass a text file, one name per line"
         ) from error
 
 

@@ -71,7 +71,7 @@ def test_weights_of_a_file_become_a_run(source, tmp_path, capsys):
 
 
 def test_another_number_of_classes_gets_a_new_classifier_and_a_line(source, tmp_path, capsys):
-    code, out, _ = run(capsys, source, tmp_path / "run", MODEL, "--classes=7", "--seed=3")
+    code, out, _ = run(capsys, source, tmp_path / "run", MODEL, "--num_classes=7", "--seed=3")
     assert code == 0
     assert out.splitlines()[0] == (
         "The classifier in the file has 5 classes: a new one for 7 classes is initialized (seed 3)"
@@ -109,7 +109,7 @@ def test_a_trained_student_comes_back_bit_for_bit(finished, tmp_path, capsys):
     for key in ("name", "class_names", "image_shape", "mean", "std"):
         assert after[key] == before[key]
     # Options override it, and other classes have no names.
-    flags = ["--image_size=32", "--mean=0", "--std=255", "--classes=3"]
+    flags = ["--image_size=32", "--mean=0", "--std=255", "--num_classes=3"]
     assert run(capsys, file, tmp_path / "other", *flags)[0] == 0
     other = open_run(tmp_path / "other")[2]
     assert (other["image_shape"], other["mean"], other["std"]) == ([32, 32, 1], [0.0], [255.0])
@@ -245,7 +245,7 @@ def test_bad_file_is_one_line_and_nothing_is_written(
         (["wrn.pth", "run", "--model=resnet_18"], "does not fit ResNet-18 with 5 classes: missing"),
         (["wrn.pth", "run", "--model=nin_thin"], "can be read for ResNet, WideResNet.*, got NIN"),
         (["wrn.pth", "run", "--model=resnet_19"], "depth of a ResNet must be one of"),
-        (["wrn.pth", "run", "--classes=1"], "--classes must be within 2..100000, got 1"),
+        (["wrn.pth", "run", "--num_classes=1"], "--num_classes must be within 2..100000, got 1"),
         (["wrn.pth", "run", "--seed=-1"], "--seed must be within 0..4294967295"),
         (["wrn.pth", "run", "--image_size=1"], "--image_size must be within 8..4096"),
         (["wrn.pth", "run", "--mean", "0.4", "0.4"], "mean must have a number for each of the 3 ch"),
@@ -255,7 +255,7 @@ def test_bad_file_is_one_line_and_nothing_is_written(
         (["wrn.pth", "run", "--class_names=names.txt"], "5 classes must have as many class names, got 2"),
         (["wrn.pth"], "required: DEST"),
         (["taken", "f.pth", "--to-safetensors"], "DEST must end in .safetensors, got f.pth: rename"),
-        (["wrn.pth", "run", "--clases=3"], "'--clases=3': did you mean --classes?"),
+        (["wrn.pth", "run", "--num_clases=3"], "'--num_clases=3': did you mean --num_classes?"),
         (["taken", "f", "--to-safetensors", "--to-stablehlo"], "write one file each: pass one of them"),
         (["taken", "empty.safetensors", "--to-safetensors"], "DEST .*empty.safetensors exists already"),
         (["taken", "f.safetensors", "--to-safetensors"], "taken holds no checkpoints: give the workdir"),

@@ -69,7 +69,7 @@ def test_maps_of_pretrained_weights(tmp_path, monkeypatch):
 
     monkeypatch.setattr(command.networks, "pretrained", small)
     arguments = ["--weights=w", "--model=resnet_34", "--num_classes=2", "--image_size=16",
-                 f"--classes={tmp_path / 'names.txt'}", f"--images={photograph(tmp_path)}"]  # fmt: skip
+                 f"--class_names={tmp_path / 'names.txt'}", f"--images={photograph(tmp_path)}"]  # fmt: skip
     out = tmp_path / "maps.png"
     assert command.main(["maps", *arguments, f"--out={out}"]) == 0
     assert size(out)[0] > 2 * 72
@@ -110,7 +110,7 @@ def test_maps_of_a_pretrained_network_draw_photographs_and_their_most_probable_c
 
 def test_class_names_of_another_number_are_one_line(finished, tmp_path, capsys):
     (tmp_path / "names.txt").write_text("cat\ndog\n\n")
-    arguments = [f"--workdir={finished[0]}", f"--classes={tmp_path / 'names.txt'}"]
+    arguments = [f"--workdir={finished[0]}", f"--class_names={tmp_path / 'names.txt'}"]
     assert command.main(["maps", *arguments, f"--out={tmp_path / 'a.png'}"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "must have 10 names, one per line" in error
@@ -205,7 +205,7 @@ def test_a_data_set_passed_as_an_argument_needs_images(finished, tmp_path, capsy
         (["maps", "--workdir=RUN", "--images", "b.jpg", "--out=a.png"], "there is no file 'b.jpg'"),
         (["maps", "--workdir=RUN", "--count=0", "--out=a.png"], "--count must be at least 1"),
         (["mappings", "--workdir=RUN", "--index=999", "--out=a.png"], "from 0 to 354, got 999"),
-        (["maps", "--workdir=RUN", "--classes=c", "--out=a.png"], "--classes: 'c' cannot be read"),
+        (["maps", "--workdir=RUN", "--class_names=c", "--out=a.png"], "--class_names: 'c' cannot be read"),
         (["curves", "none", "--out=a.png"], "none holds no run"),
     ],
 )
