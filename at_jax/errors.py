@@ -5,8 +5,6 @@ import difflib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import numpy as np
-
 __all__ = [
     "UserError", "check_array", "check_equal", "check_rank", "check_scalar", "listed", "naming",
     "printable", "replacing", "unknown_flag",
@@ -86,6 +84,8 @@ def check_array(function: str, **arrays: Any) -> None:
 
 def _check_not_foreign(function: str, name: str, array: Any) -> None:
     """Raise for an array of another library, such as a tensor of PyTorch, whose dtype is its own."""
+    import numpy as np  # --help starts without it
+
     if not isinstance(getattr(array, "dtype", None), np.dtype):
         kind = f"{type(array).__module__}.{type(array).__name__}"
         raise UserError(

@@ -2,7 +2,6 @@
 
 import ast
 import difflib
-import pathlib
 import re
 from typing import Any
 
@@ -61,17 +60,16 @@ def explain(error: Exception, argv: list[str], help_text: str) -> str:
     if isinstance(error, UserError):
         return str(error)
     message = " ".join(str(error).split())
-    # ml_collections passes on a whole traceback where a config file raises: keep the last message.
-    *_, message = re.split(r"Traceback \(most recent call last\).*?(?:\w+Error): ", message)
-    path, _, parts = value_of(argv).partition(":")
     if wrong := _wrong_value(argv):
         return wrong
-    if "positional argument" in message:
-        return f"--config: {path} takes no parts after the colon, got {parts!r}: leave them out"
-    if "get_config" in message or "literal" in message or "syntax" in message:
-        return f"--config: {pathlib.Path(path)} is not a config ({message}): use a name such as {_DEFAULT}"
     if isinstance(error, flags.UnrecognizedFlagError):
         return _unknown_flag(error.flagname, help_text)
+    if isinstance(error, flags.IllegalFlagValueError) and "--config" not in message:
+        return message
+    try:
+        config_files.load_flag(value_of(argv))
+    except UserError as of_file:
+        return str(of_file)
     if isinstance(error, AttributeError | KeyError):
         return _unknown_key(argv) or message
     return message

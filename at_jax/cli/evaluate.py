@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
         "--data_dir",
         default="",
         metavar="DIR",
-        help="directory of its images (default: as in the run)",
+        help="directory of its images, as for training (default: as in the run); for others: predict",
     )
     options = parser.parse(argv)
     try:

@@ -5,11 +5,10 @@ import os
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 
-from at_jax import models, paths
+from at_jax import paths
 from at_jax.cli.parser import Parser
 from at_jax.errors import UserError, printable
 from at_jax.models import imagenet, pretrained
@@ -26,7 +25,6 @@ _EXAMPLES = """examples:
   at-jax weights runs/digits student.safetensors --to-safetensors
   at-jax weights runs/digits student.stablehlo --to-stablehlo
 """
-_MOST_CLASSES = 100_000
 
 
 def main(argv: Sequence[str]) -> int:
@@ -110,74 +108,44 @@ def _import(options: argparse.Namespace, destination: pathlib.Path) -> None:
             f"SOURCE {source} is a directory: give a weights file, or write the network of a run "
             "with --to-safetensors or --to-stablehlo"
         )
-    names = _class_names(options.class_names)
-    known = _complete(options)
-    of_imagenet = models.build(options.model, 1000)
-    family, found = pretrained.family(of_imagenet), pretrained.read(options.source)
-    classes = options.num_classes or pretrained.classes(found, of_imagenet) or 1000
-    if not names and len(known) == classes:
-        names = list(known)
-    module: Any = models.build(options.model, classes)
-    key = jax.random.key(options.seed)
-    loaded = pretrained.convert(found, module, key=key, source=source)
-    description = imported.describe(
-        options.model,
-        classes,
-        class_names=names,
-        image_shape=pretrained.image_shape(found, module, options.image_size or 0),
-        mean=options.mean or family.mean,
-        std=options.std or family.std,
+    names = imported.read_class_names(options.class_names) if options.class_names else []
+    _check_numbers(options)
+    is_installed = options.source == imagenet.NAME  # the weights of the extra pretrained
+    file = imported.read_file(
+        imagenet.weights_file() if is_installed else options.source,
+        imagenet.NAME if is_installed else options.model,
+        num_classes=options.num_classes,
+        image_size=options.image_size,
+        key=jax.random.key(options.seed),
     )
+    known = imagenet.class_names() if is_installed else file.class_names
+    if not names and len(known) == file.num_classes:
+        names = list(known)
+    description = imported.describe(
+        file.name,
+        file.num_classes,
+        class_names=names,
+        image_shape=file.image_shape,
+        mean=options.mean or file.mean,
+        std=options.std or file.std,
+    )
+    loaded = file.loaded
     imported.create(destination, loaded.variables, description, pathlib.Path(options.source).name)
     if loaded.new_head:
         log(
-            f"The classifier in the file has {loaded.classes:,} classes: a new one for {classes:,} classes "
-            f"is initialized (seed {options.seed})"
+            f"The classifier in the file has {loaded.classes:,} classes: a new one for "
+            f"{file.num_classes:,} classes is initialized (seed {options.seed})"
         )
-    log(f"{destination}: {family.title(module)} with {classes:,} classes from {source}")
-
-
-def _complete(options: argparse.Namespace) -> Sequence[str]:
-    """Set options that are not given to what the file says of its network; return its class names."""
-    stored = pretrained.description(options.source)
-    options.model = options.model or stored.get("name") or "resnet_18"
-    options.mean = options.mean or stored.get("mean")
-    options.std = options.std or stored.get("std")
-    if options.image_size is None and "image_shape" in stored:
-        options.image_size = stored["image_shape"][0]
-    _check_numbers(options)
-    if options.source == imagenet.NAME:
-        options.source, options.model = str(imagenet.weights_file()), imagenet.NAME
-        return imagenet.class_names()
-    return stored.get("class_names", ())
+    title = pretrained.family(file.module).title(file.module)
+    log(f"{destination}: {title} with {file.num_classes:,} classes from {source}")
 
 
 def _check_numbers(options: argparse.Namespace) -> None:
-    ranges = {
-        "num_classes": (2, _MOST_CLASSES),
-        "image_size": (8, 4096),
-        "seed": (0, 2**32 - 1),
-    }
-    for name, (least, most) in ranges.items():
-        value = getattr(options, name)
-        if value is not None and not least <= value <= most:
-            raise UserError(f"--{name} must be within {least}..{most}, got {value}: change it")
+    if not 0 <= options.seed < 2**32:
+        raise UserError(f"--seed must be within 0..{2**32 - 1}, got {options.seed}: change it")
     for name, smallest in (("mean", 0.0), ("std", 0.1)):
         if any(not smallest <= value <= 255 for value in getattr(options, name) or ()):
             raise UserError(
                 f"--{name} must be within {smallest}..255, as pixels are, got {getattr(options, name)}: "
                 "multiply numbers for pixels in 0..1 by 255"
             )
-
-
-def _class_names(path: str | None) -> list[str]:
-    if path is None:
-        return []
-    try:
-        text = pathlib.Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise UserError(
-            f"--class_names: {path!r} cannot be read ({reason}): give a text file"
-        ) from error
-    return text.strip().splitlines()

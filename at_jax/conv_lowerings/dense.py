@@ -141,7 +141,7 @@ def _cell_padding(window: Window) -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 def _cells(g: jax.Array, w: jax.Array, window: Window) -> jax.Array:
-    """The input gradient as a convolution of g, one result a cell, and a move of channels to pixels."""
+    """Input gradient: a stride-1 convolution of g with one output position a cell, then depth to space."""
     height, width = window.image
     (sh, sw), channels = window.strides, w.shape[2]
     one_hot = []

@@ -20,7 +20,7 @@ SLICE_BYTES = 2**20
 def place(
     a: jax.Array, axis: int, low: int, size: int, *, spread: int = 1, step: int = 1
 ) -> jax.Array:
-    """Dilate an image along an axis, shift it by ``low``, crop or zero-pad it, take every step-th row.
+    """Dilate an image along an axis, shift it by ``low``, crop or zero-pad it, keep every ``step``-th row.
 
     Each shift is a separate pad: XLA:CPU then writes their concatenation four times as fast as slices of
     one padded array. Rows that a negative shift drops are cropped before the dilation: XLA's partitioner

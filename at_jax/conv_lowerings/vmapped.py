@@ -24,11 +24,11 @@ def batched(
 ) -> tuple[jax.Array, int]:
     """Apply a bilinear operation to vmapped operands.
 
-    Each operand has one axis that the other lacks: the batch of x and g, the channels C of x and w, F of w
-    and g. If one operand is vmapped, its vmapped axis is merged into that axis. If both are, a merge would
-    waste work: up to eight pairs are unrolled, and more are computed one after another in a loop, whose
-    compile time does not depend on their number. (Groups of channels, as in lax, take up to seven times as
-    long on CPU.)
+    Each operand has one axis that the other lacks: B of x and F of w (forward), B of g and C of w (input
+    gradient), C of x and F of g (weight gradient). If one operand is vmapped, its vmapped axis is merged
+    into that axis. If both are, a merge would waste work: up to eight pairs are unrolled, and more are
+    computed one after another in a loop, whose compile time does not depend on their number. (Groups of
+    channels, as in lax, take up to seven times as long on CPU.)
 
     Args:
       operation: forward convolution, input gradient or weight gradient.

@@ -1,4 +1,4 @@
-"""Winograd's F(2x2, 3x3) for CPU (Lavin & Gray, arXiv:1509.09308): 16 products for 36.
+"""Winograd's F(2x2, 3x3) for CPU (Lavin & Gray, arXiv:1509.09308): 16 multiplications for 36.
 
 Four pixels of the result come from a tile of 4x4 pixels. The transformed tiles take four times the space of
 the image, so the batch is computed in slices that stay in the cache.
@@ -34,7 +34,7 @@ def is_chosen(batch: int, channels: int, features: int, window: Window, itemsize
     if not isinstance(batch, int):  # symbolic, as in an exported program: slices have no known size
         return False
     has_form = window.kernel == (3, 3) and window.strides == window.dilation == (1, 1)
-    if not has_form or min(channels, features) < _CHANNELS_FROM:
+    if not has_form or 0 in window.output or min(channels, features) < _CHANNELS_FROM:
         return False
     images = images_of_slice(batch, channels, features, window, itemsize)
     # The transformed kernel is read once a slice: a slice must have work for it.

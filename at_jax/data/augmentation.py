@@ -63,7 +63,7 @@ def augment(
         reason = "reflection allows no more" if reflects else "a larger one may leave no image"
         raise UserError(
             f"augment: expected a pad of 0 to {min(height, width) - 1} pixels for {height}x{width} "
-            f"images ({reason}), got {pad}: choose a smaller data.pad"
+            f"images ({reason}), got {pad}: choose data.pad in this range"
         )
     return _augment(key, images, positions, pad=pad, mirror=mirror, pad_mode=pad_mode)
 
@@ -175,26 +175,36 @@ def _check_augmented(augmented: Any, shape: tuple[int, ...]) -> jax.Array:
 
 
 def check_range(augment: Callable[[jax.Array, jax.Array], Any], images: np.ndarray) -> None:
-    """Apply a user-defined augmentation to some images, and raise if it scales them to 0..1.
+    """Apply a user-defined augmentation to some images, and raise if training cannot use it.
 
     Args:
       augment: see :func:`augment_each`.
       images: uint8 ``(N, H, W, C)``. Dark images and all-zero results are not informative.
 
     Raises:
-      UserError: if the values were scaled, or a result has a different shape or dtype.
+      UserError: if JAX cannot trace it, a result has a different shape or dtype, is not finite, or is
+        scaled to 0..1.
 
     >>> check_range(lambda key, image: image[:, ::-1], np.full((1, 2, 2, 1), 99, np.uint8))
     """
-    informative = []
-    for index, image in enumerate(images):
-        result = _check_augmented(augment(jax.random.key(index), jnp.asarray(image)), image.shape)
-        largest = float(jnp.max(jnp.abs(result)))
-        if image.max() >= _BRIGHT and largest > 0:
-            informative.append(largest)
-    if informative and max(informative) <= _UNIT:
+    positions = jnp.arange(len(images), dtype=jnp.int32)
+    try:
+        augmented = augment_each(augment, jax.random.key(0), jnp.asarray(images), positions)
+    except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
         raise UserError(
-            f"augment(key, image) must return values in 0..255, got at most {max(informative):.3g} for "
+            f"augment(key, image) must be traceable by JAX, got {type(error).__name__}: use jax.numpy "
+            "instead of numpy, and jnp.where or jax.lax.cond instead of if"
+        ) from error
+    largest = np.abs(np.asarray(augmented, np.float32)).max(axis=(1, 2, 3))  # (N,)
+    if not np.isfinite(largest).all():
+        raise UserError(
+            "augment(key, image) must return finite values in 0..255, got NaN or infinity: guard "
+            "divisions and logarithms"
+        )
+    informative = largest[(images.max(axis=(1, 2, 3)) >= _BRIGHT) & (largest > 0)]
+    if informative.size and informative.max() <= _UNIT:
+        raise UserError(
+            f"augment(key, image) must return values in 0..255, got at most {informative.max():.3g} for "
             f"images with values up to {images.max()}: do not divide by 255, normalization follows"
         )
 

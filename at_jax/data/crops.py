@@ -164,9 +164,8 @@ def crop_array(image: np.ndarray, crop: Crop) -> np.ndarray:
     """
     from PIL import Image
 
-    channels = [image] if image.shape[-1] == 3 else np.split(image, image.shape[-1], axis=-1)
-    pictures = (Image.fromarray(np.ascontiguousarray(each.squeeze(-1) if each.shape[-1] == 1 else each))
-                for each in channels)  # fmt: skip
+    channels = [image] if image.shape[-1] == 3 else np.moveaxis(image, -1, 0)
+    pictures = [Image.fromarray(np.ascontiguousarray(each)) for each in channels]
     parts = [as_array(cut(each, crop, crop.box(*each.size))) for each in pictures]
     return np.concatenate(parts, axis=-1)
 

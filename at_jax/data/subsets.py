@@ -96,10 +96,9 @@ def _balanced(dataset: Dataset, examples: int, seed: int, purpose: int, what: st
     order = rng.permutation(available)
     # rank[i]: number of examples of the same class before example i in the shuffled order. Taking the
     # lowest ranks first fills all classes evenly; a random place of each class breaks ties.
+    by_class = order[np.argsort(labels[order], kind="stable")]
     rank = np.empty(available, np.int64)
-    for label in range(dataset.num_classes):
-        members = order[labels[order] == label]
-        rank[members] = np.arange(len(members))
+    rank[by_class] = np.arange(available) - np.repeat(np.cumsum(counts) - counts, counts)
     if kept:
         rank[rank == counts[labels] - 1] = available  # the last of each class: never chosen
     place = rng.permutation(dataset.num_classes)

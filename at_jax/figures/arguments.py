@@ -35,7 +35,7 @@ class _Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        print(f"error: {message}: see {self.prog} --help", file=sys.stderr)
+        print(f"error: {message} (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(2)
 
 
@@ -71,8 +71,8 @@ def _add_options(command: argparse.ArgumentParser, name: str) -> None:
         help="instead of a run: a network with ImageNet weights from the extra pretrained; default "
         "images: photographs from scikit-learn and matplotlib")  # fmt: skip
     add("--model", default="", help="with --weights: its network (of the file, or resnet_18)")
-    add("--num_classes", type=int, default=0, help="with --weights (of the file, or 1000)")
-    add("--image_size", type=int, default=0, help="with --weights: in pixels (of the file, or 224)")
+    add("--num_classes", type=int, help="with --weights (of the file)")
+    add("--image_size", type=int, help="with --weights: in pixels (of the file, or usual)")
     add("--data_dir", default="", metavar="DIR",
         help="directory of the run's images (default: as in the run)")  # fmt: skip
     add(
@@ -89,7 +89,7 @@ def _add_options(command: argparse.ArgumentParser, name: str) -> None:
             "--count",
             type=int,
             default=8,
-            help="number of test images, or of those of a directory (%(default)s)",
+            help="number of test images, or of images from each directory (%(default)s)",
         )
     if name == "maps":
         kinds = tuple(attention.KINDS)

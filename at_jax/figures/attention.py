@@ -37,8 +37,10 @@ def check_kind(kind: str, p: float) -> None:
             f"kind must be {' or '.join(KINDS)}, got {kind!r}: channel attention has no spatial "
             "positions to draw"
         )
-    if isinstance(p, bool) or not isinstance(p, int | float) or not 1 <= p < float("inf"):
-        raise UserError(f"p must be a number of at least 1, got {p!r}: the paper draws 1, 2 and 4")
+    if isinstance(p, bool) or not isinstance(p, int | float) or not 1 <= p <= losses.MAX_EXPONENT:
+        raise UserError(
+            f"p must be a number from 1 to {losses.MAX_EXPONENT}, got {p!r}: the paper draws 1, 2 and 4"
+        )
 
 
 def attention_maps(
@@ -60,7 +62,7 @@ def attention_maps(
       variables: its variables.
       images: ``(B, H, W, C)``, normalized as in its training.
       kind: ``"sum"`` or ``"max"``.
-      p: exponent, at least 1.
+      p: exponent, from 1 to 16.
       paths: submodules, such as ``"encoder/layer3"``, whose output is added to the taps.
 
     Returns:
@@ -110,6 +112,7 @@ def logits_and_mappings(
     """
     for kind, p in mappings:
         check_kind(kind, p)
+    _check_hashable(model)
     static = {"model": model, "mappings": mappings, "paths": tuple(paths)}
     logits, found = jax.device_get(
         _forward(variables, jnp.asarray(images), dict(inputs or {}), **static)
@@ -144,6 +147,9 @@ def gradient_maps(
     Returns:
       Logits ``(B, K)`` and maps ``(B, H, W)``, float32.
 
+    Raises:
+      UserError: for labels that are not classes.
+
     >>> class Net(nn.Module):
     ...     def __call__(self, x, train=False):
     ...         return x.sum(axis=(1, 2))
@@ -152,10 +158,29 @@ def gradient_maps(
     (array([[0., 0.]], dtype=float32), array([[[1.]]], dtype=float32))
     """
     images = jnp.asarray(images)
-    labels = np.full(len(images), -1) if labels is None else labels
-    return jax.device_get(
-        _input_gradient(variables, images, jnp.asarray(labels, jnp.int32), model=model)
+    labels = np.full(len(images), -1) if labels is None else np.asarray(labels)
+    _check_hashable(model)
+    logits, j = jax.device_get(
+        _input_gradient(variables, images, labels.astype(np.int32), model=model)
     )
+    classes = logits.shape[-1]
+    if not np.issubdtype(labels.dtype, np.integer) or np.any((labels < -1) | (labels >= classes)):
+        raise UserError(
+            f"gradient_maps: labels must be classes from 0 to {classes - 1}, or -1, got "
+            f"{labels.tolist()!r:.200}: pass class indices"
+        )
+    return logits, j
+
+
+def _check_hashable(model: nn.Module) -> None:
+    """Raise unless a module can be a static argument."""
+    try:
+        hash(model)
+    except TypeError as error:
+        raise UserError(
+            f"{type(model).__name__} has a field that cannot be hashed ({error}): make its lists tuples, "
+            "and its dicts flax.core.FrozenDict"
+        ) from error
 
 
 def rms_normalize(q: np.ndarray) -> np.ndarray:

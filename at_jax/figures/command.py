@@ -24,6 +24,7 @@ from at_jax.figures import (
     teachers,
 )
 from at_jax.figures.networks import Network
+from at_jax.training import imported
 from at_jax.training.files import run_files
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def _networks(args: argparse.Namespace) -> list[Network]:
             f"{' and '.join(f'--{flag}' for flag in given) or 'neither'}: pass --workdir, --weights or "
             "--network"
         )
-    names = _class_names(args.class_names)
+    names = imported.read_class_names(args.class_names) if args.class_names else []
     if args.weights:
         if not args.images:
             raise UserError("--weights needs images, got none: pass --images")
@@ -156,17 +157,6 @@ def _images(args: argparse.Namespace, shown: Sequence[Network]) -> images.Images
             )
         return images.from_split(dataset.test, np.array([args.index]))
     return images.from_split(dataset.test, images.choose(dataset.test.labels, count))
-
-
-def _class_names(path: str | None) -> list[str]:
-    if not path:
-        return []
-    try:
-        return paths.parse(path).read_text(encoding="utf-8-sig").strip().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"--class_names: {path!r} cannot be read ({error}): pass a text file, one name per line"
-        ) from error
 
 
 def _check_out(path: str) -> None:

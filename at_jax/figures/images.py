@@ -159,4 +159,6 @@ def choose(labels: np.ndarray, count: int, wrong: np.ndarray | None = None) -> n
 
 
 def _rgb(image: np.ndarray) -> np.ndarray:
-    return np.broadcast_to(image, (*image.shape[:2], 3))
+    """The first three channels of an image (H, W, C), or the first one three times."""
+    shown = image[..., : 3 if image.shape[-1] >= 3 else 1]
+    return np.broadcast_to(shown, (*image.shape[:2], 3))

@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax.core import meta
 
-from at_jax import data, models, paths, terms
+from at_jax import data, paths, terms
 from at_jax.distributed import compilation
 from at_jax.figures import attention
 from at_jax.models import imagenet
 from at_jax.models import pretrained as weights
-from at_jax.training import state
+from at_jax.training import imported, state
 from at_jax.training.components import compatibility
 from at_jax.training.components.networks import open_run
 from at_jax.training.files import run_files
@@ -181,14 +181,15 @@ def before_training(
 
 
 def pretrained(
-    path: str | os.PathLike[str], name: str = "", num_classes: int = 0, image_size: int = 0
+    path: str | os.PathLike[str],
+    name: str = "",
+    num_classes: int | None = None,
+    image_size: int | None = None,
 ) -> Network:
-    """Load a network with weights of PyTorch, see :mod:`at_jax.models.pretrained`.
-
-    What is not given is that of a file which at_jax wrote, or of ImageNet.
+    """Load a network with weights of PyTorch.
 
     Args:
-      path: the ``.safetensors``, ``.pth`` or ``.pt`` file.
+      path: see :func:`at_jax.training.imported.read_file`.
       name: of the network, such as ``"resnet_18"``.
       num_classes: K.
       image_size: height and width of its images, in pixels.
@@ -196,22 +197,16 @@ def pretrained(
     Raises:
       UserError: if there is no such network, or the file cannot be read or does not fit it.
     """
-    stored = weights.description(path)
-    name = name or stored.get("name") or "resnet_18"
-    classes = stored.get("class_names", [])
-    num_classes = num_classes or len(classes) or 1000
-    module = models.build(name, num_classes)
-    family = weights.family(module)
-    height, width, channels = stored.get("image_shape", (224, 224, 3))
+    file = imported.read_file(path, name, num_classes=num_classes, image_size=image_size)
     description = {
-        "name": name,
-        "image_shape": [image_size or height, image_size or width, channels],
-        "mean": stored.get("mean", list(family.mean)),
-        "std": stored.get("std", list(family.std)),
-        "num_classes": num_classes,
-        **({"class_names": classes} if len(classes) == num_classes else {}),
+        "name": file.name,
+        "image_shape": list(file.image_shape),
+        "mean": list(file.mean),
+        "std": list(file.std),
+        "num_classes": file.num_classes,
+        **({"class_names": list(file.class_names)} if file.class_names else {}),
     }
-    return Network(name, module, weights.load(path, module).variables, description)
+    return Network(file.name, file.module, file.loaded.variables, description)
 
 
 def of_imagenet(name: str) -> Network:

@@ -74,11 +74,17 @@ def build(
       A linen module; ``module.apply(variables, images, train=False)`` returns logits ``(B, K)``.
 
     Raises:
-      UserError: for an unknown name, or a depth that the family does not have.
+      UserError: for an unknown name, a depth that the family does not have, or no classes.
 
     >>> build("wrn_16_1", num_classes=100).depth
     16
     """
+    if not isinstance(name, str):
+        raise UserError(
+            f"the name of a network must be a string, got {name!r}: choose one of {KNOWN}"
+        )
+    if num_classes < 1:
+        raise UserError(f"{name}: num_classes must be at least 1, got {num_classes}: set it")
     for pattern, make in _NAMES.items():
         if match := re.fullmatch(pattern, name):
             return make(

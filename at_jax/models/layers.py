@@ -144,7 +144,7 @@ def check_images(images: jax.Array, smallest: int, network: str) -> None:
             f"{network} takes images (B, H, W, C), got {images.shape}, which has its channels first: move "
             "them with jnp.moveaxis(images, 1, -1)"
         )
-    if min(images.shape[1:3]) < smallest:
+    if any(side < smallest for side in images.shape[1:3]):  # sizes may be symbols of jax.export
         raise UserError(
             f"{network} needs images of at least {smallest}x{smallest} pixels for its strides, got "
             f"{images.shape[1]}x{images.shape[2]}: resize the images "

@@ -1,5 +1,6 @@
 """MobileNetV2 for small images (Sandler et al., arXiv:1801.04381), as in RepDistiller on CIFAR."""
 
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -68,7 +69,7 @@ class MobileNetV2(nn.Module):
     remat: bool = False
 
     def __post_init__(self) -> None:
-        if not 16 * self.width >= 1:
+        if not 1 <= 16 * self.width < math.inf:
             raise UserError(
                 "the width of a MobileNetV2 must leave at least one channel of 16, got "
                 f"{self.width}: use 1/16 or more, for example mobilenet_v2_0.5"

@@ -1,5 +1,6 @@
 """Wide residual networks for small images (Zagoruyko & Komodakis, arXiv:1605.07146)."""
 
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -67,7 +68,7 @@ class WideResNet(nn.Module):
                 f"the depth of a wide ResNet must be 6n+4 (10, 16, 22, 28, 40, ...), got {self.depth}: "
                 "for example wrn_16_1"
             )
-        if not 16 * self.width >= 1:
+        if not 1 <= 16 * self.width < math.inf:
             raise UserError(
                 f"the width of a wide ResNet must leave at least one channel of 16, got {self.width}: "
                 "use 1/16 or more, for example wrn_16_1"

@@ -71,6 +71,8 @@ def load(text: str, parts: str | None = None) -> ml_collections.ConfigDict:
     'kd'
     """
     path = find(text)
+    if path.suffix != ".py":
+        raise UserError(f"--config must be a config or a Python file, got {path}: {_HELP}")
     spec = importlib.util.spec_from_file_location(f"at_jax_config_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -1,4 +1,4 @@
-"""Runs made of weights that were trained elsewhere: :func:`at_jax.checkpoint.load` opens them."""
+"""Weights that were trained elsewhere, and runs made of them, as other commands need."""
 
 import contextlib
 import json
@@ -7,17 +7,115 @@ import pathlib
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 
-from at_jax import paths
-from at_jax.errors import UserError
+from at_jax import models, paths
+from at_jax.errors import UserError, printable
+from at_jax.models import pretrained
 from at_jax.training.config import default_config
 from at_jax.training.files import config_record, provenance, run_files, storage
 from at_jax.training.files.checkpoints import Checkpoints
 
-__all__ = ["check_free", "create", "describe"]
+__all__ = ["WeightsFile", "check_free", "create", "describe", "read_class_names", "read_file"]
+
+_MOST_CLASSES, _MOST_PIXELS = 100_000, 4096
+
+
+class WeightsFile(NamedTuple):
+    """The network of a PyTorch weights file.
+
+    Attributes:
+      module: the network.
+      loaded: its variables.
+      name: for :func:`at_jax.models.build`.
+      num_classes: K.
+      class_names: by label; empty if unknown.
+      image_shape: ``(H, W, C)`` that it was trained with.
+      mean: of its normalization, in 0..255.
+      std: of its normalization, in 0..255.
+    """
+
+    module: nn.Module
+    loaded: pretrained.Loaded
+    name: str
+    num_classes: int
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def read_file(
+    path: str | os.PathLike[str],
+    name: str | None = None,
+    *,
+    num_classes: int | None = None,
+    image_size: int | None = None,
+    key: jax.Array | None = None,
+) -> WeightsFile:
+    """Read a PyTorch weights file.
+
+    Args:
+      path: of the ``.safetensors``, ``.pth`` or ``.pt`` file.
+      name: of the network; by default as the file describes it, or ``"resnet_18"``.
+      num_classes: K; by default of the file.
+      image_size: height and width of its images; by default as the file describes them, or usual for the
+        network.
+      key: initializes a classifier with another number of classes, which is otherwise an error.
+
+    Raises:
+      UserError: if a number is out of range, or the file cannot be read or does not fit the network.
+    """
+    ranges = {
+        "num_classes": (num_classes, 2, _MOST_CLASSES),
+        "image_size": (image_size, 8, _MOST_PIXELS),
+    }
+    for what, (value, least, most) in ranges.items():
+        if value is not None and not least <= value <= most:
+            raise UserError(f"--{what} must be within {least}..{most}, got {value}: change it")
+    stored = pretrained.description(path)
+    name = name or stored.get("name") or "resnet_18"
+    any_classes = models.build(name, 1000)
+    family, found = pretrained.family(any_classes), pretrained.read(path)
+    classes = num_classes or pretrained.classes(found, any_classes) or 1000
+    module = models.build(name, classes)
+    names = tuple(stored.get("class_names", ()))
+    *sides, channels = pretrained.image_shape(found, any_classes)
+    height, width = [image_size] * 2 if image_size else stored.get("image_shape", sides)[:2]
+    return WeightsFile(
+        module,
+        pretrained.convert(found, module, key=key, source=printable(str(path))),
+        name,
+        classes,
+        names if len(names) == classes else (),
+        (height, width, channels),
+        tuple(stored.get("mean", family.mean)),
+        tuple(stored.get("std", family.std)),
+    )
+
+
+def read_class_names(path: str) -> list[str]:
+    """Read a text file of class names, one per line.
+
+    Raises:
+      UserError: if it cannot be read, or a line is empty.
+    """
+    try:
+        names = paths.parse(path).read_text(encoding="utf-8-sig").strip().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise UserError(
+            f"--class_names: {path!r} cannot be read ({reason}): give a text file, one name per line"
+        ) from error
+    if empty := [number for number, name in enumerate(names, 1) if not name.strip()]:
+        raise UserError(
+            f"--class_names: {path!r} must have a name in each line, got none in line {empty[0]}: delete "
+            "the line, or write the name"
+        )
+    return names
 
 
 def describe(

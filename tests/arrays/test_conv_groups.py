@@ -28,6 +28,7 @@ CASES = {
     "depthwise, 7x7": ((2, 8, 7, 4), (7, 7, 1, 4), (1, 1), ((3, 3), (3, 3)), (1, 1), (1, 1), 4),
     "depthwise, 6x5, strided": ((3, 9, 8, 2), (6, 5, 1, 4), (2, 1), ((3, 2), (1, 4)), (1, 1), (2, 1), 2),
     "groups, 9x3, strided": ((2, 9, 8, 4), (9, 3, 2, 6), (2, 3), ((4, 4), (1, 0)), (1, 1), (1, 2), 2),
+    "depthwise, 13x13": ((1, 13, 13, 2), (13, 13, 1, 2), (1, 1), ((6, 6), (6, 6)), (1, 1), (1, 1), 2),
     "transposed": ((2, 4, 5, 3), (3, 3, 3, 4), (1, 1), ((1, 2), (1, 2)), (2, 2), (1, 1), 1),
     "transposed, 4x4": ((2, 3, 4, 3), (4, 4, 3, 2), (1, 1), ((2, 2), (2, 2)), (2, 2), (1, 1), 1),
     "transposed, groups": ((2, 3, 4, 4), (3, 2, 2, 6), (1, 1), ((2, 1), (1, 1)), (3, 2), (1, 2), 2),
@@ -64,7 +65,7 @@ def marked(quick):
 
 QUICK = (
     "depthwise, strided", "two features a channel", "groups, strided", "transposed, groups",
-    "depthwise, 6x5, strided", "groups, 9x3, strided",
+    "depthwise, 6x5, strided", "groups, 9x3, strided", "depthwise, 13x13",
 )  # fmt: skip
 
 

@@ -253,6 +253,7 @@ def test_bad_file_is_one_line_and_nothing_is_written(
         (["wrn.pth", "run", "--class_names=none.txt"], "--class_names: 'none.txt' cannot be read"),
         (["wrn.pth", "run", "--class_names=wrn.pth"], "cannot be read .it is not UTF-8"),
         (["wrn.pth", "run", "--class_names=names.txt"], "5 classes must have as many class names, got 2"),
+        (["wrn.pth", "run", "--class_names=blank.txt"], "a name in each line, got none in line 2"),
         (["wrn.pth"], "required: DEST"),
         (["taken", "f.pth", "--to-safetensors"], "DEST must end in .safetensors, got f.pth: rename"),
         (["wrn.pth", "run", "--num_clases=3"], "'--num_clases=3': did you mean --num_classes?"),
@@ -271,6 +272,7 @@ def test_mistake_is_one_line_and_nothing_is_written(
     (tmp_path / "empty.safetensors").mkdir()
     (tmp_path / "link").symlink_to("elsewhere")
     (tmp_path / "names.txt").write_text("one\ntwo\n")
+    (tmp_path / "blank.txt").write_text("one\n \ntwo\n")
     before = sorted(tmp_path.rglob("*"))
     code, out, err = run(capsys, MODEL, *arguments)
     assert (code, out) == (2, "") and len(err.splitlines()) == 1

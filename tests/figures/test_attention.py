@@ -1,7 +1,9 @@
 """Maps and gradients as arrays."""
 
 import functools
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -93,13 +95,32 @@ def test_other_collections_are_passed_to_the_network():
     ("asked", "message"),
     [
         ({"kind": "channel"}, "kind must be sum or max, got 'channel'"),
-        ({"p": 0.5}, "p must be a number of at least 1, got 0.5"),
-        ({"p": True}, "p must be a number of at least 1, got True"),
+        ({"p": 0.5}, "p must be a number from 1 to 16, got 0.5"),
+        ({"p": 17}, "p must be a number from 1 to 16, got 17"),
+        ({"p": True}, "p must be a number from 1 to 16, got True"),
     ],
 )
 def test_attention_maps_of_an_invalid_kind_raise(network, asked, message):
     with pytest.raises(UserError, match=message):
         figures.attention_maps(*network, IMAGES, **asked)
+
+
+@pytest.mark.parametrize("labels", [[1.5], [-2], [10_000]])
+def test_gradient_maps_of_labels_that_are_no_classes_raise(network, labels):
+    with pytest.raises(UserError, match="labels must be classes from 0 to"):
+        attention.gradient_maps(*network, IMAGES, labels * len(IMAGES))
+
+
+def test_maps_of_a_module_that_cannot_be_hashed_name_the_fix():
+    class Listed(nn.Module):
+        sizes: Any = None
+
+        def __call__(self, images, train=False):
+            return images.mean(axis=(1, 2))
+
+    for call in (figures.attention_maps, attention.gradient_maps):
+        with pytest.raises(UserError, match="Listed has a field that cannot be hashed"):
+            call(Listed(np.ones(3)), {}, IMAGES)
 
 
 @pytest.mark.parametrize("module", [Untapped(), Tokens()])

@@ -100,3 +100,10 @@ def test_from_split_repeats_gray_values_for_drawing():
     found = images.from_split(split, np.array([1]))
     assert found.pixels.shape == (1, 4, 4, 1) and found.shown[0].shape == (4, 4, 3)
     assert found.labels.tolist() == [0]
+
+
+@pytest.mark.parametrize(("channels", "shown"), [(2, [0, 0, 0]), (4, [0, 1, 2])])
+def test_from_split_draws_the_first_channels_of_others(channels, shown):
+    pixels = np.broadcast_to(np.arange(channels, dtype=np.uint8), (1, 4, 4, channels))
+    split = data.Split(pixels, np.array([0], np.int32))
+    assert images.from_split(split, np.array([0])).shown[0][1, 2].tolist() == shown

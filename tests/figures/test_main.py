@@ -196,7 +196,7 @@ def test_a_data_set_passed_as_an_argument_needs_images(finished, tmp_path, capsy
         ),
         (["maps", "--workdir=none", "--out=a.png"], "none holds no run"),
         (["maps", "--workdir=none", "--out=a.pdf"], "--out must end in .png, got 'a.pdf'"),
-        (["maps", "--workdir=none", "--p=0", "--out=a.png"], "p must be a number of at least 1"),
+        (["maps", "--workdir=none", "--p=0", "--out=a.png"], "p must be a number from 1 to 16"),
         (["maps", "--weights=w", "--out=a.png"], "--weights needs images"),
         (
             ["maps", "--weights=w", "--images=b.jpg", "--out=a.png"],
@@ -205,7 +205,10 @@ def test_a_data_set_passed_as_an_argument_needs_images(finished, tmp_path, capsy
         (["maps", "--workdir=RUN", "--images", "b.jpg", "--out=a.png"], "there is no file 'b.jpg'"),
         (["maps", "--workdir=RUN", "--count=0", "--out=a.png"], "--count must be at least 1"),
         (["mappings", "--workdir=RUN", "--index=999", "--out=a.png"], "from 0 to 354, got 999"),
-        (["maps", "--workdir=RUN", "--class_names=c", "--out=a.png"], "--class_names: 'c' cannot be read"),
+        (
+            ["maps", "--workdir=RUN", "--class_names=c", "--out=a.png"],
+            "--class_names: 'c' cannot be read",
+        ),
         (["curves", "none", "--out=a.png"], "none holds no run"),
     ],
 )

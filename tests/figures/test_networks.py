@@ -162,8 +162,10 @@ def test_of_imagenet_has_the_names_and_the_normalization_of_its_training(monkeyp
     names = tuple(f"class {index}" for index in range(1000))
     monkeypatch.setattr(networks.imagenet, "class_names", lambda: names)
     monkeypatch.setattr(networks.imagenet, "weights_file", lambda: "w")
-    loaded = weights.Loaded({}, False, 1000)
-    monkeypatch.setattr(networks.weights, "load", lambda path, module: loaded)
+    module = models.EfficientNetLite()
+    shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
+    file = weights.state_dict(tiny.filled(shapes), module)
+    monkeypatch.setattr(weights, "read", lambda path: file)
     found = networks.of_imagenet("efficientnet_lite0")
     assert found.module == models.EfficientNetLite() and found.title == "EfficientNet-Lite0"
     assert found.image_shape == (224, 224, 3) and found.class_name(7) == "class 7"
@@ -172,6 +174,17 @@ def test_of_imagenet_has_the_names_and_the_normalization_of_its_training(monkeyp
     black_and_white[:, :, 112:] = 255
     normalized = np.asarray(found.normalize(black_and_white))[0, 0, :, 0]
     np.testing.assert_allclose(normalized[[0, -1]], [-127 / 128, 1])
+
+
+def test_pretrained_weights_without_a_description_have_what_is_usual(tmp_path):
+    module, path = models.build("wrn_10_0.25", 7), tmp_path / "a.safetensors"
+    shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
+    path.write_bytes(weights.dumps(weights.state_dict(tiny.filled(shapes), module)))
+    found = networks.pretrained(path, "wrn_10_0.25")
+    assert (found.image_shape, found.description["num_classes"]) == ((32, 32, 1), 7)
+    for name in ("num_classes", "image_size"):
+        with pytest.raises(UserError, match=f"--{name} must be within .*, got -4"):
+            networks.pretrained(path, "wrn_10_0.25", **{name: -4})
 
 
 def test_pretrained_weights_that_cannot_be_loaded_raise(tmp_path):

@@ -182,6 +182,15 @@ def test_collection_that_becomes_infinite_raises_non_finite(tmp_path):
     ("argument", "message"),
     [
         ({"augment": lambda key, image: image.astype(jnp.float32) / 255}, "do not divide by 255"),
+        ({"augment": lambda key, image: np.asarray(image)}, "must be traceable by JAX, got Tracer"),
+        (
+            {"augment": lambda key, image: image if image.max() > 9 else 0},
+            "must be traceable by JAX",
+        ),
+        (
+            {"augment": lambda key, image: image.astype("float32") * jnp.nan},
+            "must return finite values",
+        ),
         ({"augment": lambda image: image}, r"must be callable as augment\(key, image\)"),
         ({"optimizer": lambda: optax.sgd(0.1)}, r"must be callable as optimizer\(rate\)"),
         ({"callbacks": object()}, r"callbacks must be a sequence, got object"),

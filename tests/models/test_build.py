@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 import tiny
+from jax import export
 
 from at_jax import models
 from at_jax.errors import UserError
@@ -72,12 +73,24 @@ def test_build_of_a_name_like_no_other_suggests_none(name):
         (lambda: models.build("cifar_resnet_2"), r"must be 6n\+2 \(8, 14, 20, .*got 2"),
         (lambda: models.build("cifar_resnet_8x2"), "must be 1 or 4, got 2"),
         (lambda: models.build("vgg_16"), "must be one of 8, 13, got 16"),
+        (lambda: models.build(16), "the name of a network must be a string, got 16"),
+        (lambda: models.build("vgg_8", 0), "vgg_8: num_classes must be at least 1, got 0"),
+        (lambda: WideResNet(10, float("inf")), "at least one channel of 16, got inf"),
         (lambda: NIN("thick"), "must be one of wide, thin, got 'thick'"),
     ],
 )
 def test_networks_of_unknown_size_raise_user_error(make, message):
     with pytest.raises(UserError, match=message):
         make()
+
+
+def test_network_is_exported_for_images_of_any_size():
+    module = models.build("wrn_10_0.25")
+    shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    sizes = export.symbolic_shape("b, 32*h, 32*w, 3", constraints=("h >= 2", "w >= 2"))
+    images = jax.ShapeDtypeStruct(sizes, jnp.float32)
+    exported = export.export(jax.jit(module.apply))(shapes, images)
+    assert str(exported.out_avals[0].shape) == "(b, 10)"
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def test_file_of_another_program_has_no_description(tmp_path):
 )  # fmt: skip
 def test_damaged_description_is_named(tmp_path, change):
     text = json.dumps(DESCRIBED | change)
-    for damaged in (text, text[:-1], "[]", "{}"):
+    for damaged in (text, text[:-1], "[]", "{}", "[" * 100_000):
         path = write(tmp_path / "a.safetensors", {"at_jax": damaged})
         with pytest.raises(UserError, match="a.safetensors: its description, .* is damaged"):
             pretrained.description(path)

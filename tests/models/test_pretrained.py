@@ -65,6 +65,24 @@ def test_load_of_a_saved_file_equals_convert(state_dict, tmp_path):
     np.testing.assert_array_equal(params["classifier"]["kernel"], state_dict["fc.weight"].T)
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "_orig_mod.module."])
+def test_prefixes_of_wrappers_are_removed(tmp_path, prefix):
+    given = {
+        f"{prefix}fc.weight": np.ones(2, np.float32),
+        f"{prefix}fc.bias": np.zeros(2, np.float32),
+    }
+    safetensors.numpy.save_file(given, tmp_path / "a.safetensors")
+    assert set(pretrained.read(tmp_path / "a.safetensors")) == {"fc.weight", "fc.bias"}
+
+
+def test_state_dict_contains_weights_alone(state_dict):
+    module = models.build("resnet_18", num_classes=CLASSES)
+    variables = pretrained.convert(state_dict, module).variables
+    sown = {"intermediates": {"stage1": (np.ones(2),)}}
+    found = pretrained.state_dict({**variables, **sown}, module)
+    assert found.keys() == state_dict.keys() - {"bn1.num_batches_tracked"}
+
+
 @pytest.mark.parametrize("depth", [34, 101])
 def test_convert_of_each_depth_uses_every_array(depth):
     shapes = networks.resnet_shapes(depth, CLASSES)

@@ -127,7 +127,9 @@ def state_dict(variables: Mapping[str, Any], module: nn.Module) -> dict[str, np.
       UserError: if the network has no names in PyTorch.
     """
     name = family(module).namings[0].name
-    flat = traverse_util.flatten_dict(dict(variables))
+    # Others, such as sown activations, are no weights.
+    kept = {key: variables[key] for key in ("params", "batch_stats") if key in variables}
+    flat = traverse_util.flatten_dict(kept)
     arrays = {str(name(path)): np.asarray(leaf, np.float32) for path, leaf in flat.items()}
     return {k: np.ascontiguousarray(namings.to_torch(array)) for k, array in arrays.items()}
 

@@ -56,10 +56,12 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def _without_prefix(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    prefix = "module."
-    if not all(name.startswith(prefix) for name in found):
-        return found
-    return {name.removeprefix(prefix): array for name, array in found.items()}
+    """Names without the prefixes of ``DataParallel`` and ``torch.compile``, which may be nested."""
+    for prefix in ("module.", "_orig_mod."):
+        if found and all(name.startswith(prefix) for name in found):
+            without = {name.removeprefix(prefix): array for name, array in found.items()}
+            return _without_prefix(without)
+    return found
 
 
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Description of a network in the header of a safetensors file: what its weights do not tell."""
+"""Description of a network in the header of a safetensors file: what its weights do not contain."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def description(path: str | os.PathLike[str]) -> dict[str, Any]:
         }
         channels = {len(result["mean"]), len(result["std"]), *result["image_shape"][2:]}
         _checked(found, len(channels) == 1 and len(result["image_shape"]) == 3)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(
             f"{printable(str(path))}: its description, metadata {_ENTRY!r}, is damaged "
             f"({type(error).__name__}: {error}): export the network again"

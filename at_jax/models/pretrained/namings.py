@@ -152,7 +152,7 @@ def _authors_wide_resnet(path: Path) -> str:
 
 
 def _with_leaves(path: Path) -> str:
-    """As the authors', in a module of PyTorch, where kernels have the suffix ".weight"."""
+    """Names of the authors' code as a module of PyTorch: kernels end in ``.weight``."""
     name = _authors_wide_resnet(path)
     return f"{name}.weight" if path[-1] == "kernel" and not name.endswith(".weight") else name
 
