@@ -14,7 +14,7 @@ from at_jax.errors import UserError
 from at_jax.figures import run_figures
 from at_jax.objective import Objective
 from at_jax.terms import Term
-from at_jax.training import comparison, compilation_cache, result, resume, tensorboard
+from at_jax.training import comparison, compilation_cache, programs, tensorboard
 from at_jax.training.components import networks
 from at_jax.training.components.arguments import Arguments, Callback
 from at_jax.training.components.datasets import load_dataset
@@ -26,10 +26,10 @@ from at_jax.training.files import identity
 from at_jax.training.files.storage import StorageError
 from at_jax.training.files.workdir import working_in
 from at_jax.training.interrupt import Interrupted
-from at_jax.training.preparation import Prepared, prepare
+from at_jax.training.preparation import prepare
 from at_jax.training.profiling import check_can_trace
 from at_jax.training.setup import Run
-from at_jax.training.trainer import NonFinite, Trainer
+from at_jax.training.trainer import NonFinite
 
 __all__ = [
     "Interrupted", "NonFinite", "StorageError", "evaluate", "train_and_evaluate", "train_together",
@@ -87,49 +87,11 @@ def train_and_evaluate(
     with working_in(workdir) as lock:
         prepared = prepare(config, workdir, arguments, train_teacher=_train_teacher)
         others = comparison.prepare_runs(config, workdir, prepared, arguments, lock)
-        finished = _train_compared([(prepared, workdir), *others], arguments.callbacks, profile)
+        finished = programs.train_compared(
+            [(prepared, workdir), *others], arguments.callbacks, profile
+        )
         _close(prepared.run, workdir, finished, arguments.callbacks)
     return finished
-
-
-def _train_compared(
-    runs: Sequence[tuple[Prepared, pathlib.Path]], callbacks: Sequence[Callback], profile: bool
-) -> dict[str, Any]:
-    """Train a run, which is the first, and its comparison runs; return the result of the first."""
-    compares = len(runs) > 1
-    results: dict[int, dict[str, Any]] = {}
-    for part in resume.divide([folder for _, folder in runs]):
-        found = _train(
-            [runs[index] for index in part],
-            labels=[runs[index][0].run.method for index in part] if compares else (),
-            quiet=compares,
-            profile=profile and 0 in part,
-            callbacks=callbacks if 0 in part else (),
-        )
-        results |= zip(part, found, strict=True)
-    if compares:
-        log(comparison.table([results[index] for index in (*range(1, len(runs)), 0)]))
-    return results[0]
-
-
-def _train(
-    runs: Sequence[tuple[Prepared, pathlib.Path]],
-    *,
-    labels: Sequence[str] = (),
-    quiet: bool = False,
-    profile: bool = False,
-    callbacks: Sequence[Callback] = (),
-) -> list[dict[str, Any]]:
-    """Train runs in one program, and return the content of each result.json."""
-    used = runs[0][0].devices
-    trained = [(each.run, folder) for each, folder in runs]
-    ends = Trainer(trained, used, labels=labels, profile=profile, callbacks=callbacks).train()
-    with_teacher = next((run for run, _ in trained if run.teacher is not None), None)
-    errors_t = result.teacher_errors(with_teacher, used) if with_teacher else None
-    return [
-        result.finish(run, folder, progress, errors_t if run.teacher else None, quiet=quiet)
-        for (run, folder), progress in zip(trained, ends, strict=True)
-    ]
 
 
 def _train_teacher(config: ConfigDict, workdir: pathlib.Path, arguments: Arguments) -> None:
@@ -183,16 +145,18 @@ def train_together(
       UserError: if the configs cannot share a program, or for the reasons of :func:`train_and_evaluate`.
       Interrupted, NonFinite: as :func:`train_and_evaluate`; NonFinite has the ``workdir`` of its run.
     """
+    if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in runs):
+        raise UserError("train_together takes pairs: pass [(config, workdir), ...]")
     check_together([config for config, _ in runs])
     folders = [paths.absolute(folder) for _, folder in runs]
-    if len(set(folders)) < len(folders):
+    if len(set(map(paths.resolve, folders))) < len(folders):
         raise UserError("students of one program must have different workdirs: pass one for each")
     with working_in(*folders):
         prepared = [
             (prepare(config, folder, Arguments(), describe=folder == folders[0]), folder)
             for (config, _), folder in zip(runs, folders, strict=True)
         ]
-        results = _train(prepared)
+        results = programs.train_divided(prepared)
         for (each, folder), finished in zip(prepared, results, strict=True):
             _close(each.run, folder, finished)
     return results

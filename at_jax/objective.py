@@ -174,8 +174,8 @@ class Objective:
         shapes = {view.logits.shape for view in (batch.student, batch.teacher) if view is not None}
         if needing and len(shapes) > 1:
             raise UserError(
-                f"{listed(needing)} need student and teacher with the same classes, got logits of shape "
-                f"{listed(sorted(shapes))}: build both with the same num_classes"
+                f"for {listed(needing)}, student and teacher must have the same classes, got logits "
+                f"of shape {listed(sorted(shapes))}: build both with the same num_classes"
             )
 
     def view_teacher(

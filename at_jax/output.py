@@ -13,7 +13,7 @@ TYPE_CHECKING = False  # see signals
 if TYPE_CHECKING:
     from typing import Any, TextIO
 
-__all__ = ["loss", "secure"]
+__all__ = ["secure", "write_error"]
 
 _lost: list[OSError] = []  # the first error of stdout
 
@@ -33,8 +33,8 @@ def secure() -> None:
     sys.stderr = _tolerant(sys.stderr, 2)
 
 
-def loss() -> str:
-    """Why the output of this command is incomplete; empty if it is not.
+def write_error() -> str:
+    """Reason why the output of this command is incomplete; empty if it is not.
 
     A reader that closed its end, as ``head`` does, has all that it wanted.
     """

@@ -46,6 +46,10 @@ def parse(given: str | os.PathLike[str]) -> pathlib.Path:
     >>> parse("runs/digits").name
     'digits'
     """
+    if not isinstance(given, str | os.PathLike):
+        raise UserError(
+            f"a path must be a string or a pathlib.Path, got {type(given).__name__}: pass {_FORMS}"
+        )
     text = os.fspath(given)
     if not _LIKE_URL.match(text):
         return pathlib.Path(text).expanduser()

@@ -133,7 +133,7 @@ def test_objective_with_a_teacher_of_other_classes_raises_usererror(name):
     rest = IMAGES, LABELS, {name: 1.0}, jax.random.split(jax.random.key(0), 4)
     with pytest.raises(
         UserError,
-        match=rf"{name} need student and teacher with the same classes, got .* \(4, 2\), \(4, 3\)",
+        match=rf"for {name}, student and teacher must have the same classes, got .* \(4, 2\), \(4, 3\)",
     ):
         jax.eval_shape(objective, params, collections, variables, *rest)
 

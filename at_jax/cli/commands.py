@@ -66,7 +66,7 @@ def run_process(name: str, rest: Sequence[str]) -> int:
     if command and command.large:
         huge_pages.restart()
     code = run(name, rest)
-    if not code and command and command.prints and (reason := output.loss()):
+    if not code and command and command.prints and (reason := output.write_error()):
         print(f"error: the output could not be written: {reason}", file=sys.stderr)
         return 1
     return code

@@ -15,8 +15,8 @@ from at_jax.training.config import default_config, flatten
 from at_jax.training.key_names import nearest
 
 __all__ = [
-    "ROW_KEYS", "Change", "check", "defines", "is_used", "labels", "parse", "resolve", "split_values",
-    "text_of", "values",
+    "OF_ROWS", "ROW_KEYS", "Change", "check", "defines", "is_used", "labels", "parse", "resolve",
+    "split_values", "text_of", "values",
 ]  # fmt: skip
 
 # Keys that rows and seeds set; no option can change them.
@@ -24,7 +24,7 @@ ROW_KEYS = ("student", "method", "seed", "teacher.model")
 # Sections and keys in which rows may differ: the loss, the optimization, and the images that a student is
 # trained on. Other keys decide what an error means, or are those of the teacher, which all rows share.
 _SECTIONS = (*terms.TERMS, "optimizer", "transfer", "init")
-_OF_ROWS = (
+OF_ROWS = (
     "dtype", "data.train_examples", "data.epoch_examples", "data.pad", "data.pad_mode", "data.mirror",
     "data.color_jitter",
 )  # fmt: skip
@@ -102,7 +102,7 @@ def parse(text: str, flag: str = "--set") -> Change:
         )
     if key == "epochs":
         raise UserError(f"{flag}: the schedules must scale with epochs, got {text!r}: use --epochs")
-    is_common = key not in _OF_ROWS and key.partition(".")[0] not in _SECTIONS
+    is_common = key not in OF_ROWS and key.partition(".")[0] not in _SECTIONS
     if is_common and (scope or flag != "--set"):
         raise UserError(
             f"{flag}: {key} must be the same in all rows, got {text!r}: set it in every row, as in "

@@ -69,7 +69,7 @@ def check_runs(
 
 
 def _kind(spec: RunSpec) -> tuple[Any, ...]:
-    """Equal for runs that fail alike: seeds, and values of weights, rates and temperatures."""
+    """Key of runs whose checks have the same outcome: they differ only in seeds and float values."""
     changes = spec.row.changes.items() if spec.row else ()
     # A warm-up is a float too, and may be longer than the run.
     others = tuple(

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 from scipy import special
 
-__all__ = ["BEST", "LAST", "Difference", "from_labels_only", "paired"]
+from at_jax.training.console import counted
+
+__all__ = ["BEST", "LAST", "Difference", "from_labels_only", "paired", "shown"]
 
 # Entries of a seed in table.json.
 LAST, BEST = "test_error", "best_test_error"
@@ -30,6 +32,19 @@ class Difference(NamedTuple):
     def __str__(self) -> str:
         margin = "" if self.margin is None else f" ± {self.margin:.2f}"
         return f"{self.mean:+.2f}{margin}"
+
+
+def shown(difference: Difference | None, seeds: int) -> str:
+    """Format a difference for a table, with the number of pairs if some of the seeds have none.
+
+    >>> shown(Difference(-2.0, 2.484, 3), 5), shown(None, 5)
+    ('-2.00 ± 2.48 (3 pairs)', '')
+    """
+    if difference is None:
+        return ""
+    return f"{difference}" + (
+        f" ({counted(difference.pairs, 'pair')})" if difference.pairs < seeds else ""
+    )
 
 
 def paired(errors: Mapping[int, float], reference: Mapping[int, float]) -> Difference | None:

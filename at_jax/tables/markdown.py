@@ -1,6 +1,7 @@
 """Text of table.md, made from the numbers of table.json."""
 
 import collections
+import datetime
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from at_jax.tables.plan import TEACHERS
 from at_jax.tables.record import GIVEN
 from at_jax.tables.rows import by_pair
 from at_jax.training import collapse
-from at_jax.training.console import counted, duration
+from at_jax.training.console import counted
 
 __all__ = ["render"]
 
@@ -23,7 +24,7 @@ _HEADER = (
 )  # fmt: skip
 _DIFFERENCES = (
     "Differences are those from labels only, in percentage points, paired by seed: their mean, and half "
-    "the 95 % confidence interval of Student's t-distribution where there are several seeds."
+    "the width of the 95 % confidence interval of Student's t-distribution where there are several seeds."
 )
 _RIGHT = {"median", "mean", "lowest to highest"}
 _TRIAL_HEADER = ("method", "values", "mean", "lowest to highest", "seeds", "")
@@ -156,7 +157,7 @@ def _line(
         _number(row["mean"]),
         _range(row),
         _seeds(row),
-        *(str(each[row["name"]] or "") for each in compared),
+        *(differences.shown(each[row["name"]], len(row["seeds"])) for each in compared),
         *_paper(row["paper"]),
     ]
 
@@ -232,7 +233,7 @@ def _provenance(summary: Mapping[str, Any]) -> list[str]:
     wall = sum(run["wall_seconds"] / (run["trained_together"] or 1) for run in runs.values())
     lines = [
         f"Measured {' to '.join(dict.fromkeys((days[0], days[-1])))}; total training time "
-        f"{duration(wall)} (h:mm:ss).",
+        f"{datetime.timedelta(seconds=round(wall))} (h:mm:ss).",
         "",
     ]
     for (device, versions, commit), count in setups.most_common():
@@ -241,8 +242,7 @@ def _provenance(summary: Mapping[str, Any]) -> list[str]:
         )
     together = sorted({run["trained_together"] or 1 for run in runs.values()} - {1})
     if together:
-        sizes = " or ".join(map(str, together))
-        lines += ["", f"Up to {sizes} students were trained in one program."]
+        lines += ["", f"Up to {max(together)} students were trained in one program."]
     return lines
 
 

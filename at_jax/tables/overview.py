@@ -10,7 +10,7 @@ __all__ = ["overview"]
 
 
 def overview(summary: Mapping[str, Any]) -> str:
-    """Format mean errors and their differences from labels only, each with its 95 % confidence interval.
+    """Format mean errors, and differences from labels only with their 95 % confidence intervals.
 
     Args:
       summary: result of :func:`at_jax.tables.summary.summarize`, of a table.
@@ -39,7 +39,7 @@ def overview(summary: Mapping[str, Any]) -> str:
         lines.append(f"{pair:<{width}}   {title}   seeds   difference from labels only")
         for row in finished:
             error, seeds = f"{row['mean']:.2f} %", len(row["seeds"])
-            difference = str(compared[row["name"]] or "")
+            difference = differences.shown(compared[row["name"]], seeds)
             label = f"  {row['label']}"
             lines.append(
                 f"{label:<{width}}   {error:>{len(title)}}   {seeds:>5}   {difference}".rstrip()

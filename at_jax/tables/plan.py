@@ -86,7 +86,7 @@ def scale_schedule(config: ml_collections.ConfigDict, epochs: int) -> ml_collect
     result.transfer.decay_epochs = drops(config.transfer.decay_epochs, epochs)
     for section in ("transfer", *terms.TERMS):
         begin = config[section].begin_epoch  # below 0: the value of transfer.begin_epoch
-        result[section].begin_epoch = _nearest(begin * factor) if begin > 0 else begin
+        result[section].begin_epoch = _begin(begin * factor, epochs) if begin > 0 else begin
     if config.teacher.epochs:
         result.teacher.epochs = max(1, _nearest(config.teacher.epochs * factor))
         result.teacher.drop_epochs = drops(config.teacher.drop_epochs, result.teacher.epochs)
@@ -96,6 +96,11 @@ def scale_schedule(config: ml_collections.ConfigDict, epochs: int) -> ml_collect
 def _nearest(epoch: float) -> int:
     # Halves round up. Python's round would send 2.5 to 2 and 3.5 to 4.
     return int(epoch + 0.5)
+
+
+def _begin(epoch: float, epochs: int) -> int:
+    """Nearest epoch at which a term can begin."""
+    return min(_nearest(epoch), epochs - 1)
 
 
 def common_config(
@@ -218,7 +223,7 @@ def _scaled(table: Table, row: Row, epochs: int) -> dict[str, Any]:
     """Changes of a row. Epochs scale with the schedule, except those that a search tries."""
     factor = epochs / table.config().epochs
     return {
-        key: _nearest(value * factor)
+        key: _begin(value * factor, epochs)
         if key.endswith(".begin_epoch") and key not in row.tried
         else value
         for key, value in row.changes.items()

@@ -38,7 +38,7 @@ class Record(NamedTuple):
     Attributes:
       title: of the table.
       label: name of the data set.
-      settings: see :func:`settings`.
+      settings: see :func:`at_jax.tables.shared_settings.of`.
       changes: values of ``--set``.
       options: of the command, see :func:`at_jax.tables.options.words`.
       images: identity of the data set; None before it was loaded.

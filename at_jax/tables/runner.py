@@ -7,6 +7,8 @@ import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
+import jax
+
 from at_jax import loop, paths
 from at_jax.tables import sharding
 from at_jax.tables.messages import in_options
@@ -111,6 +113,8 @@ def train_all(
             if not left:
                 continue
             _train_group(left, progress.failed)
+        # pmap keeps the programs of every run, which no other run uses.
+        jax.clear_caches()
         after_group()
         log(f"[{progress.line()}]")
 
@@ -166,17 +170,28 @@ def _train_group(group: list[RunSpec], failures: set[str]) -> None:
     except (loop.Interrupted, loop.StorageError):
         raise
     except Exception as error:  # any error of one run must not stop the others
-        # Errors of one run of a program name its workdir; others, such as out of memory, do not.
-        where = getattr(error, "workdir", None)
-        failed = [s for s in group if len(group) == 1 or paths.absolute(s.workdir) == where]
-        for spec in failed:
-            reason = f"{type(error).__name__}: {in_options(str(error))}"
-            kind = DIVERGED if isinstance(error, loop.NonFinite) else _OTHER
-            _record_failure(spec, kind, reason, failures, traceback.format_exc())
-        left = [s for s in group if s not in failed and not run_files.read_result(s.workdir)]
-        # Where the error names no run, each is tried alone.
-        for part in [left] if failed else [[spec] for spec in left]:
-            _train_group(part, failures)
+        parts = _after_error(error, group, failures)
+    else:
+        parts = []
+    # Not while the error is handled: its traceback keeps the arrays of the program alive.
+    for part in parts:
+        _train_group(part, failures)
+
+
+def _after_error(error: Exception, group: list[RunSpec], failures: set[str]) -> list[list[RunSpec]]:
+    """Record the runs that an error names, and return groups of the others, which are trained again."""
+    # Errors of one run of a program name its workdir; others, such as out of memory, do not.
+    where = getattr(error, "workdir", None)
+    failed = [s for s in group if len(group) == 1 or paths.absolute(s.workdir) == where]
+    reason = f"{type(error).__name__}: {in_options(str(error))}"
+    for spec in failed:
+        kind = DIVERGED if isinstance(error, loop.NonFinite) else _OTHER
+        _record_failure(spec, kind, reason, failures, traceback.format_exc())
+    left = [s for s in group if s not in failed and not run_files.read_result(s.workdir)]
+    if failed:
+        return [left]
+    log(f"The program of {len(group)} runs failed, each is trained alone: {reason}")
+    return [[spec] for spec in left]
 
 
 def _has_teacher(spec: RunSpec, failures: set[str]) -> bool:

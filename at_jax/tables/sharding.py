@@ -4,9 +4,10 @@ import itertools
 from collections.abc import Sequence
 
 from at_jax.errors import UserError
+from at_jax.tables.changes import OF_ROWS
 from at_jax.tables.plan import RunSpec
 from at_jax.training import resume
-from at_jax.training.config import order_seed, settings_of
+from at_jax.training.config import flatten, order_seed, settings_of
 
 __all__ = ["groups", "resumable_groups", "shard"]
 
@@ -43,7 +44,7 @@ def shard(specs: list[RunSpec], text: str, together: int) -> list[RunSpec]:
 
 
 def groups(specs: Sequence[RunSpec], size: int) -> list[list[RunSpec]]:
-    """Divide runs into groups that one program can train: the same pair and the same order of images.
+    """Divide runs into groups that one program can train: the same pair, images, and order of images.
 
     Students trained on labels only join the pair that they are listed with. Each seed has its own order of
     images, unless data.order_seed sets one for all: then the runs of all seeds can share a program.
@@ -57,10 +58,13 @@ def groups(specs: Sequence[RunSpec], size: int) -> list[list[RunSpec]]:
     """
     if size == 1:
         return [[spec] for spec in specs]
-    compatible: dict[tuple[str, int], list[RunSpec]] = {}
+    compatible: dict[tuple[str, ...], list[RunSpec]] = {}
     for spec in specs:
         assert spec.row is not None, "teachers are trained alone"
-        key = (spec.row.pair, order_seed(settings_of(spec.config)))
+        values = flatten(spec.config.to_dict())
+        order = order_seed(settings_of(spec.config))
+        # Keys in which rows may differ, and students of one program may not.
+        key = (spec.row.pair, repr([order, *(values[each] for each in OF_ROWS)]))
         compatible.setdefault(key, []).append(spec)
     return [part for members in compatible.values() for part in _split_evenly(members, size)]
 

@@ -34,7 +34,7 @@ def of(table: Table, common: ml_collections.ConfigDict) -> dict[str, Any]:
     used = {part for row in table.rows for part in terms.parts(row.method)}
     unused = {"runtime", *(terms.TERMS.keys() - used)}
     return {
-        key: list(value) if isinstance(value, tuple) else value
+        key: value
         for key, value in flatten(common.to_dict()).items()
         if key not in _NO_SETTINGS and key.partition(".")[0] not in unused
     }

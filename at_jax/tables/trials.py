@@ -1,6 +1,7 @@
 """Results of a search: the values that it chose."""
 
 import pathlib
+import shlex
 import statistics
 from collections.abc import Mapping
 from typing import Any
@@ -45,7 +46,9 @@ def chosen(summary: Mapping[str, Any], space: Space) -> dict[str, dict[str, Any]
             "rows": [row["name"] for row in trials[best]],
             "values": values,
             "error": means[best],
-            "options": [f"--set {label}:{key}={text}" for key, text in values.items()],
+            "options": [
+                shlex.join(["--set", f"{label}:{key}={text}"]) for key, text in values.items()
+            ],
         }
     return result
 

@@ -11,8 +11,8 @@ Modules by topic, in a good order to read them:
 - Config: ``config``, ``config_files``, ``key_names``, ``schedules``.
 - Before the first step: ``preparation``, ``setup``, ``preprocessing``, ``device_choice``,
   ``compilation_cache``, ``description``, ``dry_run``, ``comparison``.
-- Training: ``trainer``, ``state``, ``step``, ``metrics``, ``evaluation``, ``run_log``, ``interrupt``,
-  ``saving``, ``resume``, ``non_finite``, ``collapse``, ``profiling``, ``result``.
+- Training: ``programs``, ``trainer``, ``state``, ``step``, ``metrics``, ``evaluation``, ``run_log``,
+  ``interrupt``, ``saving``, ``resume``, ``non_finite``, ``collapse``, ``profiling``, ``result``.
 - Output: ``console``, ``tensorboard``.
 - Runs and networks in other formats: ``imported``, ``export``.
 """

@@ -4,6 +4,7 @@ Any method can end there. The input gradient of a constant vanishes, so a term o
 large weight makes it a minimum of the loss; a learning rate that is too high kills all units of a layer.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -57,7 +58,8 @@ def is_collapsed(lines: Sequence[Mapping[str, Any]]) -> bool:
 
 def is_new(lines: Sequence[Mapping[str, Any]]) -> bool:
     """Whether the last line is the first after which :func:`is_collapsed` holds."""
-    return is_collapsed(lines) and not any(is_collapsed(lines[:end]) for end in range(len(lines)))
+    before = itertools.pairwise(lines[:-1])
+    return is_collapsed(lines) and not any(a.get(KEY) and b.get(KEY) for a, b in before)
 
 
 def warning(run: Run, line: Mapping[str, Any]) -> str:

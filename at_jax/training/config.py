@@ -60,6 +60,11 @@ def settings_of(config: ConfigDict) -> Settings:
     Raises:
       UserError: naming the key, the rule and the value.
     """
+    if not isinstance(config, ConfigDict):
+        raise UserError(
+            f"config must be an ml_collections.ConfigDict, got {type(config).__name__}: take "
+            "at_jax.training.config.default_config() and change its values"
+        )
     values = config.to_dict()
     _check_keys(values)
     for section, fields in key_fields().items():

@@ -18,6 +18,7 @@ from at_jax.training.tensorboard import EventFile, is_available
 
 __all__ = ["ProgressReport", "counted", "duration", "log", "network_table", "parameter_count"]
 
+_BURST = 0.1  # seconds that reports of steps fetched together take at most
 # An epoch prints one line, but not more often than this.
 _SECONDS_BETWEEN_LINES = 5.0
 
@@ -210,7 +211,9 @@ class _StepTimer:
 
     def steps(self, done: int) -> None:
         self._latest = (time.monotonic(), done)
-        self._start = self._start or self._latest
+        # Steps are reported in bursts: time is counted from the end of the first one.
+        if self._start is None or self._latest[0] - self._start[0] < _BURST:
+            self._start = self._latest
 
     def end_epoch(self, done: int, total: int) -> float | None:
         """Seconds until step ``total``; None while too little was measured."""

@@ -1,4 +1,4 @@
-"""What a run prints before its first step: network, transfer points, notes on the config, data, length."""
+"""Description printed before the first step: network, transfer points, notes, data, length."""
 
 from collections.abc import Iterator
 

@@ -37,9 +37,9 @@ def interruptible() -> Iterator[Callable[[], int]]:
     Yields:
       A function that returns the number of the signal, 0 if none has arrived.
     """
-    unit = "epoch" if processes.is_multiprocess() else "step"
+    when = "this epoch" if processes.is_multiprocess() else "the steps that are queued"
     announcement = (
-        f"Stopping after this {unit} ({{name}}); a second signal stops at once, without saving"
+        f"Stopping after {when} ({{name}}); a second signal stops at once, without saving"
     )
     with signals.deferred(announcement) as received:
         yield received

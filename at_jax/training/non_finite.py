@@ -24,7 +24,8 @@ def remedy(run: Run, step: int, what: str) -> str:
         weights = " or ".join(f"{name}.beta" for name in run.objective.weighted_terms)
         return f"every term is finite, their weighted sum is not: lower {weights}"
     if step > 1:
-        return "lower optimizer.learning_rate or the weight beta, and start in another --workdir"
+        weights = "".join(f" or {name}.beta" for name in run.objective.weighted_terms)
+        return f"lower optimizer.learning_rate{weights}, and start in another --workdir"
     # Before the first update, the learning rate has had no effect.
     names = what.split(" and ")
     terms = [term for term in run.objective.terms if f"loss/{term.metric}" in names]

@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -13,7 +13,7 @@ from at_jax import data, paths, terms
 from at_jax.data.decoding import check_sizes
 from at_jax.distributed import devices, processes
 from at_jax.errors import UserError, naming
-from at_jax.training import compilation_cache, description
+from at_jax.training import compilation_cache, description, resume
 from at_jax.training.components import component_records, initialization, networks
 from at_jax.training.components.arguments import Arguments, chosen_terms
 from at_jax.training.components.compatibility import Teacher
@@ -85,8 +85,8 @@ def prepare(
     if trains_teacher:
         known = _planned_teacher(config, dataset, student, name, arguments)
     run = assemble(settings, dataset, student, name, known, arguments, initial)
-    used = devices_of(settings, run.batches)
-    _check_statistics(run, used)
+    resume.check_steps_per_epoch(run, workdir)
+    used = _devices(settings, run)
     run_files.claim(workdir, config.to_dict(), record, identified)
     if describe:
         description.log_lines(run, used)
@@ -201,11 +201,12 @@ def _check_compared(
             raise UserError(f"compare: {method}: {error}") from error
 
 
-def _check_statistics(run: Run, used: tuple[jax.Device, ...]) -> None:
-    student: Any = run.objective.student
+def _devices(settings: Settings, run: Run) -> tuple[jax.Device, ...]:
+    used, student = devices_of(settings, run.batches), run.objective.student
     if run.has_statistics and len(used) > 1 and not hasattr(student, "bn_axis_name"):
         raise UserError(
             f"{run.name} has batch statistics and no field bn_axis_name, so each of {len(used)} devices "
             "would normalize by its own part of the batch: add the field and pass it to "
             "nn.BatchNorm(axis_name=...), or train on one device, --config.runtime.devices=1"
         )
+    return used

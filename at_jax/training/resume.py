@@ -17,7 +17,9 @@ from at_jax.training.files import checkpoint_meta, identity
 from at_jax.training.files.checkpoints import FOLDER, Checkpoints
 from at_jax.training.setup import Run
 
-__all__ = ["Progress", "divide", "initial_state", "restore", "save"]
+__all__ = [
+    "Progress", "check_steps_per_epoch", "divide", "initial_state", "restore", "save",
+]  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -39,6 +41,27 @@ class Progress:
     wall_seconds: float = 0.0
     origin: dict[str, Any] = dataclasses.field(default_factory=dict)
     lines: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+
+def check_steps_per_epoch(run: Run, workdir: pathlib.Path) -> None:
+    """Raise unless epochs have as many steps as in the checkpoints of a run.
+
+    Other images, which data.allow_changes accepts, may change the number.
+
+    Raises:
+      UserError: naming both numbers.
+    """
+    if not run.settings.data.allow_changes:
+        return
+    newest = processes.broadcast_from_primary(lambda: checkpoint_meta.newest(workdir))
+    before = (
+        newest[1].get("steps_per_epoch", run.steps_per_epoch) if newest else run.steps_per_epoch
+    )
+    if before != run.steps_per_epoch:
+        raise UserError(
+            f"an epoch of the run in {workdir} has {before} steps, got {run.steps_per_epoch}: restore the "
+            "number of training images, or choose another --workdir"
+        )
 
 
 def restore(
@@ -191,6 +214,7 @@ def save(
             "model": run.description,
             "student": run.name,
             "progress": dataclasses.asdict(progress),
+            "steps_per_epoch": run.steps_per_epoch,
             "config": dict(config),
         },
         test_error,
@@ -198,7 +222,7 @@ def save(
 
 
 def divide(workdirs: Sequence[pathlib.Path]) -> list[list[int]]:
-    """Divide the runs of a program into groups that can go on together.
+    """Divide the runs of a program into groups that can resume together.
 
     Otherwise a run would repeat steps to start from the same checkpoint as the others.
 

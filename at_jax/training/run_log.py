@@ -74,7 +74,7 @@ class RunLog:
     def restore(self, limit: int | None = None) -> state.TrainState:
         """Restore the latest state, of step ``limit`` at most, and its progress counters."""
         if limit is not None and limit < self.run.steps:
-            # First of all: with a result the run would be taken for a finished one.
+            # First, because a run with result.json counts as finished.
             run_files.drop_result(self.workdir)
         restored, self.progress = resume.restore(self.checkpoints, self.run, self._run_id, limit)
         self._keep_metrics(int(restored.step))
@@ -85,7 +85,7 @@ class RunLog:
         return step % self.run.steps_per_epoch == 0 and bool(self.progress.totals)
 
     def _keep_metrics(self, step: int) -> None:
-        """Drop the lines after a step, write damaged ones again, and print what is lost."""
+        """Drop the lines after a step, rewrite damaged ones, and report missing epochs."""
         before = run_files.read_metrics(self.workdir)
         if before and not step:
             log(
@@ -100,7 +100,7 @@ class RunLog:
             )
 
     def open(self, first: int, origin: Mapping[str, Any]) -> None:
-        """Begin training at step ``first``; ``origin`` describes where, for result.json."""
+        """Begin training at step ``first``; ``origin`` is that of :class:`Progress`."""
         run_files.drop_result(self.workdir)  # marks the run as unfinished
         self.progress.origin = dict(origin)
         self._config = run_files.stored_config(self.workdir)

@@ -115,7 +115,7 @@ class Trainer:
             interrupted = stack.enter_context(interruptible())
             states = restore_all(self.logs)
             first = int(states[0].step)
-            if first < self.run.steps or self.logs[0].is_unevaluated(first):
+            if first < self.run.steps or any(each.is_unevaluated(first) for each in self.logs):
                 if first:
                     log(f"Resuming after step {first} of {self.run.steps}")
                 self._epochs(states, first, interrupted)
@@ -130,20 +130,15 @@ class Trainer:
         self, states: tuple[TrainState, ...], first: int, interrupted: Callable[[], int]
     ) -> None:
         run = self.run
-        # 0 is the initialization
+        # The constant must not change: runs would not resume exactly.
         key = jax.random.fold_in(jax.random.key(order_seed(run.settings)), 1)
         # All runs with a teacher have the same one.
         frozen = next((each.run.teacher.variables for each in self.logs if each.run.teacher), None)
         states, frozen, key = devices.replicate((states, frozen, key), self.devices)
-        origin = {
-            "trained_together": len(self.logs),
-            "device": devices.describe(self.devices),
-            "versions": provenance.versions(),
-            "commit": provenance.commit(),
-        }
+        origin = provenance.origin(devices.describe(self.devices), len(self.logs))
         for each in self.logs:
             each.open(first, origin)
-        if self.logs[0].is_unevaluated(first):
+        if any(each.is_unevaluated(first) for each in self.logs):
             self._end_epoch(states, first // run.steps_per_epoch, frozen)
         for epoch in range(first // run.steps_per_epoch, run.settings.epochs):
             end = (epoch + 1) * run.steps_per_epoch
@@ -156,9 +151,12 @@ class Trainer:
 
     def _end_epoch(self, states: tuple[TrainState, ...], epoch: int, frozen: Any) -> None:
         pairs = list(zip(self.logs, states, strict=True))
+        # After an evaluation that failed for one run, others may have this epoch already.
+        step = epoch * self.run.steps_per_epoch
+        left = [(each, state) for each, state in pairs if each.is_unevaluated(step)]
         with saved_on_error(self.logs, states):
-            due = [each.end_epoch(state, epoch, frozen) for each, state in pairs]
-        if any(due):
+            due = [each.end_epoch(state, epoch, frozen) for each, state in left]
+        if any(due) or len(left) < len(pairs):
             # All or none, and the previous checkpoints are on disk: a kill leaves a step that all have.
             if len(self.logs) > 1:
                 for each in self.logs:

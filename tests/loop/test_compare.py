@@ -9,7 +9,7 @@ from at_jax import loop
 from at_jax.errors import UserError
 from at_jax.tables import plan, registry
 from at_jax.terms import Distillation
-from at_jax.training import comparison, config
+from at_jax.training import comparison, config, programs, run_log
 from at_jax.training.components.arguments import Arguments
 from at_jax.training.files import run_files
 
@@ -20,7 +20,8 @@ def compared(finished, tmp_path_factory):
     lines, workdir = [], tmp_path_factory.mktemp("compared")
     settings = small_run.with_teacher(finished, method="at", compare=("none", "at", "kd"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "log", lines.append)
+        for module in (loop, programs):
+            patch.setattr(module, "log", lines.append)
         result = loop.train_and_evaluate(settings, workdir)
     return settings, workdir, result, lines
 
@@ -133,11 +134,33 @@ def test_method_of_the_config_is_compared_with_passed_terms(finished, tmp_path, 
         trained.extend(folder.name for _, folder in runs)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "_train_compared", train)
+    monkeypatch.setattr(programs, "train_compared", train)
     changed = small_run.with_teacher(finished, compare=("none", "at"))  # of method at
     with pytest.raises(KeyboardInterrupt):
         loop.train_and_evaluate(changed, tmp_path / "run", terms=(Distillation(),))
     assert trained == ["run", "none", "at"]
+
+
+@pytest.mark.parametrize("diverged", ["run", "none"])
+def test_comparison_run_that_diverges_can_be_left_out(
+    finished, tmp_path, monkeypatch, compiled_once, diverged
+):
+    collect = run_log.RunLog.collect
+
+    def diverges(self, done, measured):
+        if self.workdir.name == diverged:
+            raise loop.NonFinite("step 4: loss is not finite: lower it", self.workdir)
+        collect(self, done, measured)
+
+    monkeypatch.setattr(run_log.RunLog, "collect", diverges)
+    changed = small_run.with_teacher(finished, method="at", compare=("none",))
+    with pytest.raises(loop.NonFinite, match="step 4: loss is not finite: lower it") as error:
+        loop.train_and_evaluate(changed, tmp_path / "run")
+    advice = ", or leave 'none' out of compare and run the same command again"
+    assert str(error.value).endswith(advice) == (diverged == "none")
+    changed.compare = ()
+    if diverged == "none":
+        assert loop.train_and_evaluate(changed, tmp_path / "run")["epochs"] == 2
 
 
 def test_compare_belongs_to_single_runs(tmp_path):

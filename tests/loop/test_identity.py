@@ -86,6 +86,12 @@ def test_other_images_are_accepted_if_a_key_allows_them(trained, copy, monkeypat
         train(copy, pictures("bac"), epochs=2, data__allow_changes=True)
 
 
+def test_other_images_with_another_number_of_steps_are_refused(trained, copy):
+    with pytest.raises(UserError, match="has 3 steps, got 4: restore the number of training"):
+        train(copy, pictures(images=90), epochs=2, data__allow_changes=True)
+    assert train(copy) == trained[1]  # nothing has changed
+
+
 def test_evaluation_refuses_other_classes_and_notes_other_images(trained, monkeypatch):
     said = []
     monkeypatch.setattr(
@@ -147,7 +153,7 @@ def test_teacher_with_other_classes_is_refused_only_where_it_matters(
     monkeypatch.setattr(description, "log", said.append)
     given = {"teacher__checkpoint": str(trained[0])}
     call = {"student": Tapped(classes=3), "dataset": pictures("bac"), "module": Tapped(classes=3)}
-    with pytest.raises(UserError, match="kd needs .* class 0 is 'a' in the teacher and 'b' in"):
+    with pytest.raises(UserError, match="for kd, .* class 0 is 'a' in the teacher and 'b' in"):
         loop.train_and_evaluate(configured(method="kd", **given), tmp_path / "kd", **call)
     assert not (tmp_path / "kd").exists()
     result = loop.train_and_evaluate(configured(method="at", **given), tmp_path / "at", **call)

@@ -141,7 +141,7 @@ def test_train_with_bad_input_trains_no_teacher(tmp_path):
 def test_kd_with_a_teacher_of_other_classes_raises(finished, tmp_path):
     module, variables = checkpoint.load(finished[0] / "teacher")
     nine = module.clone(num_classes=9)
-    message = "kd needs .* the same order, got 9 classes in the teacher and 10 in the data"
+    message = "for kd, .* the same order, got 9 classes in the teacher and 10 in the data"
     with pytest.raises(UserError, match=message):
         config = small_run.config(method="at+kd")
         loop.train_and_evaluate(config, tmp_path / "run", teacher=(nine, variables))
@@ -158,9 +158,9 @@ def test_unfinished_teacher_raises(finished, tmp_path):
 
 def test_second_teacher_raises(finished, tmp_path):
     teacher = checkpoint.load(finished[0] / "teacher")
-    with pytest.raises(UserError, match="pass one teacher"):
+    with pytest.raises(UserError, match="both teacher= and teacher.checkpoint=.*: pass one"):
         loop.train_and_evaluate(small_run.with_teacher(finished), tmp_path, teacher=teacher)
-    with pytest.raises(UserError, match="pass one teacher, and a loss that uses it"):
+    with pytest.raises(UserError, match="'none' uses no teacher, got teacher=: leave it out"):
         loop.train_and_evaluate(small_run.config(method="none"), tmp_path, teacher=teacher)
 
 

@@ -8,6 +8,7 @@ import small_run
 
 from at_jax import data, loop
 from at_jax.errors import UserError
+from at_jax.training import run_log
 
 
 class Pairs:
@@ -53,3 +54,33 @@ def test_unreadable_image_ends_the_run_saved_and_it_resumes(dataset, tmp_path, c
     loop.train_and_evaluate(config, broken, dataset=dataset)
     assert small_run.lines_of(broken) == small_run.lines_of(whole)
     assert [line["epoch"] for line in small_run.lines_of(broken)] == [1, 2]
+
+
+@pytest.mark.slow  # trains four runs
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_evaluation_that_fails_for_one_of_several_students_is_repeated(
+    finished, tmp_path, monkeypatch, epoch
+):
+    def runs(folder):
+        configs = [
+            small_run.config(method="none", data__order_seed=5),
+            small_run.with_teacher(finished, method="at", data__order_seed=5),
+        ]
+        return [(config, folder / config.method) for config in configs]
+
+    loop.train_together(runs(tmp_path / "whole"))
+    line_of = run_log.RunLog._line
+
+    def fails(self, train_state, at, teacher):
+        if self.workdir.name == "at" and at == epoch:
+            raise UserError("image x: deleted")
+        return line_of(self, train_state, at, teacher)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_log.RunLog, "_line", fails)
+        with pytest.raises(UserError, match="deleted .saved after step"):
+            loop.train_together(runs(tmp_path / "broken"))
+    loop.train_together(runs(tmp_path / "broken"))
+    for method in ("none", "at"):
+        ours, theirs = (small_run.lines_of(tmp_path / f / method) for f in ("broken", "whole"))
+        assert ours == theirs and [line["epoch"] for line in ours] == [1, 2]

@@ -137,8 +137,23 @@ def test_train_together_resumes_from_the_latest_common_step(finished, tmp_path, 
         assert json.loads((ours / "result.json").read_text())["trained_together"] == 2
 
 
+@pytest.mark.slow  # trains two runs
+def test_train_together_leaves_finished_runs_alone(finished, tmp_path):
+    first, second, _ = runs(finished, tmp_path)
+    result = loop.train_and_evaluate(*first)
+    checkpoints = sorted((first[1] / "checkpoints").iterdir())
+    again, other = loop.train_together([first, second])
+    assert again == result and other["trained_together"] == 1
+    assert sorted((first[1] / "checkpoints").iterdir()) == checkpoints
+
+
 def test_train_together_with_a_shared_workdir_raises(finished, tmp_path):
     first, second, _ = runs(finished, tmp_path)
+    (tmp_path / "link").symlink_to(first[1])
+    with pytest.raises(UserError, match="different workdirs: pass one for each"):
+        loop.train_together([first, (second[0], tmp_path / "link")])
+    with pytest.raises(UserError, match=r"takes pairs: pass \[.config, workdir., ...\]"):
+        loop.train_together([first[0]])
     with pytest.raises(UserError, match="different workdirs: pass one for each"):
         loop.train_together([first, (second[0], first[1])])
     with pytest.raises(UserError, match="needs students, got none"):

@@ -99,7 +99,7 @@ def test_attention_transfer_between_other_classes_trains(finished, tmp_path):
     for method in ("kd", "gradient_at", "jacobian", "sobolev"):
         other = small_run.config(method=method, data__train_examples=0)
         with pytest.raises(
-            UserError, match=f"{method} need student and teacher with the same classes"
+            UserError, match=f"for {method}, student and teacher must have the same"
         ):
             loop.train_and_evaluate(
                 other,

@@ -76,6 +76,8 @@ def test_scale_schedule_moves_warmup_and_begin_in_proportion():
     scaled = plan.scale_schedule(config, 20)  # a tenth
     assert (scaled.optimizer.warmup_epochs, scaled.transfer.begin_epoch) == (0.5, 2)
     assert (scaled.at.begin_epoch, scaled.f_actt.begin_epoch) == (5, -1)
+    config.at.begin_epoch = config.epochs - 1  # the last epoch stays a part of the run
+    assert plan.scale_schedule(config, 10).at.begin_epoch == 9
 
 
 def test_scale_schedule_of_a_teacher_with_its_own_length():
@@ -202,6 +204,9 @@ def test_groups_share_one_order_of_images():
     assert [len(group) for group in sharding.groups(students, 3)] == [2, 2, 2, 2]
     for spec in students:
         spec.config.data.order_seed = 0
+    students[0].config.data.pad += 1  # students of one program see the same images
+    assert [len(group) for group in sharding.groups(students, 8)] == [1, 7]
+    students[0].config.data.pad -= 1
     (one,) = sharding.groups(students, 8)
     assert len(one) == 8
 

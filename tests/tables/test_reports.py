@@ -49,7 +49,7 @@ def test_render_of_finished_runs(numbers):
     assert "| `at` | 11.00 | 11.00 | 10.00 to 12.00 | 3 of 3 | -10.00 ± 0.00 |" in text
     assert "| teacher, wrn_10_0.5 | 30.00 | 30.00 |  | 1 run |  |  |  |  |" in text
     # 7 runs of 10 seconds each, two in a program where possible.
-    assert "Measured 2026-01-02; total training time 1:10 (h:mm:ss)." in text
+    assert "Measured 2026-01-02; total training time 0:01:10 (h:mm:ss)." in text
     assert "- 7 runs on 1 x cpu, jax 0.0, commit abc" in text
     assert "Up to 2 students were trained in one program." in text
     assert "Open:" not in text

@@ -98,13 +98,19 @@ def test_run_group_continues_without_the_run_that_failed(fake_training, tmp_path
     assert fake_training.calls[-1] == [f"{AT}/seed0"]  # alone
 
 
-def test_run_group_of_an_error_without_a_run_tries_each_alone(fake_training, tmp_path, monkeypatch):
+def test_run_group_of_an_error_without_a_run_tries_each_alone(
+    fake_training, tmp_path, monkeypatch, capsys
+):
     def together(runs):
         raise MemoryError
 
     monkeypatch.setattr(loop, "train_together", together)
     assert run(tmp_path, "--seeds", "1", "--together") == 0
     assert fake_training.calls == [[TEACHER], [f"{NONE}/seed0"], [f"{AT}/seed0"]]
+    assert (
+        "The program of 2 runs failed, each is trained alone: MemoryError"
+        in capsys.readouterr().out
+    )
 
 
 def test_run_failed_teacher_fails_its_students_only(

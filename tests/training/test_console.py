@@ -149,6 +149,17 @@ def test_eta_excludes_compilation_of_training_and_evaluation(make, capsys, clock
     assert etas == ["0:30", "0:30", "0:00"]
 
 
+def test_eta_of_steps_reported_in_bursts_counts_from_the_end_of_the_first(make, capsys, clock):
+    with make(steps=40) as report:
+        for last in (10, 20):
+            clock.now += 5
+            for done in range(last - 9, last + 1):
+                report.steps(done, 0.5)
+        report.epoch({**LINE, "step": 20}, epochs=2)
+    # 10 steps in 5 s: 20 steps in 10 s.
+    assert capsys.readouterr().out.splitlines()[-1].endswith("ETA 0:10")
+
+
 def test_eta_of_a_resumed_run_counts_only_its_own_steps(make, capsys, clock):
     with make(steps=20, first=10) as report:
         report.steps(12, 0.5)

@@ -191,7 +191,7 @@ def check_classes(
     needing = [term.name for term in terms if term.needs_equal_classes]
     if needing and (difference := other_classes(dataset, teacher, of_teacher)):
         raise UserError(
-            f"{listed(needing)} need student and teacher with the same classes in the same order, got "
+            f"for {listed(needing)}, student and teacher must have the same classes in the same order, got "
             f"{difference}: choose another teacher, or a method such as at"
         )
 

@@ -5,10 +5,11 @@ import importlib.metadata
 import pathlib
 import platform
 import subprocess
+from typing import Any
 
 from at_jax.version import __version__
 
-__all__ = ["commit", "now", "versions"]
+__all__ = ["commit", "now", "origin", "versions"]
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
@@ -33,6 +34,21 @@ def _git(folder: pathlib.Path, *arguments: str) -> str:
     command = ["git", "-C", str(folder), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     return done.stdout.strip()
+
+
+def origin(device: str, students: int) -> dict[str, Any]:
+    """Describe where runs are trained, for their result.json.
+
+    Args:
+      device: as :func:`at_jax.distributed.devices.describe` formats it.
+      students: number of students in the program.
+    """
+    return {
+        "trained_together": students,
+        "device": device,
+        "versions": versions(),
+        "commit": commit(),
+    }
 
 
 def versions() -> dict[str, str]:

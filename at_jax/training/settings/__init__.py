@@ -48,7 +48,7 @@ class OptimizerSettings:
     warmup_epochs: float = option(0.0, "Epochs of linear warm-up from 0.", _EPOCH)
     drop_epochs: tuple = option(
         (60, 120, 160),
-        "Epochs at whose start the rate is multiplied by drop_factor (schedule steps).",
+        "Epochs at the start of which the rate is multiplied by drop_factor (schedule steps).",
         _DROPS,
     )
     drop_factor: float = option(0.2, "Factor of each drop (schedule steps).", _FACTORS)
@@ -86,7 +86,7 @@ class TransferSettings:
         "constant", "Decay of the weights beta during training.", one_of(*schedules.DECAYS)
     )
     decay_epochs: tuple = option(
-        (), "Epochs at whose start beta is multiplied by decay_factor (decay steps).", _DROPS
+        (), "Epochs at the start of which beta is multiplied by decay_factor (decay steps).", _DROPS
     )
     decay_factor: float = option(0.1, "Factor of each drop (decay steps).", _FACTORS)
 

@@ -13,7 +13,7 @@ _LARGEST_DIGITS = 256
 
 
 def check(settings: Settings) -> None:
-    """Check names, and values that depend on one another. Values that are not used are checked too.
+    """Check names, and values that depend on one another; names of networks also if they are not used.
 
     Raises:
       UserError: naming the key, the value and a valid value.
