@@ -7,7 +7,7 @@ from typing import Any
 
 __all__ = [
     "UserError", "check_array", "check_equal", "check_rank", "check_scalar", "listed", "naming",
-    "printable", "replacing", "unknown_flag",
+    "printable", "replaced", "replacing", "unknown_flag",
 ]  # fmt: skip
 
 _MOST_NAMES = 5
@@ -181,10 +181,18 @@ def replacing(words: Iterable[tuple[str, str]]) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        message = str(error)
-        for old, new in words:
-            message = message.replace(old, new)
-        raise UserError(message) from error
+        raise UserError(replaced(str(error), words)) from error
+
+
+def replaced(text: str, words: Iterable[tuple[str, str]]) -> str:
+    """Replace words in a text, pairs (old, new), in this order.
+
+    >>> replaced("set --a", [("--a", "--b"), ("set", "use")])
+    'use --b'
+    """
+    for old, new in words:
+        text = text.replace(old, new)
+    return text
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterable, Iterator
 
-from at_jax.errors import replacing
+from at_jax.errors import replaced, replacing
 
 __all__ = ["in_options", "naming_options"]
 
@@ -34,6 +34,4 @@ def in_options(message: str) -> str:
     >>> in_options("set --config.data.data_dir=DIR, or choose another --workdir")
     'use --data DIR, or choose another --out'
     """
-    for flag, option in _OPTIONS:
-        message = message.replace(flag, option)
-    return message
+    return replaced(message, _OPTIONS)

@@ -221,11 +221,10 @@ def _row_config(
 
 def _scaled(table: Table, row: Row, epochs: int) -> dict[str, Any]:
     """Changes of a row. Epochs scale with the schedule, except those that a search tries."""
-    factor = epochs / table.config().epochs
+    begins = {k for k in row.changes if k.endswith(".begin_epoch") and k not in row.tried}
+    factor = epochs / table.config().epochs if begins else 1.0
     return {
-        key: _begin(value * factor, epochs)
-        if key.endswith(".begin_epoch") and key not in row.tried
-        else value
+        key: _begin(value * factor, epochs) if key in begins else value
         for key, value in row.changes.items()
     }
 

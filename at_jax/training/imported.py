@@ -16,6 +16,7 @@ from at_jax import models, paths
 from at_jax.errors import UserError, printable
 from at_jax.models import pretrained
 from at_jax.training.config import default_config
+from at_jax.training.console import parameter_count
 from at_jax.training.files import config_record, provenance, run_files, storage
 from at_jax.training.files.checkpoints import Checkpoints
 
@@ -240,7 +241,7 @@ def _write(
     result = {
         "student": name,
         "weights": source,
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
+        "parameters": parameter_count(variables["params"]),
         "finished": provenance.now(),
     }
     run_files.write_json(workdir / run_files.RESULT, result)

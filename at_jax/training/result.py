@@ -19,8 +19,7 @@ from at_jax.training.setup import Run
 
 __all__ = ["finish", "teacher_errors"]
 
-
-_ERRORS = ("test_error", "test_top5_error")
+_TEST_ERRORS = tuple(f"test_{name}" for name in metrics.ERRORS)
 
 
 def teacher_errors(run: Run, used: tuple[jax.Device, ...]) -> dict[str, float] | None:
@@ -78,7 +77,7 @@ def finish(
     result = {
         "student": run.name,
         "method": run.method,
-        **{name: lines[-1][name] for name in _ERRORS if name in lines[-1]},
+        **{name: lines[-1][name] for name in _TEST_ERRORS if name in lines[-1]},
         "best_test_error": min(line["test_error"] for line in lines),
         collapse.KEY: collapse.is_collapsed(lines),
         "teacher_test_error": None,

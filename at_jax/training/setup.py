@@ -30,6 +30,7 @@ from at_jax.training.components.arguments import Arguments, chosen_terms
 from at_jax.training.components.compatibility import Shapes, Teacher
 from at_jax.training.components.datasets import train_batches
 from at_jax.training.components.initialization import Initial
+from at_jax.training.console import parameter_count
 from at_jax.training.preprocessing import preprocessing
 from at_jax.training.settings import Settings
 from at_jax.training.state import carried_collections
@@ -167,7 +168,7 @@ def assemble(
         prepare_train=prepare,
         prepare_eval=normalize,
         taps=of_student.taps,
-        parameters=sum(leaf.size for leaf in jax.tree.leaves(params["student"])),
+        parameters=parameter_count(params["student"]),
         frozen=freezing.count(params["student"], settings.init.freeze),
         has_statistics=bool(of_student.variables.get("batch_stats")),
         name=name or type(student).__name__,
