@@ -74,7 +74,7 @@ def test_lines_without_a_copy_are_kept_and_the_missing_epoch_is_named(run):
     lines = path.read_text().splitlines()
     assert len(run_files.read_metrics(run)) == 2
     path.write_text("\n".join(["{", lines[1]]))
-    with pytest.warns(UserWarning, match="damaged in 1 lines, left out: it lacks epochs 1"):
+    with pytest.warns(UserWarning, match="damaged in 1 line, left out: it lacks epochs 1"):
         assert [line["epoch"] for line in run_files.read_metrics(run)] == [2]
 
 

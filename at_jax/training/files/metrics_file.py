@@ -15,6 +15,7 @@ from typing import Any
 from at_jax import paths
 from at_jax.distributed import processes
 from at_jax.errors import UserError, listed
+from at_jax.training.console import counted
 from at_jax.training.files import checkpoint_meta
 
 __all__ = ["METRICS", "append_metrics", "finite", "keep_metrics", "missing_epochs", "read_metrics"]
@@ -109,7 +110,9 @@ def _read(workdir: pathlib.Path) -> list[dict[str, Any]]:
     elif bad:
         gaps = missing_epochs(result, max((line.get("epoch", 0) for line in result), default=0))
         lacking = f": it lacks epochs {listed(gaps)}" if gaps else ""
-        warnings.warn(f"{path} is damaged in {bad} lines, left out{lacking}", stacklevel=4)
+        warnings.warn(
+            f"{path} is damaged in {counted(bad, 'line')}, left out{lacking}", stacklevel=4
+        )
     return result
 
 
