@@ -65,8 +65,8 @@ def _parser() -> argparse.ArgumentParser:
         "(default: the one in results/ that has the same settings, else runs/tables/NAME; with --search "
         "and --searched NAME_searched)")  # fmt: skip
     add("--together", type=int, nargs="?", const=4, default=1, metavar="N",
-        help="train up to N (4) students of a pair and a seed in one program; several seeds too if "
-        "--set data.order_seed=0 gives them the same order of images")  # fmt: skip
+        help="train up to N (4) students of a pair in one program: those of one seed, or of several with "
+        "--set data.order_seed=0")  # fmt: skip
     add("--shard", default="1/1", metavar="I/N", help="train part I of N of the runs")
     add("--merge", action="store_true", help="train nothing; make the table from the runs in --out")
     return parser
