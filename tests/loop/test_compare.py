@@ -62,7 +62,7 @@ def test_comparison_run_that_is_missing_is_trained_alone(compared, tmp_path, mon
     shutil.copytree(workdir, copy)
     shutil.rmtree(copy / "none")
     said = []
-    monkeypatch.setattr(loop, "log", said.append)
+    monkeypatch.setattr(programs, "log", said.append)
     assert loop.train_and_evaluate(settings, copy) == result
     alone = result_of(copy / "none")
     assert alone["trained_together"] == 1

@@ -107,7 +107,7 @@ def test_interrupted_run_resumes_exactly(finished, tmp_path, environment, how):
         ((code, _, _),) = commands.finish([process])
         assert code == -signal.SIGKILL
     else:
-        announced = f"Stopping after this step ({how.name}); a second"
+        announced = f"Stopping after the steps that are queued ({how.name}); a second"
         commands.wait_until(lambda: announced in log.read_text())
         release.touch()
         ((code, _, err),) = commands.finish([process])
