@@ -7,7 +7,7 @@ from typing import Any
 
 __all__ = [
     "UserError", "check_array", "check_equal", "check_rank", "check_scalar", "listed", "naming",
-    "printable", "replaced", "replacing", "unknown_flag",
+    "printable", "replaced", "replacing", "traceable", "unknown_flag",
 ]  # fmt: skip
 
 _MOST_NAMES = 5
@@ -169,6 +169,28 @@ def check_scalar(function: str, **values: Any) -> None:
                 f"{function}: {name} must be a number or a scalar array, got {got}: pass one number for "
                 "all examples"
             )
+
+
+@contextlib.contextmanager
+def traceable(subject: str) -> Iterator[None]:
+    """Raise UserError if code of the user needs the value of a traced array.
+
+    Args:
+      subject: name of the code, for the message. The traceback of the cause shows its line.
+    """
+    import jax  # --help starts without it
+
+    known = jax.errors
+    try:
+        yield
+    except (
+        known.ConcretizationTypeError, known.TracerArrayConversionError,
+        known.TracerIntegerConversionError, known.NonConcreteBooleanIndexError,
+    ) as error:  # fmt: skip
+        raise UserError(
+            f"{subject} must be traceable by JAX, got {type(error).__name__}: use jax.numpy instead of "
+            "numpy, and jnp.where or jax.lax.cond instead of if"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -145,7 +145,9 @@ def train_together(
       UserError: if the configs cannot share a program, or for the reasons of :func:`train_and_evaluate`.
       Interrupted, NonFinite: as :func:`train_and_evaluate`; NonFinite has the ``workdir`` of its run.
     """
-    if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in runs):
+    if not isinstance(runs, Sequence) or not all(
+        isinstance(pair, tuple | list) and len(pair) == 2 for pair in runs
+    ):
         raise UserError("train_together takes pairs: pass [(config, workdir), ...]")
     check_together([config for config, _ in runs])
     folders = [paths.absolute(folder) for _, folder in runs]

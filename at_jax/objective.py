@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from at_jax import freezing, intermediates
-from at_jax.errors import UserError, listed
+from at_jax.errors import UserError, check_array, listed
 from at_jax.terms import base
 from at_jax.terms.base import Batch, Term, changes_forward_pass
 from at_jax.terms.checks import check_terms, checked_weights
@@ -120,9 +120,7 @@ class Objective:
           UserError: for a missing point or weight, a weight without a term, different classes, or images
             that are not floating point.
         """
-        if not jnp.issubdtype(images.dtype, jnp.floating):
-            fix = "normalize them first, at_jax.data.normalize(images, mean, std)"
-            raise UserError(f"the objective needs floating-point images, got {images.dtype}: {fix}")
+        _check_images(images)
         weights = checked_weights(self.terms, weights)
         if not isinstance(teacher, View):
             teacher = self.view_teacher(teacher, images, labels, keys)
@@ -230,3 +228,10 @@ class Objective:
 
 def _carried(variables: Mapping[str, Any]) -> list[str]:
     return [name for name in variables if name != "params"]
+
+
+def _check_images(images: jax.Array) -> None:
+    check_array("Objective", images=images)
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        fix = "normalize them first, at_jax.data.normalize(images, mean, std)"
+        raise UserError(f"the objective needs floating-point images, got {images.dtype}: {fix}")

@@ -143,6 +143,14 @@ def test_objective_with_integer_images_raises_usererror():
         tiny.objective(STUDENT, TEACHER)(*arguments(images=jnp.asarray(BATCH["image"])))
 
 
+def test_objective_with_images_of_another_library_raises_usererror():
+    class Tensor:
+        dtype, shape = "float32", (4, 6, 6, 2)
+
+    with pytest.raises(UserError, match="Objective: images must be an array of JAX or NumPy"):
+        tiny.objective(STUDENT, TEACHER)(*arguments(images=Tensor()))
+
+
 @pytest.mark.parametrize("term", [MeanOfLogits(), Replacement()])
 def test_term_that_returns_a_mean_raises_usererror(term):
     with pytest.raises(

@@ -44,9 +44,8 @@ def form(channels: int, features: int, window: Window, itemsize: int = 4) -> For
 def uses_cells(window: Window) -> bool:
     """Whether a strided convolution becomes one at stride 1, over cells of stride x stride pixels.
 
-    A large kernel then needs one product per cell, not one shifted copy of the images per tap: 16x16
-    patches compiled in 7 s. The last cells of a kernel that the
-    stride does not divide are padded.
+    A large kernel then needs one product per cell, not one shifted copy of the images per tap, with which
+    16x16 patches compiled in 7 s. The last cells of a kernel that the stride does not divide are padded.
 
     >>> uses_cells(Window((64, 64), (16, 16), (16, 16), ((0, 0), (0, 0)), (1, 1)))
     True

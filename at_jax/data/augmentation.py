@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from at_jax.errors import UserError
+from at_jax.errors import UserError, traceable
 
 __all__ = ["PAD_MODES", "augment", "augment_each", "check_range", "normalize"]
 
@@ -188,13 +188,8 @@ def check_range(augment: Callable[[jax.Array, jax.Array], Any], images: np.ndarr
     >>> check_range(lambda key, image: image[:, ::-1], np.full((1, 2, 2, 1), 99, np.uint8))
     """
     positions = jnp.arange(len(images), dtype=jnp.int32)
-    try:
+    with traceable("augment(key, image)"):
         augmented = augment_each(augment, jax.random.key(0), jnp.asarray(images), positions)
-    except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
-        raise UserError(
-            f"augment(key, image) must be traceable by JAX, got {type(error).__name__}: use jax.numpy "
-            "instead of numpy, and jnp.where or jax.lax.cond instead of if"
-        ) from error
     largest = np.abs(np.asarray(augmented, np.float32)).max(axis=(1, 2, 3))  # (N,)
     if not np.isfinite(largest).all():
         raise UserError(

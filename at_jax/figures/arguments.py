@@ -71,8 +71,12 @@ def _add_options(command: argparse.ArgumentParser, name: str) -> None:
         help="instead of a run: a network with ImageNet weights from the extra pretrained; default "
         "images: photographs from scikit-learn and matplotlib")  # fmt: skip
     add("--model", default="", help="with --weights: its network (of the file, or resnet_18)")
-    add("--num_classes", type=int, help="with --weights (of the file)")
-    add("--image_size", type=int, help="with --weights: in pixels (of the file, or usual)")
+    add("--num_classes", type=int, help="with --weights (default: of the file)")
+    add(
+        "--image_size",
+        type=int,
+        help="with --weights, in pixels (default: of the file or the network)",
+    )
     add("--data_dir", default="", metavar="DIR",
         help="directory of the run's images (default: as in the run)")  # fmt: skip
     add(

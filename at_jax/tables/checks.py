@@ -69,7 +69,7 @@ def check_runs(
 
 
 def _kind(spec: RunSpec) -> tuple[Any, ...]:
-    """Key of runs whose checks have the same outcome: they differ only in seeds and float values."""
+    """Key that is equal for runs that differ only in seeds and float values: one of them is checked."""
     changes = spec.row.changes.items() if spec.row else ()
     # A warm-up is a float too, and may be longer than the run.
     others = tuple(

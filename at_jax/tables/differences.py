@@ -42,9 +42,8 @@ def shown(difference: Difference | None, seeds: int) -> str:
     """
     if difference is None:
         return ""
-    return f"{difference}" + (
-        f" ({counted(difference.pairs, 'pair')})" if difference.pairs < seeds else ""
-    )
+    pairs = f" ({counted(difference.pairs, 'pair')})" if difference.pairs < seeds else ""
+    return f"{difference}{pairs}"
 
 
 def paired(errors: Mapping[int, float], reference: Mapping[int, float]) -> Difference | None:

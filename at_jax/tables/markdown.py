@@ -1,7 +1,6 @@
 """Text of table.md, made from the numbers of table.json."""
 
 import collections
-import datetime
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -231,9 +230,10 @@ def _provenance(summary: Mapping[str, Any]) -> list[str]:
         (run["device"], _versions(run["versions"]), run["commit"]) for run in runs.values()
     )
     wall = sum(run["wall_seconds"] / (run["trained_together"] or 1) for run in runs.values())
+    minutes, seconds = divmod(round(wall), 60)
     lines = [
         f"Measured {' to '.join(dict.fromkeys((days[0], days[-1])))}; total training time "
-        f"{datetime.timedelta(seconds=round(wall))} (h:mm:ss).",
+        f"{minutes // 60}:{minutes % 60:02}:{seconds:02} (h:mm:ss).",
         "",
     ]
     for (device, versions, commit), count in setups.most_common():

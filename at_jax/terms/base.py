@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from at_jax import options
-from at_jax.errors import UserError
+from at_jax.errors import UserError, traceable
 from at_jax.terms.view import View
 
 __all__ = ["Batch", "Term", "View", "changes_forward_pass", "measures_of", "values_of"]
@@ -174,9 +174,10 @@ def values_of(term: Term, batch: Batch, params: Mapping[str, Any]) -> jax.Array:
     """Compute a term, ``(B,)``; ``params`` contains the parameters of all terms.
 
     Raises:
-      UserError: for a wrong shape.
+      UserError: for a wrong shape, or a term that JAX cannot trace.
     """
-    values = term.values(batch, params.get(term.name))
+    with traceable(f"term {term.name}"):
+        values = term.values(batch, params.get(term.name))
     _check_shape(values, batch, term, "values()")
     return values
 
@@ -191,7 +192,9 @@ def measures_of(
     """
     found: dict[str, jax.Array] = {}
     for term in terms:
-        for name, values in term.measures(batch, params.get(term.name)).items():
+        with traceable(f"measures() of term {term.name}"):
+            measured = term.measures(batch, params.get(term.name))
+        for name, values in measured.items():
             if name.partition("/")[0] in _TAKEN:
                 raise UserError(
                     f"term {term.name}: measures() must not use the name {name!r}, which a metric of the "

@@ -152,6 +152,7 @@ def check_together(configs: Sequence[ConfigDict]) -> None:
         raise UserError(
             "train_together needs students, got none: pass a config and a workdir for each"
         )
+    settings = [settings_of(config) for config in configs]
     flat = [flatten(config.to_dict()) for config in configs]
     for key, value in flat[0].items():
         if key.split(".")[0] in _MAY_DIFFER | TERMS.keys():
@@ -162,7 +163,6 @@ def check_together(configs: Sequence[ConfigDict]) -> None:
                     f"students of one program must have the same {key}, got {value!r} and "
                     f"{other.get(key)!r}: train them separately, or set the same value"
                 )
-    settings = [settings_of(config) for config in configs]
     if compare := next((each.compare for each in settings if each.compare), ()):
         raise UserError(
             f"students of one program cannot have comparison runs, got compare={tuple(compare)!r}: set "

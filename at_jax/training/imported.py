@@ -1,4 +1,4 @@
-"""Weights that were trained elsewhere, and runs made of them, as other commands need."""
+"""Weights that were trained elsewhere: reading their files, and runs made of them."""
 
 import contextlib
 import json
@@ -228,7 +228,9 @@ def _write(
     name = description["name"]
     config.update({"student": name, "method": "none"})
     # Evaluated on a folder of images: at-jax evaluate --workdir RUN --data_dir DIR
-    config.data.update({"source": "folder", "image_size": description["image_shape"][0]})
+    height, width, _ = description["image_shape"]
+    # Images that are not square keep their size.
+    config.data.update({"source": "folder", "image_size": height if height == width else 0})
     config.data.update({key: tuple(description[key]) for key in ("mean", "std")})
     stored = json.loads(json.dumps(config.to_dict()))
     stored[config_record.ARGUMENTS] = {"weights": {"name": source}}

@@ -73,32 +73,18 @@ def train_divided(
     results: dict[int, dict[str, Any]] = {}
     parts = resume.divide([folder for _, folder in runs])
     for part in sorted(parts, key=lambda part: 0 not in part):
-        found = _train(
-            [runs[index] for index in part],
+        trained = [(runs[index][0].run, runs[index][1]) for index in part]
+        used = runs[part[0]][0].devices
+        progress = Trainer(
+            trained,
+            used,
             labels=[labels[index] for index in part] if labels else (),
-            quiet=quiet,
             profile=profile and 0 in part,
             callbacks=callbacks if 0 in part else (),
-        )
-        results |= zip(part, found, strict=True)
+        ).train()
+        with_teacher = next((run for run, _ in trained if run.teacher is not None), None)
+        errors_t = result.teacher_errors(with_teacher, used) if with_teacher else None
+        for index, (run, folder), each in zip(part, trained, progress, strict=True):
+            own_t = errors_t if run.teacher else None
+            results[index] = result.finish(run, folder, each, own_t, quiet=quiet)
     return [results[index] for index in range(len(runs))]
-
-
-def _train(
-    runs: Sequence[tuple[Prepared, pathlib.Path]],
-    *,
-    labels: Sequence[str] = (),
-    quiet: bool = False,
-    profile: bool = False,
-    callbacks: Sequence[Callback] = (),
-) -> list[dict[str, Any]]:
-    """Train runs in one program, and return the content of each result.json."""
-    used = runs[0][0].devices
-    trained = [(each.run, folder) for each, folder in runs]
-    ends = Trainer(trained, used, labels=labels, profile=profile, callbacks=callbacks).train()
-    with_teacher = next((run for run, _ in trained if run.teacher is not None), None)
-    errors_t = result.teacher_errors(with_teacher, used) if with_teacher else None
-    return [
-        result.finish(run, folder, progress, errors_t if run.teacher else None, quiet=quiet)
-        for (run, folder), progress in zip(trained, ends, strict=True)
-    ]

@@ -42,11 +42,19 @@ class Progress:
     origin: dict[str, Any] = dataclasses.field(default_factory=dict)
     lines: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
+    def start_epoch(self) -> None:
+        """Reset what is counted within an epoch."""
+        self.totals, self.images, self.seconds = {}, 0, 0.0
+
 
 def check_steps_per_epoch(run: Run, workdir: pathlib.Path) -> None:
     """Raise unless epochs have as many steps as in the checkpoints of a run.
 
     Other images, which data.allow_changes accepts, may change the number.
+
+    Args:
+      run: to train.
+      workdir: of the run; it may hold none yet.
 
     Raises:
       UserError: naming both numbers.
@@ -54,9 +62,7 @@ def check_steps_per_epoch(run: Run, workdir: pathlib.Path) -> None:
     if not run.settings.data.allow_changes:
         return
     newest = processes.broadcast_from_primary(lambda: checkpoint_meta.newest(workdir))
-    before = (
-        newest[1].get("steps_per_epoch", run.steps_per_epoch) if newest else run.steps_per_epoch
-    )
+    before = (newest[1] if newest else {}).get("steps_per_epoch", run.steps_per_epoch)
     if before != run.steps_per_epoch:
         raise UserError(
             f"an epoch of the run in {workdir} has {before} steps, got {run.steps_per_epoch}: restore the "

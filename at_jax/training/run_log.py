@@ -78,6 +78,9 @@ class RunLog:
             run_files.drop_result(self.workdir)
         restored, self.progress = resume.restore(self.checkpoints, self.run, self._run_id, limit)
         self._keep_metrics(int(restored.step))
+        if any(line["step"] == restored.step for line in self.progress.lines):
+            # Evaluated since the checkpoint, before the evaluation of another run failed.
+            self.progress.start_epoch()
         return restored
 
     def is_unevaluated(self, step: int) -> bool:
@@ -136,7 +139,7 @@ class RunLog:
         """Evaluate and record an epoch; return whether a checkpoint is due."""
         line = self._line(train_state, epoch, teacher_variables)
         best = min((each["test_error"] for each in self.progress.lines), default=math.inf)
-        self.progress.totals, self.progress.images, self.progress.seconds = {}, 0, 0.0
+        self.progress.start_epoch()
         # The line first: a checkpoint without its line would lose the line.
         run_files.append_metrics(self.workdir, line)
         self.progress.lines.append(run_files.finite(line))

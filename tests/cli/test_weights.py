@@ -116,6 +116,19 @@ def test_a_trained_student_comes_back_bit_for_bit(finished, tmp_path, capsys):
     assert other["class_names"] == ["class 0", "class 1", "class 2"]
 
 
+def test_images_that_are_not_square_keep_their_shape(tmp_path, capsys):
+    module, file = models.build("wrn_10_1", 5), tmp_path / "a.safetensors"
+    described = {"name": "wrn_10_1", "class_names": list("abcde"), "image_shape": [12, 20, 3],
+                 "mean": [9.0] * 3, "std": [60.0] * 3}  # fmt: skip
+    arrays = pretrained.state_dict(pretrained.convert(WEIGHTS, module).variables, module)
+    file.write_bytes(pretrained.dumps(arrays, pretrained.metadata(described)))
+    for flags, shape, size in (((), [12, 20, 3], 0), (("--image_size=16",), [16, 16, 3], 16)):
+        dest = tmp_path / f"run{size}"
+        assert run(capsys, file, dest, *flags)[0] == 0
+        assert open_run(dest)[2]["image_shape"] == shape
+        assert run_files.read_config(dest)["data"]["image_size"] == size
+
+
 def test_damaged_description_is_one_line(finished, tmp_path, capsys):
     file = tmp_path / "student.safetensors"
     arrays = safetensors.numpy.load(export.to_safetensors(finished[0]))

@@ -2,6 +2,7 @@
 
 import pathlib
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +13,7 @@ import small_run
 
 from at_jax import checkpoint, loop
 from at_jax.errors import UserError
-from at_jax.terms import AttentionTransfer
+from at_jax.terms import AttentionTransfer, Term
 from at_jax.training.files import run_files
 
 
@@ -27,6 +28,29 @@ class Recorder:
 
     def on_end(self, result):
         self.results.append(result)
+
+
+class OfNumpy(nn.Module):
+    """A network that JAX cannot trace."""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        return nn.Dense(10)(np.asarray(images).mean((1, 2)))
+
+
+class Branching(Term):
+    """A term that JAX cannot trace."""
+
+    name = "branching"
+    needs_teacher = False
+
+    def values(self, batch, params):
+        logits = batch.student.logits
+        return logits[:, 0] if logits.sum() > 0 else logits[:, 1]
+
+
+def to_numpy(rate):
+    return optax.stateless(lambda updates, _: jax.tree.map(np.asarray, updates))
 
 
 class EpochOnly:
@@ -191,6 +215,9 @@ def test_collection_that_becomes_infinite_raises_non_finite(tmp_path):
             {"augment": lambda key, image: image.astype("float32") * jnp.nan},
             "must return finite values",
         ),
+        ({"student": OfNumpy()}, "student OfNumpy must be traceable by JAX, got TracerArray"),
+        ({"terms": (Branching(),)}, "term branching must be traceable by JAX, got TracerBool"),
+        ({"optimizer": to_numpy}, "optimizer must be traceable by JAX, got TracerArray"),
         ({"augment": lambda image: image}, r"must be callable as augment\(key, image\)"),
         ({"optimizer": lambda: optax.sgd(0.1)}, r"must be callable as optimizer\(rate\)"),
         ({"callbacks": object()}, r"callbacks must be a sequence, got object"),

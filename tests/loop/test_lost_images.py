@@ -64,23 +64,29 @@ def test_evaluation_that_fails_for_one_of_several_students_is_repeated(
     def runs(folder):
         configs = [
             small_run.config(method="none", data__order_seed=5),
-            small_run.with_teacher(finished, method="at", data__order_seed=5),
+            *(
+                small_run.with_teacher(finished, method=method, data__order_seed=5)
+                for method in ("at", "kd")
+            ),
         ]
         return [(config, folder / config.method) for config in configs]
 
     loop.train_together(runs(tmp_path / "whole"))
     line_of = run_log.RunLog._line
 
-    def fails(self, train_state, at, teacher):
-        if self.workdir.name == "at" and at == epoch:
-            raise UserError("image x: deleted")
-        return line_of(self, train_state, at, teacher)
+    # The second start records the epoch of the run that failed first, and fails for the next one.
+    for method in ("at", "kd"):
 
-    with monkeypatch.context() as patch:
-        patch.setattr(run_log.RunLog, "_line", fails)
-        with pytest.raises(UserError, match="deleted .saved after step"):
-            loop.train_together(runs(tmp_path / "broken"))
+        def fails(self, train_state, at, teacher, method=method):
+            if self.workdir.name == method and at == epoch:
+                raise UserError("image x: deleted")
+            return line_of(self, train_state, at, teacher)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(run_log.RunLog, "_line", fails)
+            with pytest.raises(UserError, match="deleted .saved after step"):
+                loop.train_together(runs(tmp_path / "broken"))
     loop.train_together(runs(tmp_path / "broken"))
-    for method in ("none", "at"):
+    for method in ("none", "at", "kd"):
         ours, theirs = (small_run.lines_of(tmp_path / f / method) for f in ("broken", "whole"))
         assert ours == theirs and [line["epoch"] for line in ours] == [1, 2]

@@ -152,8 +152,11 @@ def test_train_together_with_a_shared_workdir_raises(finished, tmp_path):
     (tmp_path / "link").symlink_to(first[1])
     with pytest.raises(UserError, match="different workdirs: pass one for each"):
         loop.train_together([first, (second[0], tmp_path / "link")])
-    with pytest.raises(UserError, match=r"takes pairs: pass \[.config, workdir., ...\]"):
-        loop.train_together([first[0]])
+    for wrong in ([first[0]], None):
+        with pytest.raises(UserError, match=r"takes pairs: pass \[.config, workdir., ...\]"):
+            loop.train_together(wrong)
+    with pytest.raises(UserError, match="must be an ml_collections.ConfigDict, got dict"):
+        loop.train_together([(first[0].to_dict(), first[1])])
     with pytest.raises(UserError, match="different workdirs: pass one for each"):
         loop.train_together([first, (second[0], first[1])])
     with pytest.raises(UserError, match="needs students, got none"):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import re
 import sys
 
 import pytest
@@ -51,6 +52,10 @@ def test_render_of_finished_runs(numbers):
     # 7 runs of 10 seconds each, two in a program where possible.
     assert "Measured 2026-01-02; total training time 0:01:10 (h:mm:ss)." in text
     assert "- 7 runs on 1 x cpu, jax 0.0, commit abc" in text
+    for run in (numbers["teachers"][0]["run"], numbers["rows"][0]["seeds"][0]):
+        run["wall_seconds"] = 50 * 3600  # more than a day
+    hours = re.search(r"training time (\d+):(\d\d):(\d\d) ", markdown.render(numbers))
+    assert int(hours[1]) > 50
     assert "Up to 2 students were trained in one program." in text
     assert "Open:" not in text
     assert "\nCommand: `at-jax tables tiny --seeds 3 --together 4 --out OUT`\n" in text

@@ -9,7 +9,7 @@ import flax.errors
 import flax.linen as nn
 from flax import nnx
 
-from at_jax.errors import UserError
+from at_jax.errors import UserError, traceable
 
 __all__ = [
     "check_function", "check_is_module", "check_logits", "is_module_class", "translated_errors",
@@ -42,7 +42,7 @@ def check_is_module(module: Any, whose: str) -> None:
 
 @contextlib.contextmanager
 def translated_errors(module: nn.Module, whose: str) -> Iterator[None]:
-    """Turn Flax's and Python's errors about a module's call into a UserError.
+    """Turn errors of JAX, Flax and Python about a module's call into a UserError.
 
     Args:
       module: whose call is traced.
@@ -50,7 +50,8 @@ def translated_errors(module: nn.Module, whose: str) -> Iterator[None]:
     """
     name = type(module).__name__
     try:
-        yield
+        with traceable(f"{whose} {name}"):
+            yield
     except flax.errors.InvalidRngError as error:
         raise UserError(
             f"{whose} {name} draws random numbers with train=False (for example, dropout): make it "

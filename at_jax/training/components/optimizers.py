@@ -9,6 +9,7 @@ import optax
 from flax import traverse_util
 
 from at_jax import freezing
+from at_jax.errors import traceable
 from at_jax.training import schedules
 from at_jax.training.settings import OptimizerSettings, Settings, TermSettings, combinations
 
@@ -125,11 +126,14 @@ def from_factory(
 
     optimizer = optax.with_extra_args_support(factory(observed))
     reads.clear()  # a factory may call the schedule, and keep a number
-    jax.eval_shape(
-        lambda params, value: optimizer.update(params, optimizer.init(params), params, value=value),
-        params,
-        jax.ShapeDtypeStruct((), jnp.float32),
-    )
+    with traceable("optimizer"):
+        jax.eval_shape(
+            lambda params, value: optimizer.update(
+                params, optimizer.init(params), params, value=value
+            ),
+            params,
+            jax.ShapeDtypeStruct((), jnp.float32),
+        )
     return optimizer, bool(reads)
 
 
