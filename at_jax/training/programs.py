@@ -27,7 +27,7 @@ def train_compared(
       The content of result.json of the first run.
 
     Raises:
-      NonFinite: naming the run; a comparison run can be left out.
+      at_jax.loop.NonFinite: naming the run; a comparison run can be left out.
     """
     compares = len(runs) > 1
     methods = [each.run.method for each, _ in runs]
