@@ -32,20 +32,24 @@ __all__ = [
 
 
 def cross_entropy(logits: Array, labels: Array) -> jax.Array:
-    r"""Cross-entropy with integer labels, in nats: :math:`-\log softmax(z)_y`.
+    r"""Cross-entropy in nats: :math:`-\log softmax(z)_y`, or :math:`-\sum_k y_k \log softmax(z)_k`.
 
     Args:
       logits: z, ``(B, K)``.
-      labels: y, integers in ``0..K-1``, ``(B,)``.
+      labels: y, integers in ``0..K-1``, ``(B,)``; or soft labels, the probabilities of the classes,
+        floating point, ``(B, K)``, such as those of mixup or of label smoothing.
 
     Returns:
-      ``(B,)``; NaN where a label is not in ``0..K-1``.
+      ``(B,)``; NaN where an integer is not in ``0..K-1``. A class with probability 0 adds 0, even if its
+      logit is -inf.
 
     Raises:
-      UserError: for a wrong rank or dtype, or different batch sizes.
+      UserError: for a wrong rank, shape or dtype, or different batch sizes.
 
     >>> import jax.numpy as jnp
     >>> cross_entropy(jnp.zeros((1, 2)), jnp.array([0])).round(4)
+    Array([0.6931], dtype=float32)
+    >>> cross_entropy(jnp.zeros((1, 2)), jnp.array([[0.4, 0.6]])).round(4)
     Array([0.6931], dtype=float32)
     """
     check_rank("cross_entropy", 2, logits=logits)
@@ -56,6 +60,8 @@ def cross_entropy(logits: Array, labels: Array) -> jax.Array:
 
 @jax.jit
 def _cross_entropy(logits, labels):
+    if labels.ndim == 2:
+        return _soft_cross_entropy(at_least_float32(logits), labels)
     # A small type may be too narrow for the number of classes.
     labels = labels.astype(jnp.int32) if labels.dtype.itemsize < 4 else labels
     is_class = (labels >= 0) & (labels < logits.shape[-1])
@@ -63,6 +69,13 @@ def _cross_entropy(logits, labels):
         at_least_float32(logits), jnp.where(is_class, labels, 0)
     )
     return jnp.where(is_class, values, nan_where(~is_class, values.dtype))
+
+
+def _soft_cross_entropy(logits, labels):
+    labels = labels.astype(logits.dtype)
+    # 0 times a log probability of -inf is 0, in value and gradient.
+    log_p = jnp.where(labels == 0, 0, jax.nn.log_softmax(logits))
+    return -jnp.sum(labels * log_p, axis=-1)
 
 
 def distillation(
@@ -77,12 +90,12 @@ def distillation(
     Args:
       logits_s: student, ``(B, K)``.
       logits_t: teacher, ``(B, K)``.
-      labels: integers in ``0..K-1``, ``(B,)``.
+      labels: integers in ``0..K-1``, ``(B,)``; or soft labels ``(B, K)``, see :func:`cross_entropy`.
       temperature: T > 0; a number or a scalar array, so it may change during training.
       alpha: weight of the soft targets, 0..1; a number or a scalar array.
 
     Returns:
-      ``(B,)``, in nats; NaN where a label is not in ``0..K-1``. A class that the teacher masks (logit
+      ``(B,)``, in nats; NaN where an integer is not in ``0..K-1``. A class that the teacher masks (logit
       -inf) adds 0, whether or not the student masks it too.
 
     Raises:
@@ -170,16 +183,26 @@ def _activation_transfer(a_s, a_t):
 
 def _check_labels(function: str, logits: Array, labels: Array) -> None:
     shape: tuple[int, ...] = getattr(labels, "shape", ())
-    if len(shape) == 2 and shape[1] == 1:
-        raise UserError(f"{function}: labels must have rank 1, got shape {shape}: use labels[:, 0]")
-    if shape == logits.shape:
-        raise UserError(
-            f"{function}: labels must be class indices (B,), got one row for each example, "
-            f"{shape}: use labels.argmax(axis=-1) for one-hot labels"
-        )
+    if len(shape) == 2:
+        _check_soft_labels(function, logits, labels)
+        return
     check_rank(function, 1, labels=labels)
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise UserError(f"{function}: labels must be integers, got {labels.dtype}: cast them")
     # Not len(), which needs a number: jax.export has symbols for sizes.
     sizes, fix = (logits.shape[0], labels.shape[0]), "pass one label for each row of the logits"
     check_equal(function, "numbers of logits and labels", *sizes, fix)
+
+
+def _check_soft_labels(function: str, logits: Array, labels: Array) -> None:
+    check_rank(function, 2, labels=labels)
+    shape = labels.shape
+    if shape[1] == 1 != logits.shape[1]:
+        raise UserError(f"{function}: labels must have rank 1, got shape {shape}: use labels[:, 0]")
+    fix = "pass the probabilities of all classes for each row of the logits"
+    check_equal(function, "shapes of logits and soft labels", logits.shape, shape, fix)
+    if not jnp.issubdtype(labels.dtype, jnp.floating):
+        raise UserError(
+            f"{function}: soft labels (B, K) must be floating point, got {labels.dtype}: use "
+            "labels.argmax(axis=-1) for one-hot labels"
+        )

@@ -107,7 +107,7 @@ class Objective:
           teacher: variables of the frozen teacher, None without one; or the result of :meth:`view_teacher`
             for these images, if several students share one forward pass.
           images: normalized, ``(B, H, W, C)``.
-          labels: ``(B,)``.
+          labels: integers ``(B,)``, or soft labels ``(B, K)``, see :func:`at_jax.losses.cross_entropy`.
           weights: beta of each of ``weighted_terms``, scalars; None for their defaults, ``term.beta``. A
             weight w of a term that replaces the cross-entropy mixes the two: w * term + (1 - w) *
             cross-entropy; without it, w is 1.
@@ -184,7 +184,7 @@ class Objective:
         Args:
           variables: of the teacher.
           images: normalized, ``(B, H, W, C)``.
-          labels: ``(B,)``.
+          labels: integers ``(B,)``, or soft labels ``(B, K)``, see :func:`at_jax.losses.cross_entropy`.
           keys: ``(B,)``, for a stochastic teacher; without them it is deterministic.
         """
         if self.teacher is None:

@@ -92,6 +92,27 @@ def test_objective_without_terms_is_the_cross_entropy():
     np.testing.assert_allclose(loss, jnp.mean(expected), rtol=1e-4)
 
 
+def test_objective_of_mixed_labels_is_the_mixture_of_the_losses():
+    """Mixup: the cross-entropy is linear in the labels, and so is its part of distillation."""
+    params, collections, teacher = networks()
+    objective = tiny.objective(
+        STUDENT, TEACHER, Distillation(temperature=3.0, alpha=0.7), GradientTransfer(squared=True)
+    )
+    one_hot = jax.nn.one_hot(LABELS, tiny.CLASSES)
+
+    @tiny.jit
+    def outputs_of(labels):
+        return objective(params, collections, teacher, IMAGES, labels, {"gradient_at": 1.0})[1]
+
+    a, b = outputs_of(LABELS), outputs_of(jnp.flip(LABELS))
+    same, mixed = outputs_of(one_hot), outputs_of(0.25 * one_hot + 0.75 * jnp.flip(one_hot, axis=0))
+    for name in a.terms:
+        np.testing.assert_allclose(same.terms[name], a.terms[name], rtol=1e-4)
+    expected = 0.25 * a.terms["distillation"] + 0.75 * b.terms["distillation"]
+    np.testing.assert_allclose(mixed.terms["distillation"], expected, rtol=1e-4)
+    assert mixed.terms["gradient_at"].shape == (4,)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_objective_with_a_share_of_distillation_mixes_in_the_cross_entropy(share):
     objective = tiny.objective(STUDENT, TEACHER, Distillation(alpha=0.7), AttentionTransfer())

@@ -23,7 +23,7 @@ class Batch(NamedTuple):
 
     Attributes:
       images: normalized, ``(B, H, W, C)``.
-      labels: ``(B,)``.
+      labels: integers ``(B,)``, or soft labels ``(B, K)``, see :func:`at_jax.losses.cross_entropy`.
       keys: PRNG keys ``(B,)``, a function of (seed, step, position in the global batch), the same for
         student and teacher; None outside a training step.
       student: the student's forward pass, in training mode.
@@ -206,8 +206,8 @@ def measures_of(
 
 
 def _check_shape(values: Any, batch: Batch, term: Term, where: str) -> None:
-    if (shape := jnp.shape(values)) != batch.labels.shape:
+    if (shape := jnp.shape(values)) != batch.images.shape[:1]:
         raise UserError(
-            f"term {term.name} must return one number per example, shape {batch.labels.shape}, got "
+            f"term {term.name} must return one number per example, shape {batch.images.shape[:1]}, got "
             f"{shape}: do not take the mean in {where}"
         )

@@ -34,7 +34,7 @@ class View:
     Args:
       forward: images to ``((logits, taps), mutated)``, where ``mutated`` is not differentiated.
       images: normalized, ``(B, H, W, C)``.
-      labels: ``(B,)``.
+      labels: ``(B,)``, or soft labels ``(B, K)``.
       frozen: stop the gradients of all results of this view (for a teacher).
 
     Attributes:
@@ -212,7 +212,7 @@ def view_network(
       module: the network.
       variables: its variables.
       images: normalized, ``(B, H, W, C)``.
-      labels: ``(B,)``.
+      labels: ``(B,)``, or soft labels ``(B, K)``.
       paths: submodules whose output is captured as a transfer point.
       mutable: collections that the module may change.
       keys: PRNG keys ``(B,)``; the key of the first example seeds the module's random numbers.
