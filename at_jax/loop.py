@@ -26,10 +26,9 @@ from at_jax.training.files import identity
 from at_jax.training.files.storage import StorageError
 from at_jax.training.files.workdir import working_in
 from at_jax.training.interrupt import Interrupted
-from at_jax.training.preparation import prepare
+from at_jax.training.non_finite import NonFinite
+from at_jax.training.preparation import Prepared, prepare
 from at_jax.training.profiling import check_can_trace
-from at_jax.training.setup import Run
-from at_jax.training.trainer import NonFinite
 
 __all__ = [
     "Interrupted", "NonFinite", "StorageError", "evaluate", "train_and_evaluate", "train_together",
@@ -81,33 +80,27 @@ def train_and_evaluate(
       Interrupted: after a signal such as Ctrl-C, once everything is saved; ``signal`` is its number.
       NonFinite: naming the step and the term; the last good checkpoint is kept.
     """
-    workdir = paths.absolute(workdir)
-    check_can_trace(workdir, profile)
     arguments = Arguments(student, teacher, dataset, optimizer, augment, terms, callbacks, module)
+    return _train(config, paths.absolute(workdir), arguments, profile)
+
+
+def _train(
+    config: ConfigDict, workdir: pathlib.Path, arguments: Arguments, profile: bool = False
+) -> dict[str, Any]:
+    check_can_trace(workdir, profile)
     with working_in(workdir) as lock:
-        prepared = prepare(config, workdir, arguments, train_teacher=_train_teacher)
+        prepared = prepare(config, workdir, arguments, train_teacher=_train)
         others = comparison.prepare_runs(config, workdir, prepared, arguments, lock)
-        finished = programs.train_compared(
-            [(prepared, workdir), *others], arguments.callbacks, profile
-        )
-        _close(prepared.run, workdir, finished, arguments.callbacks)
+        finished = programs.train_compared([prepared, *others], arguments.callbacks, profile)
+        _close(prepared, finished, arguments.callbacks)
     return finished
 
 
-def _train_teacher(config: ConfigDict, workdir: pathlib.Path, arguments: Arguments) -> None:
-    train_and_evaluate(
-        config,
-        workdir,
-        dataset=arguments.dataset,
-        optimizer=arguments.optimizer,
-        augment=arguments.augment,
-    )
-
-
 def _close(
-    run: Run, workdir: pathlib.Path, finished: Mapping[str, Any], callbacks: Sequence[Callback] = ()
+    prepared: Prepared, finished: Mapping[str, Any], callbacks: Sequence[Callback] = ()
 ) -> None:
     """Draw the figures of a finished run, and call the callbacks."""
+    run, workdir = prepared.run, prepared.workdir
     runtime = run.settings.runtime
     if runtime.figures and processes.is_multiprocess():
         # Loading the checkpoint is collective, drawing is not.
@@ -155,12 +148,12 @@ def train_together(
         raise UserError("students of one program must have different workdirs: pass one for each")
     with working_in(*folders):
         prepared = [
-            (prepare(config, folder, Arguments(), describe=folder == folders[0]), folder)
+            prepare(config, folder, Arguments(), describe=folder == folders[0])
             for (config, _), folder in zip(runs, folders, strict=True)
         ]
         results = programs.train_divided(prepared)
-        for (each, folder), finished in zip(prepared, results, strict=True):
-            _close(each.run, folder, finished)
+        for each, finished in zip(prepared, results, strict=True):
+            _close(each, finished)
     return results
 
 

@@ -204,6 +204,19 @@ class Objective:
                 inputs |= term.forward_inputs(view)
         return inputs
 
+    def forward_inputs(self, teacher_variables: Any, images: jax.Array) -> dict[str, Any]:
+        """Compute the keyword arguments that terms pass to the student; see :meth:`Term.forward_inputs`.
+
+        Args:
+          teacher_variables: of the teacher; None gives no arguments.
+          images: normalized, ``(B, H, W, C)``.
+        """
+        if teacher_variables is None:
+            return {}
+        labels = jnp.zeros(images.shape[:1], jnp.int32)
+        teacher = self.view_teacher(teacher_variables, images, labels)
+        return self._forward_inputs(teacher, images)
+
     def predict(
         self, variables: Mapping[str, Any], teacher_variables: Any, images: jax.Array
     ) -> jax.Array:
@@ -214,11 +227,7 @@ class Objective:
           teacher_variables: of the teacher, for terms that change the student's forward pass; or None.
           images: normalized, ``(B, H, W, C)``.
         """
-        inputs = {}
-        if teacher_variables is not None:
-            labels = jnp.zeros(images.shape[:1], jnp.int32)
-            teacher = self.view_teacher(teacher_variables, images, labels)
-            inputs = self._forward_inputs(teacher, images)
+        inputs = self.forward_inputs(teacher_variables, images)
         # Some modules update other collections in evaluation mode too; the update is discarded.
         logits, _, _ = intermediates.forward(
             self.student, variables, images, mutable=_carried(variables), train=False, **inputs

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from at_jax.training import console
+from at_jax.training import console, progress_report
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 # Prints more than the buffers hold, while the reader may be gone, and opens a file as a checkpoint would.
@@ -59,7 +59,7 @@ def test_log_and_progress_of_the_library_survive(tmp_path, monkeypatch, stream):
     monkeypatch.setattr(sys, "stderr", streams.get(stream) if stream != "closed" else None)
     console.log("a line")
     settings = {"name": "net", "evaluated_on": "test", "steps": 2, "first": 0, "tensorboard": False}
-    with console.ProgressReport(tmp_path, **settings) as report:
+    with progress_report.ProgressReport(tmp_path, **settings) as report:
         report.steps(1, 0.5)
         report.epoch(
             {"epoch": 1, "step": 2, "loss": 0.5, "train_error": 1.0, "test_error": 2.0,

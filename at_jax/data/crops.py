@@ -140,14 +140,12 @@ def to_square(image: Any, size: int, resize: int = 0) -> Any:
 
     Args:
       image: PIL image.
-      size: side of the result in pixels; 0 returns the image unchanged.
+      size: side of the result in pixels.
       resize: see :class:`CenterCrop`.
 
     Returns:
       PIL image of size x size pixels (bilinear, with antialiasing where it shrinks).
     """
-    if size == 0:
-        return image
     crop = CenterCrop(size, resize)
     return cut(image, crop, crop.box(*image.size))
 

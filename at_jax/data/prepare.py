@@ -87,8 +87,8 @@ def _address(url: str) -> tuple[str, int]:
     return parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 443)
 
 
-def unreachable_hosts(urls: Iterable[str], seconds: float = _PREFLIGHT_SECONDS) -> list[str]:
-    """Return the hosts of `urls` to which no connection opens within `seconds`.
+def unreachable_hosts(urls: Iterable[str]) -> list[str]:
+    """Return the hosts of `urls` to which no connection opens within some seconds.
 
     >>> unreachable_hosts([])
     []
@@ -98,7 +98,7 @@ def unreachable_hosts(urls: Iterable[str], seconds: float = _PREFLIGHT_SECONDS) 
 
     def connect(address: tuple[str, int]) -> None:
         try:
-            with socket.create_connection(address, timeout=seconds):
+            with socket.create_connection(address, timeout=_PREFLIGHT_SECONDS):
                 reached.add(address)
         except OSError:
             pass  # not added to the set
@@ -108,7 +108,7 @@ def unreachable_hosts(urls: Iterable[str], seconds: float = _PREFLIGHT_SECONDS) 
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(seconds)
+        thread.join(_PREFLIGHT_SECONDS)
     return sorted({host for host, _ in addresses - reached})
 
 

@@ -73,7 +73,7 @@ def baseline(workdir: pathlib.Path, student: Network) -> Network | None:
     return dataclasses.replace(
         student,
         title=networks.ALONE,
-        module=networks.single_device(module),
+        module=module,
         variables=variables,
         description=description,
         inputs=None,

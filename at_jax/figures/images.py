@@ -18,6 +18,7 @@ from at_jax.training.settings import DataSettings
 __all__ = ["UNKNOWN", "Images", "choose", "dataset_of", "files", "from_files", "from_split"]
 
 UNKNOWN = -1
+_FLAG = "--images"  # names the files
 _MIN_SIDE = 192  # pixels of a photograph in a figure, where the network takes fewer
 
 
@@ -69,7 +70,7 @@ def from_split(split: data.Split, indices: np.ndarray) -> Images:
     return Images(pixels, tuple(_rgb(image) for image in pixels), labels)
 
 
-def files(names: Sequence[str], count: int, *, subject: str = "--images") -> list[str]:
+def files(names: Sequence[str], count: int) -> list[str]:
     """Image files to draw: those that are named, and ``count`` of each directory.
 
     Those of a directory are evenly spaced in the order of their names, so that they are of different
@@ -78,14 +79,13 @@ def files(names: Sequence[str], count: int, *, subject: str = "--images") -> lis
     Args:
       names: of files and directories.
       count: largest number of files of a directory.
-      subject: of the error messages: the flag or argument that gave the names.
 
     Raises:
       UserError: as :func:`at_jax.data.files.photographs.find`.
     """
     chosen: list[str] = []
     for name in names:
-        found = photographs.find(name, subject=subject)
+        found = photographs.find(name, subject=_FLAG)
         number = min(count, len(found))
         chosen += [found[k * len(found) // number] for k in range(number)]
     return chosen
@@ -96,7 +96,6 @@ def from_files(
     image_shape: tuple[int, int, int],
     class_names: Sequence[str] = (),
     *,
-    subject: str = "--images",
     bit_depth: int = reading.MAX_DEPTH,
     resize: int = 0,
 ) -> Images:
@@ -109,7 +108,6 @@ def from_files(
       files: image files.
       image_shape: (H, W, C) of the network.
       class_names: K names; empty if unknown.
-      subject: of the error messages: the flag or argument that named the files.
       bit_depth: of 16-bit files; that of the data set that the network was trained on.
       resize: pixels of the shorter side before the center is cropped; see ``Dataset.resize``.
 
@@ -118,7 +116,7 @@ def from_files(
     """
     height, width, _ = image_shape
     scale = max(1, _MIN_SIDE // max(height, width))
-    options: dict[str, Any] = {"subject": subject, "bit_depth": bit_depth}
+    options: dict[str, Any] = {"subject": _FLAG, "bit_depth": bit_depth}
     pixels, shown, labels = [], [], []
     for path in map(paths.parse, files):
         pixels.append(photographs.read(path, image_shape, resize=resize, **options))

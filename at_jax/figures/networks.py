@@ -10,9 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.core import meta
 
-from at_jax import data, paths, terms
+from at_jax import data, intermediates, paths, terms
 from at_jax.distributed import compilation
 from at_jax.figures import attention
 from at_jax.models import imagenet
@@ -168,7 +167,7 @@ def before_training(
     """
 
     def init(key: jax.Array, images: jax.Array) -> dict[str, Any]:
-        made = meta.unbox(student.module.init(key, images, train=False))
+        made = intermediates.initialize(student.module, key, images)
         return {"params": made["params"], **state.carried_collections(made)}
 
     key_student, _ = jax.random.split(jax.random.key(seed))

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from at_jax import paths, terms
 from at_jax.figures import (
@@ -187,16 +186,5 @@ def _inputs(run: Run) -> Callable[[jax.Array], Mapping[str, Any]] | None:
     """Keyword arguments of the student that a term computes from the teacher; None without any."""
     if not run.evaluates_with_teacher:
         return None
-    objective = run.objective
-
-    def inputs(variables: Any, normalized: jax.Array) -> dict[str, Any]:
-        labels = jnp.zeros(normalized.shape[:1], jnp.int32)
-        view: Any = objective.view_teacher(variables, normalized, labels)
-        made: dict[str, Any] = {}
-        for term in objective.terms:
-            if view is not None or not term.needs_teacher:
-                made |= term.forward_inputs(view)
-        return made
-
     variables = run.teacher.variables if run.teacher is not None else None
-    return functools.partial(jax.jit(inputs), variables)
+    return functools.partial(jax.jit(run.objective.forward_inputs), variables)

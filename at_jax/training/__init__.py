@@ -13,7 +13,7 @@ Modules by topic, in a good order to read them:
   ``compilation_cache``, ``description``, ``dry_run``, ``comparison``.
 - Training: ``programs``, ``trainer``, ``state``, ``step``, ``metrics``, ``evaluation``, ``run_log``,
   ``interrupt``, ``saving``, ``resume``, ``non_finite``, ``collapse``, ``profiling``, ``result``.
-- Output: ``console``, ``tensorboard``.
+- Output: ``console``, ``progress_report``, ``tensorboard``.
 - Runs and networks in other formats: ``imported``, ``export``.
 """
 

@@ -8,6 +8,7 @@ import ml_collections
 
 from at_jax import terms
 from at_jax.training.components.arguments import Arguments
+from at_jax.training.config import comparison_config
 from at_jax.training.console import log
 from at_jax.training.files import run_files
 from at_jax.training.preparation import Prepared, prepare
@@ -21,7 +22,7 @@ def prepare_runs(
     main: Prepared,
     arguments: Arguments,
     lock: Callable[[pathlib.Path], None],
-) -> list[tuple[Prepared, pathlib.Path]]:
+) -> list[Prepared]:
     """Prepare a run for each method of ``compare``, in a subdirectory of the workdir with its name.
 
     They are ordinary runs with the teacher of the main one. Their figures are those of the main run.
@@ -34,7 +35,7 @@ def prepare_runs(
       lock: takes the lock of a workdir.
 
     Returns:
-      Runs and their workdirs, without the main one.
+      The runs without the main one.
 
     Raises:
       UserError: as :func:`at_jax.training.preparation.prepare`.
@@ -52,19 +53,17 @@ def prepare_runs(
         lock(folder)
         changed = _config(config, method, workdir, arguments)
         own = arguments.for_comparison(needs_teacher)
-        prepared.append((prepare(changed, folder, own, describe=False), folder))
+        prepared.append(prepare(changed, folder, own, describe=False))
     return prepared
 
 
 def _config(
     config: ml_collections.ConfigDict, method: str, workdir: pathlib.Path, arguments: Arguments
 ) -> ml_collections.ConfigDict:
-    """Config of a comparison run: its method, the teacher of the main run, and no figures."""
-    result = ml_collections.ConfigDict(config.to_dict())
-    result.method, result.compare, result.runtime.figures = method, (), False
-    if not terms.needs_teacher(method):
-        result.teacher.checkpoint = result.teacher.weights = ""
-    elif arguments.teacher is None and not (config.teacher.checkpoint or config.teacher.weights):
+    """Config of a comparison run, with the teacher of the main run."""
+    result = comparison_config(config, method)
+    is_given = arguments.teacher or config.teacher.checkpoint or config.teacher.weights
+    if terms.needs_teacher(method) and not is_given:
         result.teacher.checkpoint = str(workdir / run_files.TEACHER)  # the main run trained it
     return result
 

@@ -26,6 +26,7 @@ from at_jax.training.settings import (
 __all__ = [
     "ConfigDict",
     "check_together",
+    "comparison_config",
     "default_config",
     "flatten",
     "help_text",
@@ -123,6 +124,15 @@ def teacher_config(config: ConfigDict) -> ConfigDict:
     if config.teacher.epochs:
         result.epochs = config.teacher.epochs
         result.optimizer.drop_epochs = config.teacher.drop_epochs
+    return result
+
+
+def comparison_config(config: ConfigDict, method: str) -> ConfigDict:
+    """Config of a run that a config compares itself with: another method, and no figures of its own."""
+    result = ConfigDict(config.to_dict())
+    result.method, result.compare, result.runtime.figures = method, (), False
+    if not terms.needs_teacher(method):
+        result.teacher.checkpoint = result.teacher.weights = ""
     return result
 
 

@@ -1,16 +1,21 @@
 """Description printed before the first step: network, transfer points, notes, data, length."""
 
 from collections.abc import Iterator
+from typing import Any
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from at_jax.distributed import devices, huge_pages
 from at_jax.errors import listed
+from at_jax.intermediates import initialize
 from at_jax.training.components.datasets import streaming_line
-from at_jax.training.console import counted, log, network_table
+from at_jax.training.console import counted, log
 from at_jax.training.setup import Run
+from at_jax.training.state import parameter_count
 
-__all__ = ["log_lines"]
+__all__ = ["log_lines", "network_table"]
 
 
 def log_lines(run: Run, used: tuple[jax.Device, ...]) -> None:
@@ -66,3 +71,39 @@ def _length(run: Run, used: tuple[jax.Device, ...]) -> str:
     unused = f" ({idle} more cannot divide batch_size={settings.batch_size} evenly)" if idle else ""
     steps = f"{counted(settings.epochs, 'epoch')} of {counted(run.steps_per_epoch, 'step')}{rest}"
     return f"{steps} on {devices.describe(used)}{unused}"
+
+
+def network_table(module: nn.Module, image_shape: tuple[int, int, int]) -> str:
+    """Format the top-level layers of a network, one per line: name, type, output shape, parameters.
+
+    Shorter than ``module.tabulate``, which lists every submodule.
+
+    Args:
+      module: network called as ``module(images, train=False)``.
+      image_shape: (H, W, C).
+
+    Returns:
+      Several lines of text; the last holds the total number of parameters.
+    """
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    rows: list[tuple[str, str, str]] = []
+
+    def record(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        result = call(*args, **kwargs)
+        if len(context.module.path) == 1 and context.method_name == "__call__":
+            shapes = [x.shape[1:] for x in jax.tree.leaves(result) if hasattr(x, "shape")]
+            size = "x".join(str(n) for shape in shapes[:1] for n in shape)
+            rows.append((context.module.path[0], type(context.module).__name__, size))
+        return result
+
+    def init(key: jax.Array, images: jax.Array) -> Any:
+        with nn.intercept_methods(record):
+            return initialize(module, key, images)
+
+    params = jax.eval_shape(init, jax.random.key(0), images).get("params", {})
+    lines = [f"  {'layer':<20} {'type':<18} {'output':>16} {'parameters':>12}"]
+    for name, kind, size in rows:
+        count = parameter_count(params.get(name, {}))
+        lines.append(f"  {name:<20} {kind:<18} {size:>16} {count:>12,}")
+    lines.append(f"  {'total':<20} {'':<18} {'':>16} {parameter_count(params):>12,}")
+    return "\n".join(lines)

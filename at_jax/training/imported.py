@@ -16,9 +16,9 @@ from at_jax import models, paths
 from at_jax.errors import UserError, printable
 from at_jax.models import pretrained
 from at_jax.training.config import default_config
-from at_jax.training.console import parameter_count
 from at_jax.training.files import config_record, provenance, run_files, storage
 from at_jax.training.files.checkpoints import Checkpoints
+from at_jax.training.state import parameter_count
 
 __all__ = ["WeightsFile", "check_free", "create", "describe", "read_class_names", "read_file"]
 
@@ -81,10 +81,11 @@ def read_file(
     name = name or stored.get("name") or "resnet_18"
     any_classes = models.build(name, 1000)
     family, found = pretrained.family(any_classes), pretrained.read(path)
-    classes = num_classes or pretrained.classes(found, any_classes) or 1000
+    matched = pretrained.match(found, any_classes)
+    classes = num_classes or matched.classes or 1000
     module = models.build(name, classes)
     names = tuple(stored.get("class_names", ()))
-    *sides, channels = pretrained.image_shape(found, any_classes)
+    *sides, channels = matched.image_shape
     height, width = [image_size] * 2 if image_size else stored.get("image_shape", sides)[:2]
     return WeightsFile(
         module,

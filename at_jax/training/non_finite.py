@@ -1,13 +1,26 @@
-"""Advice for a loss or a parameter that is not finite."""
+"""Exception for a loss or a parameter that is not finite, and advice."""
 
 import dataclasses
+import pathlib
 
 import jax
 import jax.numpy as jnp
 
 from at_jax.training.setup import Run
 
-__all__ = ["remedy"]
+__all__ = ["NonFinite", "remedy"]
+
+
+class NonFinite(Exception):
+    """A loss or a parameter is not a finite number.
+
+    Attributes:
+      workdir: of the run.
+    """
+
+    def __init__(self, message: str, workdir: pathlib.Path):
+        super().__init__(message)
+        self.workdir = workdir
 
 
 def remedy(run: Run, step: int, what: str) -> str:

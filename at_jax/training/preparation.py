@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -18,7 +18,7 @@ from at_jax.training.components import component_records, initialization, networ
 from at_jax.training.components.arguments import Arguments, chosen_terms
 from at_jax.training.components.compatibility import Teacher
 from at_jax.training.components.datasets import load_dataset
-from at_jax.training.config import flatten, settings_of, teacher_config
+from at_jax.training.config import comparison_config, flatten, settings_of, teacher_config
 from at_jax.training.console import log
 from at_jax.training.device_choice import devices_of
 from at_jax.training.files import identity, run_files
@@ -30,13 +30,14 @@ __all__ = ["Prepared", "prepare"]
 
 # Paths and numbers of cores may differ between machines.
 _LOCAL_KEYS = ("data.data_dir", "data.workers", "runtime.compilation_cache")
-TrainTeacher = Callable[[ml_collections.ConfigDict, pathlib.Path, Arguments], None]
+TrainTeacher = Callable[[ml_collections.ConfigDict, pathlib.Path, Arguments], Any]
 
 
 class Prepared(NamedTuple):
-    """A run that is ready to be trained, and its devices."""
+    """A run that is ready to be trained, its workdir and its devices."""
 
     run: Run
+    workdir: pathlib.Path
     devices: tuple[jax.Device, ...]
 
 
@@ -99,7 +100,7 @@ def prepare(
         run = assemble(settings, dataset, student, name, known, arguments, initial)
     if run.teacher is not None:
         run_files.record_identity(workdir, identity.check_teacher(workdir, run.teacher.variables))
-    return Prepared(run, used)
+    return Prepared(run, workdir, used)
 
 
 def _with_recorded_student(workdir: pathlib.Path, arguments: Arguments) -> Arguments:
@@ -189,14 +190,11 @@ def _check_compared(
 ) -> None:
     """Find errors of the comparison runs, which are prepared only when the teacher is trained."""
     for method in config.compare:
-        changed = ml_collections.ConfigDict(config.to_dict())
-        changed.method, changed.compare = method, ()
+        settings = settings_of(comparison_config(config, method))
         uses_teacher = terms.needs_teacher(method)
         own = arguments.for_comparison(uses_teacher)
         try:
-            assemble(
-                settings_of(changed), dataset, student, name, teacher if uses_teacher else None, own
-            )
+            assemble(settings, dataset, student, name, teacher if uses_teacher else None, own)
         except UserError as error:
             raise UserError(f"compare: {method}: {error}") from error
 

@@ -1,25 +1,25 @@
 """Training of prepared runs, in as few programs as their progress allows."""
 
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 from at_jax.training import comparison, result, resume
 from at_jax.training.components.arguments import Callback
 from at_jax.training.console import log
+from at_jax.training.non_finite import NonFinite
 from at_jax.training.preparation import Prepared
-from at_jax.training.trainer import NonFinite, Trainer
+from at_jax.training.trainer import Trainer
 
 __all__ = ["train_compared", "train_divided"]
 
 
 def train_compared(
-    runs: Sequence[tuple[Prepared, pathlib.Path]], callbacks: Sequence[Callback], profile: bool
+    runs: Sequence[Prepared], callbacks: Sequence[Callback], profile: bool
 ) -> dict[str, Any]:
     """Train a run, which is the first, and its comparison runs.
 
     Args:
-      runs: with their workdirs.
+      runs: with a common teacher.
       callbacks: of the first run.
       profile: write a profiler trace of the first run.
 
@@ -30,7 +30,7 @@ def train_compared(
       at_jax.loop.NonFinite: naming the run; a comparison run can be left out.
     """
     compares = len(runs) > 1
-    methods = [each.run.method for each, _ in runs]
+    methods = [each.run.method for each in runs]
     try:
         results = train_divided(
             runs,
@@ -40,7 +40,7 @@ def train_compared(
             callbacks=callbacks,
         )
     except NonFinite as error:
-        index = [folder for _, folder in runs].index(error.workdir)
+        index = [each.workdir for each in runs].index(error.workdir)
         if index == 0:
             raise
         fix = f"or leave {methods[index]!r} out of compare and run the same command again"
@@ -51,7 +51,7 @@ def train_compared(
 
 
 def train_divided(
-    runs: Sequence[tuple[Prepared, pathlib.Path]],
+    runs: Sequence[Prepared],
     *,
     labels: Sequence[str] = (),
     quiet: bool = False,
@@ -61,7 +61,7 @@ def train_divided(
     """Train runs with a common teacher, the first run in the first program.
 
     Args:
-      runs: with their workdirs.
+      runs: to train.
       labels: prefixes of their lines on the console.
       quiet: print no result of a single run.
       profile: write a profiler trace of the first run.
@@ -71,10 +71,10 @@ def train_divided(
       The content of result.json of each run.
     """
     results: dict[int, dict[str, Any]] = {}
-    parts = resume.divide([folder for _, folder in runs])
+    parts = resume.divide([each.workdir for each in runs])
     for part in sorted(parts, key=lambda part: 0 not in part):
-        trained = [(runs[index][0].run, runs[index][1]) for index in part]
-        used = runs[part[0]][0].devices
+        trained = [(runs[index].run, runs[index].workdir) for index in part]
+        used = runs[part[0]].devices
         progress = Trainer(
             trained,
             used,
@@ -82,8 +82,8 @@ def train_divided(
             profile=profile and 0 in part,
             callbacks=callbacks if 0 in part else (),
         ).train()
-        with_teacher = next((run for run, _ in trained if run.teacher is not None), None)
-        errors_t = result.teacher_errors(with_teacher, used) if with_teacher else None
+        taught = next((run for run, _ in trained if run.teacher), trained[0][0])
+        errors_t = result.teacher_errors(taught, used)
         for index, (run, folder), each in zip(part, trained, progress, strict=True):
             own_t = errors_t if run.teacher else None
             results[index] = result.finish(run, folder, each, own_t, quiet=quiet)

@@ -48,7 +48,7 @@ def finish(
     run: Run,
     workdir: pathlib.Path,
     progress: Progress,
-    teacher_errors: Mapping[str, float] | None,
+    errors_t: Mapping[str, float] | None,
     *,
     quiet: bool = False,
 ) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def finish(
       run: that was trained.
       workdir: of the run.
       progress: of its training.
-      teacher_errors: of :func:`teacher_errors`; the same for all students of a teacher.
+      errors_t: of :func:`teacher_errors`; the same for all students of a teacher.
       quiet: print nothing.
 
     Returns:
@@ -81,7 +81,7 @@ def finish(
         "best_test_error": min(line["test_error"] for line in lines),
         collapse.KEY: collapse.is_collapsed(lines),
         "teacher_test_error": None,
-        **{f"teacher_{name}": error for name, error in (teacher_errors or {}).items()},
+        **{f"teacher_{name}": error for name, error in (errors_t or {}).items()},
         "evaluated_on": run.dataset.evaluated_on,
         "parameters": run.parameters,
         "epochs": run.settings.epochs,

@@ -14,28 +14,18 @@ import numpy as np
 
 from at_jax.distributed import processes
 from at_jax.errors import listed
-from at_jax.training import collapse, metrics, non_finite, resume, state
+from at_jax.training import collapse, metrics, resume, state
 from at_jax.training.components.arguments import Callback
-from at_jax.training.console import ProgressReport, counted, log
+from at_jax.training.console import counted, log
 from at_jax.training.evaluation import Evaluation
 from at_jax.training.files import identity, run_files
 from at_jax.training.files.checkpoints import Checkpoints
+from at_jax.training.non_finite import NonFinite, remedy
+from at_jax.training.progress_report import ProgressReport
 from at_jax.training.resume import Progress
 from at_jax.training.setup import Run
 
-__all__ = ["NonFinite", "RunLog", "restore_all"]
-
-
-class NonFinite(Exception):
-    """A loss or a parameter is not a finite number.
-
-    Attributes:
-      workdir: of the run.
-    """
-
-    def __init__(self, message: str, workdir: pathlib.Path):
-        super().__init__(message)
-        self.workdir = workdir
+__all__ = ["RunLog", "restore_all"]
 
 
 class RunLog:
@@ -223,7 +213,7 @@ class RunLog:
             else "no checkpoint has been saved yet"
         )
         verb = "are" if " and " in what else "is"
-        advice = non_finite.remedy(self.run, at, what)
+        advice = remedy(self.run, at, what)
         return NonFinite(
             f"step {at}: {what} {verb} not finite; {kept} in {self.workdir}: {advice}", self.workdir
         )

@@ -30,10 +30,9 @@ from at_jax.training.components.arguments import Arguments, chosen_terms
 from at_jax.training.components.compatibility import Shapes, Teacher
 from at_jax.training.components.datasets import train_batches
 from at_jax.training.components.initialization import Initial
-from at_jax.training.console import parameter_count
 from at_jax.training.preprocessing import preprocessing
 from at_jax.training.settings import Settings
-from at_jax.training.state import carried_collections
+from at_jax.training.state import carried_collections, parameter_count
 from at_jax.training.step import Prepare, StudentSpec
 
 __all__ = ["Run", "assemble"]

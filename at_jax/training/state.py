@@ -12,7 +12,9 @@ from flax import traverse_util
 
 from at_jax.intermediates import initialize
 
-__all__ = ["TrainState", "carried_collections", "create", "replaced", "variables_of"]
+__all__ = [
+    "TrainState", "carried_collections", "create", "parameter_count", "replaced", "variables_of",
+]  # fmt: skip
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -102,3 +104,13 @@ def create(
         collections=carried_collections(variables),
         opt_state=optimizer.init(params),
     )
+
+
+def parameter_count(params: Any) -> int:
+    """Total number of elements in a pytree of arrays.
+
+    >>> import numpy as np
+    >>> parameter_count({"kernel": np.zeros((3, 4)), "bias": np.zeros(4)})
+    16
+    """
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -22,12 +22,12 @@ from at_jax.training.files import provenance
 from at_jax.training.interrupt import Interrupted, interruptible
 from at_jax.training.profiling import Profiler
 from at_jax.training.resume import Progress
-from at_jax.training.run_log import NonFinite, RunLog, restore_all
+from at_jax.training.run_log import RunLog, restore_all
 from at_jax.training.saving import saved_on_error
 from at_jax.training.setup import Run
 from at_jax.training.state import TrainState
 
-__all__ = ["Interrupted", "NonFinite", "Trainer"]
+__all__ = ["Trainer"]
 
 # Metrics stay on the device in between: fetching them at every step would stall a fast one.
 _SECONDS_BETWEEN_FETCHES = 0.5

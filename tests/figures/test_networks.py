@@ -12,7 +12,8 @@ import optax
 import pytest
 import safetensors.numpy
 import tiny
-from own_modules import Counting, Tapped, Untapped
+from flax import nnx
+from own_modules import Counting, NnxNormalized, Tapped, Untapped
 
 from at_jax import checkpoint, models
 from at_jax.errors import UserError
@@ -41,7 +42,9 @@ def test_a_run_gives_its_student_and_its_teacher(finished):
     assert teachers.teacher_of(workdir / "teacher") is None
 
 
-@pytest.mark.parametrize("module", [Tapped(), Counting()])
+@pytest.mark.parametrize(
+    "module", [Tapped(), Counting(), nnx.bridge.to_linen(NnxNormalized, follows=True)]
+)
 def test_before_training_is_the_state_that_training_began_with(module):
     student = networks.Network("student", module, None, {"image_shape": [8, 8, 1]})
     untrained = networks.before_training(student, 5)

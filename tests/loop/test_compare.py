@@ -131,7 +131,7 @@ def test_method_of_the_config_is_compared_with_passed_terms(finished, tmp_path, 
     trained = []
 
     def train(runs, *_):
-        trained.extend(folder.name for _, folder in runs)
+        trained.extend(each.workdir.name for each in runs)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(programs, "train_compared", train)

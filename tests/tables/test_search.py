@@ -11,7 +11,7 @@ from at_jax.tables import plan, registry
 from at_jax.tables.changes import labels, parse, resolve, values
 from at_jax.training.components import datasets
 from at_jax.training.files import json_files, run_files
-from at_jax.training.run_log import NonFinite
+from at_jax.training.non_finite import NonFinite
 
 NONE, AT = "wrn_10_0.25-none", "wrn_10_0.25-wrn_10_0.5-at"
 # At least one image of each class.

@@ -9,7 +9,7 @@ from at_jax.tables import command as program
 from at_jax.tables import registry
 from at_jax.tables.registry import Row, Table
 from at_jax.training.files import json_files, run_files
-from at_jax.training.run_log import NonFinite
+from at_jax.training.non_finite import NonFinite
 
 SMALL, MIDDLE, LARGE = "wrn_10_0.25", "wrn_10_0.5", "wrn_10_1"
 HELD_OUT = ("--set", "data.validation_examples=20")

@@ -10,11 +10,11 @@ from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
 from at_jax import models
-from at_jax.training import console, tensorboard
+from at_jax.training import description, progress_report, tensorboard
 
 
 def test_network_table_of_a_wide_resnet_lists_layers_and_the_total():
-    lines = console.network_table(models.build("wrn_16_1"), (32, 32, 3)).splitlines()
+    lines = description.network_table(models.build("wrn_16_1"), (32, 32, 3)).splitlines()
     assert [line.split()[0] for line in lines[1:4]] == ["conv0", "group1_block0", "group1_block1"]
     # 3x3 from 3 to 16 channels, no bias.
     assert lines[1].split() == ["conv0", "Conv", "32x32x16", "432"]
@@ -52,11 +52,11 @@ class _NoParameters(nn.Module):
 
 
 def test_network_table_of_unusual_modules_is_complete():
-    lines = console.network_table(Odd(), (8, 8, 3)).splitlines()
+    lines = description.network_table(Odd(), (8, 8, 3)).splitlines()
     assert lines[1].split() == ["pair", "_Pair", "8x8x3", "0"]
     assert lines[2].split() == ["word", "_Word", "0"]
     assert lines[-1].split() == ["total", "40"]  # 3 * 10 + 10
-    assert console.network_table(_NoParameters(), (8, 8, 3)).split()[-2:] == ["total", "0"]
+    assert description.network_table(_NoParameters(), (8, 8, 3)).split()[-2:] == ["total", "0"]
 
 
 LINE = {
@@ -81,7 +81,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(console, "time", clock)
+    monkeypatch.setattr(progress_report, "time", clock)
     return clock
 
 
@@ -95,7 +95,7 @@ def make(tmp_path):
             "first": 0,
             "tensorboard": False,
         }
-        return console.ProgressReport(tmp_path, **{**settings, **changes})
+        return progress_report.ProgressReport(tmp_path, **{**settings, **changes})
 
     return make
 

@@ -16,10 +16,10 @@ and standard deviation 0.229, 0.224, 0.225 of pixels in 0..1.
 from at_jax.models.pretrained.conversion import Loaded, convert, load, state_dict
 from at_jax.models.pretrained.files import dumps, read
 from at_jax.models.pretrained.header import description, metadata
-from at_jax.models.pretrained.matching import classes, family, image_shape
+from at_jax.models.pretrained.matching import Match, family, match
 from at_jax.models.pretrained.namings import NAMINGS, Family, Naming, joined
 
 __all__ = [
-    "NAMINGS", "Family", "Loaded", "Naming", "classes", "convert", "description", "dumps", "family",
-    "image_shape", "joined", "load", "metadata", "read", "state_dict",
+    "NAMINGS", "Family", "Loaded", "Match", "Naming", "convert", "description", "dumps", "family", "joined",
+    "load", "match", "metadata", "read", "state_dict",
 ]  # fmt: skip

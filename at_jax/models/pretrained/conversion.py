@@ -86,9 +86,12 @@ def convert(
 and 97 more: give the weights of this network, or choose the network of the file
     """
     given = {k: v for k, v in state_dict.items() if not k.endswith(".num_batches_tracked")}
-    naming, names, wanted, found, images = matching.match(given, module)
+    matched = matching.match(given, module)
+    names, wanted, found = matched.names, matched.wanted, matched.classes
     has_other = found is not None and found != module.num_classes
-    head = _initialized_head(module, images, key) if has_other and key is not None else {}
+    head = {}
+    if has_other and key is not None:
+        head = _initialized_head(module, matched.image_shape, key)
     given = {k: v for k, v in given.items() if k not in {names[path] for path in head}}
     read = {path: leaf for path, leaf in wanted.items() if path not in head}
     shapes = {n: namings.torch_shape(read[p].shape) for p in read if (n := names[p]) is not None}
@@ -96,7 +99,7 @@ and 97 more: give the weights of this network, or choose the network of the file
     variables: dict[namings.Path, jax.Array] = dict(head)
     for path, leaf in read.items():
         if (name := names[path]) is None:
-            variables[path] = jnp.full(leaf.shape, naming.absent[path[-1]], jnp.float32)
+            variables[path] = jnp.full(leaf.shape, matched.naming.absent[path[-1]], jnp.float32)
         else:
             # Parameters are float32: those of bfloat16 and float16 files are promoted.
             array = _float32(name, np.asarray(given[name]), source)

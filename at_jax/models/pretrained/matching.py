@@ -13,7 +13,7 @@ from at_jax.errors import UserError
 from at_jax.models.pretrained import namings
 from at_jax.models.pretrained.namings import NAMINGS, Family, Naming
 
-__all__ = ["HEAD", "Match", "classes", "family", "image_shape", "match"]
+__all__ = ["HEAD", "Match", "family", "match"]
 
 HEAD = "classifier"  # the name of the last layer of every network with pretrained weights
 _MOST_CHANNELS = 64
@@ -91,27 +91,3 @@ def _classes(
     if weight is None or bias is None or np.ndim(weight) != 2 or bias.shape != weight.shape[:1]:
         return None
     return len(weight)
-
-
-def classes(state_dict: Mapping[str, np.ndarray], module: nn.Module) -> int | None:
-    """Number of classes of a state dict, regardless of the network's; None without a classifier.
-
-    Args:
-      state_dict: names of PyTorch to arrays.
-      module: a network of the type of the state dict.
-    """
-    return match(state_dict, module).classes
-
-
-def image_shape(
-    state_dict: Mapping[str, np.ndarray], module: nn.Module, size: int = 0
-) -> tuple[int, int, int]:
-    """Shape ``(H, W, C)`` of the images of a state dict; C is that of its first convolution.
-
-    Args:
-      state_dict: names of PyTorch to arrays.
-      module: a network of the type of the state dict.
-      size: height and width in pixels; 0 for the size that is usual for the network.
-    """
-    height, width, channels = match(state_dict, module).image_shape
-    return size or height, size or width, channels

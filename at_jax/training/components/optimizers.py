@@ -50,9 +50,7 @@ def sgd(
     )
 
 
-def build(
-    settings: OptimizerSettings, rate: optax.Schedule
-) -> optax.GradientTransformationExtraArgs:
+def build(settings: OptimizerSettings, rate: optax.Schedule) -> optax.GradientTransformation:
     """Build the optimizer of a config.
 
     Args:
@@ -76,7 +74,7 @@ def build(
         optimizer = make(rate, weight_decay=settings.weight_decay, mask=mask)
     if settings.clip_norm:
         optimizer = optax.chain(optax.clip_by_global_norm(settings.clip_norm), optimizer)
-    return optax.with_extra_args_support(optimizer)
+    return optimizer
 
 
 def kernels(params: Any) -> Any:
