@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from at_jax import maps
-from at_jax.errors import UserError, check_array, check_equal, check_rank
+from at_jax.checks import check_array, check_equal, check_rank
+from at_jax.errors import UserError
 from at_jax.precision import Array
 
 __all__ = ["confusion", "correlation", "divergence", "top1"]

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from at_jax import maps
-from at_jax.errors import UserError, check_equal, check_rank
-from at_jax.precision import Array, at_least_float32, check_floating, power_of_two
+from at_jax.checks import check_equal, check_floating, check_rank
+from at_jax.errors import UserError
+from at_jax.precision import Array, at_least_float32, power_of_two
 
 __all__ = [
     "ALIGNMENTS", "CONVENTIONS", "KINDS", "MAX_EXPONENT", "Alignment", "Convention", "Kind",

@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from at_jax import maps
-from at_jax.errors import UserError, check_array, check_rank
-from at_jax.precision import Array, at_least_float32, check_floating
+from at_jax.checks import check_array, check_floating, check_normalized, check_rank
+from at_jax.errors import UserError
+from at_jax.precision import Array, at_least_float32
 
 __all__ = ["flip_symmetry", "gradient_penalty", "gradient_transfer", "value_and_input_gradient"]
 
@@ -64,11 +65,7 @@ def value_and_input_gradient(
     (Array([1., 9.], dtype=float32), Array([2., 6.], dtype=float32))
     """
     check_array("value_and_input_gradient", images=images)
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise UserError(
-            f"value_and_input_gradient: images must be floating point, got {images.dtype}: normalize "
-            "them first with at_jax.data.normalize(images, mean, std)"
-        )
+    check_normalized("value_and_input_gradient", images)
 
     def summed(x: jax.Array) -> tuple[jax.Array, Any]:
         result = loss(x)

@@ -130,7 +130,7 @@ def forward(
     images: jax.Array,
     *,
     paths: Sequence[str] = (),
-    mutable: Sequence[str] = (),
+    mutable: Sequence[str] | None = None,
     **kwargs: Any,
 ) -> tuple[jax.Array, dict[str, jax.Array], dict[str, Any]]:
     """Apply a network and read its transfer points.
@@ -140,7 +140,7 @@ def forward(
       variables: its variables.
       images: ``(B, H, W, C)``, normalized.
       paths: submodules, such as ``"encoder/layer3"``, whose output is captured in addition to the taps.
-      mutable: other collections that the module may change.
+      mutable: other collections that the module may change; None for all but ``params``.
       **kwargs: for ``module.apply``: ``train``, ``rngs``, ...
 
     Returns:
@@ -157,6 +157,8 @@ def forward(
 
     # Variables may hold the activations of an earlier call.
     variables = {name: tree for name, tree in variables.items() if name != COLLECTION}
+    if mutable is None:
+        mutable = [name for name in variables if name != "params"]
     with _nnx_may_sow():
         logits, mutated = module.apply(
             variables,

@@ -193,7 +193,7 @@ def evaluate(
         key: networks.open_run(workdir, which=which, module=student or module)
         for key, which in (("", "latest"), ("best_", "best"))
     }
-    networks.check_stands_alone(opened[""][2], workdir)
+    networks.check_needs_no_teacher(opened[""][2], workdir)
     loaded = load_dataset(settings.data, hold_out=False, given=dataset)
     identity.check_classes(workdir, opened[""][2], loaded)
     identity.note_other_images(workdir, loaded)

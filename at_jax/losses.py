@@ -22,8 +22,9 @@ from at_jax.attention import (
     attention_maps,
     attention_transfer,
 )
-from at_jax.errors import UserError, check_equal, check_rank, check_scalar
-from at_jax.precision import Array, at_least_float32, check_floating, nan_where
+from at_jax.checks import check_equal, check_floating, check_rank, check_scalar
+from at_jax.errors import UserError
+from at_jax.precision import Array, at_least_float32, nan_where
 
 __all__ = [
     "ALIGNMENTS", "CONVENTIONS", "KINDS", "MAX_EXPONENT", "Alignment", "Convention", "Kind",

@@ -19,10 +19,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from at_jax.errors import UserError, check_rank
+from at_jax.checks import check_floating, check_rank
+from at_jax.errors import UserError
 from at_jax.norms import l2_norm, normalize
 from at_jax.pooling import pool, whole_numbers
-from at_jax.precision import Array, at_least_float32, check_floating, magnitude_bits
+from at_jax.precision import Array, at_least_float32, magnitude_bits
 
 __all__ = [
     "absolute_power", "channel_map", "check_exponent", "l2_norm",

@@ -9,8 +9,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-from at_jax.errors import check_array
-from at_jax.precision import Array, at_least_float32, check_floating, power_of_two
+from at_jax.checks import check_array, check_floating
+from at_jax.precision import Array, at_least_float32, power_of_two
 
 __all__ = ["flattened", "l2_norm", "normalize"]
 

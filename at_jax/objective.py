@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from at_jax import freezing, intermediates
-from at_jax.errors import UserError, check_array, listed
+from at_jax.checks import check_array, check_normalized
+from at_jax.errors import UserError, listed
 from at_jax.terms import base
 from at_jax.terms.base import Batch, Term, changes_forward_pass
 from at_jax.terms.checks import check_terms, checked_weights
@@ -120,7 +121,8 @@ class Objective:
           UserError: for a missing point or weight, a weight without a term, different classes, or images
             that are not floating point.
         """
-        _check_images(images)
+        check_array("Objective", images=images)
+        check_normalized("Objective", images)
         weights = checked_weights(self.terms, weights)
         if not isinstance(teacher, View):
             teacher = self.view_teacher(teacher, images, labels, keys)
@@ -131,7 +133,7 @@ class Objective:
         def student_at(images: jax.Array) -> View:
             return view_network(
                 self.student, variables, images, labels, paths=self.paths_s, train=True,
-                mutable=_carried(variables), keys=keys, freeze=self.freeze,
+                mutable=tuple(collections), keys=keys, freeze=self.freeze,
                 **self._forward_inputs(teacher, images),
             )  # fmt: skip
 
@@ -169,7 +171,9 @@ class Objective:
 
     def _check_classes(self, batch: Batch) -> None:
         needing = [term.name for term in self.terms if term.needs_equal_classes]
-        shapes = {view.logits.shape for view in (batch.student, batch.teacher) if view is not None}
+        shapes = {
+            view.logits.shape for view in (batch.student, batch.teacher_view) if view is not None
+        }
         if needing and len(shapes) > 1:
             raise UserError(
                 f"for {listed(needing)}, student and teacher must have the same classes, got logits "
@@ -229,18 +233,5 @@ class Objective:
         """
         inputs = self.forward_inputs(teacher_variables, images)
         # Some modules update other collections in evaluation mode too; the update is discarded.
-        logits, _, _ = intermediates.forward(
-            self.student, variables, images, mutable=_carried(variables), train=False, **inputs
-        )
+        logits, _, _ = intermediates.forward(self.student, variables, images, train=False, **inputs)
         return logits
-
-
-def _carried(variables: Mapping[str, Any]) -> list[str]:
-    return [name for name in variables if name != "params"]
-
-
-def _check_images(images: jax.Array) -> None:
-    check_array("Objective", images=images)
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        fix = "normalize them first, at_jax.data.normalize(images, mean, std)"
-        raise UserError(f"the objective needs floating-point images, got {images.dtype}: {fix}")

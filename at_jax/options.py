@@ -15,9 +15,9 @@ import numpy as np
 from at_jax.errors import UserError
 
 __all__ = [
-    "BETAS", "EPOCHS", "TEMPERATURES",
-    "Rule", "above", "at_least", "between", "check", "check_value", "epochs", "example", "items", "one_of",
-    "option", "or_special", "plain",
+    "BETAS", "EPOCHS", "EPOCH_LIST", "TEMPERATURES",
+    "Rule", "above", "at_least", "between", "check", "check_value", "example", "items", "one_of", "option",
+    "or_special", "plain",
 ]  # fmt: skip
 
 
@@ -77,17 +77,6 @@ def or_special(special: float, rule: Rule) -> Rule:
     )
 
 
-def epochs(most: int) -> Rule:
-    """A tuple of increasing whole epochs, from 1 on."""
-    return Rule(
-        lambda values: (
-            all(_is_whole(value) and 1 <= value <= most for value in values)
-            and all(a < b for a, b in itertools.pairwise(values))
-        ),
-        f"increasing whole epochs from 1 to {most}",
-    )
-
-
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -101,6 +90,13 @@ def _is_text(value: Any) -> bool:
 
 # Bounds within which float32 arithmetic is meaningful.
 EPOCHS = 100_000
+EPOCH_LIST = Rule(
+    lambda values: (
+        all(_is_whole(value) and 1 <= value <= EPOCHS for value in values)
+        and all(a < b for a, b in itertools.pairwise(values))
+    ),
+    f"increasing whole epochs from 1 to {EPOCHS}",
+)
 # T^2 KL(t || s) at T = 100 has 3 digits left in float32: the divergence falls as 1 / T^2.
 TEMPERATURES = between(0.01, 100)
 BETAS = between(0, 1e8)

@@ -19,7 +19,7 @@ _lost: list[OSError] = []  # the first error of stdout
 
 
 def secure() -> None:
-    """Let writing to stdout and stderr never fail. What cannot be written goes to the null device.
+    """Make writes to stdout and stderr never raise. What cannot be written goes to the null device.
 
     A closed stdin, stdout or stderr is opened on the null device: otherwise the next file that the program
     opens, such as a checkpoint, would take its number and receive its lines. Call this once, first of all.

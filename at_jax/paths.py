@@ -16,7 +16,7 @@ import shutil
 import uuid
 from typing import Any, cast
 
-from at_jax.errors import UserError
+from at_jax.errors import UserError, one_line
 
 __all__ = [
     "absolute", "download", "files_below", "names", "parse", "reachable", "remove", "resolve", "scheme",
@@ -141,7 +141,7 @@ def reachable(given: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return f"{type(error).__name__}: {one_line(error)}"
 
 
 def write_bytes(path: pathlib.Path, content: bytes) -> None:

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from at_jax.errors import UserError, check_rank
-from at_jax.precision import Array, at_least_float32, check_floating
+from at_jax.checks import check_floating, check_rank
+from at_jax.errors import UserError
+from at_jax.precision import Array, at_least_float32
 
 __all__ = ["pool", "whole_numbers"]
 

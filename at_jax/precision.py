@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from at_jax.errors import UserError
+from at_jax.checks import check_floating
 
 __all__ = [
-    "Array", "at_least_float32", "check_floating", "magnitude_bits", "nan_where", "power_of_two",
+    "Array", "at_least_float32", "magnitude_bits", "nan_where", "power_of_two",
 ]  # fmt: skip
 
 # Argument of the public functions. Not jax.typing.ArrayLike: numbers have no rank.
@@ -37,24 +37,6 @@ def at_least_float32(x: Array) -> jax.Array:
     x = jnp.asarray(x)
     check_floating("at_least_float32", x=x)
     return x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
-
-
-def check_floating(function: str, **arrays: Any) -> None:
-    """Raise unless every array is floating point.
-
-    Args:
-      function: name of the calling function, for the message.
-      **arrays: argument name to array.
-
-    Raises:
-      UserError: naming the function, the argument and its dtype.
-    """
-    for name, array in arrays.items():
-        if not jnp.issubdtype(array.dtype, jnp.floating):
-            raise UserError(
-                f"{function}: {name} must be floating point, got {array.dtype}: convert it first, for "
-                "example with x.astype(jnp.float32)"
-            )
 
 
 def magnitude_bits(x: jax.Array) -> jax.Array:

@@ -26,13 +26,13 @@ TRAINING = ARRAYS | {"options", "paths", "terms", "objective", "data", "distribu
 MAY_IMPORT = {
     "errors": set(),
     "version": set(),
-    "extras": set(),
+    "extras": {"errors"},
     "process": set(),  # its signals and its output
     "options": {"errors"},
     "paths": {"errors"},
     "arrays": {"errors"},
     "models": {"errors", "extras", "arrays"},  # safetensors is in an extra
-    "data": {"errors", "paths"},
+    "data": {"errors", "extras", "paths"},  # the digits of scikit-learn
     "distributed": {"errors", "process"},
     "terms": ARRAYS | {"options"},
     "objective": ARRAYS | {"terms"},
@@ -47,7 +47,7 @@ MAY_IMPORT = {
 GROUPS = {
     "arrays": {
         "maps", "norms", "attention", "losses", "gradients", "precision", "conv", "conv_lowerings",
-        "intermediates", "agreement", "pooling", "freezing",
+        "intermediates", "agreement", "pooling", "freezing", "checks",
     },
     "entry": {"loop", "checkpoint"},
     "process": {"signals", "output"},

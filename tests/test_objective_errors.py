@@ -139,7 +139,9 @@ def test_objective_with_a_teacher_of_other_classes_raises_usererror(name):
 
 
 def test_objective_with_integer_images_raises_usererror():
-    with pytest.raises(UserError, match="needs floating-point images, got uint8: normalize"):
+    with pytest.raises(
+        UserError, match="Objective: images must be floating point, got uint8: normalize"
+    ):
         tiny.objective(STUDENT, TEACHER)(*arguments(images=jnp.asarray(BATCH["image"])))
 
 

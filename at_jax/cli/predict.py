@@ -111,7 +111,7 @@ def predict(
       UserError: if there is no run.
     """
     network, variables, described = networks.open_run(workdir, which=which, module=module)
-    networks.check_stands_alone(described, workdir)
+    networks.check_needs_no_teacher(described, workdir)
     known = described.get("class_names") or ()
     names = known or [f"class {k}" for k in range(described["num_classes"])]
 

@@ -22,9 +22,9 @@ __all__ = [
     "dilated_input_grad",
     "forward",
     "input_grad",
+    "input_grad_uses_cells",
     "is_covered",
     "packed_pixels",
-    "uses_cells",
 ]
 
 
@@ -77,7 +77,7 @@ def forward(x: jax.Array, w: jax.Array, window: Window) -> jax.Array:
 
 def input_grad(g: jax.Array, w: jax.Array, window: Window) -> jax.Array:
     """(B, H', W', F), (kh, kw, C, F) -> (B, H, W, C): the mirrored kernel over the dilated g."""
-    if uses_cells(w.shape[2], window) and is_covered(g, w):
+    if input_grad_uses_cells(w.shape[2], window) and is_covered(g, w):
         return _cells(g, w, window)
     kernel = mirrored_kernel(w)
     if window.strides == (1, 1):
@@ -100,14 +100,14 @@ def dilated_input_grad(g: jax.Array, kernel: jax.Array, window: Window) -> jax.A
     )
 
 
-def uses_cells(channels: int, window: Window) -> bool:
+def input_grad_uses_cells(channels: int, window: Window) -> bool:
     """Whether the input gradient of a strided convolution is computed by cells of stride x stride pixels.
 
     The channels of the pixels of a cell are computed side by side, without zeros between the pixels of g.
     Convolutions of more channels, and 1x1 kernels, are slower that way.
 
     >>> window = Window((32, 32), (3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1))
-    >>> uses_cells(16, window), uses_cells(32, window)
+    >>> input_grad_uses_cells(16, window), input_grad_uses_cells(32, window)
     (True, False)
     """
     return (

@@ -12,7 +12,7 @@ from jax import lax
 from at_jax.conv_lowerings.pixels import place, sum_over_slices
 from at_jax.conv_lowerings.window import Window
 
-__all__ = ["form", "uses_cells", "weight_grad"]
+__all__ = ["form", "weight_grad", "weight_grad_uses_cells"]
 
 Form = Literal["taps", "pairs", "rows"]
 # Products of fewer channels cost less than the sums that Winograd's form needs.
@@ -41,15 +41,15 @@ def form(channels: int, features: int, window: Window, itemsize: int = 4) -> For
     return "pairs" if is_wide and even and itemsize >= 4 else "rows"
 
 
-def uses_cells(window: Window) -> bool:
+def weight_grad_uses_cells(window: Window) -> bool:
     """Whether a strided convolution becomes one at stride 1, over cells of stride x stride pixels.
 
     A large kernel then needs one product per cell, not one shifted copy of the images per tap, with which
     16x16 patches compiled in 7 s. The last cells of a kernel that the stride does not divide are padded.
 
-    >>> uses_cells(Window((64, 64), (16, 16), (16, 16), ((0, 0), (0, 0)), (1, 1)))
+    >>> weight_grad_uses_cells(Window((64, 64), (16, 16), (16, 16), ((0, 0), (0, 0)), (1, 1)))
     True
-    >>> uses_cells(Window((64, 64), (7, 7), (2, 2), ((3, 3), (3, 3)), (1, 1)))
+    >>> weight_grad_uses_cells(Window((64, 64), (7, 7), (2, 2), ((3, 3), (3, 3)), (1, 1)))
     False
     """
     is_strided = window.strides != (1, 1) and window.dilation == (1, 1)
@@ -66,7 +66,7 @@ def weight_grad(x: jax.Array, g: jax.Array, window: Window) -> jax.Array:
     slower. A 3x3 kernel from 32 to 32 channels on 16x16 pixels takes 20 ms instead of 6, a 1x1 kernel from
     96 to 80 channels on 32x32 pixels 208 ms instead of 12 (batch 128, 2 cores, jax 0.10.2).
     """
-    if uses_cells(window):
+    if weight_grad_uses_cells(window):
         return _cells(x, g, window)
     channels, features = x.shape[3], g.shape[3]
     kernel_rows, kernel_size = window.kernel[0], math.prod(window.kernel)

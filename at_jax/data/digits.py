@@ -1,10 +1,10 @@
 """The default data set: scikit-learn's 1,797 handwritten digits of 8x8 pixels (UCI optdigits)."""
 
-import importlib.util
 import pathlib
 
 import numpy as np
 
+from at_jax import extras
 from at_jax.data.crops import as_array, to_square
 from at_jax.data.dataset import Dataset, Split, channel_statistics
 from at_jax.data.decoding import check_sizes
@@ -64,11 +64,9 @@ def _resize(images: np.ndarray, image_size: int) -> np.ndarray:
 
 
 def _table_path() -> pathlib.Path:
-    spec = importlib.util.find_spec("sklearn")
-    path = spec and spec.origin and pathlib.Path(spec.origin).parent / "datasets/data/digits.csv.gz"
-    if not path or not path.exists():
+    name = "datasets/data/digits.csv.gz"
+    if (path := extras.file_of("sklearn", name, "data source 'digits'")) is None:
         raise UserError(
-            f"data source 'digits': expected the digits bundled with scikit-learn, got "
-            f"{f'no file {path}' if path else 'no scikit-learn'}: pip install scikit-learn"
+            f"data source 'digits': the installed scikit-learn has no {name}: install it again"
         )
     return path

@@ -18,7 +18,7 @@ import numpy as np
 
 from at_jax.data import threads
 from at_jax.data.batches import Batch, TrainBatches
-from at_jax.errors import UserError
+from at_jax.errors import UserError, one_line
 
 __all__ = ["Stream", "worker_count"]
 
@@ -211,7 +211,7 @@ class _Processes:
             try:
                 chunk = next(self._iterator)
             except RuntimeError as error:
-                reason = " ".join(str(error).split())[:200]
+                reason = one_line(error)
                 raise UserError(
                     f"data.workers: expected images from a worker process, got {reason}: use fewer of them "
                     "if memory ran out, or --config.data.workers=-1 to decode in threads"

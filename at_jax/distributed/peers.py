@@ -24,7 +24,7 @@ __all__ = ["settle", "watch"]
 
 _TOKEN_BYTES = 32
 _INDEX_BYTES = 4
-_BYE = b"."
+_END = b"."
 _SECONDS_TO_CONNECT = 10.0
 _SECONDS_TO_NOTICE = 2.0
 
@@ -51,7 +51,7 @@ def watch(host: str) -> None:
     found = processes.broadcast_from_primary(listen)
     if found is None:
         return
-    atexit.register(_say_bye)  # before jax.distributed waits for the others
+    atexit.register(_send_end)  # before jax.distributed waits for the others
     if listeners:
         _start(_accept, listeners[0], token)
         return
@@ -105,7 +105,7 @@ def _wait_for_end(connection: socket.socket, index: int) -> None:
     received = b""
     with contextlib.suppress(OSError):
         received = connection.recv(1)
-    if received == _BYE or _is_ending:
+    if received == _END or _is_ending:
         return
     line = (
         f"error: process {index} of this run has ended prematurely, see its output: run the same "
@@ -116,9 +116,9 @@ def _wait_for_end(connection: socket.socket, index: int) -> None:
     os._exit(1)
 
 
-def _say_bye() -> None:
+def _send_end() -> None:
     global _is_ending
     _is_ending = True
     for connection in _connections:
         with contextlib.suppress(OSError):
-            connection.sendall(_BYE)
+            connection.sendall(_END)

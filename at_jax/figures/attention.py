@@ -202,15 +202,10 @@ def rms_normalize(q: np.ndarray) -> np.ndarray:
     return scaled.reshape(q.shape)
 
 
-def _mutable(variables: Mapping[str, Any]) -> tuple[str, ...]:
-    """Collections that a module may update in eval mode; the update is discarded."""
-    return tuple(name for name in variables if name != "params")
-
-
 @functools.partial(jax.jit, static_argnames=("model", "mappings", "paths"))
 def _forward(variables, images, inputs, *, model, mappings, paths):
     logits, taps, _ = intermediates.forward(
-        model, variables, images, paths=paths, mutable=_mutable(variables), train=False, **inputs
+        model, variables, images, paths=paths, train=False, **inputs
     )
     taps = {name: a for name, a in taps.items() if a.ndim == 4}  # tokens have no positions to draw
     # An OrderedDict keeps the order of the network; JAX sorts the keys of a dict.
@@ -224,9 +219,7 @@ def _forward(variables, images, inputs, *, model, mappings, paths):
 @functools.partial(jax.jit, static_argnames="model")
 def _input_gradient(variables, images, labels, *, model):
     def loss(x):
-        logits, *_ = intermediates.forward(
-            model, variables, x, mutable=_mutable(variables), train=False
-        )
+        logits, *_ = intermediates.forward(model, variables, x, train=False)
         predicted = jnp.argmax(logits, axis=-1).astype(labels.dtype)
         return losses.cross_entropy(logits, jnp.where(labels < 0, predicted, labels)), logits
 

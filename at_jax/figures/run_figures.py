@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from at_jax import paths, terms
+from at_jax.errors import one_line
 from at_jax.figures import (
     comparisons,
     curves,
@@ -57,7 +58,7 @@ def draw(workdir: pathlib.Path, run: Run, result: Mapping[str, Any]) -> bool:
             with style.context():
                 _draw(workdir, run, result, fingerprint)
     except Exception as error:  # matplotlib, fonts, a full disk: none of them may fail the run
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        reason = one_line(f"{type(error).__name__}: {error}")
         log(f"no figures ({reason}): --config.runtime.figures=False turns them off")
         return False
     return True

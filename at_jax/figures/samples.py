@@ -1,8 +1,5 @@
 """Photographs that ship with scikit-learn and matplotlib, for figures without images of the user."""
 
-import importlib.util
-import pathlib
-
 from at_jax import extras
 from at_jax.errors import UserError
 
@@ -23,13 +20,8 @@ def photographs() -> list[str]:
     """
     found = []
     for name, (package, folder) in _PHOTOGRAPHS.items():
-        spec = importlib.util.find_spec(package)
-        if spec is None:
-            line = extras.missing(ModuleNotFoundError(name=package), "a figure without --images")
-            raise UserError(str(line))
-        places = spec.submodule_search_locations or ()
-        paths = [pathlib.Path(place, folder, name) for place in places]
-        if not paths or not paths[0].is_file():
+        path = extras.file_of(package, f"{folder}/{name}", "a figure without --images")
+        if path is None:
             raise UserError(f"the installed {package} has no {folder}/{name}: pass --images")
-        found.append(str(paths[0]))
+        found.append(str(path))
     return found

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from at_jax import paths
+from at_jax import extras, paths
 from at_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -65,10 +65,8 @@ def context() -> Iterator[None]:
     Raises:
       UserError: if matplotlib is not installed.
     """
-    try:
+    with extras.needed_for("drawing"):
         import matplotlib
-    except ModuleNotFoundError as error:
-        raise UserError("drawing needs matplotlib: pip install matplotlib") from error
 
     with matplotlib.rc_context(), warnings.catch_warnings():
         # A glyph that the font lacks (a class name in another script) is drawn as a box.

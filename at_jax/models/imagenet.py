@@ -3,7 +3,6 @@
 The packages are used as data only: their files are read, their code is not imported.
 """
 
-import importlib.util
 import json
 import pathlib
 from typing import Any
@@ -68,11 +67,6 @@ def class_names() -> tuple[str, ...]:
 
 def _file(package: str, name: str) -> pathlib.Path:
     """Path of a data file in an installed package."""
-    spec = importlib.util.find_spec(package)  # finds a package without importing it
-    if spec is None:
-        raise UserError(str(extras.missing(ModuleNotFoundError(name=package), __name__)))
-    folders = spec.submodule_search_locations or ()
-    found = [path for folder in folders if (path := pathlib.Path(folder, name)).is_file()]
-    if not found:
+    if (found := extras.file_of(package, name, __name__)) is None:
         raise UserError(f"the installed package {package} has no file {name}: {_INSTALL}")
-    return found[0]
+    return found

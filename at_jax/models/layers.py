@@ -7,8 +7,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from at_jax.checks import check_normalized, check_rank
 from at_jax.conv import conv_general_dilated
-from at_jax.errors import UserError, check_rank
+from at_jax.errors import UserError
 from at_jax.models.batch_norm import BatchNorm
 from at_jax.precision import at_least_float32
 
@@ -134,11 +135,7 @@ def check_images(images: jax.Array, smallest: int, network: str) -> None:
       UserError: naming the network, what it expects and what it got.
     """
     check_rank(network, 4, images=images)
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise UserError(
-            f"{network} takes normalized floating-point images, got {images.dtype}: "
-            "use at_jax.data.normalize(images, mean, std)"
-        )
+    check_normalized(network, images)
     if images.shape[1] in (1, 3) and images.shape[3] > smallest:
         raise UserError(
             f"{network} takes images (B, H, W, C), got {images.shape}, which has its channels first: move "

@@ -27,7 +27,7 @@ class Batch(NamedTuple):
       keys: PRNG keys ``(B,)``, a function of (seed, step, position in the global batch), the same for
         student and teacher; None outside a training step.
       student: the student's forward pass, in training mode.
-      teacher: the frozen teacher's, in evaluation mode; None without a teacher.
+      teacher_view: the frozen teacher's, in evaluation mode; None without a teacher.
       points: pairs (student point, teacher point) whose taps are compared.
       student_at: applies the student to other images; the statistics of that pass are discarded.
     """
@@ -36,9 +36,23 @@ class Batch(NamedTuple):
     labels: jax.Array
     keys: jax.Array | None
     student: View
-    teacher: View  # None without a teacher; terms that set needs_teacher always have one
+    teacher_view: View | None
     points: tuple[tuple[str, str], ...]
     student_at: Callable[[jax.Array], View]
+
+    @property
+    def teacher(self) -> View:
+        """The teacher's forward pass.
+
+        Raises:
+          UserError: without a teacher, which a term with ``needs_teacher`` always has.
+        """
+        if self.teacher_view is None:
+            raise UserError(
+                "a term used batch.teacher, got an objective without a teacher: leave needs_teacher of the "
+                "term at True, or test batch.teacher_view"
+            )
+        return self.teacher_view
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from at_jax import data, extras
-from at_jax.errors import UserError
 from at_jax.models import pretrained
 from at_jax.training.components import networks
 
@@ -54,14 +53,10 @@ def to_stablehlo(
     Raises:
       UserError: if there is no run, its network needs a teacher, or flatbuffers is missing.
     """
-    try:
+    with extras.needed_for("exporting StableHLO"):
         import flatbuffers  # noqa: F401  jax imports it at the end
-    except ImportError as error:
-        if (line := extras.missing(error, "exporting StableHLO")) is None:
-            raise
-        raise UserError(line) from error
     network, variables, described = networks.open_run(workdir, which=which, module=module)
-    networks.check_stands_alone(described, workdir)
+    networks.check_needs_no_teacher(described, workdir)
 
     def logits(images: jax.Array) -> Any:
         normalized = data.normalize(images, described["mean"], described["std"])

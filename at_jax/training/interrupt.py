@@ -5,7 +5,7 @@ Several processes agree at the end of each epoch whether one of them received a 
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from at_jax import signals
 from at_jax.distributed import processes
@@ -30,16 +30,14 @@ class Interrupted(Exception):
         return 128 + self.signal
 
 
-@contextlib.contextmanager
-def interruptible() -> Iterator[Callable[[], int]]:
+def interruptible() -> contextlib.AbstractContextManager[Callable[[], int]]:
     """Turn the first signal into a number that the training loop checks; see :func:`signals.deferred`.
 
-    Yields:
-      A function that returns the number of the signal, 0 if none has arrived.
+    Returns:
+      A context manager that yields a function that returns the number of the signal, 0 if none has arrived.
     """
     when = "this epoch" if processes.is_multiprocess() else "the steps that are queued"
     announcement = (
         f"Stopping after {when} ({{name}}); a second signal stops at once, without saving"
     )
-    with signals.deferred(announcement) as received:
-        yield received
+    return signals.deferred(announcement)

@@ -11,7 +11,7 @@ import numpy as np
 from flax import serialization
 
 from at_jax.distributed import compilation, processes
-from at_jax.errors import UserError
+from at_jax.errors import UserError, one_line
 from at_jax.training import state
 from at_jax.training.files import checkpoint_meta, identity
 from at_jax.training.files.checkpoints import FOLDER, Checkpoints
@@ -166,7 +166,7 @@ def _as_state(
             },
         )
     except (KeyError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise UserError(
             f"this workdir holds a run of another {name} or with another optimizer ({reason}): choose "
             "another --workdir"

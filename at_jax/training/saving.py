@@ -17,7 +17,7 @@ def saved_on_error(
     states: Sequence[TrainState],
     collect: Callable[[], None] = lambda: None,
 ) -> Iterator[None]:
-    """Save the states of runs if a UserError is raised, which then says so.
+    """Save the states of runs if a UserError is raised, and add that to its message.
 
     Images are read before training, but a file may be deleted or damaged while it lasts. Of several
     processes one alone cannot save: the error ends the run.

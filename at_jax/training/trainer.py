@@ -58,7 +58,7 @@ class Trainer:
         self.devices = used
         self.run, workdir = runs[0]  # common settings are read from the first
         settings = self.run.settings
-        self._local_devices = devices.local_count(used)
+        self._local_device_count = devices.local_count(used)
         self._profiler = Profiler(workdir / "profile", wanted=profile)
         self._stream = data.Stream(
             self.run.batches, processes.index_and_count(), settings.data.workers
@@ -187,7 +187,7 @@ class Trainer:
                 log("Compiling the training step (this may take minutes) ...")
             began = time.monotonic()
             with saved_on_error(self.logs, states, lambda: self._fetch(pending, keep=0)):
-                batches = devices.shard(self.batches(now, steps), self._local_devices, axis=1)
+                batches = devices.shard(self.batches(now, steps), self._local_device_count, axis=1)
             states, measured = self.train_steps(states, frozen, key, batches)
             now += steps
             pending.append((now, measured))

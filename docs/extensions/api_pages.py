@@ -36,7 +36,7 @@ GROUPS = {
     "tables": ("Tables of the paper", "tables"),
     "conv": ("Convolutions and precision", "conv conv_lowerings precision"),
     "training": ("Parts of the trainer", "training distributed"),
-    "errors": ("Errors and version", "errors version"),
+    "errors": ("Errors, checks and version", "errors checks version"),
 }
 # Where a name is documented, by where it is defined: signatures use the latter.
 ALIASES: dict[str, str] = {}

@@ -56,7 +56,9 @@ def test_packed_pixels_at_the_boundaries_of_the_rule(channels, features, changes
     ],
 )
 def test_uses_cells_at_the_boundaries_of_the_rule(channels, changes, expected):
-    assert dense.uses_cells(channels, window(**{"strides": (2, 2), **changes})) == expected
+    assert (
+        dense.input_grad_uses_cells(channels, window(**{"strides": (2, 2), **changes})) == expected
+    )
 
 
 @pytest.mark.parametrize(
@@ -95,7 +97,7 @@ def test_form_of_the_weight_gradient_at_the_boundaries_of_the_rule(
     ],
 )
 def test_weight_gradient_uses_cells_at_the_boundaries_of_the_rule(changes, expected):
-    assert weight_grad.uses_cells(window((32, 32), **changes)) == expected
+    assert weight_grad.weight_grad_uses_cells(window((32, 32), **changes)) == expected
 
 
 @pytest.mark.parametrize(

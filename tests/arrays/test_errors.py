@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from at_jax import losses, maps, models
-from at_jax.errors import UserError, check_rank, listed
+from at_jax.checks import check_rank
+from at_jax.errors import UserError, listed
 
 
 def test_user_error_is_a_value_error():
@@ -58,7 +59,10 @@ class Tensor:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: losses.cross_entropy(jnp.zeros((4, 3)), jnp.eye(4, 3)), "use labels.argmax"),
+        (
+            lambda: losses.cross_entropy(jnp.zeros((4, 3)), jnp.eye(4, 3, dtype=int)),
+            "use labels.argmax",
+        ),
         (
             lambda: jax.jit(lambda p: maps.sum_map(jnp.ones((1, 2, 2, 1)), p=p))(2.0),
             "static_argnames='p'",

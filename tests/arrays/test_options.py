@@ -24,9 +24,9 @@ INFINITY, NAN = float("inf"), float("nan")
         (options.between(0, 1e300), (0, 1e300), (10**400, -(10**400), INFINITY)),
         (options.one_of("sum", "max"), ("sum", "max"), ("summ", "", None, 1)),
         (
-            options.epochs(9),
-            ((), (1,), (1, 2, 9)),
-            ((0,), (2, 2), (3, 1), (1.5,), ("1",), 3, (10,)),
+            options.EPOCH_LIST,
+            ((), (1,), (1, 2, options.EPOCHS)),
+            ((0,), (2, 2), (3, 1), (1.5,), ("1",), 3, (options.EPOCHS + 1,)),
         ),
         (options.items(options.above(0), "positive"), ((), (1, 2)), ((1, 0), (-1,), 1)),
     ],

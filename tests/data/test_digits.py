@@ -37,5 +37,7 @@ def test_digits_with_the_name_of_another_set_raise():
 
 def test_digits_without_scikit_learn_raise(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"got no scikit-learn: pip install scikit-learn"):
+    with pytest.raises(
+        UserError, match=r'needs sklearn, which is not installed: pip install "at_jax\[train\]"'
+    ):
         load("digits")

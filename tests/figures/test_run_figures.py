@@ -94,7 +94,7 @@ def test_without_matplotlib_a_run_logs_one_line(tmp_path, compiled_once, logged,
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     result = _small(tmp_path, runtime__figures=True)
     (line,) = logged
-    pattern = r"no figures \(.*needs matplotlib: pip .*\): --config.runtime.figures=False .*"
+    pattern = r"no figures \(.*needs matplotlib, .*: pip .*\): --config.runtime.figures=False .*"
     assert re.fullmatch(pattern, line)
     assert run_files.read_result(tmp_path) == result
 

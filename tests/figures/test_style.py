@@ -75,7 +75,7 @@ def test_save_to_an_invalid_path_raises(tmp_path):
 
 def test_context_without_matplotlib_raises(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    message = "drawing needs matplotlib: pip install matplotlib"
+    message = r'drawing needs matplotlib, which is not installed: pip install "at_jax\[figures\]"'
     with pytest.raises(UserError, match=message), style.context():
         pass
 

@@ -117,7 +117,7 @@ def test_networks_of_bad_images_raise_user_error(name, least):
     assert apply((1, least, least, 3)).shape == (1, 10)
     with pytest.raises(UserError, match=f"at least {least}x{least} pixels .*got {least - 1}x40"):
         apply((1, least - 1, 40, 3))
-    with pytest.raises(UserError, match="normalized floating-point images, got uint8"):
+    with pytest.raises(UserError, match="images must be floating point, got uint8"):
         apply((1, 32, 32, 3), jnp.uint8)
     with pytest.raises(UserError, match=r"images must have rank 4, got shape \(32, 32, 3\)"):
         apply((32, 32, 3))

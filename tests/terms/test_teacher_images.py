@@ -43,7 +43,9 @@ def test_linear_teacher_with_its_own_images_by_hand():
     # One channel, 1x2 pixels of 30 and 50, normalized for the student by mean 10 and std 20: (1, 2). The
     # teacher takes 1x4: bilinear, with half-pixel centers at 0.25, 0.75, 1.25, 1.75 of 2 pixels:
     # (30, 35, 45, 50). Its mean 40 and std 5 give (-2, -1, 1, 2).
-    images = TeacherImages((1, 4, 1), (10.0,), (20.0,), (40.0,), (5.0,))
+    images = TeacherImages(
+        (1, 4, 1), Normalization((10.0,), (20.0,)), Normalization((40.0,), (5.0,))
+    )
     x = jnp.array([1.0, 2.0]).reshape(1, 1, 2, 1)
     np.testing.assert_allclose(images(x).ravel(), [-2, -1, 1, 2], rtol=1e-6)
     view = view_network(Linear(), {}, x, jnp.array([0]), prepare=images, frozen=True, train=False)
@@ -98,9 +100,9 @@ def test_teacher_with_the_images_of_the_student_has_no_map(settings):
 def test_teacher_has_the_normalization_of_its_training_unless_the_config_gives_one():
     other, nearly = Normalization((90.0, 80.0), (40.0, 30.0)), Normalization((100.4, 120.0), STD)
     found = teacher_images.of_settings(TeacherSettings(), dataset(), other)
-    assert found == TeacherImages((6, 6, 2), MEAN, STD, *other)
+    assert found == TeacherImages((6, 6, 2), Normalization(MEAN, STD), other)
     assert "6x6, normalized with mean (90.0, 80.0) and std (40.0, 30.0)" in str(found)
-    assert teacher_images.of_settings(OWN, dataset(), other).mean_t == OWN.mean
+    assert teacher_images.of_settings(OWN, dataset(), other).teacher.mean == OWN.mean
     # Statistics of the same images, and those of images with another number of channels.
     assert teacher_images.of_settings(TeacherSettings(), dataset(), nearly) is None
     gray = Normalization((90.0,), (40.0,))

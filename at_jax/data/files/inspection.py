@@ -45,7 +45,7 @@ class Inspection:
 def inspect(
     files: Sequence[File], verified: Verified, *, decode: bool, needs_size: bool, name: str
 ) -> Inspection:
-    """Look at files in threads.
+    """Inspect files in threads.
 
     Args:
       files: of a split.
@@ -56,7 +56,7 @@ def inspect(
       name: of the data set, for the line that reports progress.
     """
 
-    def look(index: int, found: Inspection) -> None:
+    def inspect_one(index: int, found: Inspection) -> None:
         file = files[index]
         try:
             head = reading.read_bytes(file.path, HEAD)
@@ -68,7 +68,9 @@ def inspect(
         except Exception as error:  # PIL raises many types
             found.errors[index] = reading.unreadable(file.path, error, reading.FIX_OF_FOLDER)
 
-    return _inspect(files, verified, look, name, remember=decode, needs_size=decode and needs_size)
+    return _inspect(
+        files, verified, inspect_one, name, remember=decode, needs_size=decode and needs_size
+    )
 
 
 def inspect_examples(
@@ -83,7 +85,7 @@ def inspect_examples(
       name: of the data set.
     """
 
-    def look(index: int, found: Inspection) -> None:
+    def inspect_one(index: int, found: Inspection) -> None:
         try:
             ((image, _),) = examples.read(np.array([index]), ())
             height, width = image.shape[:2]
@@ -91,7 +93,7 @@ def inspect_examples(
         except UserError as error:
             found.errors[index] = error
 
-    return _inspect(files, verified, look, name, remember=True)
+    return _inspect(files, verified, inspect_one, name, remember=True)
 
 
 def check_shapes(examples: Examples, entries: np.ndarray) -> None:
@@ -106,13 +108,13 @@ def check_shapes(examples: Examples, entries: np.ndarray) -> None:
 def _inspect(
     files: Sequence[File],
     verified: Verified,
-    look: Callable[[int, Inspection], None],
+    inspect_one: Callable[[int, Inspection], None],
     name: str,
     *,
     remember: bool,
     needs_size: bool = True,
 ) -> Inspection:
-    """Call `look` with the index of every file that is not known to be good, in threads."""
+    """Call `inspect_one` with the index of every file that is not known to be good, in threads."""
     keys = verified.keys(files)
     known, entries = verified.find(keys)
     if needs_size:
@@ -122,11 +124,11 @@ def _inspect(
     found = Inspection({}, {}, entries)
     began = reported = time.monotonic()
 
-    def look_at_some(start: int) -> None:
+    def inspect_some(start: int) -> None:
         for index in unknown[start : start + _CHUNK].tolist():
-            look(index, found)  # each writes to its own index
+            inspect_one(index, found)  # each writes to its own index
 
-    for start in in_threads(look_at_some, range(0, len(unknown), _CHUNK)):
+    for start in in_threads(inspect_some, range(0, len(unknown), _CHUNK)):
         if time.monotonic() - reported > _SECONDS_BETWEEN_LINES:
             reported = time.monotonic()
             report(f"Checked {start + _CHUNK:,} of {len(unknown):,} images of {name}")

@@ -45,7 +45,7 @@ def _over_white(image: Any, opacity: Any) -> Any:
 
 
 def upright(rgb: Any, image: Any) -> Any:
-    """Turn a picture as the metadata of `image` says, which viewers do."""
+    """Rotate or mirror a picture by the EXIF orientation of `image`, as viewers do."""
     from PIL import Image
 
     turns = Image.Transpose

@@ -46,7 +46,7 @@ class Verified:
         return np.array([_key(file, str(self._root)) for file in files], np.uint64)
 
     def find(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Look files up.
+        """Find the entries of files.
 
         Returns:
           Whether each is known, bool ``(N,)``, and the entries ``(N,)``, which are zeros where not.

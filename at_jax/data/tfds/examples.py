@@ -14,7 +14,7 @@ from at_jax.data.files.listing import File
 from at_jax.data.files.verified import Verified
 from at_jax.data.load_options import LoadOptions
 from at_jax.data.tfds.boxes import cut_box
-from at_jax.errors import UserError, listed, printable
+from at_jax.errors import UserError, listed, one_line, printable
 
 __all__ = ["checked", "examples_of", "first_label"]
 
@@ -193,7 +193,7 @@ def _decoded(source: Any, index: int, subject: str) -> dict[str, Any]:
 
 
 def _unreadable(subject: str, error: Exception) -> UserError:
-    reason = printable(" ".join(str(error).split()))[:200]
+    reason = printable(one_line(error))
     return UserError(
         f"{subject}: expected a readable image, got {type(error).__name__} ({reason}): prepare the set "
         "again, or set data.skip_corrupt=True"

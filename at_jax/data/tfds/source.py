@@ -17,7 +17,7 @@ from at_jax.data.prepare import DEFAULT_DATA_DIR, FILE_FORMAT, archive_names, cl
 from at_jax.data.tfds.boxes import check_box
 from at_jax.data.tfds.examples import checked, examples_of, first_label
 from at_jax.data.tfds.safety import check_metadata
-from at_jax.errors import UserError, listed
+from at_jax.errors import UserError, listed, one_line
 
 __all__ = ["load_tfds"]
 
@@ -103,7 +103,7 @@ def _open(name: str, data_dir: str) -> Any:
     # TFDS raises several types for an unknown name, configuration or version, and for builders that
     # cannot be opened without TensorFlow.
     except (ValueError, AssertionError, ImportError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, 300)
         raise UserError(
             f"data set {name!r}: expected a TFDS image-classification set, written "
             f"name/config:version, got: {reason}: change data.name or data.data_dir"

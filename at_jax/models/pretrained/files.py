@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from at_jax import extras
-from at_jax.errors import UserError, printable
+from at_jax.errors import UserError, one_line, printable
 from at_jax.models.pretrained import torch_files
 from at_jax.models.pretrained.torch_tensors import BadFile
 
@@ -69,7 +69,7 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         return safetensors.numpy.load_file(path)
     except safetensors.SafetensorError as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise BadFile(f"it is not a complete safetensors file ({reason})", _DOWNLOAD) from error
     except (AttributeError, KeyError, TypeError) as error:  # of the package, for dtypes of NumPy's
         raise BadFile(
@@ -83,13 +83,9 @@ def _safetensors(what: str) -> Any:
     Raises:
       UserError: if it is not installed.
     """
-    try:
+    with extras.needed_for(what):
         import safetensors
         import safetensors.numpy
-    except ImportError as error:
-        if (line := extras.missing(error, what)) is None:
-            raise
-        raise UserError(line) from error
     return safetensors
 
 

@@ -123,9 +123,8 @@ def _authors_resnet(path: Path) -> tuple[str, str]:
 def _authors_folded(path: Path) -> str | None:
     """('params', 'stage2_block0', 'bn1', 'bias') -> 'group1.block0.conv0.bias': as define_teacher."""
     prefix, inner = _authors_resnet(path)
-    if inner.startswith(
-        "bn"
-    ):  # folded into the convolution, whose bias is that of the normalization
+    # Batch normalization is folded into the convolution, whose bias is that of the normalization.
+    if inner.startswith("bn"):
         return f"{prefix}conv{inner[2:]}.bias" if path[-1] == "bias" else None
     if inner == "shortcut_bn":
         return None

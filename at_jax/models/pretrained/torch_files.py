@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from at_jax.errors import listed, printable
+from at_jax.errors import listed, one_line, printable
 from at_jax.models.pretrained import torch_pickle
 from at_jax.models.pretrained.torch_tensors import SAVE_AGAIN, BadFile, Storage, Tensor
 
@@ -98,7 +98,7 @@ def _read_zip(file: BinaryIO) -> dict[str, np.ndarray]:
 
             return _arrays(pickled.value, content)
     except _ZIP_ERRORS as error:
-        reason = printable(" ".join(str(error).split())[:100])
+        reason = printable(one_line(error, 100))
         raise BadFile(f"its zip archive is damaged or cut off ({reason})") from error
 
 

@@ -9,7 +9,7 @@ import pickletools
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-from at_jax.errors import printable
+from at_jax.errors import one_line, printable
 from at_jax.models.pretrained import torch_tensors
 from at_jax.models.pretrained.torch_tensors import (
     GLOBALS,
@@ -76,7 +76,7 @@ def loads(file: File) -> Pickled:
                 return Pickled(machine.pop(), machine.storages)
             machine.run(opcode.name, argument)
     except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
-        reason = printable(" ".join(str(error).split())[:100])
+        reason = printable(one_line(error, 100))
         raise BadFile(f"its pickle is damaged or cut off ({reason})") from error
     raise BadFile("its pickle is cut off")
 

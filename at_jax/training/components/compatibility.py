@@ -86,7 +86,6 @@ def shapes(
             intermediates.forward,
             module,
             paths=tuple(paths),
-            mutable=[name for name in variables if name != "params"],
             train=False,
             **kwargs,
         )

@@ -103,7 +103,7 @@ def from_record(
       The module.
 
     Raises:
-      UserError: saying what to pass.
+      UserError: naming what to pass.
     """
     if isinstance(named, nn.Module):
         return named

@@ -71,7 +71,7 @@ def train_batches(settings: Settings, dataset: data.Dataset) -> data.TrainBatche
     """Build the training batches of a run.
 
     Raises:
-      UserError: if a batch cannot be made, or decoded as the settings say.
+      UserError: if a batch cannot be made, or decoded with these settings.
     """
     batches = data.TrainBatches(
         dataset.train,

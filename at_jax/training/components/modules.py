@@ -23,7 +23,7 @@ def check_is_module(module: Any, whose: str) -> None:
     """Raise unless an argument is an instance of a linen module.
 
     Raises:
-      UserError: saying what to pass.
+      UserError: naming what to pass.
     """
     if isinstance(module, nn.Module):
         return
@@ -71,7 +71,7 @@ def check_logits(logits: Any, module: nn.Module, whose: str) -> None:
     """Raise unless a forward pass returned a single array (B, K).
 
     Raises:
-      UserError: saying what to return.
+      UserError: naming what to return.
     """
     if not hasattr(logits, "shape") or len(logits.shape) != 2:
         got = f"shape {tuple(logits.shape)}" if hasattr(logits, "shape") else type(logits).__name__

@@ -19,7 +19,7 @@ from at_jax.training.files import identity, run_files
 from at_jax.training.files.checkpoints import FOLDER, Checkpoints, Restored
 from at_jax.training.settings import Settings
 
-__all__ = ["build", "check_stands_alone", "describe", "load_teacher", "open_run"]
+__all__ = ["build", "check_needs_no_teacher", "describe", "load_teacher", "open_run"]
 
 
 def build(name: str, num_classes: int, dtype: str) -> nn.Module:
@@ -109,7 +109,7 @@ def _read(workdir: pathlib.Path, which: str) -> Restored:
     return restored
 
 
-def check_stands_alone(description: Mapping[str, Any], workdir: str | pathlib.Path) -> None:
+def check_needs_no_teacher(description: Mapping[str, Any], workdir: str | pathlib.Path) -> None:
     """Raise if a network was trained with inputs from its teacher, see ``Term.forward_inputs``.
 
     Raises:
@@ -135,7 +135,7 @@ def load_teacher(workdir: str, dtype: str, module: nn.Module | str | None = None
       UserError: if there is no run, it is not finished, or its network needs a teacher itself.
     """
     network, variables, description = open_run(workdir, module=module)
-    check_stands_alone(description, workdir)
+    check_needs_no_teacher(description, workdir)
     if not run_files.has_result(paths.parse(workdir)):
         raise UserError(
             f"the teacher's run in {workdir} is not finished: run its command again, or choose "

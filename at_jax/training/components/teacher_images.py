@@ -85,17 +85,13 @@ class TeacherImages:
 
     Attributes:
       shape: (H, W, C) of the teacher's images.
-      mean_s: per channel, of the student's normalization, in 0..255.
-      std_s: per channel, as ``mean_s``.
-      mean_t: of the teacher's normalization.
-      std_t: as ``mean_t``.
+      student: normalization of the student's images.
+      teacher: normalization of the teacher's images.
     """
 
     shape: tuple[int, int, int]
-    mean_s: tuple[float, ...]
-    std_s: tuple[float, ...]
-    mean_t: tuple[float, ...]
-    std_t: tuple[float, ...]
+    student: Normalization
+    teacher: Normalization
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """Map normalized images ``(B, H, W, C)`` to the teacher's ``(B, H', W', C)``."""
@@ -103,22 +99,22 @@ class TeacherImages:
         def vector(numbers: tuple[float, ...]) -> jax.Array:  # (1, 1, 1, C)
             return jnp.asarray(numbers, images.dtype).reshape(1, 1, 1, -1)
 
-        pixels = images * vector(self.std_s) + vector(self.mean_s)
+        pixels = images * vector(self.student.std) + vector(self.student.mean)
         if pixels.shape[1:] != self.shape:
             pixels = jax.image.resize(pixels, (len(pixels), *self.shape), method="bilinear")
-        return (pixels - vector(self.mean_t)) / vector(self.std_t)
+        return (pixels - vector(self.teacher.mean)) / vector(self.teacher.std)
 
     def __str__(self) -> str:
         height, width, _ = self.shape
-        mean, std = (tuple(round(x, 2) for x in values) for values in (self.mean_t, self.std_t))
+        mean, std = (tuple(round(x, 2) for x in values) for values in self.teacher)
         return f"images of {height}x{width}, normalized with mean {mean} and std {std}"
 
     def describe(self) -> dict[str, Any]:
         """Differences from the student's images, as in ``Run.description``."""
         return {
             "image_shape": list(self.shape),
-            "mean": list(self.mean_t),
-            "std": list(self.std_t),
+            "mean": list(self.teacher.mean),
+            "std": list(self.teacher.std),
         }
 
 
@@ -149,7 +145,7 @@ def of_settings(
     shape = (height, width, channels)
     if shape == tuple(dataset.image_shape) and teacher == student:
         return None
-    return TeacherImages(shape, *student, *teacher)
+    return TeacherImages(shape, student, teacher)
 
 
 def check(dataset: data.Dataset, images: TeacherImages | None, description: dict[str, Any]) -> None:
@@ -170,8 +166,9 @@ def check(dataset: data.Dataset, images: TeacherImages | None, description: dict
             f"channels), the teacher was trained on {description['image_shape']}: set teacher.image_size "
             "or data.image_size, or choose another teacher"
         )
-    ours = images.describe() if images else {"mean": dataset.mean, "std": dataset.std}
-    there, here = Normalization.of(description), Normalization.of(ours)
+    of_data = {"mean": dataset.mean, "std": dataset.std}
+    there = Normalization.of(description)
+    here = images.teacher if images else Normalization.of(of_data)
     if not there.is_close(here):
         raise UserError(
             f"the teacher was trained with {there.as_keys('teacher')}, got {here.as_keys('teacher')}: "

@@ -12,7 +12,7 @@ from at_jax.training.files.config_record import ARGUMENTS, IDENTITY, settings_in
 
 __all__ = ["check"]
 
-# Where something is stored. It may be moved, if the identity of the run tells whether it is the same.
+# Keys that hold a location. It may change if the identity of what is stored there can be compared.
 _PLACES = ("data.data_dir", "teacher.checkpoint", "teacher.weights", "init.weights")
 
 

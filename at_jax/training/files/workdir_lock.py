@@ -153,7 +153,7 @@ def _in_use(folder: pathlib.Path) -> str:
 
 
 def _holder(folder: pathlib.Path) -> dict[str, Any] | None:
-    """Who holds the lock; None if it cannot be told."""
+    """Who holds the lock; None if unknown."""
     for _ in range(_TRIES):
         try:
             holder = json_files.read(folder / HOLDER)

@@ -9,7 +9,17 @@ import dataclasses
 from collections.abc import Mapping
 
 from at_jax.distributed.devices import MAX_STEPS_PER_DISPATCH
-from at_jax.options import BETAS, EPOCHS, Rule, between, epochs, items, one_of, option, or_special
+from at_jax.options import (
+    BETAS,
+    EPOCH_LIST,
+    EPOCHS,
+    Rule,
+    between,
+    items,
+    one_of,
+    option,
+    or_special,
+)
 from at_jax.terms import TERMS, Term
 from at_jax.training import schedules
 from at_jax.training.settings.data import SEEDS, DataSettings
@@ -29,7 +39,7 @@ __all__ = [
     "term_options",
 ]
 
-_EPOCHS, _EPOCH, _DROPS = between(1, EPOCHS), between(0, EPOCHS), epochs(EPOCHS)
+_EPOCHS, _EPOCH = between(1, EPOCHS), between(0, EPOCHS)
 _FACTORS = between(1e-6, 1)
 _TEXT = Rule(lambda value: isinstance(value, str), "a string")
 
@@ -49,7 +59,7 @@ class OptimizerSettings:
     drop_epochs: tuple = option(
         (60, 120, 160),
         "Epochs at the start of which the rate is multiplied by drop_factor (schedule steps).",
-        _DROPS,
+        EPOCH_LIST,
     )
     drop_factor: float = option(0.2, "Factor of each drop (schedule steps).", _FACTORS)
     momentum: float = option(0.9, "Momentum (sgd).", between(0, 0.9999))
@@ -86,7 +96,9 @@ class TransferSettings:
         "constant", "Decay of the weights beta during training.", one_of(*schedules.DECAYS)
     )
     decay_epochs: tuple = option(
-        (), "Epochs at the start of which beta is multiplied by decay_factor (decay steps).", _DROPS
+        (),
+        "Epochs at the start of which beta is multiplied by decay_factor (decay steps).",
+        EPOCH_LIST,
     )
     decay_factor: float = option(0.1, "Factor of each drop (decay steps).", _FACTORS)
 

@@ -2,12 +2,10 @@
 
 import dataclasses
 
-from at_jax.options import EPOCHS, Rule, between, epochs, items, option
+from at_jax.options import EPOCH_LIST, EPOCHS, Rule, between, items, option
 from at_jax.training.settings.data import IMAGES, MEANS, STDS
 
 __all__ = ["InitSettings", "TeacherSettings"]
-
-_DROPS = epochs(EPOCHS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +28,9 @@ class TeacherSettings:
         "Epochs of the teacher's training; 0: the student's epochs and drops.",
         between(0, EPOCHS),
     )
-    drop_epochs: tuple = option((), "Epochs at which the teacher's learning rate drops.", _DROPS)
+    drop_epochs: tuple = option(
+        (), "Epochs at which the teacher's learning rate drops.", EPOCH_LIST
+    )
     train_examples: int = option(0, "Training images of the teacher; 0: all.", IMAGES)
     stochastic: bool = option(
         False, "Apply the teacher with deterministic=False and the student's random numbers."

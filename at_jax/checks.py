@@ -1,0 +1,163 @@
+"""Checks of the arguments of array functions."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from at_jax.errors import UserError
+
+__all__ = [
+    "check_array", "check_equal", "check_floating", "check_normalized", "check_rank", "check_scalar",
+]  # fmt: skip
+
+_SINGLE = ", or index the batch with [None] if it is a single example"
+_STACKED = ", or call it once for each layer if nn.scan or nn.vmap stacked them"
+# Advice by the expected rank, and how many axes there are in addition.
+_RANK_FIXES = {
+    **{(rank, -1): _SINGLE for rank in (2, 3, 4)},
+    **{(rank, 1): _STACKED for rank in (3, 4)},
+}
+
+
+def check_array(function: str, **arrays: Any) -> None:
+    """Raise unless every argument is an array of examples, with at least one number in each example.
+
+    Args:
+      function: name of the calling function, for the message.
+      **arrays: argument name to array.
+
+    Raises:
+      UserError: naming the function, the argument, and its type or shape.
+    """
+    for name, array in arrays.items():
+        shape = getattr(array, "shape", None)
+        if not shape:
+            got = "a scalar" if shape == () else type(array).__name__
+            raise UserError(
+                f"{function}: {name} must be an array (B, ...), got {got}: convert or reshape it"
+            )
+        _check_not_foreign(function, name, array)
+        _check_not_empty(function, name, shape)
+
+
+def _check_not_foreign(function: str, name: str, array: Any) -> None:
+    """Raise for an array of another library, such as a tensor of PyTorch, whose dtype is its own."""
+    if not isinstance(getattr(array, "dtype", None), np.dtype):
+        kind = f"{type(array).__module__}.{type(array).__name__}"
+        raise UserError(
+            f"{function}: {name} must be an array of JAX or NumPy, got {kind}: convert it, for example "
+            "with jnp.asarray(x.numpy())"
+        )
+
+
+def _check_not_empty(function: str, name: str, shape: tuple[int, ...]) -> None:
+    if 0 in shape[1:]:
+        raise UserError(
+            f"{function}: {name} must have at least one number per example, got shape {tuple(shape)}: "
+            "pass larger images, or choose another layer"
+        )
+
+
+def check_equal(function: str, what: str, first: object, second: object, fix: str) -> None:
+    """Raise unless two properties of the arguments are equal.
+
+    Args:
+      function: name of the calling function, for the message.
+      what: name of the two properties, in the plural.
+      first: of one argument.
+      second: of the other.
+      fix: advice if they differ.
+
+    Raises:
+      UserError: naming both.
+    """
+    if first != second:
+        raise UserError(f"{function}: {what} must be equal, got {first} and {second}: {fix}")
+
+
+def check_floating(function: str, **arrays: Any) -> None:
+    """Raise unless every array is floating point.
+
+    Args:
+      function: name of the calling function, for the message.
+      **arrays: argument name to array.
+
+    Raises:
+      UserError: naming the function, the argument and its dtype.
+    """
+    for name, array in arrays.items():
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            raise UserError(
+                f"{function}: {name} must be floating point, got {array.dtype}: convert it first, for "
+                "example with x.astype(jnp.float32)"
+            )
+
+
+def check_normalized(function: str, images: Any) -> None:
+    """Raise unless images are floating point, as normalization returns them.
+
+    Args:
+      function: name of the calling function or network, for the message.
+      images: array of any shape.
+
+    Raises:
+      UserError: naming the function and the dtype.
+    """
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise UserError(
+            f"{function}: images must be floating point, got {images.dtype}: normalize them first with "
+            "at_jax.data.normalize(images, mean, std)"
+        )
+
+
+def check_rank(function: str, rank: int, **arrays: Any) -> None:
+    """Raise unless every array has the given rank, and at least one number in each example.
+
+    Args:
+      function: name of the calling function, for the message.
+      rank: expected number of axes.
+      **arrays: argument name to array.
+
+    Raises:
+      UserError: naming the function, the argument, its shape and the expected rank.
+    """
+    for name, array in arrays.items():
+        shape = getattr(array, "shape", None)
+        if shape is None:
+            holds_arrays = isinstance(array, list | tuple) and any(
+                getattr(each, "shape", ()) for each in array
+            )
+            fix = "convert it with jnp.asarray"
+            if holds_arrays or isinstance(array, dict):
+                fix = "call it for each and add the results"
+            raise UserError(
+                f"{function}: {name} must be an array of rank {rank}, got {type(array).__name__}: {fix}"
+            )
+        _check_not_foreign(function, name, array)
+        if len(shape) != rank:
+            raise UserError(
+                f"{function}: {name} must have rank {rank}, got shape {tuple(shape)}: "
+                f"reshape it{_RANK_FIXES.get((rank, len(shape) - rank), '')}"
+            )
+        _check_not_empty(function, name, shape)
+
+
+def check_scalar(function: str, **values: Any) -> None:
+    """Raise unless every value is a number or an array without axes.
+
+    Args:
+      function: name of the calling function, for the message.
+      **values: argument name to value.
+
+    Raises:
+      UserError: naming the function, the argument, and its type or shape.
+    """
+    for name, value in values.items():
+        shape = getattr(value, "shape", None)
+        if shape != () and not (shape is None and isinstance(value, int | float)):
+            got = type(value).__name__ if shape is None else f"shape {tuple(shape)}"
+            raise UserError(
+                f"{function}: {name} must be a number or a scalar array, got {got}: pass one number for "
+                "all examples"
+            )
