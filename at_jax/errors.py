@@ -1,13 +1,11 @@
 """Exception for problems that the user can fix, and parts of its messages."""
 
 import contextlib
-import difflib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 __all__ = [
     "UserError", "listed", "naming", "one_line", "printable", "replaced", "replacing", "traceable",
-    "unknown_flag",
 ]  # fmt: skip
 
 _MOST_NAMES = 5
@@ -39,28 +37,6 @@ def one_line(error: object, most: int = 200) -> str:
     'several w'
     """
     return " ".join(str(error).split())[:most]
-
-
-def unknown_flag(arguments: Iterable[str], known: Iterable[str]) -> str | None:
-    """Describe the first unknown flag of a command line, with the nearest known flag.
-
-    Args:
-      arguments: of the command line.
-      known: flags, such as ``--workdir``. An abbreviation of one is accepted.
-
-    >>> unknown_flag(["--wrokdir=x"], ["--workdir", "--json"])
-    "unknown argument '--wrokdir=x': did you mean --workdir?"
-    """
-    known = list(known)
-    for argument in arguments:
-        name = argument.partition("=")[0]
-        if argument == "--":
-            return None
-        if name.startswith("--") and not any(flag.startswith(name) for flag in known):
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else "leave it out"
-            return f"unknown argument {argument!r}: {hint}"
-    return None
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "errors": set(),
     "version": set(),
     "extras": {"errors"},
-    "process": set(),  # its signals and its output
+    "process": set(),  # its arguments, its signals and its output
     "options": {"errors"},
     "paths": {"errors"},
     "arrays": {"errors"},
@@ -50,7 +50,7 @@ GROUPS = {
         "intermediates", "agreement", "pooling", "freezing", "checks",
     },
     "entry": {"loop", "checkpoint"},
-    "process": {"signals", "output"},
+    "process": {"signals", "output", "parser"},
     "cli": {"cli", "__main__"},
 }  # fmt: skip
 # Packages that a row does not import, beyond what `import at_jax` needs.

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from at_jax import paths
-from at_jax.cli.parser import Parser
+from at_jax.cli.parser import CommandParser
 from at_jax.errors import UserError, replacing
 from at_jax.training import metrics
 from at_jax.training.config import default_config
@@ -25,7 +25,7 @@ _EXAMPLES = """examples:
 def main(argv: Sequence[str]) -> int:
     """Run the command; a UserError is printed as one line, with exit code 2."""
     description = "Evaluate the latest and the best checkpoint of a run on its test set."
-    parser = Parser("evaluate", description, _EXAMPLES)
+    parser = CommandParser("evaluate", description, _EXAMPLES)
     add = parser.add_argument
     add(
         "--data_dir",
@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
         metavar="DIR",
         help="directory of its images, as for training (default: as in the run); for others: predict",
     )
-    options = parser.parse(argv)
+    options = parser.parse_args(argv)
     try:
         workdir = paths.parse(options.workdir)
         with replacing([("--config.data.data_dir=", "--data_dir ")]):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from at_jax import data
-from at_jax.cli.parser import Parser
+from at_jax.cli.parser import CommandParser
 from at_jax.data.files import photographs, reading
 from at_jax.errors import UserError, printable
 from at_jax.training.components import networks
@@ -45,12 +45,12 @@ class Prediction(NamedTuple):
 def main(argv: Sequence[str]) -> int:
     """Run the command. Files that cannot be read are named on stderr, with exit code 2."""
     description = "Classify image files of any size with the student of a run."
-    parser = Parser("predict", description, _EXAMPLES)
+    parser = CommandParser("predict", description, _EXAMPLES)
     add = parser.add_argument
     add("files", nargs="+", metavar="FILE", help="image, or a directory of images")
     add("--which", choices=("latest", "best"), default="latest", help="checkpoint (%(default)s)")
     add("--top", type=int, default=1, metavar="K", help="number of classes (%(default)s)")
-    options = parser.parse(argv)
+    options = parser.parse_args(argv)
     if options.top < 1:
         parser.error(f"--top must be at least 1, got {options.top}")
     code = 0

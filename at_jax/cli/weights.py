@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import jax
 
 from at_jax import paths
-from at_jax.cli.parser import Parser
+from at_jax.cli.parser import CommandParser
 from at_jax.errors import UserError, printable
 from at_jax.models import imagenet, pretrained
 from at_jax.training import export, imported
@@ -30,7 +30,7 @@ _EXAMPLES = """examples:
 def main(argv: Sequence[str]) -> int:
     """Run the command; a UserError is printed as one line, with exit code 2."""
     parser = _parser()
-    options = parser.parse(argv)
+    options = parser.parse_args(argv)
     try:
         run(options)
     except UserError as error:
@@ -39,12 +39,12 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> Parser:
+def _parser() -> CommandParser:
     description = (
         "Convert a PyTorch weights file (.safetensors, .pth or .pt) to a run, or export the network of a "
         "run. PyTorch is not needed, and no code from a file is executed."
     )
-    parser = Parser("weights", description, _EXAMPLES, on_run=False)
+    parser = CommandParser("weights", description, _EXAMPLES, on_run=False)
     add = parser.add_argument
     add("source", metavar="SOURCE",
         help="weights file; efficientnet_lite0 for the weights of the extra pretrained; or directory of a "

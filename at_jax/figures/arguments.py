@@ -1,11 +1,9 @@
 """Flags of ``at-jax figures``."""
 
 import argparse
-import sys
-from typing import Any, NoReturn
 
-from at_jax.errors import unknown_flag
 from at_jax.figures import attention
+from at_jax.parser import Parser
 
 __all__ = ["parser"]
 
@@ -26,22 +24,9 @@ _COMMANDS = {
 }
 
 
-class _Parser(argparse.ArgumentParser):
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        # argparse calls this, not parse_args, for the parser of a subcommand.
-        is_subcommand = self._subparsers is None
-        if is_subcommand and (message := unknown_flag(args, self._option_string_actions)):
-            self.error(message)
-        return super().parse_known_args(args, namespace)
-
-    def error(self, message: str) -> NoReturn:
-        print(f"error: {message} (see {self.prog} --help)", file=sys.stderr)
-        raise SystemExit(2)
-
-
 def parser() -> argparse.ArgumentParser:
     """Parser of the command and its four subcommands."""
-    result = _Parser(
+    result = Parser(
         prog="at-jax figures",
         description="Draw attention maps, input gradients and training curves, as PNG.",
         epilog=_EXAMPLES,
