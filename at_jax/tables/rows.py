@@ -54,7 +54,8 @@ class Row:
         'wrn_16_1-none'
         """
         teacher = [self.teacher] if terms.needs_teacher(self.method) else []
-        return "-".join([self.student, *teacher, self.method, *filter(None, [self.variant])])
+        parts = [self.student, *teacher, self.method, *filter(None, [self.variant])]
+        return "-".join(parts).replace(":", ".")  # package:name is not part of a path
 
     @property
     def pair(self) -> str:

@@ -36,6 +36,7 @@ def check(config: ml_collections.ConfigDict, *, trains_teacher: bool) -> Run:
     initialization.check_place("init.weights", settings.init.weights)
     dataset = load_dataset(settings.data)
     student = networks.build(settings.student, dataset.num_classes, settings.dtype)
+    name = networks.library_name(settings.student)
     teacher: Teacher | None
     if trains_teacher:
         teacher = Teacher(
@@ -45,6 +46,6 @@ def check(config: ml_collections.ConfigDict, *, trains_teacher: bool) -> Run:
         needs_teacher = terms.needs_teacher(settings.method)
         teacher = known_teacher(settings, Arguments(), needs_teacher=needs_teacher)
     initial = initialization.of_settings(settings.init, student, dataset, None)
-    run = assemble(settings, dataset, student, settings.student, teacher, Arguments(), initial)
+    run = assemble(settings, dataset, student, name, teacher, Arguments(), initial)
     devices_of(settings, run.batches)
     return run

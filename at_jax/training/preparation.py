@@ -68,6 +68,7 @@ def prepare(
     check_can_save(workdir)
     processes.broadcast_from_primary(lambda: paths.reachable(workdir).name)  # a check
     arguments = _with_recorded_student(workdir, arguments)
+    _check_module(workdir, settings, arguments)
     record = arguments.record()
     run_files.check(workdir, config.to_dict(), record)
     compilation_cache.use(settings.runtime.compilation_cache)
@@ -78,8 +79,10 @@ def prepare(
     initialization.check_place("init.weights", settings.init.weights)
     dataset = load_dataset(settings.data, given=arguments.dataset)
     identified = identity.check_data(workdir, dataset, allow_changes=settings.data.allow_changes)
-    name = "" if arguments.student else settings.student
-    student = arguments.student or networks.build(name, dataset.num_classes, settings.dtype)
+    name = "" if arguments.student else networks.library_name(settings.student)
+    student = arguments.student or networks.build(
+        settings.student, dataset.num_classes, settings.dtype
+    )
     initial = initialization.of_settings(settings.init, student, dataset, arguments.module)
     identified = identity.check_initial(workdir, identified, initial and initial.fingerprint)
     trains_teacher = needs_teacher and known is None
@@ -95,7 +98,7 @@ def prepare(
         assert train_teacher is not None, "check_together excludes runs without a finished teacher"
         log(f"No teacher.checkpoint: training the teacher, {settings.teacher.model}, first.")
         train_teacher(teacher_config(config), workdir / run_files.TEACHER, arguments.for_teacher())
-        known = networks.load_teacher(str(workdir / run_files.TEACHER), settings.dtype)
+        known = _load_teacher(str(workdir / run_files.TEACHER), settings, arguments)
         log(f"Training the student: {run.name}, method {run.method}.")
         run = assemble(settings, dataset, student, name, known, arguments, initial)
     if run.teacher is not None:
@@ -147,7 +150,7 @@ def known_teacher(
         return Teacher(*arguments.teacher)
     if teacher.checkpoint:
         with naming("teacher.checkpoint", teacher.checkpoint):
-            return networks.load_teacher(teacher.checkpoint, settings.dtype, arguments.module)
+            return _load_teacher(teacher.checkpoint, settings, arguments)
     if teacher.weights:
         with naming("teacher.weights", teacher.weights):
             return initialization.load_teacher(teacher.weights, teacher.model, settings.dtype)
@@ -158,6 +161,26 @@ def known_teacher(
             "teacher.weights or teacher.checkpoint, or leave them out"
         )
     return None
+
+
+def _load_teacher(workdir: str, settings: Settings, arguments: Arguments) -> Teacher:
+    """Load a teacher's run; its network may be named by teacher.model, or passed."""
+    model = settings.teacher.model
+    module = arguments.module
+    if module is None and not networks.library_name(model):
+        module = model
+    return networks.load_teacher(workdir, settings.dtype, module)
+
+
+def _check_module(workdir: pathlib.Path, settings: Settings, arguments: Arguments) -> None:
+    """Raise for ``module=`` where no run is opened, which would otherwise be ignored."""
+    opens = run_files.has_config(workdir) or settings.teacher.checkpoint or settings.init.weights
+    if arguments.module is not None and not opens:
+        named = arguments.module if isinstance(arguments.module, str) else "package:name"
+        raise UserError(
+            "module= and --module name the network of a run that is opened again, got a new run: to train "
+            f"a network of your own, set --config.student={named}, or pass student="
+        )
 
 
 def _planned_teacher(
@@ -174,7 +197,8 @@ def _planned_teacher(
     settings = settings_of(teacher_config(config))
     module = networks.build(settings.student, dataset.num_classes, settings.dtype)
     own = load_dataset(settings.data, given=arguments.dataset)
-    run = assemble(settings, own, module, settings.student, None, arguments.for_teacher())
+    own_name = networks.library_name(settings.student)
+    run = assemble(settings, own, module, own_name, None, arguments.for_teacher())
     devices_of(settings, run.batches)
     _check_compared(config, dataset, student, name, Teacher(module), arguments)
     return Teacher(module)

@@ -139,6 +139,62 @@ def test_run_of_a_user_module_is_a_teacher_when_it_is_named(finished, tmp_path):
             loop.evaluate(teacher, tmp_path / "teacher", module=named)
 
 
+def test_config_names_user_networks(tmp_path):
+    """Both networks are imported for training; a file of the run alone does not import them."""
+    changes = {
+        "student": "own_modules:Tapped",
+        "teacher__model": "own_modules:make_tapped",
+        "transfer__points": ("only<-only",),
+        "epochs": 1,
+    }
+    result = loop.train_and_evaluate(small_run.config(**changes), tmp_path)
+    assert result["student"] == "Tapped" and result["teacher_test_error"] is not None
+    assert loop.train_and_evaluate(small_run.config(**changes), tmp_path) == result
+    with pytest.raises(UserError, match="pass it again with --module=own_modules:Tapped"):
+        checkpoint.load(tmp_path)
+    with pytest.raises(UserError, match="pass it again with --module=own_modules:Tapped"):
+        loop.evaluate(small_run.config(**changes), tmp_path)
+    assert checkpoint.load(tmp_path, module="own_modules:Tapped")[0] == own_modules.Tapped()
+    # As a finished teacher, its module is that of teacher.model.
+    finished = {"teacher__checkpoint": str(tmp_path / "teacher"), "method": "kd"}
+    again = loop.train_and_evaluate(small_run.config(**changes, **finished), tmp_path / "kd")
+    assert again["teacher_test_error"] == result["teacher_test_error"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"student": "own_modules:Nothing"},
+            "network own_modules:Nothing: own_modules has no Noth",
+        ),
+        ({"student": "no_such_package:Net"}, "network no_such_package:Net cannot be imported"),
+        ({"student": ":Net"}, "network :Net must be package:name"),
+        (
+            {"student": "own_modules:NnxNet"},
+            "must be callable with no arguments",
+        ),
+        ({"student": "at_jax.models:WideResNet"}, "must be callable with num_classes, dtype, got"),
+        ({"teacher__model": "own_modules:Nothing"}, "network own_modules:Nothing"),
+    ],
+)
+def test_config_that_names_no_network_raises_before_anything_is_written(tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        loop.train_and_evaluate(small_run.config(**changes), tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+@pytest.mark.parametrize("module", ["own_modules:Tapped", own_modules.Tapped()])
+def test_module_of_a_new_run_raises(tmp_path, module):
+    with pytest.raises(UserError, match="to train a network of your own, set --config.student="):
+        loop.train_and_evaluate(small_run.config(method="none"), tmp_path, module=module)
+
+
+def test_network_named_by_a_config_takes_the_number_of_classes_and_the_dtype():
+    built = networks.build("at_jax.models:EfficientNetLite", 7, "bfloat16")
+    assert built.num_classes == 7 and built.dtype == jnp.bfloat16
+
+
 def test_two_user_networks_are_named_together(finished, tmp_path):
     """One --module names the networks of the teacher's run and of the student's run."""
     teacher, both = tmp_path / "teacher", "own_modules:Tapped, own_modules:Dropping"

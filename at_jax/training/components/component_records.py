@@ -15,7 +15,7 @@ import flax.linen as nn
 from at_jax.errors import UserError, listed
 from at_jax.training.components import modules
 
-__all__ = ["from_record", "qualified_name", "record", "text_of"]
+__all__ = ["from_record", "is_qualified", "named_module", "qualified_name", "record", "text_of"]
 
 
 def record(instance: Any) -> dict[str, Any]:
@@ -57,6 +57,36 @@ def qualified_name(value: Any) -> str:
     """``package:name`` of a class, a function, or the class of an instance."""
     named = value if hasattr(value, "__qualname__") else type(value)
     return f"{named.__module__}:{named.__qualname__}"
+
+
+def is_qualified(name: str) -> bool:
+    """Whether a network is named by its package, as ``package:name``, not by a name of the library."""
+    return ":" in name
+
+
+def named_module(named: str, **fields: Any) -> nn.Module:
+    """Import a network that a config names.
+
+    Args:
+      named: ``package:name`` of a class, a function that returns an instance, or an instance.
+      **fields: for a class or a function, those that it takes.
+
+    Raises:
+      UserError: if it cannot be imported or built.
+    """
+    target = _import(named, "network ")
+    if callable(target) and not isinstance(target, nn.Module):
+        taken = inspect.signature(target).parameters
+        passed = {name: value for name, value in fields.items() if name in taken}
+        try:
+            target = target(**passed)
+        except TypeError as error:
+            raise UserError(
+                f"{named} must be callable with {listed(passed, 'no arguments')}, got an error ({error}): "
+                "name a function that returns an instance"
+            ) from error
+    modules.check_is_module(target, named)
+    return target
 
 
 def text_of(value: Any) -> str:
@@ -166,25 +196,23 @@ def _made(named: str) -> nn.Module | type[nn.Module]:
     return target
 
 
-def _import(named: str) -> Any:
+def _import(named: str, flag: str = "--module=") -> Any:
     package, _, name = named.partition(":")
     if not (package and name) or package.startswith("."):
-        raise UserError(
-            f"--module must be package:name, got {named!r}: for example --module=my_networks:MyNet"
-        )
+        raise UserError(f"{flag}{named} must be package:name: for example {flag}my_networks:MyNet")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
         imported = importlib.import_module(package)
     except ImportError as error:
         raise UserError(
-            f"--module={named} cannot be imported ({error}): name a package on the import path or in the "
+            f"{flag}{named} cannot be imported ({error}): name a package on the import path or in the "
             "current directory"
         ) from error
     if not hasattr(imported, name):
         known = [key for key, value in vars(imported).items() if modules.is_module_class(value)]
         raise UserError(
-            f"--module={named}: {package} has no {name}, its modules are {listed(known)}: name one of "
+            f"{flag}{named}: {package} has no {name}, its modules are {listed(known)}: name one of "
             "them, or an instance or a function at the top level of the package"
         )
     return getattr(imported, name)

@@ -19,12 +19,31 @@ from at_jax.training.files import identity, run_files
 from at_jax.training.files.checkpoints import FOLDER, Checkpoints, Restored
 from at_jax.training.settings import Settings
 
-__all__ = ["build", "check_needs_no_teacher", "describe", "load_teacher", "open_run"]
+__all__ = [
+    "build", "check_needs_no_teacher", "describe", "library_name", "load_teacher", "open_run",
+]  # fmt: skip
 
 
 def build(name: str, num_classes: int, dtype: str) -> nn.Module:
-    """Build a network by its name, for arithmetic in ``dtype``."""
+    """Build a network by the name that a config gives.
+
+    Args:
+      name: for :func:`at_jax.models.build`; or ``package:name`` of a network of the user, to import.
+      num_classes: K, for a class or a function of the user that takes it.
+      dtype: of the arithmetic, also where it is taken.
+
+    Raises:
+      UserError: if there is no such network.
+    """
+    if component_records.is_qualified(name):
+        fields = {"num_classes": num_classes, "dtype": jnp.dtype(dtype)}
+        return component_records.named_module(name, **fields)
     return models.build(name, num_classes, jnp.dtype(dtype))
+
+
+def library_name(name: str) -> str:
+    """The name of a network of the library; empty for a network of the user."""
+    return "" if component_records.is_qualified(name) else name
 
 
 def describe(
@@ -36,7 +55,7 @@ def describe(
       settings: of its run.
       dataset: that it is trained on.
       module: the network.
-      name: for :func:`build`; empty for a user-defined module.
+      name: for :func:`at_jax.models.build`; empty for a user-defined module.
       terms: of the loss.
 
     Returns:
@@ -86,7 +105,9 @@ def open_run(
     trees |= trees.pop("collections", {})  # the collections other than params and batch_stats
     variables = {name: tree for name, tree in trees.items() if tree}
     if description["name"]:
-        network = build(description["name"], description["num_classes"], description["dtype"])
+        # Not build: a file of a run must not name what is imported.
+        dtype = jnp.dtype(description["dtype"])
+        network = models.build(description["name"], description["num_classes"], dtype)
     else:
         network = component_records.from_record(description.get("module") or {}, module, workdir)
         wanted = compatibility.shapes(network, description["image_shape"], "module").variables

@@ -156,7 +156,7 @@ class TermSettings:
 class Settings:
     """All settings of a run, checked. Each section is a dataclass."""
 
-    student: str = option("wrn_16_1", "Network to train.")
+    student: str = option("wrn_16_1", "Network to train; package:name of a module of your own.")
     method: str = option("at", f"none, {', '.join(TERMS)}, or several joined by '+' as in at+kd.")
     compare: tuple = option(
         (),

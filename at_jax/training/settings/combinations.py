@@ -63,6 +63,8 @@ def check(settings: Settings) -> None:
 
 
 def _check_network(key: str, name: str) -> None:
+    if ":" in name:
+        return  # package:name of a network of the user, which is imported later
     try:
         network = models.build(name)
     except UserError as error:
@@ -72,7 +74,7 @@ def _check_network(key: str, name: str) -> None:
         if isinstance(value, int | float) and value > most:
             raise UserError(
                 f"{key}={name!r}: the {field} of a network must be at most {most}, got {value}: set "
-                f"--config.{key}=wrn_16_1, or pass a module of your own in Python"
+                f"--config.{key}=wrn_16_1, or to package:name of a module of your own"
             )
 
 

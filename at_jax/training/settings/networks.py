@@ -21,7 +21,8 @@ class TeacherSettings:
     )
     model: str = option(
         "wrn_16_2",
-        "Network of weights, or network to train first, in <workdir>/teacher.",
+        "Network of weights, or network to train first, in <workdir>/teacher; package:name of a module of "
+        "your own.",
     )
     epochs: int = option(
         0,
