@@ -10,10 +10,10 @@ import tomllib
 
 from at_jax import cli, models, terms
 from at_jax.errors import UserError
-from at_jax.training.config import default_config, flatten
+from at_jax.training.config import default_values
 
 ROOT = pathlib.Path(__file__).parents[1]
-KEYS = set(flatten(default_config().to_dict()))
+KEYS = set(default_values())
 PLACES = {"data", "init", "weights"}
 CONFIG_PARTS = {"student", "teacher", "method"} | PLACES
 COMMANDS = ("train", "evaluate", "predict", "figures", "tables", "weights", "data")

@@ -150,6 +150,6 @@ def _unknown_flag(name: str, help_text: str) -> str:
 
 def _defaults() -> dict[str, Any]:
     """Dotted keys to default values."""
-    from at_jax.training.config import default_config, flatten  # imports jax: not for --help
+    from at_jax.training.config import default_values  # imports jax: not for --help
 
-    return flatten(default_config().to_dict())
+    return default_values()

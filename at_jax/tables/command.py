@@ -89,12 +89,12 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _suggestion(argument: str, parser: argparse.ArgumentParser) -> str:
-    from at_jax.training.config import default_config, flatten  # here, as in _run
+    from at_jax.training.config import default_values  # here, as in _run
 
     if not argument.startswith("-"):
         return "give one name of a table; separate rows by commas, as in --rows 'a,b'"
     name, _, value = argument.lstrip("-").removeprefix("config.").partition("=")
-    keys = flatten(default_config().to_dict())
+    keys = default_values()
     if name in keys:
         return f"did you mean --set {name}={value or '...'}?"
     flags = {flag.lstrip("-"): flag for action in parser._actions for flag in action.option_strings}

@@ -28,6 +28,7 @@ __all__ = [
     "check_together",
     "comparison_config",
     "default_config",
+    "default_values",
     "flatten",
     "help_text",
     "order_seed",
@@ -47,6 +48,15 @@ def default_config() -> ConfigDict:
         for section, fields in key_fields().items()
     }
     return ConfigDict({**defaults.pop(""), **defaults})
+
+
+def default_values() -> dict[str, Any]:
+    """Dotted keys of :func:`default_config` to their values, as :func:`flatten` gives them.
+
+    >>> default_values()["optimizer.drop_epochs"]
+    [60, 120, 160]
+    """
+    return flatten(default_config().to_dict())
 
 
 def settings_of(config: ConfigDict) -> Settings:
@@ -89,7 +99,7 @@ def _term_settings(term: type[Term], values: dict[str, Any], first_epoch: int) -
 
 
 def _check_keys(values: Mapping[str, Any]) -> None:
-    given, known = flatten(values).keys(), flatten(default_config().to_dict()).keys()
+    given, known = flatten(values).keys(), default_values().keys()
     if missing := sorted(known - given):
         raise UserError(
             f"the config lacks {listed(missing)}: start from at_jax.training.config.default_config()"

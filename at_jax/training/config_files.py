@@ -95,7 +95,7 @@ def load_flag(text: str) -> ml_collections.ConfigDict:
     >>> load_flag("digits:method=kd,student=wrn_16_1").student
     'wrn_16_1'
     """
-    from at_jax.training.config import default_config, flatten  # imports jax: not for --help
+    from at_jax.training.config import default_values, flatten  # imports jax: not for --help
 
     name, _, parts = text.partition(":")
     path = find(name)
@@ -109,7 +109,7 @@ def load_flag(text: str) -> ml_collections.ConfigDict:
             "must define get_config(parts=None), as configs/folder.py does"
         ) from error
     keys = flatten(config.to_dict()) if isinstance(config, ml_collections.ConfigDict) else {}
-    if missing := sorted(flatten(default_config().to_dict()).keys() - keys.keys()):
+    if missing := sorted(default_values().keys() - keys.keys()):
         got = f"a config without {listed(missing)}" if keys else type(config).__name__
         raise UserError(
             f"--config: get_config of {path} must return a config with all keys, got {got}: change values "

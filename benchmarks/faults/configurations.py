@@ -23,7 +23,7 @@ from at_jax.errors import UserError
 from at_jax.terms import TERMS
 from at_jax.training import preparation, state, step
 from at_jax.training.components.arguments import Arguments
-from at_jax.training.config import default_config, flatten
+from at_jax.training.config import default_values
 from at_jax.training.setup import Run
 from benchmarks.faults.draws import draw
 from benchmarks.faults.row import Row
@@ -104,7 +104,7 @@ def _problem(changes: dict[str, str], workdir: pathlib.Path) -> str:
 
 def _problem_of_message(message: str, changes: dict[str, str]) -> str:
     # A changed key may need another one, which has a section: data.source='folder' needs data.data_dir.
-    keys = {*changes, *_BASE, *(key for key in flatten(default_config().to_dict()) if "." in key)}
+    keys = {*changes, *_BASE, *(key for key in default_values() if "." in key)}
     text = message.replace("--config.", "")
     named = [key for key in keys if re.search(rf"(?<![\w.]){re.escape(key)}(?!\w)", text)]
     advice = (

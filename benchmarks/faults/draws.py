@@ -3,7 +3,7 @@
 import numpy as np
 
 from at_jax.terms import TERMS
-from at_jax.training.config import default_config, flatten
+from at_jax.training.config import default_values
 
 __all__ = ["draw"]
 
@@ -48,7 +48,7 @@ def draw(rng: np.random.Generator) -> dict[str, str]:
     Returns:
       Key to the text after ``--config.KEY=``.
     """
-    defaults = flatten(default_config().to_dict())
+    defaults = default_values()
     drawn = {}
     for key in rng.choice(list(defaults), size=rng.integers(1, 4), replace=False):
         default = defaults[key]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from at_jax.training import preparation
-from at_jax.training.config import default_config, flatten
+from at_jax.training.config import default_values
 from benchmarks.faults import configurations, draws, numbers
 
 # Of ml_collections, where it loads a config file.
@@ -36,7 +36,7 @@ def test_draws_reach_every_key_and_are_the_same_for_a_seed():
     rng, again = np.random.default_rng(0), np.random.default_rng(0)
     drawn = [draws.draw(rng) for _ in range(400)]
     assert drawn == [draws.draw(again) for _ in range(400)]
-    assert {key for each in drawn for key in each} == set(flatten(default_config().to_dict()))
+    assert {key for each in drawn for key in each} == set(default_values())
 
 
 @pytest.mark.parametrize(
