@@ -88,6 +88,6 @@ def _methods(text: str) -> list[str]:
 
 
 def _spelled(method: str, key: str = "method") -> str:
-    """The method with its terms in one order, distillation last as in the tables of the paper."""
-    names = terms.parts(method, key)
-    return "+".join(sorted(names, key=lambda name: name == "kd")) or "none"
+    """The method with its terms in the order of the tables of the paper."""
+    terms.parts(method, key)  # raises for an unknown term
+    return "+".join(terms.in_display_order(method)) or "none"

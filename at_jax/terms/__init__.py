@@ -24,6 +24,7 @@ __all__ = [
     "View",
     "changes_forward_pass",
     "color",
+    "in_display_order",
     "needs_teacher",
     "parts",
     "title",
@@ -96,7 +97,7 @@ def title(method: str) -> str:
     >>> title("none"), title("kd+at")
     ('labels only', 'attention transfer + distillation')
     """
-    names = _for_display(method)
+    names = in_display_order(method)
     return " + ".join(TERMS[n].title if n in TERMS else n for n in names) or _NONE_TITLE
 
 
@@ -108,7 +109,7 @@ def color(method: str) -> str:
     >>> color("jacobian"), color("jacobian+kd")
     ('#8C564B', '#54332D')
     """
-    names = _for_display(method)
+    names = in_display_order(method)
     if not names:
         return _NONE_COLOR
     term = TERMS.get(names[0], Term)
@@ -118,8 +119,18 @@ def color(method: str) -> str:
     return term.color_combined or "#" + "".join(f"{c * 6 // 10:02X}" for c in red_green_blue)
 
 
-def _for_display(method: str) -> list[str]:
-    """Names of the terms in the order of TERMS; those that replace the cross-entropy come last."""
+def in_display_order(method: str) -> list[str]:
+    """Names of the terms of a method, as tables and figures order them.
+
+    Args:
+      method: as for :func:`parts`; user-defined terms have any name.
+
+    Returns:
+      Names in the order of ``TERMS``; those that replace the cross-entropy come last.
+
+    >>> in_display_order("kd+at"), in_display_order("none")
+    (['at', 'kd'], [])
+    """
     names = [] if method == "none" else method.split("+")
     order = list(TERMS)
     return sorted(

@@ -42,7 +42,7 @@ def prepare_runs(
     """
     prepared = []
     for method in main.run.settings.compare:
-        is_main = set(terms.parts(method)) == set(terms.parts(main.run.settings.method))
+        is_main = terms.parts(method) == terms.parts(main.run.settings.method)
         if is_main and arguments.terms is None:
             continue
         needs_teacher = terms.needs_teacher(method)

@@ -21,8 +21,8 @@ def check(settings: Settings) -> None:
     _check_network("student", settings.student)
     _check_network("teacher.model", settings.teacher.model)
     terms.parts(settings.method)
-    compared = [set(terms.parts(each, "each method of compare")) for each in settings.compare]
-    if any(compared.count(each) > 1 for each in compared):
+    compared = [terms.parts(each, "each method of compare") for each in settings.compare]
+    if len(set(compared)) < len(compared):
         raise UserError(
             f"compare must name each method once, got {settings.compare}: leave one out"
         )
