@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from at_jax import terms
 from at_jax.errors import UserError
-from at_jax.tables.registry import Row
+from at_jax.tables.rows import Row
 from at_jax.training.config import default_config, flatten
 from at_jax.training.key_names import nearest
 

@@ -16,7 +16,8 @@ from at_jax.tables import checks, own, plan, record, search, sharding, shared_se
 from at_jax.tables import options as table_options
 from at_jax.tables.plan import RunSpec
 from at_jax.tables.record import TABLE, Record
-from at_jax.tables.registry import Row, Table, choose_rows
+from at_jax.tables.registry import choose_rows
+from at_jax.tables.rows import Row, Table
 from at_jax.tables.search import Search
 from at_jax.training.config import settings_of
 

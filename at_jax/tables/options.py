@@ -12,7 +12,8 @@ from at_jax.errors import UserError
 from at_jax.tables import own
 from at_jax.tables.plan import TEACHERS
 from at_jax.tables.record import TABLE
-from at_jax.tables.registry import TABLES, Row, Table
+from at_jax.tables.registry import TABLES
+from at_jax.tables.rows import Row, Table
 from at_jax.training.files.checkpoints import check_can_save
 
 __all__ = [

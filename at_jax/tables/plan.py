@@ -11,7 +11,7 @@ from at_jax import paths, terms
 from at_jax.errors import UserError
 from at_jax.tables import changes as key_changes
 from at_jax.tables.messages import naming_options
-from at_jax.tables.registry import Row, Table
+from at_jax.tables.rows import Row, Table
 from at_jax.training.config import flatten, settings_of, teacher_config
 from at_jax.training.settings import Settings
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from at_jax.data.identity import Identity
 from at_jax.errors import UserError
 from at_jax.tables.plan import RUNS, RunSpec
-from at_jax.tables.registry import Row
+from at_jax.tables.rows import Row
 from at_jax.tables.search import Search
 from at_jax.training.files import json_files, run_files
 

@@ -12,7 +12,7 @@ from at_jax.tables.paper import ACTIVATION, GRADIENT, MAPPINGS
 from at_jax.tables.rows import Row, Table
 from at_jax.training.config_files import load
 
-__all__ = ["TABLES", "Row", "Table", "choose_rows", "listing"]
+__all__ = ["TABLES", "choose_rows", "listing"]
 
 # Decay of beta where attention transfer is combined with distillation. The paper decays it and does not
 # give the schedule. On held-out images constant, linear and cosine differed by at most 0.2 points at

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from at_jax import terms
 from at_jax.errors import UserError
 from at_jax.tables import changes
-from at_jax.tables.registry import Row, Table
+from at_jax.tables.rows import Row, Table
 
 __all__ = ["Search", "Space", "merged", "parse", "table_of", "with_held_out", "words"]
 

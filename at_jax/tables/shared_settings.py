@@ -10,7 +10,7 @@ from at_jax import terms
 from at_jax.errors import UserError, listed
 from at_jax.tables import changes as key_changes
 from at_jax.tables.record import Record
-from at_jax.tables.registry import Table
+from at_jax.tables.rows import Table
 from at_jax.training.config import flatten
 
 __all__ = ["check", "differing", "of"]

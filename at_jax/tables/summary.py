@@ -11,7 +11,7 @@ from at_jax.tables.job import Job
 from at_jax.tables.paper import PaperResult
 from at_jax.tables.plan import RunSpec
 from at_jax.tables.record import GIVEN
-from at_jax.tables.registry import Row
+from at_jax.tables.rows import Row
 from at_jax.tables.runner import DIVERGED, failure_of
 from at_jax.training import collapse
 from at_jax.training.config import flatten

@@ -12,7 +12,7 @@ from at_jax import loop
 from at_jax.tables import command as program
 from at_jax.tables import plots, registry
 from at_jax.tables.paper import PaperResult
-from at_jax.tables.registry import Row, Table
+from at_jax.tables.rows import Row, Table
 from at_jax.training import dry_run
 from at_jax.training.files import json_files, run_files
 

@@ -13,7 +13,7 @@ from at_jax.figures import style
 from at_jax.tables import command as program
 from at_jax.tables import markdown, plan, plots, registry
 from at_jax.tables.paper import PaperResult
-from at_jax.tables.registry import Row
+from at_jax.tables.rows import Row
 
 STUDENT, TEACHER = "wrn_10_0.25", "wrn_10_0.5"
 

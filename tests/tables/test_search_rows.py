@@ -7,7 +7,7 @@ import small_run
 
 from at_jax.tables import command as program
 from at_jax.tables import registry
-from at_jax.tables.registry import Row, Table
+from at_jax.tables.rows import Row, Table
 from at_jax.training.files import json_files, run_files
 from at_jax.training.non_finite import NonFinite
 
