@@ -5,18 +5,19 @@ order.
 """
 
 import ast
+import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from at_jax import terms
 from at_jax.errors import UserError
 from at_jax.tables.rows import Row
-from at_jax.training.config import default_config, flatten
+from at_jax.training.config import default_config, default_values, flatten
 from at_jax.training.key_names import nearest
 
 __all__ = [
-    "OF_ROWS", "ROW_KEYS", "Change", "check", "defines", "is_used", "labels", "parse", "resolve",
-    "split_values", "text_of", "values",
+    "OF_ROWS", "ROW_KEYS", "Change", "check", "defines", "is_used", "labels", "parse", "resolve", "split",
+    "text_of", "value_of", "values",
 ]  # fmt: skip
 
 # Keys that rows and seeds set; no option can change them.
@@ -30,57 +31,58 @@ OF_ROWS = (
 )  # fmt: skip
 
 
-class Change(NamedTuple):
-    """A change of one key.
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """A change of one key. Its string is what :func:`parse` reads, and table.json keeps.
 
     Attributes:
-      scope: label or method of the rows that are changed; empty for all rows and their teachers.
+      rows: label or method of the rows that are changed; empty for all rows and their teachers.
       key: dotted.
-      text: the value or values, not parsed.
+      text: the value as it was given.
+      value: the parsed text.
     """
 
-    scope: str
+    rows: str
     key: str
     text: str
+    value: Any = dataclasses.field(compare=False)  # a list has no hash
 
-    def value(self, text: str | None = None, flag: str = "--set") -> Any:
-        """Parse a value of the key; that of the change if there is no text.
+    def __str__(self) -> str:
+        return f"{self.name}={self.text}"
 
-        Raises:
-          UserError: for a value of the wrong type.
-        """
-        config, value = default_config(), self.text if text is None else text
-        default = flatten(config.to_dict())[self.key]
-        try:
-            parsed = value if isinstance(default, str) else ast.literal_eval(value)
-            config.update_from_flattened_dict({self.key: parsed})
-        except (TypeError, ValueError, SyntaxError) as error:
-            kind = "tuple" if isinstance(default, list) else type(default).__name__
-            example = {"tuple": "(60,120)", "bool": "True", "int": "3"}.get(kind, "0.5")
-            raise UserError(
-                f"{flag}: {self.key} expects a value of type {kind}, got {value!r}: for example "
-                f"{self.key}={example}"
-            ) from error
-        return flatten(config.to_dict())[self.key]
+    @property
+    def name(self) -> str:
+        """``[ROWS:]KEY``."""
+        return f"{self.rows}:{self.key}" if self.rows else self.key
 
 
-def parse(text: str, flag: str = "--set") -> Change:
-    """Split a change into its parts and check its key.
+def parse(text: str) -> Change:
+    """Parse ``[ROWS:]KEY=VALUE``.
+
+    Raises:
+      UserError: as :func:`split` and :func:`value_of`.
+
+    >>> parse("none:optimizer.learning_rate=0.2")
+    Change(rows='none', key='optimizer.learning_rate', text='0.2', value=0.2)
+    """
+    scope, key, value = split(text)
+    return Change(scope, key, value, value_of(key, value))
+
+
+def split(text: str, flag: str = "--set") -> tuple[str, str, str]:
+    """Split a text into its rows, key and value, and check the key.
 
     Args:
-      text: ``[ROWS:]KEY=VALUE``.
-      flag: for messages.
+      text: ``[ROWS:]KEY=VALUE``; with ``--search`` it may have several values.
+      flag: ``--set`` or ``--search``.
 
     Raises:
       UserError: for an unknown key, one that the rows or another option set, or one that all rows must
         share and that is given for some, or tried.
-
-    >>> parse("none:optimizer.learning_rate=0.2")
-    Change(scope='none', key='optimizer.learning_rate', text='0.2')
     """
     name, equals, value = text.partition("=")
     scope, _, key = name.rpartition(":")
-    known = flatten(default_config().to_dict())
+    known = default_values()
     if key == "compare":
         raise UserError(
             f"{flag}: a table compares its rows, got {text!r}: choose them with --rows, or --methods"
@@ -108,7 +110,26 @@ def parse(text: str, flag: str = "--set") -> Change:
             f"{flag}: {key} must be the same in all rows, got {text!r}: set it in every row, as in "
             f"--set {key}=VALUE"
         )
-    return Change(scope, key, value)
+    return scope, key, value
+
+
+def value_of(key: str, text: str, flag: str = "--set") -> Any:
+    """Parse a value of a key.
+
+    Raises:
+      UserError: for a value of the wrong type.
+    """
+    config, default = default_config(), default_values()[key]
+    try:
+        parsed = text if isinstance(default, str) else ast.literal_eval(text)
+        config.update_from_flattened_dict({key: parsed})
+    except (TypeError, ValueError, SyntaxError) as error:
+        kind = "tuple" if isinstance(default, list) else type(default).__name__
+        example = {"tuple": "(60,120)", "bool": "True", "int": "3"}.get(kind, "0.5")
+        raise UserError(
+            f"{flag}: {key} expects a value of type {kind}, got {text!r}: for example {key}={example}"
+        ) from error
+    return flatten(config.to_dict())[key]
 
 
 def labels(scope: str, rows: Sequence[Row], flag: str = "--set") -> list[str]:
@@ -125,8 +146,8 @@ def labels(scope: str, rows: Sequence[Row], flag: str = "--set") -> list[str]:
     known = dict.fromkeys(row.label for row in rows)
     if scope in known:
         return [scope]
-    wanted = set(terms.parts(scope, f"{flag}: the rows before ':'"))
-    found = [row.label for row in rows if set(terms.parts(row.method)) == wanted]
+    wanted = terms.parts(scope, f"{flag}: the rows before ':'")
+    found = [row.label for row in rows if terms.parts(row.method) == wanted]
     if not found:
         raise UserError(
             f"{flag} {scope}:... names rows of the table, which are {', '.join(known)}: give one of them, "
@@ -135,46 +156,30 @@ def labels(scope: str, rows: Sequence[Row], flag: str = "--set") -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def resolve(changes: Iterable[str], rows: Sequence[Row]) -> list[str]:
+def resolve(changes: Iterable[Change], rows: Sequence[Row]) -> tuple[Change, ...]:
     """Replace the rows of changes by their labels: one change for each label.
 
     Args:
-      changes: ``[ROWS:]KEY=VALUE``.
+      changes: of labels and methods.
       rows: of the table.
 
     Raises:
-      UserError: as :func:`parse` and :func:`labels`, and for a key that no method of the rows has.
+      UserError: as :func:`labels`, and for a key that no method of the rows has.
 
-    >>> resolve(["kd+at:at.p=4", "at.p=2"], [Row("s", "t", "at+kd")])
-    ['at+kd:at.p=4', 'at.p=2']
+    >>> [str(change) for change in resolve([parse("kd+at:at.p=4")], [Row("s", "t", "at+kd")])]
+    ['at+kd:at.p=4']
     """
-    result = []
-    for change in map(parse, changes):
-        scopes = [f"{label}:" for label in labels(change.scope, rows)] if change.scope else [""]
-        concerned = [row for row in rows if not change.scope or f"{row.label}:" in scopes]
+    result: list[Change] = []
+    for change in changes:
+        found = labels(change.rows, rows) if change.rows else [""]
+        concerned = [row for row in rows if not change.rows or row.label in found]
         if not any(is_used(change.key, row) for row in concerned):
-            where = f"the rows {change.scope}" if change.scope else "this table"
+            where = f"the rows {change.rows}" if change.rows else "this table"
             raise UserError(
                 f"--set {change.key}: no method of {where} has this key, got {change.text!r}: leave it out"
             )
-        result += [f"{scope}{change.key}={change.text}" for scope in scopes]
-    return result
-
-
-def split_values(text: str) -> list[str]:
-    """Split values at commas outside of parentheses.
-
-    >>> split_values("0.1,0.2"), split_values("(5,9),(3,)"), split_values("((1,2),(3,4)),()")
-    (['0.1', '0.2'], ['(5,9)', '(3,)'], ['((1,2),(3,4))', '()'])
-    """
-    values, depth = [""], 0
-    for character in text:
-        depth += (character == "(") - (character == ")")
-        if character == "," and depth <= 0:
-            values.append("")
-        else:
-            values[-1] += character
-    return [value.strip() for value in values]
+        result += [dataclasses.replace(change, rows=label) for label in found]
+    return tuple(result)
 
 
 def text_of(value: Any) -> str:
@@ -188,30 +193,26 @@ def text_of(value: Any) -> str:
     return str(tuple(value)).replace(" ", "") if isinstance(value, list | tuple) else str(value)
 
 
-def values(changes: Iterable[str], row: Row | None = None) -> dict[str, Any]:
+def values(changes: Iterable[Change], row: Row | None = None) -> dict[str, Any]:
     """Values that changes give to the keys of a config.
 
     Args:
-      changes: ``[LABEL:]KEY=VALUE``, see :func:`resolve`. Those for some rows override those for all rows,
-        and later ones earlier ones.
+      changes: result of :func:`resolve`. Those for some rows override those for all rows, and later ones
+        earlier ones.
       row: whose config it is; None for the config that all rows share.
 
     Returns:
       Dotted keys to values.
 
-    Raises:
-      UserError: for an unknown key, a key that the rows set, or a value of the wrong type.
-
-    >>> values(["at.beta=10", "none:optimizer.learning_rate=0.2"])
+    >>> values(map(parse, ["at.beta=10", "none:optimizer.learning_rate=0.2"]))
     {'at.beta': 10.0}
     """
     label, tried = (row.label, row.tried) if row else ("", ())
-    result = {}
-    for change in sorted(map(parse, changes), key=lambda change: bool(change.scope)):
-        value = change.value()  # of other rows too: it is checked
-        if change.scope in ("", label) and change.key not in tried:
-            result[change.key] = value
-    return result
+    return {
+        change.key: change.value
+        for change in sorted(changes, key=lambda change: bool(change.rows))
+        if change.rows in ("", label) and change.key not in tried
+    }
 
 
 def is_used(key: str, row: Row) -> bool:
@@ -229,19 +230,19 @@ def defines(row: Row, key: str) -> bool:
     return bool(row.variant) and key in row.changes
 
 
-def check(chosen: Sequence[Row], changes: Sequence[str]) -> None:
+def check(chosen: Sequence[Row], changes: Iterable[Change]) -> None:
     """Check changes against the rows that they are for.
 
     Args:
       chosen: rows that are trained.
-      changes: ``[LABEL:]KEY=VALUE``, see :func:`resolve`.
+      changes: result of :func:`resolve`.
 
     Raises:
       UserError: if a change sets the key that defines a variant.
     """
-    for change in map(parse, changes):
+    for change in changes:
         for row in chosen:
-            if change.scope in ("", row.label) and defines(row, change.key):
+            if change.rows in ("", row.label) and defines(row, change.key):
                 raise UserError(
                     f"--set {change.key}: row {row.name} is defined by "
                     f"{change.key}={row.changes[change.key]}: leave it out, or choose other rows with "

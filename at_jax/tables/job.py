@@ -14,6 +14,7 @@ from at_jax.errors import UserError
 from at_jax.tables import changes as key_changes
 from at_jax.tables import checks, own, plan, record, search, sharding, shared_settings, trials
 from at_jax.tables import options as table_options
+from at_jax.tables.changes import Change
 from at_jax.tables.plan import RunSpec
 from at_jax.tables.record import TABLE, Record
 from at_jax.tables.registry import choose_rows
@@ -51,7 +52,7 @@ class Job:
     table: Table
     rows: tuple[Row, ...]
     common: ml_collections.ConfigDict
-    changes: tuple[str, ...]
+    changes: tuple[Change, ...]
     specs: list[RunSpec]
     to_train: list[RunSpec]
     out: pathlib.Path
@@ -78,9 +79,9 @@ class _Command(NamedTuple):
     every: Table
     out: pathlib.Path
     before: Record | None
-    changes: list[str]
+    changes: tuple[Change, ...]
     common: ml_collections.ConfigDict
-    searched: list[str]
+    searched: tuple[Change, ...]
 
 
 def from_options(options: argparse.Namespace) -> Job:
@@ -95,9 +96,11 @@ def from_options(options: argparse.Namespace) -> Job:
     Raises:
       UserError: for an invalid option, or a folder that holds results of other settings or data.
     """
-    table_options.check(options)
     asked = table_options.table(options)
-    every, out, before, changes, common, searched = _read(options, asked)
+    # After the file of --config, which may add terms, was loaded.
+    given = tuple(map(key_changes.parse, options.changes))
+    table_options.check(options, given)
+    every, out, before, changes, common, searched = _read(options, given, asked)
     table, found = every, None
     patterns = [row for row in options.rows.split(",") if row]
     chosen = () if options.merge else choose_rows(every if patterns else asked, patterns)
@@ -121,14 +124,14 @@ def from_options(options: argparse.Namespace) -> Job:
     ]
     checks.check_listed(before, specs, out)
     images = checks.check_runs(options, settings_of(common), before, specs, left, out)
-    words = [*(search.words(found) if found else ()), *table_options.words(options)]
+    words = [*(search.words(found) if found else ()), *table_options.words(options, given)]
     return Job(
         named=tuple(table_options.naming(options, every.rows)),
         every=every,
         table=table,
         rows=rows,
         common=common,
-        changes=tuple(changes),
+        changes=changes,
         specs=specs,
         to_train=to_train,
         out=out,
@@ -142,16 +145,17 @@ def from_options(options: argparse.Namespace) -> Job:
     )
 
 
-def _read(options: argparse.Namespace, table: Table) -> _Command:
+def _read(options: argparse.Namespace, given: tuple[Change, ...], table: Table) -> _Command:
     """Read the options and the folder.
 
     Args:
       options: of the command.
-      table: that they choose.
+      given: changes of ``--set``.
+      table: that the options choose.
     """
     out: pathlib.Path | None = None
-    changes: list[str] = options.changes
-    searched: list[str] = []
+    changes = given
+    searched: tuple[Change, ...] = ()
     if options.searched or options.search:
         out = table_options.searched_folder(options)
         out = out / table_options.SEARCH if options.search else out
@@ -159,13 +163,13 @@ def _read(options: argparse.Namespace, table: Table) -> _Command:
         out = out or table_options.folder(options, is_same=lambda _: False)
         table = own.with_recorded(table, out / TABLE)
     if options.searched and out:
-        searched = trials.options_of(out / table_options.SEARCH / TABLE)
         # A command may have fewer methods than the search.
         known = {row.label for row in table.rows}
-        searched = [each for each in searched if each.partition(":")[0] in known]
-        changes = [*searched, *changes]
+        chosen = trials.options_of(out / table_options.SEARCH / TABLE)
+        searched = tuple(each for each in chosen if each.rows in known)
+        changes = (*searched, *given)
     elif options.search:
-        changes = search.with_held_out(table, changes)
+        changes = search.with_held_out(table, given)
     changes = key_changes.resolve(changes, table.rows)
     common = plan.common_config(table, epochs=options.epochs, source=options.data, changes=changes)
     if out is None:
@@ -177,15 +181,15 @@ def _read(options: argparse.Namespace, table: Table) -> _Command:
         if before is None:
             raise UserError(f"--merge: {out} holds no table: give the --out of a trained one")
         # Settings need not be repeated; those that are must be the table's.
-        given = key_changes.resolve(options.changes, table.rows)
-        changes = list(dict.fromkeys([*before.changes, *given]))
+        given = key_changes.resolve(given, table.rows)
+        changes = tuple(dict.fromkeys((*before.changes, *given)))
         epochs = options.epochs or before.settings["epochs"]
         common = plan.common_config(table, epochs=epochs, changes=changes)
     return _Command(table, out, before, changes, common, searched)
 
 
 def _is_same(
-    path: pathlib.Path, table: Table, common: ml_collections.ConfigDict, changes: Sequence[str]
+    path: pathlib.Path, table: Table, common: ml_collections.ConfigDict, changes: Iterable[Change]
 ) -> bool:
     try:
         found = record.read(path)

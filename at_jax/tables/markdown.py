@@ -108,9 +108,9 @@ def _setting(summary: Mapping[str, Any]) -> str:
     if any(seed.get(collapse.KEY) for row in summary["rows"] for seed in row["seeds"]):
         paragraphs.append("A constant student gives all images the same class probabilities.")
     # The line of a given teacher says that it is.
-    shown = [c for c in summary["changes"] if parse(c).key not in TEACHERS]
+    shown = [c for c in map(parse, summary["changes"]) if c.key not in TEACHERS]
     for which in ("all", "some"):
-        if found := [c for c in shown if bool(parse(c).scope) == (which == "some")]:
+        if found := [c for c in shown if bool(c.rows) == (which == "some")]:
             paragraphs.append(f"Set for {which} rows: {', '.join(f'`{c}`' for c in found)}.")
     return "\n\n".join(paragraphs)
 

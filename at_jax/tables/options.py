@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from at_jax import paths
 from at_jax.errors import UserError
 from at_jax.tables import own
+from at_jax.tables.changes import Change
 from at_jax.tables.plan import TEACHERS
 from at_jax.tables.record import TABLE
 from at_jax.tables.registry import TABLES
@@ -28,8 +29,8 @@ SEARCH = "search"
 _COMMITTED, _OWN = pathlib.Path("results"), pathlib.Path("runs/tables")
 
 
-def check(options: argparse.Namespace) -> None:
-    """Raise UserError for the first option that is not valid."""
+def check(options: argparse.Namespace, changes: Iterable[Change]) -> None:
+    """Raise UserError for the first option, or change of ``--set``, that is not valid."""
     for flag in ("seeds", "together"):
         if not 1 <= (count := getattr(options, flag)) <= _MOST:
             raise UserError(
@@ -43,7 +44,7 @@ def check(options: argparse.Namespace) -> None:
         raise UserError(
             f"--epochs must be at least 1, got {options.epochs}: leave it out for the table's own"
         )
-    if options.merge and any(each.partition("=")[0] in TEACHERS for each in options.changes):
+    if options.merge and any(each.key in TEACHERS for each in changes):
         raise UserError(
             "--merge trains nothing, got --set of a teacher: leave it out, and table.json tells which one"
         )
@@ -143,24 +144,21 @@ def folder(options: argparse.Namespace, is_same: Callable[[pathlib.Path], bool])
     return next((path.parent for path in committed if is_same(path)), mine)
 
 
-def words(options: argparse.Namespace) -> list[str]:
+def words(options: argparse.Namespace, changes: Iterable[Change]) -> list[str]:
     """Options that a command must repeat to continue a table, except its rows, seeds and tried values.
 
     Args:
       options: of the command. The places of --data, --out and the teacher, which differ from machine to
         machine, become DIR, OUT, RUN and FILE.
+      changes: those of ``--set``.
     """
     found = ["--epochs", str(options.epochs)] if options.epochs else []
     found += ["--data", "DIR"] if options.data else []
     found += ["--searched"] if options.searched else []
-    found += [word for change in options.changes for word in ("--set", _without_place(change))]
+    for each in changes:
+        found += ["--set", f"{each.name}={TEACHERS.get(each.key, each.text)}"]
     found += ["--together", str(options.together)] if options.together > 1 else []
     return found + (["--out", "OUT"] if options.out else [])
-
-
-def _without_place(change: str) -> str:
-    key = change.partition("=")[0]
-    return f"{key}={TEACHERS[key]}" if key in TEACHERS else change
 
 
 def command(

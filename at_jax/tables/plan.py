@@ -10,6 +10,7 @@ import ml_collections
 from at_jax import paths, terms
 from at_jax.errors import UserError
 from at_jax.tables import changes as key_changes
+from at_jax.tables.changes import Change
 from at_jax.tables.messages import naming_options
 from at_jax.tables.rows import Row, Table
 from at_jax.training.config import flatten, settings_of, teacher_config
@@ -104,7 +105,7 @@ def _begin(epoch: float, epochs: int) -> int:
 
 
 def common_config(
-    table: Table, *, epochs: int = 0, source: str = "", changes: Iterable[str] = ()
+    table: Table, *, epochs: int = 0, source: str = "", changes: Iterable[Change] = ()
 ) -> ml_collections.ConfigDict:
     """Build the config that all rows of a table share.
 
@@ -112,13 +113,13 @@ def common_config(
       table: of the registry, or of a config.
       epochs: number of epochs; 0 for the table's own.
       source: an image folder or a TFDS name; empty for the table's own data.
-      changes: strings ``[LABEL:]KEY=VALUE``, applied last; those of some rows are only checked.
+      changes: result of :func:`at_jax.tables.changes.resolve`; those for all rows are applied last.
 
     Returns:
       The config, checked.
 
     Raises:
-      UserError: for a missing folder, an unknown key or an invalid value.
+      UserError: for a missing folder or an invalid value.
     """
     config = table.config()
     config.runtime.figures = False  # the table has its own figures
@@ -148,7 +149,7 @@ def expand(
     common: ml_collections.ConfigDict,
     seeds: int,
     out: pathlib.Path,
-    changes: Sequence[str] = (),
+    changes: Sequence[Change] = (),
 ) -> list[RunSpec]:
     """List the runs of some rows: first the teachers, then seed 0 of every row, seed 1 of every row, ...
 
@@ -161,7 +162,7 @@ def expand(
       common: result of :func:`common_config`.
       seeds: number of seeds, from 0.
       out: folder of the table.
-      changes: strings ``[LABEL:]KEY=VALUE``; they override the changes of a row.
+      changes: result of :func:`at_jax.tables.changes.resolve`; they override those of a row.
 
     Returns:
       Runs with unique names, every teacher before its students.
@@ -205,7 +206,7 @@ def expand(
 
 
 def _row_config(
-    table: Table, row: Row, common: ml_collections.ConfigDict, seed: int, changes: Sequence[str]
+    table: Table, row: Row, common: ml_collections.ConfigDict, seed: int, changes: Sequence[Change]
 ) -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict(common.to_dict())
     config.student, config.method, config.seed = row.student, row.method, seed

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from at_jax.data.identity import Identity
 from at_jax.errors import UserError
+from at_jax.tables.changes import Change, parse
 from at_jax.tables.plan import RUNS, RunSpec
 from at_jax.tables.rows import Row
 from at_jax.tables.search import Search
@@ -55,7 +56,7 @@ class Record(NamedTuple):
     title: str
     label: str
     settings: Mapping[str, Any]
-    changes: tuple[str, ...]
+    changes: tuple[Change, ...]
     options: tuple[str, ...]
     images: Identity | None
     runs: Mapping[str, _Entry]
@@ -123,7 +124,7 @@ def _record(found: Mapping[str, Any]) -> Record:
         label=found["data"],
         # Without epochs it is damaged.
         settings={"epochs": found["settings"]["epochs"], **found["settings"]},
-        changes=tuple(found["changes"]),
+        changes=tuple(map(parse, found["changes"])),
         options=tuple(found["options"]),
         images=Identity.from_json(images) if images else None,
         runs=dict(of_teachers) | runs,

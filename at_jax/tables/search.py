@@ -58,22 +58,36 @@ def parse(texts: Sequence[str], rows: Sequence[Row]) -> Space:
     """
     space: Space = {}
     for text in texts:
-        change = changes.parse(text, _FLAG)
-        section = change.key.partition(".")[0]
-        scope = change.scope or (section if section in terms.TERMS else "none")
-        values = [
-            changes.text_of(change.value(v, _FLAG)) for v in changes.split_values(change.text)
-        ]
+        scope, key, tried = changes.split(text, _FLAG)
+        section = key.partition(".")[0]
+        scope = scope or (section if section in terms.TERMS else "none")
+        values = [changes.text_of(changes.value_of(key, value, _FLAG)) for value in _split(tried)]
         for label in changes.labels(scope, rows, _FLAG):
             # Without an effect on the loss, all trials would be the same.
-            if not changes.is_used(change.key, next(row for row in rows if row.label == label)):
+            if not changes.is_used(key, next(row for row in rows if row.label == label)):
                 raise UserError(
-                    f"{_FLAG}: {change.key} must be a key of the method that tries it, got {label}: name "
-                    f"other rows, as in {_FLAG} ROWS:{change.key}=V1,V2"
+                    f"{_FLAG}: {key} must be a key of the method that tries it, got {label}: name other "
+                    f"rows, as in {_FLAG} ROWS:{key}=V1,V2"
                 )
             keys = space.setdefault(label, {})
-            keys[change.key] = list(dict.fromkeys([*keys.get(change.key, []), *values]))
+            keys[key] = list(dict.fromkeys([*keys.get(key, []), *values]))
     return space
+
+
+def _split(text: str) -> list[str]:
+    """Split values at commas outside of parentheses.
+
+    >>> _split("0.1,0.2"), _split("(5,9),(3,)"), _split("((1,2),(3,4)),()")
+    (['0.1', '0.2'], ['(5,9)', '(3,)'], ['((1,2),(3,4))', '()'])
+    """
+    values, depth = [""], 0
+    for character in text:
+        depth += (character == "(") - (character == ")")
+        if character == "," and depth <= 0:
+            values.append("")
+        else:
+            values[-1] += character
+    return [value.strip() for value in values]
 
 
 def merged(before: Search | None, space: Space, rows: Sequence[Row]) -> Search:
@@ -102,22 +116,22 @@ def merged(before: Search | None, space: Space, rows: Sequence[Row]) -> Search:
     return Search(result, is_automatic)
 
 
-def with_held_out(table: Table, given: Sequence[str]) -> list[str]:
+def with_held_out(table: Table, given: Sequence[changes.Change]) -> tuple[changes.Change, ...]:
     """Changes of a search: held-out images of the table's own number, unless the user sets another.
 
     Raises:
       UserError: if the user sets none.
     """
-    counts = [change for change in map(changes.parse, given) if change.key == _HELD_OUT]
+    counts = [change.value for change in given if change.key == _HELD_OUT]
     if not counts and table.held_out:
-        return [f"{_HELD_OUT}={table.held_out}", *given]
-    if not counts or not counts[-1].value():
+        return (changes.parse(f"{_HELD_OUT}={table.held_out}"), *given)
+    if not counts or not counts[-1]:
         fix = "leave it out, or set the" if table.held_out else "set the"
         raise UserError(
             f"{_FLAG} measures on held-out training images, got {_HELD_OUT}=0: {fix} number of images, as "
             f"in --set {_HELD_OUT}={table.held_out or 500}"
         )
-    return list(given)
+    return tuple(given)
 
 
 def table_of(
@@ -198,10 +212,7 @@ def _trials(row: Row, keys: Mapping[str, Sequence[str]]) -> list[Row]:
     trials = []
     for texts in itertools.product(*keys.values()):
         tried = dict(zip(keys, texts, strict=True))
-        values = {
-            key: changes.Change(row.label, key, text).value(flag=_FLAG)
-            for key, text in tried.items()
-        }
+        values = {key: changes.value_of(key, text, _FLAG) for key, text in tried.items()}
         name = "-".join(f"{key}={text}" for key, text in tried.items())
         name = re.sub(r"[^\w.=+(),-]", "_", name)  # a part of a path
         trials.append(

@@ -8,7 +8,7 @@ import ml_collections
 
 from at_jax import terms
 from at_jax.errors import UserError, listed
-from at_jax.tables import changes as key_changes
+from at_jax.tables.changes import ROW_KEYS, Change
 from at_jax.tables.record import Record
 from at_jax.tables.rows import Table
 from at_jax.training.config import flatten
@@ -18,7 +18,7 @@ __all__ = ["check", "differing", "of"]
 # Keys that rows set, places (the identities of data and teacher are compared instead), and keys of the
 # execution.
 _NO_SETTINGS = {
-    *key_changes.ROW_KEYS, "teacher.checkpoint", "teacher.weights", "compare", "data.source", "data.name",
+    *ROW_KEYS, "teacher.checkpoint", "teacher.weights", "compare", "data.source", "data.name",
     "data.data_dir", "data.allow_changes", "data.skip_corrupt", "data.workers", "data.memory_limit_mb",
 }  # fmt: skip
 
@@ -41,7 +41,7 @@ def of(table: Table, common: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def differing(
-    record: Record, table: Table, common: ml_collections.ConfigDict, changes: Iterable[str]
+    record: Record, table: Table, common: ml_collections.ConfigDict, changes: Iterable[Change]
 ) -> dict[str, str]:
     """Compare the settings of a table with those of a command.
 
@@ -58,7 +58,11 @@ def differing(
     there: dict[str, Any] = {"title": record.title, **record.settings}
     now: dict[str, Any] = {"title": table.title, **of(table, common)}
     pairs = {key: (there[key], now[key]) for key in now if key in there}
-    changed = [_of_rows(each) for each in (record.changes, changes)]
+    # By label and key: the order of the options does not matter.
+    changed = [
+        {(change.rows, change.key): change.value for change in each if change.rows}
+        for each in (record.changes, changes)
+    ]
     for label, key in sorted(changed[0].keys() | changed[1].keys()):
         if label in record.trained and key in pairs:
             values = [own.get((label, key), pairs[key][side]) for side, own in enumerate(changed)]
@@ -70,19 +74,13 @@ def differing(
     }
 
 
-def _of_rows(changes: Iterable[str]) -> dict[tuple[str, str], Any]:
-    """Changes of some rows, by label and key; the order of the options does not matter."""
-    parsed = map(key_changes.parse, changes)
-    return {(each.scope, each.key): each.value() for each in parsed if each.scope}
-
-
 def check(
     record: Record,
     path: pathlib.Path,
     table: Table,
     common: ml_collections.ConfigDict,
-    changes: Iterable[str],
-    searched: Sequence[str] = (),
+    changes: Iterable[Change],
+    searched: Sequence[Change] = (),
 ) -> None:
     """Raise UserError if the runs of a table were trained with other settings than those of a command.
 
@@ -96,7 +94,7 @@ def check(
     """
     if found := differing(record, table, common, changes):
         fix = "choose another --out, or give the same options"
-        if found.keys() <= {change.partition("=")[0] for change in searched}:
+        if found.keys() <= {change.name for change in searched}:
             own = " ".join(f"--set '{change}'" for change in searched)
             fix = f"for a table with the newly chosen values, use {own} and another --out"
         raise UserError(f"{path} holds results of other settings ({listed(found.values())}): {fix}")

@@ -59,7 +59,7 @@ def summarize(job: Job) -> dict[str, Any]:
         "settings": shared_settings.of(job.table, common),
         "images": job.images.to_json() if job.images else None,
         # Those of `runtime` are in the options: they decide how a run is carried out, not its result.
-        "changes": [each for each in job.changes if not each.startswith("runtime.")],
+        "changes": [str(each) for each in job.changes if not each.key.startswith("runtime.")],
         "options": list(job.options),
         "command": _command(job, rows),
         "rows": rows,

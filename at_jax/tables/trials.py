@@ -53,8 +53,8 @@ def chosen(summary: Mapping[str, Any], space: Space) -> dict[str, dict[str, Any]
     return result
 
 
-def options_of(path: pathlib.Path) -> list[str]:
-    """Read the changes that a search chose, ``ROWS:KEY=VALUE``.
+def options_of(path: pathlib.Path) -> tuple[changes.Change, ...]:
+    """Read the changes that a search chose.
 
     Args:
       path: of its table.json.
@@ -79,6 +79,8 @@ def options_of(path: pathlib.Path) -> list[str]:
         raise UserError(
             f"--searched: all values of {', '.join(unchosen)} diverged: add others with --search"
         )
-    return [
-        f"{label}:{key}={text}" for label in space for key, text in best[label]["values"].items()
-    ]
+    return tuple(
+        changes.parse(f"{label}:{key}={text}")
+        for label in space
+        for key, text in best[label]["values"].items()
+    )

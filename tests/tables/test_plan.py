@@ -117,13 +117,10 @@ def test_expand_of_chosen_rows_keeps_the_place_of_the_teacher():
 
 def test_expand_changes_override_rows():
     table = registry.TABLES["cifar10_activation"]()
-    changes = (
-        "transfer.decay=cosine",
-        "data.mean=(1.0,2.0,3.0)",
-        "data.std=(1.0,1.0,1.0)",
-    )
-    common = plan.common_config(table, changes=changes)
-    for spec in plan.expand(table, table.rows, common, 1, pathlib.Path("out"), changes):
+    given = ("transfer.decay=cosine", "data.mean=(1.0,2.0,3.0)", "data.std=(1.0,1.0,1.0)")
+    parsed = tuple(map(changes.parse, given))
+    common = plan.common_config(table, changes=parsed)
+    for spec in plan.expand(table, table.rows, common, 1, pathlib.Path("out"), parsed):
         assert spec.config.transfer.decay == "cosine"
         assert tuple(spec.config.data.mean) == (1.0, 2.0, 3.0)
 
@@ -159,7 +156,7 @@ def test_common_config_source_is_a_folder_or_a_tfds_name(tmp_path):
 )
 def test_changes_of_a_bad_change_raises(change, message):
     with pytest.raises(UserError) as error:
-        changes.values([change])
+        changes.parse(change)
     assert message in str(error.value)
 
 

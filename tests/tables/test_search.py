@@ -298,14 +298,15 @@ def test_changes_of_some_rows_override_those_of_all():
     by_label = {row.label: row for row in rows}
     given = ["gradient_at:optimizer.momentum=0.3", "kd+at:optimizer.momentum=0.4"]
     given += ["optimizer.momentum=0.2"]
-    given = resolve(given, rows)
+    given = resolve(map(parse, given), rows)
     expected = {"gradient_at": 0.3, "at+kd": 0.4, "at": 0.2, "gradient_at-t1": 0.2}
     key = "optimizer.momentum"
     assert {each: values(given, by_label[each])[key] for each in expected} == expected
     # Rows of a method that is no label: all of its variants.
     mappings = registry.TABLES["cifar10_mappings"]().rows
     assert len(labels("at", mappings)) == 4
-    assert parse("a:at.p=2").scope == "a"
+    change = parse("a:at.p=2e0")
+    assert (change.rows, change.value, str(change)) == ("a", 2.0, "a:at.p=2e0")
 
 
 def test_epochs_of_a_row_scale_with_the_schedule():
