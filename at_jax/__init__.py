@@ -11,10 +11,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from at_jax import conv, errors, gradients, intermediates, losses, maps, models, terms
+    from at_jax import (
+        conv,
+        errors,
+        gradients,
+        intermediates,
+        losses,
+        maps,
+        models,
+        objective,
+        terms,
+    )
 
 __all__ = [
-    "__version__", "conv", "errors", "gradients", "intermediates", "losses", "maps", "models", "terms",
+    "__version__", "conv", "errors", "gradients", "intermediates", "losses", "maps", "models",
+    "objective", "terms",
 ]  # fmt: skip
 
 

@@ -7,6 +7,7 @@ collection is mutable, so a tap otherwise costs nothing. The output of a submodu
 """
 
 import contextlib
+import difflib
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -131,6 +132,7 @@ def forward(
     *,
     paths: Sequence[str] = (),
     mutable: Sequence[str] | None = None,
+    check_paths: bool = True,
     **kwargs: Any,
 ) -> tuple[jax.Array, dict[str, jax.Array], dict[str, Any]]:
     """Apply a network and read its transfer points.
@@ -141,6 +143,7 @@ def forward(
       images: ``(B, H, W, C)``, normalized.
       paths: submodules, such as ``"encoder/layer3"``, whose output is captured in addition to the taps.
       mutable: other collections that the module may change; None for all but ``params``.
+      check_paths: raise for a path that is neither a submodule nor a tap; otherwise it has no result.
       **kwargs: for ``module.apply``: ``train``, ``rngs``, ...
 
     Returns:
@@ -148,12 +151,17 @@ def forward(
       the changed collections.
 
     Raises:
-      UserError: if a point is computed more than once.
+      UserError: if a point is computed more than once, or not at all.
     """
     wanted = frozenset(paths)
+    called: dict[str, None] = {}
 
     def is_wanted(submodule: nn.Module, method: str) -> bool:
-        return method == "__call__" and "/".join(submodule.path) in wanted
+        if method != "__call__":
+            return False
+        path = "/".join(submodule.path)
+        called[path] = None
+        return path in wanted
 
     # Variables may hold the activations of an earlier call.
     variables = {name: tree for name, tree in variables.items() if name != COLLECTION}
@@ -169,8 +177,21 @@ def forward(
         )
     mutated = dict(mutated)
     taps = _collect(mutated, wanted)
+    if check_paths:
+        _check_paths(module, [path for path in paths if path not in taps], [*called, *taps])
     mutated.pop(COLLECTION, None)
     return logits, taps, meta.unbox(mutated)
+
+
+def _check_paths(module: nn.Module, missing: Sequence[str], known: Sequence[str]) -> None:
+    if missing:
+        known = [name for name in dict.fromkeys(known) if name]  # the module itself has no path
+        close = difflib.get_close_matches(missing[0], known, n=1)
+        raise UserError(
+            f"paths must be submodules or taps of {type(module).__name__}, which has {listed(known)}, got "
+            f"{listed(map(repr, missing))}: "
+            + (f"did you mean {close[0]!r}?" if close else "choose from these")
+        )
 
 
 def initialize(module: nn.Module, key: jax.Array, images: jax.Array) -> dict[str, Any]:

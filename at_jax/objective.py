@@ -18,7 +18,7 @@ from at_jax.checks import check_array, check_normalized
 from at_jax.errors import UserError, listed
 from at_jax.terms import base
 from at_jax.terms.base import Batch, Term, changes_forward_pass
-from at_jax.terms.checks import check_terms, checked_weights
+from at_jax.terms.checks import check_params, check_terms, checked_weights
 from at_jax.terms.view import View, view_network
 
 __all__ = ["Objective", "Outputs"]
@@ -121,6 +121,7 @@ class Objective:
           UserError: for a missing point or weight, a weight without a term, different classes, or images
             that are not floating point.
         """
+        check_params(params)
         check_array("Objective", images=images)
         check_normalized("Objective", images)
         weights = checked_weights(self.terms, weights)

@@ -15,7 +15,7 @@ from at_jax.cli import train
 from at_jax.errors import UserError
 from at_jax.terms import TERMS
 from at_jax.training import config as configs
-from at_jax.training.components import compatibility
+from at_jax.training.components import compatibility, tracing
 from at_jax.training.settings import SECTIONS, Settings
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
@@ -55,7 +55,7 @@ def test_configs_of_photographs_name_modules_and_points_of_their_networks(name):
     settings = configs.settings_of(config)
     taps = {}
     for network in (settings.student, settings.teacher.model):
-        found = compatibility.shapes(models.build(network, 5), (32, 32, 3), network)
+        found = tracing.shapes(models.build(network, 5), (32, 32, 3), network)
         taps[network] = found.taps
         # Both are fine-tuned with this config.
         freezing.check(settings.init.freeze, found.variables["params"])

@@ -43,6 +43,17 @@ def test_points_that_a_network_lacks_raise_usererror_if_a_term_reads_them(point,
     jax.eval_shape(distilling, *arguments(weights=()))
 
 
+def test_parameters_or_weights_of_another_form_raise_usererror():
+    objective = tiny.objective(STUDENT, TEACHER)
+    params, *rest, weights = arguments()
+    with pytest.raises(UserError, match=r"student's parameters as 'student', got .*: pass {'stud"):
+        objective(params["student"], *rest, weights)
+    with pytest.raises(UserError, match="params must have .*, got tuple: pass"):
+        objective(tuple(params), *rest, weights)
+    with pytest.raises(UserError, match="weights must be a mapping from term to beta, got tuple"):
+        objective(params, *rest, (1.0,))
+
+
 @dataclasses.dataclass(frozen=True)
 class Twin(Distillation):
     name: ClassVar[str] = "twin"

@@ -34,7 +34,7 @@ class Prediction(NamedTuple):
     Attributes:
       file: as it was named or found.
       classes: pairs of class and probability, the most probable first.
-      true_class: the name of its directory, if that is the name of a class; otherwise None.
+      true_class: the nearest directory with the name of a class; None without one.
     """
 
     file: str
@@ -132,7 +132,7 @@ def predict(
         padded = np.concatenate([pixels, np.repeat(pixels[-1:], size - len(pixels), axis=0)])
         for (file, _), row in zip(read, np.asarray(probabilities(padded)), strict=False):
             classes = [(names[k], float(row[k])) for k in np.argsort(-row)[:top]]
-            label = photographs.class_of(file, known)
+            label = photographs.class_of(file, known, files)
             yield Prediction(file, classes, None if label is None else names[label])
 
 

@@ -14,6 +14,7 @@ from at_jax.errors import UserError, printable
 from at_jax.models import imagenet, pretrained
 from at_jax.training import export, imported
 from at_jax.training.console import log
+from at_jax.training.settings.data import is_of_unit_range
 
 __all__ = ["main", "run"]
 
@@ -149,3 +150,8 @@ def _check_numbers(options: argparse.Namespace) -> None:
                 f"--{name} must be within {smallest}..255, as pixels are, got {getattr(options, name)}: "
                 "multiply numbers for pixels in 0..1 by 255"
             )
+    if is_of_unit_range(options.mean or (), options.std or ()):
+        raise UserError(
+            f"--mean and --std are in 0..255, got {options.mean} and {options.std}, as for pixels in 0..1: "
+            "multiply them by 255"
+        )

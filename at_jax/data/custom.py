@@ -64,15 +64,21 @@ def from_arrays(
             f"data set {name!r}: expected training and test images of one shape, got "
             f"{train_images.shape[1:]} and {test_images.shape[1:]}: resize them to the same (H, W, C)"
         )
+    notes: tuple[str, ...] = ()
     if class_names is None:
         class_names = numbered_class_names(name, train_labels, test_labels)
+        if unused := sorted({*range(len(class_names))} - {*train_labels.tolist()}):
+            notes = (
+                f"no training images of the classes {listed(unused)}: if the labels start at 1 or have "
+                "gaps, renumber them with np.unique(labels, return_inverse=True)",
+            )
     names = check_class_names(name, class_names)
     check_labels("from_arrays: labels", train_labels, names)
     check_labels("from_arrays: test_labels", test_labels, names)
     train = Split(train_images, train_labels.astype(np.int32))
     test = Split(test_images, test_labels.astype(np.int32))
     mean, std = channel_statistics(train)
-    return Dataset(name, train, test, names, mean, std)
+    return Dataset(name, train, test, names, mean, std, notes=notes)
 
 
 def _arrays(images: Any, labels: Any, prefix: str) -> tuple[np.ndarray, np.ndarray]:

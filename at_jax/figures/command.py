@@ -145,7 +145,8 @@ def _images(args: argparse.Namespace, shown: Sequence[Network]) -> images.Images
         known = student.description.get("class_names") or ()
         depth = student.description.get("bit_depth", reading.MAX_DEPTH)
         resize = student.description.get("resize", 0)
-        return images.from_files(files, student.image_shape, known, bit_depth=depth, resize=resize)
+        options = {"named": given, "bit_depth": depth, "resize": resize}
+        return images.from_files(files, student.image_shape, known, **options)
     dataset = images.dataset_of(args.workdir, args.data_dir)
     for network in shown:
         if network.description["num_classes"] == dataset.num_classes:

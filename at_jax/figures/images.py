@@ -96,18 +96,20 @@ def from_files(
     image_shape: tuple[int, int, int],
     class_names: Sequence[str] = (),
     *,
+    named: Sequence[str] = (),
     bit_depth: int = reading.MAX_DEPTH,
     resize: int = 0,
 ) -> Images:
     """Read photographs of any size, as training does: the center square is resized.
 
-    See :func:`at_jax.data.files.photographs.read`. The true class of a photograph is known if its directory
-    has the name of a class, as in ``test/cat/1.jpg``.
+    See :func:`at_jax.data.files.photographs.read`, and for the true class of a photograph
+    :func:`at_jax.data.files.photographs.class_of`.
 
     Args:
       files: image files.
       image_shape: (H, W, C) of the network.
       class_names: K names; empty if unknown.
+      named: files and directories that the user named.
       bit_depth: of 16-bit files; that of the data set that the network was trained on.
       resize: pixels of the shorter side before the center is cropped; see ``Dataset.resize``.
 
@@ -123,7 +125,7 @@ def from_files(
         photograph = photographs.open_photograph(path, **options)
         larger = photographs.fit(photograph, height * scale, width * scale, resize * scale)
         shown.append(_rgb(crops.as_array(larger)))
-        label = photographs.class_of(path, class_names)
+        label = photographs.class_of(path, class_names, named)
         labels.append(UNKNOWN if label is None else label)
     return Images(np.stack(pixels), tuple(shown), np.array(labels))
 

@@ -17,7 +17,7 @@ from at_jax.figures import attention
 from at_jax.models import imagenet
 from at_jax.models import pretrained as weights
 from at_jax.training import imported, state
-from at_jax.training.components import compatibility
+from at_jax.training.components import tracing
 from at_jax.training.components.networks import open_run
 from at_jax.training.files import run_files
 
@@ -124,7 +124,7 @@ def with_points(network: Network, points: Sequence[str]) -> Network:
     """Add the transfer points that the network does not tap, as paths of submodules."""
     if not points:
         return network
-    taps = compatibility.shapes(network.module, network.image_shape, network.title).taps
+    taps = tracing.shapes(network.module, network.image_shape, network.title).taps
     return dataclasses.replace(network, paths=tuple(p for p in points if p not in taps))
 
 

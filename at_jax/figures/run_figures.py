@@ -24,7 +24,7 @@ from at_jax.figures import (
 from at_jax.figures.measurements import Measurements, measure
 from at_jax.figures.networks import Network
 from at_jax.figures.report_page import Picture
-from at_jax.training.components import compatibility
+from at_jax.training.components import tracing
 from at_jax.training.components.networks import open_run
 from at_jax.training.config import flatten
 from at_jax.training.console import log
@@ -169,7 +169,7 @@ def _networks(
         description = {**(description or student.description), **classes}
     elif description is None:
         shape = own.shape if own else student.image_shape
-        logits = compatibility.shapes(module, shape, networks.TEACHER).logits
+        logits = tracing.shapes(module, shape, networks.TEACHER).logits
         unknown = {"class_names": [], "num_classes": logits.shape[-1]}
         description = {**student.description, **unknown}
     description = {**description, **(own.describe() if own else {})}

@@ -12,7 +12,7 @@ from at_jax.errors import UserError
 from at_jax.tables import changes as key_changes
 from at_jax.tables.changes import Change
 from at_jax.tables.messages import naming_options
-from at_jax.tables.rows import Row, Table
+from at_jax.tables.rows import Row, Table, path_part
 from at_jax.training.config import flatten, settings_of, teacher_config
 from at_jax.training.settings import Settings
 
@@ -191,7 +191,7 @@ def expand(
     is_given = is_teacher_given(settings_of(common))
     for row in () if is_given else unique.values():
         if terms.needs_teacher(row.method) and row.teacher not in teachers:
-            config, name = _teacher_config(row, common), f"teachers/{row.teacher}"
+            config, name = _teacher_config(row, common), f"teachers/{path_part(row.teacher)}"
             own = RunSpec(name, config, out / RUNS / name, None)
             teachers[row.teacher] = labels_only.get(_training_key(config), own)
     specs = {}

@@ -9,7 +9,16 @@ import ml_collections
 from at_jax import terms
 from at_jax.tables.paper import PAPER, PaperResult, Source
 
-__all__ = ["Row", "Table", "by_pair"]
+__all__ = ["Row", "Table", "by_pair", "path_part"]
+
+
+def path_part(name: str) -> str:
+    """The name of a network or of a row as part of a path: ``package:name`` without its colon.
+
+    >>> path_part("my_package:Net-none")
+    'my_package.Net-none'
+    """
+    return name.replace(":", ".")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +64,7 @@ class Row:
         """
         teacher = [self.teacher] if terms.needs_teacher(self.method) else []
         parts = [self.student, *teacher, self.method, *filter(None, [self.variant])]
-        return "-".join(parts).replace(":", ".")  # package:name is not part of a path
+        return path_part("-".join(parts))
 
     @property
     def pair(self) -> str:

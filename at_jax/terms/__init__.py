@@ -1,5 +1,7 @@
 """Loss terms. The registry ``TERMS`` provides methods, config sections, labels and rules."""
 
+import difflib
+
 from at_jax.errors import UserError, listed
 from at_jax.terms.activations import ActivationTransfer, AttentionTransfer
 from at_jax.terms.base import Batch, Term, changes_forward_pass
@@ -69,7 +71,8 @@ def parts(method: str, key: str = "method") -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise UserError(f"{key} must name each term once, got {method!r}: for example at+kd")
     if unknown := [name for name in names if name not in TERMS]:
-        fix = f"replace {listed(map(repr, unknown))}"
+        close = difflib.get_close_matches(unknown[0].lower(), TERMS, n=1)
+        fix = f"did you mean {close[0]}?" if close else f"replace {listed(map(repr, unknown))}"
         if any("," in name for name in unknown):
             fix = "write several methods as a tuple, \"('none','at')\""
         raise UserError(

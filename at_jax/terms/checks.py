@@ -6,7 +6,7 @@ from typing import Any
 from at_jax.errors import UserError, listed
 from at_jax.terms.base import Term
 
-__all__ = ["check_terms", "checked_weights"]
+__all__ = ["check_params", "check_terms", "checked_weights"]
 
 # Names that are not free: of the student's parameters, and of the metric of the labels.
 _RESERVED = ("student", "cross_entropy")
@@ -53,15 +53,30 @@ def _check_is_dataclass(kind: type[Term]) -> None:
             raise UserError(f"{got}: {fix}")
 
 
+def check_params(params: Any) -> None:
+    """Raise unless parameters are those of an objective, ``{"student": ..., <term>: ...}``."""
+    if not isinstance(params, Mapping) or "student" not in params:
+        got = listed(params) if isinstance(params, Mapping) else type(params).__name__
+        raise UserError(
+            f"params must have the student's parameters as 'student', got {got}: pass "
+            "{'student': params}, with those of terms that have modules"
+        )
+
+
 def checked_weights(terms: Sequence[Term], weights: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """Return the weights, or the defaults for None, if every weighted term has one and no other has.
 
     Raises:
-      UserError: naming the terms without a weight, or the weights without a term.
+      UserError: naming the terms without a weight, or the weights without a term; or for another type.
     """
     defaults = {term.name: term.beta for term in terms if term.beta is not None}
     if weights is None:
         return defaults
+    if not isinstance(weights, Mapping):
+        raise UserError(
+            f"weights must be a mapping from term to beta, got {type(weights).__name__}: for example "
+            "{'at': 1000.0}"
+        )
     if missing := [name for name in defaults if name not in weights]:
         fix = f"pass weights={{{missing[0]!r}: beta}}"
         raise UserError(f"every term needs a weight, got none for {listed(missing)}: {fix}")

@@ -231,8 +231,9 @@ def view_network(
             images = prepare(images)
         with freezing.in_evaluation_mode(freeze):
             logits, taps, mutated = intermediates.forward(
-                module, variables, images, paths=paths, mutable=mutable, rngs=_rngs(keys), **kwargs
-            )
+                module, variables, images, paths=paths, check_paths=False, mutable=mutable,
+                rngs=_rngs(keys), **kwargs,
+            )  # fmt: skip
         return (logits, taps), mutated
 
     return View(forward, images, labels, frozen=frozen)

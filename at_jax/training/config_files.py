@@ -140,6 +140,8 @@ def apply_parts(
         if not equals or key not in keys:
             close = difflib.get_close_matches(key, keys, n=1)
             hint = f"; did you mean {close[0]!r}?" if close and equals else ""
+            if not equals and "data" in keys:
+                hint = "; a path with a comma needs --config.data.data_dir=DIR"
             raise UserError(
                 f"--config, after the colon: {part!r} is not one of "
                 f"{', '.join(f'{k}=...' for k in keys)}{hint}: {_HELP}"

@@ -28,8 +28,11 @@ def log_lines(run: Run, used: tuple[jax.Device, ...]) -> None:
 def _on_networks(run: Run) -> Iterator[str]:
     for s, t in run.objective.points:
         yield f"transfer: student {s} {'x'.join(map(str, run.taps[s].shape[1:]))} <- teacher {t}"
-    if images := run.objective.teacher_images:
-        yield f"teacher: {images}"
+    if run.teacher is not None:
+        name = (run.teacher.description or {}).get("name")
+        found = [str(each) for each in (name, run.objective.teacher_images) if each]
+        if found:
+            yield f"teacher: {', '.join(found)}"
     if run.initial:
         yield f"init: {run.initial.note}"
     if run.settings.init.freeze:
@@ -44,6 +47,20 @@ def _on_config(run: Run) -> Iterator[str]:
     settings, optimizer = run.settings, run.settings.optimizer
     if not settings.runtime.huge_pages and huge_pages.was_restarted():
         yield f"note: {huge_pages.KEY} is read from the command line only: huge pages are in use"
+    own = getattr(run.objective.student, "dtype", None)
+    if settings.dtype != "float32" and not run.description["name"] and own != settings.dtype:
+        yield (
+            f"note: dtype={settings.dtype} is that of networks of at_jax: {run.name} computes in its own"
+        )
+    for term in run.objective.terms:
+        section = settings.terms.get(term.name)
+        # Options of the config that are neither those of the object nor the defaults.
+        if (
+            section
+            and type(section.term) is type(term)
+            and section.term not in (term, type(term)())
+        ):
+            yield f"note: terms= has {term}; the config's {section.term} is not used"
     late = [epoch for epoch in optimizer.drop_epochs if epoch >= settings.epochs]
     if late and optimizer.schedule == "steps":
         yield (

@@ -79,10 +79,7 @@ def prepare(
     initialization.check_place("init.weights", settings.init.weights)
     dataset = load_dataset(settings.data, given=arguments.dataset)
     identified = identity.check_data(workdir, dataset, allow_changes=settings.data.allow_changes)
-    name = "" if arguments.student else networks.library_name(settings.student)
-    student = arguments.student or networks.build(
-        settings.student, dataset.num_classes, settings.dtype
-    )
+    student, name = _student(settings, arguments, dataset)
     initial = initialization.of_settings(settings.init, student, dataset, arguments.module)
     identified = identity.check_initial(workdir, identified, initial and initial.fingerprint)
     trains_teacher = needs_teacher and known is None
@@ -161,6 +158,16 @@ def known_teacher(
             "teacher.weights or teacher.checkpoint, or leave them out"
         )
     return None
+
+
+def _student(
+    settings: Settings, arguments: Arguments, dataset: data.Dataset
+) -> tuple[nn.Module, str]:
+    """The student and its name in the library, empty for a network of the user."""
+    if arguments.student is not None:
+        return arguments.student, ""
+    built = networks.build(settings.student, dataset.num_classes, settings.dtype)
+    return built, networks.library_name(settings.student)
 
 
 def _load_teacher(workdir: str, settings: Settings, arguments: Arguments) -> Teacher:

@@ -137,11 +137,14 @@ class RunLog:
         self._report.epoch(line, settings.epochs)
         if collapse.is_new(self.progress.lines):
             log("  ".join(filter(None, (self._label, collapse.warning(self.run, line)))))
-        if processes.is_primary():
-            for callback in self._callbacks:
-                callback.on_epoch(line)
         is_best, is_last = line["test_error"] < best, epoch == settings.epochs
         return is_best or is_last or epoch % settings.runtime.checkpoint_every == 0
+
+    def call_callbacks(self) -> None:
+        """Pass the metrics of the epoch to the callbacks, which may raise: the epoch is saved."""
+        if processes.is_primary():
+            for callback in self._callbacks:
+                callback.on_epoch(self.progress.lines[-1])
 
     def save_epoch(self, train_state: state.TrainState) -> None:
         """Save the end of an epoch, with its error."""

@@ -27,9 +27,10 @@ from at_jax.training.components import (
     optimizers,
 )
 from at_jax.training.components.arguments import Arguments, chosen_terms
-from at_jax.training.components.compatibility import Shapes, Teacher
+from at_jax.training.components.compatibility import Teacher
 from at_jax.training.components.datasets import train_batches
 from at_jax.training.components.initialization import Initial
+from at_jax.training.components.tracing import Shapes
 from at_jax.training.preprocessing import preprocessing
 from at_jax.training.settings import Settings
 from at_jax.training.state import carried_collections, parameter_count

@@ -163,6 +163,8 @@ class Trainer:
                     each.checkpoints.wait()
             for each, state in pairs:
                 each.save_epoch(state)
+        for each, _ in left:
+            each.call_callbacks()
 
     def advance(
         self,

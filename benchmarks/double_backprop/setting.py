@@ -12,7 +12,7 @@ import numpy as np
 from at_jax import models
 from at_jax.distributed import compilation, devices
 from at_jax.errors import UserError
-from at_jax.training.components import compatibility
+from at_jax.training.components import tracing
 
 __all__ = ["CLASSES", "Setting", "split_pair"]
 
@@ -97,4 +97,4 @@ class Setting:
           whose: ``"student"`` or ``"teacher"``, for messages.
         """
         shape = (self.image_size, self.image_size, 3)
-        return compatibility.shapes(self.module(name), shape, whose).taps
+        return tracing.shapes(self.module(name), shape, whose).taps

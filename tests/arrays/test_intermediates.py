@@ -151,6 +151,24 @@ def test_collect_of_a_name_tapped_twice_raises_user_error():
         intermediates.collect(mutated)
 
 
+def test_forward_with_an_unknown_path_names_the_nearest_submodule():
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            intermediates.tap(self, "input", x)
+            return nn.Dense(2, name="body")(x)
+
+    variables = Net().init(jax.random.key(0), IMAGES)
+    with pytest.raises(
+        UserError, match="taps of Net, which has body, input, got 'boddy': did you mean 'body'"
+    ):
+        intermediates.forward(Net(), variables, IMAGES, paths=("boddy", "body"))
+    _, taps, _ = intermediates.forward(
+        Net(), variables, IMAGES, paths=("boddy", "body", "input"), check_paths=False
+    )
+    assert set(taps) == {"input", "body"}
+
+
 def test_forward_returns_output_taps_and_other_collections():
     class Counting(nn.Module):
         @nn.compact
@@ -181,7 +199,8 @@ def test_forward_with_paths_captures_the_output_of_submodules():
 def test_forward_with_paths_captures_nothing_else():
     _, taps, _ = intermediates.forward(Net(), {}, IMAGES, paths=("block",))
     assert set(taps) == {"zebra", "block/inner", "block", "ant"}
-    _, taps, _ = intermediates.forward(Untapped(), {}, IMAGES, paths=("encoder/none",))
+    options = {"paths": ("encoder/none",), "check_paths": False}
+    _, taps, _ = intermediates.forward(Untapped(), {}, IMAGES, **options)
     assert taps == {}
 
 

@@ -261,7 +261,8 @@ def test_bad_file_is_one_line_and_nothing_is_written(
         (["wrn.pth", "run", "--num_classes=1"], "--num_classes must be within 2..100000, got 1"),
         (["wrn.pth", "run", "--seed=-1"], "--seed must be within 0..4294967295"),
         (["wrn.pth", "run", "--image_size=1"], "--image_size must be within 8..4096"),
-        (["wrn.pth", "run", "--mean", "0.4", "0.4"], "mean must have a number for each of the 3 ch"),
+        (["wrn.pth", "run", "--mean", "0.5", "0.5", "0.5"], "for pixels in 0..1: multiply"),
+        (["wrn.pth", "run", "--mean", "40", "40"], "mean must have a number for each of the 3 ch"),
         (["wrn.pth", "run", "--std", "0.01", "1", "1"], "--std must be within 0.1..255"),
         (["wrn.pth", "run", "--class_names=none.txt"], "--class_names: 'none.txt' cannot be read"),
         (["wrn.pth", "run", "--class_names=wrn.pth"], "cannot be read .it is not UTF-8"),
@@ -273,7 +274,7 @@ def test_bad_file_is_one_line_and_nothing_is_written(
         (["taken", "f", "--to-safetensors", "--to-stablehlo"], "write one file each: pass one of them"),
         (["taken", "empty.safetensors", "--to-safetensors"], "DEST .*empty.safetensors exists already"),
         (["taken", "f.safetensors", "--to-safetensors"], "taken holds no checkpoints: give the workdir"),
-        (["wrn.pth", "f", "--to-stablehlo"], "holds no checkpoints: give the workdir of a run"),
+        (["wrn.pth", "f", "--to-stablehlo"], "wrn.pth is a file: give the workdir of a run"),
     ],
 )  # fmt: skip
 def test_mistake_is_one_line_and_nothing_is_written(
@@ -321,5 +322,5 @@ def test_missing_package_of_an_export_names_its_extra(
 
 
 def test_network_without_names_in_pytorch_is_not_converted():
-    with pytest.raises(UserError, match="got NIN: choose such a network"):
+    with pytest.raises(UserError, match="got NIN: export it with --to-stablehlo"):
         pretrained.state_dict({}, models.build("nin_thin", 3))

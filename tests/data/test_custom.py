@@ -40,6 +40,17 @@ def test_from_arrays_works_in_all_that_training_does(check_usable):
     check_usable(dataset, images, labels)
 
 
+def test_from_arrays_of_labels_with_gaps_notes_the_classes_without_images():
+    images = np.zeros((4, 8, 8, 3), np.uint8)
+    labels = np.array([1, 2, 1, 2])
+    (note,) = from_arrays(images, labels, images, labels).notes
+    assert note.startswith(
+        "no training images of the classes 0: if the labels start at 1 or have gaps"
+    )
+    assert from_arrays(images, labels - 1, images, labels - 1).notes == ()
+    assert from_arrays(images, labels, images, labels, class_names=list("abc")).notes == ()
+
+
 def test_from_arrays_with_one_channel_adds_its_axis():
     (images, labels), test = arrays(shape=(5, 6)), arrays(6, (5, 6, 1))
     dataset = from_arrays(images, labels, *test)

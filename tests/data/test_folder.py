@@ -84,6 +84,18 @@ def test_folder_without_a_directory_gives_both_ways_to_pass_it():
         assert fix in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["val", "validation"])
+def test_folder_without_test_is_evaluated_on_its_validation_images(folder, name):
+    expected = load("folder", data_dir=str(folder))
+    (folder / "test").rename(folder / name)
+    found = load("folder", data_dir=str(folder))
+    np.testing.assert_array_equal(found.test.images, expected.test.images)
+    assert f"no directory test: the images of {name} are the test set" in found.notes
+    (folder / name / "gray").mkdir()
+    with pytest.raises(UserError, match=f"classes in train and {name}, .* only in {name}: gray"):
+        load("folder", data_dir=str(folder))
+
+
 def test_folder_with_another_layout_raises(folder, tmp_path):
     with pytest.raises(UserError, match=r"nowhere does not exist: set --config.data"):
         load("folder", data_dir=str(tmp_path / "nowhere"))

@@ -14,7 +14,7 @@ from own_modules import Counting, Tapped, Tokens, Unordered, Untapped
 from at_jax import figures, intermediates, losses, maps
 from at_jax.errors import UserError
 from at_jax.figures import attention
-from at_jax.training.components import compatibility
+from at_jax.training.components import compatibility, tracing
 
 IMAGES = np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype(np.float32)
 
@@ -43,7 +43,7 @@ def test_attention_maps_of_both_kinds_are_those_of_the_losses(network):
 def test_attention_maps_are_in_the_order_of_the_network():
     module, variables = initialized(Unordered())
     assert list(figures.attention_maps(module, variables, IMAGES)) == ["zebra", "ant"]
-    shapes = compatibility.shapes(module, (8, 8, 1), "student")
+    shapes = tracing.shapes(module, (8, 8, 1), "student")
     assert list(shapes.taps) == ["zebra", "ant"]
     # The trainer pairs the points of two networks in this order.
     pairs = compatibility.pair_points((), shapes.taps, {"group1": None, "group2": None})

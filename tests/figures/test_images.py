@@ -55,6 +55,26 @@ def test_class_of_a_link_is_the_directory_of_the_link(tmp_path, monkeypatch):
         assert found.labels.tolist() == [1, images.UNKNOWN]
 
 
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        ((), images.UNKNOWN),
+        (("photos",), 1),
+        (("photos/cat",), 1),
+        (("./photos/cat/",), 1),
+        (("photos/cat/small",), images.UNKNOWN),
+        (("photos/cat/small/a.png",), images.UNKNOWN),
+        (("phot", "photos/dog"), images.UNKNOWN),
+    ],
+)
+def test_class_of_a_file_below_the_directory_of_a_class(tmp_path, monkeypatch, named, expected):
+    (tmp_path / "dog" / "photos" / "cat" / "small").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "dog")  # above the named directories: no class
+    Image.new("RGB", (9, 9)).save("photos/cat/small/a.png")
+    found = images.from_files(["photos/cat/small/a.png"], (8, 8, 3), ["dog", "cat"], named=named)
+    assert found.labels.tolist() == [expected]
+
+
 def test_from_files_reads_16_bit_values_by_the_depth_of_the_data_set(tmp_path):
     Image.fromarray(np.full((9, 9), 2560, np.uint16)).save(tmp_path / "a.png")
     for depth, expected in ((16, 10), (12, 160)):

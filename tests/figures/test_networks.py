@@ -191,7 +191,7 @@ def test_pretrained_weights_without_a_description_have_what_is_usual(tmp_path):
 
 
 def test_pretrained_weights_that_cannot_be_loaded_raise(tmp_path):
-    with pytest.raises(UserError, match="ResNet, WideResNet.*, got NIN: choose such a network"):
+    with pytest.raises(UserError, match="ResNet, WideResNet.*, got NIN: choose one of these"):
         networks.pretrained(tmp_path / "a", "nin_thin", 10, 32)
     with pytest.raises(UserError, match="there is no such file"):
         networks.pretrained(tmp_path / "a", "resnet_18", 10, 32)

@@ -135,6 +135,29 @@ def test_resumed_run_equals_the_uninterrupted_one(finished, tmp_path, monkeypatc
         chex.assert_trees_all_equal(ours, theirs)
 
 
+def test_run_stopped_by_a_callback_is_finished_with_fewer_epochs(finished, tmp_path):
+    class Enough(Exception):
+        pass
+
+    class StopsAfterTwo:
+        def on_epoch(self, metrics):
+            if metrics["epoch"] == 2:
+                raise Enough
+
+        def on_end(self, result):
+            raise AssertionError("not called")
+
+    config = small_run.with_teacher(finished, epochs=4)
+    with pytest.raises(Enough):
+        loop.train_and_evaluate(config, tmp_path / "run", callbacks=[StopsAfterTwo()])
+    assert len(small_run.lines_of(tmp_path / "run")) == 2
+    short = small_run.with_teacher(finished, epochs=2)
+    result = loop.train_and_evaluate(short, tmp_path / "run")
+    assert result["epochs"] == 2
+    loop.train_and_evaluate(short, tmp_path / "whole")
+    assert small_run.lines_of(tmp_path / "run") == small_run.lines_of(tmp_path / "whole")
+
+
 def test_more_epochs_continue_a_finished_run(finished, tmp_path):
     loop.train_and_evaluate(small_run.with_teacher(finished), tmp_path)
     result = loop.train_and_evaluate(small_run.with_teacher(finished, epochs=3), tmp_path)

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
+import own_modules
 import pytest
 import small_run
 
@@ -13,6 +14,8 @@ from at_jax import loop
 from at_jax.errors import UserError
 from at_jax.options import above, option
 from at_jax.terms import AttentionTransfer, Distillation, FlipSymmetry, Term
+from at_jax.training import description, preparation
+from at_jax.training.components.arguments import Arguments
 from at_jax.training.files import run_files
 
 
@@ -27,6 +30,20 @@ class LogitMatching(Term):
 
     def values(self, batch, params):
         return self.scale * jnp.mean((batch.student.logits - batch.teacher.logits) ** 2, axis=-1)
+
+
+def test_keys_that_passed_components_replace_are_noted(finished, tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr(description, "log", lines.append)
+    changes = {"kd__temperature": 20.0, "dtype": "bfloat16", "transfer__points": ("only<-group3",)}
+    config = small_run.with_teacher(finished, **changes)
+    terms = (Distillation(temperature=3.0), AttentionTransfer())
+    preparation.prepare(config, tmp_path, Arguments(student=own_modules.Tapped(), terms=terms))
+    text = "\n".join(lines)
+    assert "terms= has Distillation(temperature=3.0" in text
+    assert "the config's Distillation(temperature=20.0" in text and "AttentionTransfer" not in text
+    assert "note: dtype=bfloat16 is that of networks of at_jax: Tapped computes in its own" in text
+    assert "teacher: wrn_10_0.5" in text
 
 
 def test_terms_replace_those_of_the_method(finished, tmp_path):

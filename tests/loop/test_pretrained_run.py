@@ -242,4 +242,4 @@ def test_teacher_of_a_run_sees_the_images_of_its_training(finished, tmp_path, mo
     alone = json.loads((finished[0] / "teacher" / "result.json").read_text())
     assert found["teacher_test_error"] == pytest.approx(alone["test_error"])
     mean = round(checkpoint.open_run(finished[0] / "teacher")[2]["mean"][0], 2)
-    assert f"teacher: images of 16x16, normalized with mean ({mean},)" in "\n".join(lines)
+    assert f"images of 16x16, normalized with mean ({mean},)" in "\n".join(lines)

@@ -10,7 +10,7 @@ from PIL import Image
 from at_jax import models
 from at_jax.tables import command as program
 from at_jax.tables import job, markdown, plan, protocol, registry, summary
-from at_jax.training.components import compatibility
+from at_jax.training.components import compatibility, tracing
 
 NAME = "cifar100_protocol"
 PAIRS = [pytest.param(*pair, id="<-".join(pair)) for pair in protocol.RESULTS]
@@ -63,7 +63,7 @@ def test_attention_is_transferred_at_the_points_of_the_protocol(student, teacher
         if (row.student, row.teacher, row.method) == (student, teacher, "at")
     )
     taps = [
-        compatibility.shapes(models.build(name, 100), (32, 32, 3), name).taps
+        tracing.shapes(models.build(name, 100), (32, 32, 3), name).taps
         for name in (student, teacher)
     ]
     pairs = compatibility.pair_points(at.changes.get("transfer.points", ()), *taps)

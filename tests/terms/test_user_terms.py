@@ -91,6 +91,20 @@ def networks(student):
     return created.params, created.collections, tiny.teacher_variables(objective)
 
 
+def test_user_term_that_uses_a_teacher_which_it_does_not_need_raises_usererror():
+    class Careless(Term):
+        name, needs_teacher = "careless", False
+
+        def values(self, batch, params):
+            return jnp.mean(batch.student.logits - batch.teacher.logits, axis=-1)
+
+    student = tiny.TinyNet()
+    params, collections, _ = networks(student)
+    objective = Objective(student, None, (Careless(),))
+    with pytest.raises(UserError, match=r"used batch.teacher, .*: leave needs_teacher .* True"):
+        jax.eval_shape(objective, params, collections, None, IMAGES, LABELS)
+
+
 def test_user_term_with_values_alone_is_added_with_its_weight():
     student = tiny.TinyNet()
     objective = Objective(student, TEACHER, (Distillation(), LogitNorm(power=3.0)))

@@ -183,6 +183,11 @@ def test_settings_of_text_that_no_file_can_hold_names_the_key(key, value):
         ),
         ({"data.mean": (1.0,)}, "data.mean and data.std must each have one number per channel"),
         (
+            {"data.mean": (0.485, 0.456, 0.406), "data.std": (0.229, 0.224, 0.225)},
+            r'multiply them by 255, --config.data.mean="\(123.67, 116.28, 103.53\)" --config.data.std=',
+        ),
+        ({"teacher.mean": (0.5,), "teacher.std": (0.5,)}, "teacher.std are in 0..255, got"),
+        (
             {"teacher.std": (1.0,)},
             "teacher.mean and teacher.std must each have one number per channel",
         ),

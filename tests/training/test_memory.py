@@ -7,7 +7,7 @@ import small_run
 
 from at_jax import data, models
 from at_jax.errors import UserError
-from at_jax.training.components import compatibility, datasets, memory
+from at_jax.training.components import datasets, memory, tracing
 from at_jax.training.config import settings_of
 from at_jax.training.settings import combinations
 
@@ -30,7 +30,7 @@ def test_stored_numbers_by_hand():
 
 def test_activations_that_are_computed_again_are_not_counted():
     plain, remat = (
-        compatibility.shapes(models.WideResNet(10, 1, remat=remat), (32, 32, 3), "student").stored
+        tracing.shapes(models.WideResNet(10, 1, remat=remat), (32, 32, 3), "student").stored
         for remat in (False, True)
     )
     # Outside blocks: conv0 and the logits. Each of three blocks: two convolutions and, where the number of
@@ -52,7 +52,7 @@ def test_run_that_cannot_fit_is_refused_with_estimate_and_memory(
 ):
     monkeypatch.setattr("at_jax.data.memory.available", lambda: 16 * 2**30)
     settings = settings_of(small_run.config(student=network, **changes))
-    shapes = compatibility.shapes(models.build(network), (size, size, 1), "student")
+    shapes = tracing.shapes(models.build(network), (size, size, 1), "student")
     message = rf"student='{network}' with batch_size=\d+ .* at least [\d,.]+ GiB .*, got 16.0 GiB"
     with pytest.raises(UserError, match=message):
         memory.check(settings, (size, size, 1), shapes, None)
@@ -60,7 +60,7 @@ def test_run_that_cannot_fit_is_refused_with_estimate_and_memory(
 
 def test_run_of_the_paper_fits_and_unknown_memory_is_no_bound(monkeypatch):
     settings = settings_of(small_run.config(student="wrn_16_2", batch_size=128))
-    shapes = compatibility.shapes(models.build("wrn_16_2"), (32, 32, 3), "student")
+    shapes = tracing.shapes(models.build("wrn_16_2"), (32, 32, 3), "student")
     for known in (2**30, None):
         monkeypatch.setattr("at_jax.data.memory.available", lambda known=known: known)
         memory.check(settings, (32, 32, 3), shapes, shapes)

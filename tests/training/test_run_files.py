@@ -2,12 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 import small_run
 
 from at_jax.errors import UserError
 from at_jax.training.config import flatten
 from at_jax.training.files import run_files
+from at_jax.training.files.checkpoints import Checkpoints
 
 
 def claim(workdir, **changes):
@@ -43,8 +45,31 @@ def test_claim_with_another_runtime_is_allowed(tmp_path):
 def test_claim_with_more_epochs_is_allowed(tmp_path, decay):
     claim(tmp_path, transfer__decay=decay)
     claim(tmp_path, transfer__decay=decay, epochs=5)
-    with pytest.raises(UserError, match="epochs: 5 there, 3 now"):
-        claim(tmp_path, transfer__decay=decay, epochs=3)
+    assert run_files.read_config(tmp_path)["epochs"] == 5
+
+
+@pytest.mark.parametrize(
+    ("step", "lines", "begun"),
+    [
+        (None, [], 0),
+        (4, [], 1),
+        (9, [{"epoch": 1, "step": 4}, {"epoch": 2, "step": 8}], 3),
+        (12, [{"epoch": 3, "step": 12}], 3),
+    ],
+)
+def test_claim_with_fewer_epochs_is_allowed_down_to_those_that_have_begun(
+    tmp_path, step, lines, begun
+):
+    claim(tmp_path, epochs=5)
+    if step is not None:
+        with Checkpoints(tmp_path) as checkpoints:
+            meta = {"progress": {"lines": lines}}
+            checkpoints.save(step, {"params": {"w": np.zeros(1)}}, meta, None)
+    if begun > 1:
+        with pytest.raises(UserError, match=f"epochs: 5 there, {begun - 1} now"):
+            claim(tmp_path, epochs=begun - 1)
+    claim(tmp_path, epochs=max(begun, 1))
+    assert run_files.read_config(tmp_path)["epochs"] == max(begun, 1)
 
 
 def test_claim_with_more_epochs_of_the_teacher_raises(tmp_path):

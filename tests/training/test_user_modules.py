@@ -18,7 +18,7 @@ from at_jax.models import layers
 from at_jax.objective import Objective
 from at_jax.terms import Distillation
 from at_jax.training import state, step
-from at_jax.training.components import compatibility
+from at_jax.training.components import tracing
 
 KEY = jax.random.key(3)
 
@@ -101,7 +101,7 @@ class Lifted(nn.Module):
     ],
 )
 def test_batch_statistics_that_pass_through_a_transformation_are_accepted(module):
-    assert "batch_stats" in compatibility.shapes(module, (32, 32, 3), "student").variables
+    assert "batch_stats" in tracing.shapes(module, (32, 32, 3), "student").variables
 
 
 @pytest.mark.parametrize(
@@ -117,12 +117,12 @@ def test_batch_statistics_that_pass_through_a_transformation_are_accepted(module
 def test_batch_statistics_in_evaluation_are_refused(module, whose):
     message = f"{whose} {type(module).__name__} changes its batch statistics with train=False"
     with pytest.raises(UserError, match=message):
-        compatibility.shapes(module, (8, 8, 1), whose)
+        tracing.shapes(module, (8, 8, 1), whose)
 
 
 def test_nnx_network_with_dropout_and_batch_normalization_is_accepted():
     module = nnx.bridge.to_linen(own_modules.NnxNormalized, follows=True)
-    found = compatibility.shapes(module, (8, 8, 1), "student")
+    found = tracing.shapes(module, (8, 8, 1), "student")
     assert found.logits.shape == (1, 10) and "batch_stats" in found.variables
 
 

@@ -50,16 +50,30 @@ def find(name: str, *, subject: str) -> list[str]:
     return found
 
 
-def class_of(path: str | os.PathLike[str], class_names: Sequence[str]) -> int | None:
-    """Index of the class of a file whose directory has the name of a class; None for other files.
+def class_of(
+    path: str | os.PathLike[str], class_names: Sequence[str], named: Sequence[str] = ()
+) -> int | None:
+    """Index of the class of a file: the nearest directory with the name of a class; None without one.
+
+    Args:
+      path: of the file.
+      class_names: by label.
+      named: files and directories that the user named. In one of these directories, a file may be at any
+        depth below the directory of its class, as in a data set. Otherwise it is directly in it.
 
     >>> class_of("test/cat/1.jpg", ["cat", "dog"]), class_of("photos/1.jpg", ["cat", "dog"])
     (0, None)
+    >>> class_of("test/cat/small/1.jpg", ["cat", "dog"], ["test"])
+    0
     """
     # Not resolved: a link to a file is in the directory of the link, as in a data set.
-    normalized = os.path.normpath(paths.absolute(path))
-    directory = listing.normal(os.path.basename(os.path.dirname(normalized)))
-    return list(class_names).index(directory) if directory in class_names else None
+    directory, *roots = (os.path.normpath(paths.absolute(each)) for each in (path, *named))
+    while True:
+        directory = os.path.dirname(directory)
+        if (name := listing.normal(os.path.basename(directory))) in class_names:
+            return list(class_names).index(name)
+        if not any(directory.startswith(os.path.join(root, "")) for root in roots):
+            return None
 
 
 def read(

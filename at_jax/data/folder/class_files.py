@@ -21,8 +21,10 @@ from at_jax.errors import UserError, listed, printable
 __all__ = ["LAYOUT", "ClassFiles", "list_classes", "split_files"]
 
 LAYOUT = "<dir>/{train,test}/<class>/<images>"
+# The evaluated images, in the first of these directories that exists.
+_EVALUATED = ("test", "val", "valid", "validation")
 # Directories of these names are parts of a data set, not classes.
-_PARTS = {"dev", "eval", "evaluation", "testing", "training", "val", "valid", "validation"}
+_PARTS = {"train", *_EVALUATED, "dev", "eval", "evaluation", "testing", "training"}
 
 
 @dataclasses.dataclass
@@ -30,7 +32,7 @@ class ClassFiles:
     """Files of one split, in the order of the data set.
 
     Attributes:
-      directory: train or test, or the one that contains the classes.
+      directory: train, test or val, or the one that contains the classes.
       class_names: sorted.
       files: that were listed.
       labels: int32, of the files.
@@ -65,7 +67,7 @@ class ClassFiles:
 
 
 def list_classes(root: pathlib.Path) -> list[ClassFiles]:
-    """List the files of the splits train and test, which must have the same classes.
+    """List the files of the splits train and test (or val), which must have the same classes.
 
     Returns:
       Both splits; a single one, which is not split yet, if the classes are directly in `root`.
@@ -76,16 +78,17 @@ def list_classes(root: pathlib.Path) -> list[ClassFiles]:
     if _is_not_split(root):
         left_out = Skipped()
         return [_list_split(root, _classes(root, left_out), left_out)]
-    skipped = {split: Skipped() for split in ("train", "test")}
+    test = next((name for name in _EVALUATED if (root / name).is_dir()), "test")
+    skipped = {split: Skipped() for split in ("train", test)}
     classes = {split: _classes(root / split, skipped[split]) for split in skipped}
-    if list(classes["train"]) != list(classes["test"]):
+    if list(classes["train"]) != list(classes[test]):
         only = {
             split: listed(printable(each) for each in classes[split] if each not in classes[other])
-            for split, other in (("train", "test"), ("test", "train"))
+            for split, other in (("train", test), (test, "train"))
         }
         raise UserError(
-            f"image folder {printable(str(root))}: expected the same classes in train and test, got only "
-            f"in train: {only['train']}, only in test: {only['test']}: rename or add these directories"
+            f"image folder {printable(str(root))}: expected the same classes in train and {test}, got "
+            f"only in train: {only['train']}, only in {test}: {only[test]}: rename or add these directories"
         )
     return [_list_split(root / each, classes[each], skipped[each]) for each in skipped]
 
@@ -95,7 +98,7 @@ def _is_not_split(root: pathlib.Path) -> bool:
     if not root.is_dir():
         return False
     names = {name.lower() for name in class_directories(root, Skipped())}
-    return len(names) > 1 and not names & {"train", "test", *_PARTS}
+    return len(names) > 1 and not names & _PARTS
 
 
 def split_files(

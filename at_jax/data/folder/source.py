@@ -36,8 +36,9 @@ _Inspected = tuple[ClassFiles, np.ndarray]  # files, and an entry of each: see I
 def load_folder(options: LoadOptions) -> Dataset:
     """Load ``<data_dir>/{train,test}/<class>/``, with JPEG, PNG, WebP, BMP and GIF files at any depth.
 
-    Without train and test, ``<data_dir>/<class>/`` is split: the part of each class that becomes the test
-    set is a function of the seed and of the names of the files.
+    Without ``test``, the test set is in ``val``, ``valid`` or ``validation``. Without splits,
+    ``<data_dir>/<class>/`` is split: the part of each class that becomes the test set is a function of the
+    seed and of the names of the files.
 
     Classes are the sorted names of the directories. Files are recognized by content. Others are skipped,
     and counted in the notes of the data set; hidden ones are ignored. Every image is read before
@@ -61,6 +62,8 @@ def load_folder(options: LoadOptions) -> Dataset:
     parts = list_classes(root)
     decode = _decodes(parts, options)
     inspected, notes = [], []
+    if (evaluated := parts[-1].directory.name) != "test" and len(parts) == 2:
+        notes.append(f"no directory test: the images of {evaluated} are the test set")
     for part in parts:
         verified = Verified(part.directory)
         found = inspect(part.files, verified, decode=decode, needs_size=size == 0, name=name)

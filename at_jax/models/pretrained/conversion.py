@@ -129,7 +129,7 @@ def state_dict(variables: Mapping[str, Any], module: nn.Module) -> dict[str, np.
     Raises:
       UserError: if the network has no names in PyTorch.
     """
-    name = family(module).namings[0].name
+    name = family(module, writes=True).namings[0].name
     # Others, such as sown activations, are no weights.
     kept = {key: variables[key] for key in ("params", "batch_stats") if key in variables}
     flat = traverse_util.flatten_dict(kept)

@@ -19,17 +19,25 @@ HEAD = "classifier"  # the name of the last layer of every network with pretrain
 _MOST_CHANNELS = 64
 
 
-def family(module: nn.Module) -> Family:
+def family(module: nn.Module, *, writes: bool = False) -> Family:
     """The entry of a network in ``NAMINGS``.
 
+    Args:
+      module: the network.
+      writes: whether a file is written, not read: for the message.
+
     Raises:
-      UserError: if its files cannot be read.
+      UserError: if its files cannot be read or written.
     """
     if (found := NAMINGS.get(type(module))) is None:
         known = ", ".join(each.__name__ for each in NAMINGS)
+        done, fix = (
+            ("written", "export it with --to-stablehlo")
+            if writes
+            else ("read", "choose one of these")
+        )
         raise UserError(
-            f"PyTorch weights can be read for {known}, got {type(module).__name__}: choose such a "
-            "network"
+            f"PyTorch weights can be {done} for {known}, got {type(module).__name__}: {fix}"
         )
     return found
 

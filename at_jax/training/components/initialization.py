@@ -14,7 +14,7 @@ from at_jax.data.identity import class_difference
 from at_jax.distributed import processes
 from at_jax.errors import UserError, naming
 from at_jax.models import pretrained
-from at_jax.training.components import compatibility, networks
+from at_jax.training.components import compatibility, networks, tracing
 from at_jax.training.components.compatibility import Teacher
 from at_jax.training.components.teacher_images import Normalization
 from at_jax.training.files import identity
@@ -125,7 +125,7 @@ def load(
       UserError: if the weights cannot be read, or are those of another network.
     """
     check_place("init.weights", place)
-    wanted = compatibility.shapes(student, dataset.image_shape, "student").variables
+    wanted = tracing.shapes(student, dataset.image_shape, "student").variables
     difference = None
     with naming("init.weights", place):
         if is_file(place):
@@ -190,7 +190,7 @@ def _head(
     classes = getattr(student, "num_classes", None)
     if not isinstance(classes, int):
         return set()
-    more = compatibility.shapes(
+    more = tracing.shapes(
         student.clone(num_classes=classes + 1), dataset.image_shape, "student"
     ).variables
     here, there = (traverse_util.flatten_dict(dict(tree)) for tree in (wanted, more))

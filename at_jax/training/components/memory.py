@@ -46,7 +46,7 @@ def check(settings: Settings, image_shape: tuple[int, ...], student: Any, teache
     Args:
       settings: of the run.
       image_shape: (H, W, C).
-      student: its shapes, see ``compatibility.Shapes``.
+      student: its shapes, see ``tracing.Shapes``.
       teacher: of the teacher; None without one.
 
     Raises:

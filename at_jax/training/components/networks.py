@@ -12,7 +12,7 @@ from at_jax import data, models, paths
 from at_jax.distributed import processes
 from at_jax.errors import UserError
 from at_jax.terms import Term, changes_forward_pass
-from at_jax.training.components import compatibility, component_records
+from at_jax.training.components import compatibility, component_records, tracing
 from at_jax.training.components.compatibility import Teacher
 from at_jax.training.components.teacher_images import Normalization
 from at_jax.training.files import identity, run_files
@@ -110,7 +110,7 @@ def open_run(
         network = models.build(description["name"], description["num_classes"], dtype)
     else:
         network = component_records.from_record(description.get("module") or {}, module, workdir)
-        wanted = compatibility.shapes(network, description["image_shape"], "module").variables
+        wanted = tracing.shapes(network, description["image_shape"], "module").variables
         fix = "pass module=, or name with --module, the network that this run trained"
         whose = f"the run in {workdir}"
         compatibility.check_variables(network, variables, wanted, whose, fix)
@@ -118,6 +118,11 @@ def open_run(
 
 
 def _read(workdir: pathlib.Path, which: str) -> Restored:
+    if paths.reachable(workdir).is_file():
+        raise UserError(
+            f"{workdir} is a file: give the workdir of a run; weights of PyTorch are named by "
+            "teacher.weights or init.weights, or at-jax weights converts them to a run"
+        )
     if not (paths.reachable(workdir) / FOLDER).is_dir():
         raise UserError(
             f"{workdir} holds no checkpoints: give the workdir of a run "

@@ -9,8 +9,9 @@ from at_jax import data, freezing
 from at_jax.errors import UserError
 from at_jax.objective import Objective
 from at_jax.terms import Term
-from at_jax.training.components import compatibility, teacher_images
-from at_jax.training.components.compatibility import Shapes, Teacher
+from at_jax.training.components import compatibility, teacher_images, tracing
+from at_jax.training.components.compatibility import Teacher
+from at_jax.training.components.tracing import Shapes
 from at_jax.training.settings import Settings, TermSettings
 
 __all__ = ["build"]
@@ -39,7 +40,7 @@ def build(
       UserError: if networks, data and terms do not fit together.
     """
     terms = tuple(each.term for each in chosen)
-    of_student = compatibility.shapes(student, dataset.image_shape, "student")
+    of_student = tracing.shapes(student, dataset.image_shape, "student")
     if of_student.logits.shape != (1, dataset.num_classes):
         raise UserError(
             f"the student must return {dataset.num_classes} logits for {dataset.name}, got shape "
@@ -66,7 +67,7 @@ def _with_teacher(
     shape_t = images.shape if images else dataset.image_shape
     stochastic: dict[str, Any] = {"deterministic": True} if settings.teacher.stochastic else {}
     whose = "teacher (teacher.stochastic=True)" if stochastic else "teacher"
-    shapes_t = functools.partial(compatibility.shapes, teacher.module, shape_t, whose, **stochastic)
+    shapes_t = functools.partial(tracing.shapes, teacher.module, shape_t, whose, **stochastic)
     of_teacher = shapes_t()
     compatibility.check_classes(terms, dataset, teacher, of_teacher)
     if teacher.variables is not None:
@@ -85,7 +86,7 @@ def _with_teacher(
     paths_s = tuple(s for s, _ in points if s not in of_student.taps)
     paths_t = tuple(t for _, t in points if t not in of_teacher.taps)
     if paths_s:
-        of_student = compatibility.shapes(student, dataset.image_shape, "student", paths_s)
+        of_student = tracing.shapes(student, dataset.image_shape, "student", paths_s)
     if paths_t:
         of_teacher = shapes_t(paths=paths_t)
     compatibility.check_points(points, of_student.taps, of_teacher.taps)

@@ -60,6 +60,19 @@ def newest(workdir: pathlib.Path) -> tuple[int, dict[str, Any]] | None:
     return None
 
 
+def epochs_begun(workdir: pathlib.Path) -> int:
+    """Number of epochs that the checkpoints of a run have begun; 0 without checkpoints."""
+    found = steps(workdir / FOLDER)
+    if not found:
+        return 0
+    saved = newest(workdir)
+    lines = saved[1].get("progress", {}).get("lines", []) if saved else []
+    if not lines:
+        return 1  # stopped in the first epoch
+    steps_per_epoch = lines[-1]["step"] // lines[-1]["epoch"]
+    return -(-found[-1] // steps_per_epoch)
+
+
 def test_errors(directory: pathlib.Path) -> dict[int, float | Damaged | None]:
     """Test error of each checkpoint in percent; None if it was not measured, or why it cannot be read."""
     errors: dict[int, float | Damaged | None] = {}

@@ -23,6 +23,7 @@ def check(
     arguments: Mapping[str, Any],
     *,
     has_teacher: bool,
+    epochs_begun: int,
 ) -> None:
     """Check that a run may be resumed with a config; see :func:`at_jax.training.files.run_files.check`.
 
@@ -32,6 +33,7 @@ def check(
       config: all keys and values.
       arguments: record of the components that were passed.
       has_teacher: a teacher was trained in the workdir.
+      epochs_begun: by the run so far.
 
     Raises:
       UserError: naming the keys that differ.
@@ -49,14 +51,14 @@ def check(
         # Without a place a new teacher would be trained.
         and not (key in places and (now[key] or not before[key]))
         and key.split(".")[0] not in unused
-        and not _may_differ(key, before, now, is_as_long)
+        and not _may_differ(key, before, now, is_as_long, epochs_begun)
     ]
     if differing:
         fix = (
             "use the same values to resume it, or another --workdir, where "
             f"--config.init.weights={workdir} starts from its weights"
         )
-        if is_as_long and _may_differ("epochs", before, now, False):
+        if is_as_long and _may_differ("epochs", before, now, False, epochs_begun):
             drops = tuple(before["optimizer.drop_epochs"])
             fix = (
                 "its teacher was trained for as many epochs, and "
@@ -71,7 +73,7 @@ def check(
 
 
 def _may_differ(
-    key: str, before: Mapping[str, Any], now: Mapping[str, Any], is_as_long: bool
+    key: str, before: Mapping[str, Any], now: Mapping[str, Any], is_as_long: bool, epochs_begun: int
 ) -> bool:
     if key.startswith("runtime.") or key in (
         "compare",
@@ -90,4 +92,4 @@ def _may_differ(
         or now["optimizer.schedule"] not in ("constant", "steps")
         or is_as_long
     )
-    return key == "epochs" and not depends_on_length and now[key] > before[key]
+    return key == "epochs" and not depends_on_length and now[key] >= epochs_begun

@@ -75,9 +75,9 @@ def check(
     ``runtime.*``, ``compare``, ``data.allow_changes``, ``data.skip_corrupt``, ``data.workers``,
     ``data.memory_limit_mb`` and the sections of terms that the loss lacks may differ, and so may
     the places of data and teacher: :mod:`at_jax.training.files.identity` compares what is there.
-    ``epochs`` may grow unless something else depends on it: a weight with linear or cosine decay, a
-    learning rate with a cosine or one-cycle schedule, or a teacher that is trained here for as many
-    epochs as its student.
+    ``epochs`` may grow, or shrink to those that have begun, unless something else depends on it: a weight
+    with linear or cosine decay, a learning rate with a cosine or one-cycle schedule, or a teacher that is
+    trained here for as many epochs as its student.
 
     Args:
       workdir: of the run.
@@ -94,7 +94,10 @@ def _check(workdir: pathlib.Path, config: Mapping[str, Any], arguments: Mapping[
     if (workdir / CONFIG).exists() or _has_remains(workdir):
         stored = read_both(workdir)
         has_teacher = (workdir / TEACHER).exists()
-        config_changes.check(workdir, stored, config, arguments, has_teacher=has_teacher)
+        begun = checkpoint_meta.epochs_begun(workdir)
+        config_changes.check(
+            workdir, stored, config, arguments, has_teacher=has_teacher, epochs_begun=begun
+        )
 
 
 def _has_remains(workdir: pathlib.Path) -> bool:

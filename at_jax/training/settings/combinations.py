@@ -3,6 +3,7 @@
 from at_jax import models, terms
 from at_jax.errors import UserError
 from at_jax.training.settings import Settings
+from at_jax.training.settings.data import is_of_unit_range
 
 __all__ = ["check", "check_length"]
 
@@ -33,6 +34,7 @@ def check(settings: Settings) -> None:
                 f"{section}.mean and {section}.std must each have one number per channel, got {each.mean} "
                 f"and {each.std}: set both, or neither"
             )
+        _check_scale(section, each.mean, each.std)
     if settings.teacher.checkpoint and settings.teacher.weights:
         raise UserError(
             "a run has one teacher, got teacher.checkpoint="
@@ -59,6 +61,20 @@ def check(settings: Settings) -> None:
     if optimizer.nesterov and optimizer.name != "sgd":
         raise UserError(
             f"optimizer.nesterov is for sgd, got optimizer.name={optimizer.name!r}: leave it out"
+        )
+
+
+def _check_scale(section: str, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    """Raise for statistics of values in 0..1, as PyTorch's; mean 0 and std 1 leave pixels unchanged."""
+    if is_of_unit_range(mean, std):
+        scaled = {
+            name: tuple(round(255 * x, 2) for x in values)
+            for name, values in (("mean", mean), ("std", std))
+        }
+        flags = " ".join(f'--config.{section}.{name}="{x}"' for name, x in scaled.items())
+        raise UserError(
+            f"{section}.mean and {section}.std are in 0..255, got {mean} and {std}, as for pixels in 0..1: "
+            f"multiply them by 255, {flags}"
         )
 
 

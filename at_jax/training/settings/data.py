@@ -1,16 +1,26 @@
 """Config keys of the ``data`` section."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from at_jax.options import between, items, one_of, option
 
-__all__ = ["DataSettings"]
+__all__ = ["DataSettings", "is_of_unit_range"]
 
 # Rules that other sections share.
 SEEDS = between(0, 2**32 - 1, "from 0 to 2**32 - 1")
 IMAGES = between(0, 2**31 - 1)
 MEANS = items(between(0, 255), "numbers from 0 to 255")
 STDS = items(between(0.1, 255), "numbers from 0.1 to 255")
+
+
+def is_of_unit_range(mean: Sequence[float], std: Sequence[float]) -> bool:
+    """Whether a normalization is one of pixels in 0..1, as in PyTorch. Mean 0 and std 1 change no pixel.
+
+    >>> is_of_unit_range((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), is_of_unit_range((0,), (1,))
+    (True, False)
+    """
+    return max((*mean, *std), default=2) <= 1 and any(0 < x < 1 for x in mean)
 
 
 @dataclasses.dataclass(frozen=True)
