@@ -151,8 +151,13 @@ def forward(
       the changed collections.
 
     Raises:
-      UserError: if a point is computed more than once, or not at all.
+      UserError: if a point is computed more than once, or not at all, or for a module that is not linen.
     """
+    if not isinstance(module, nn.Module):
+        raise UserError(
+            f"forward: module must be a linen module, got {type(module).__name__}: return the activations "
+            "of an NNX module from its __call__, or wrap it with flax.nnx.bridge.to_linen"
+        )
     wanted = frozenset(paths)
     called: dict[str, None] = {}
 

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import nnx
 
 from at_jax import intermediates
 from at_jax.errors import UserError
@@ -149,6 +150,14 @@ def test_collect_of_a_name_tapped_twice_raises_user_error():
         UserError, match="'same' must be computed once .* got 2 calls: give every tap"
     ):
         intermediates.collect(mutated)
+
+
+def test_forward_of_an_nnx_module_names_both_ways():
+    class Net(nnx.Module):
+        pass
+
+    with pytest.raises(UserError, match=r"linen module, got Net: return the .*bridge.to_linen"):
+        intermediates.forward(Net(), {}, IMAGES)
 
 
 def test_forward_with_an_unknown_path_names_the_nearest_submodule():

@@ -209,3 +209,9 @@ def test_resumed_run_is_no_finished_teacher(finished, tmp_path):
 @contextlib.contextmanager
 def _at_once():
     yield lambda: True
+
+
+def test_initial_weights_of_another_network_name_it(finished, tmp_path):
+    changes = {"student": "wrn_10_0.5", "init__weights": str(finished[0])}
+    with pytest.raises(UserError, match=r"they are those of wrn_10_0.25; give weights of the same"):
+        loop.train_and_evaluate(small_run.config(method="none", **changes), tmp_path)

@@ -148,12 +148,11 @@ def load(
         variables = _without(variables, head)
         wanted = _without(wanted, head)
     note += _other_normalization(_trained_with(student, described), dataset)
+    fix = "give weights of the same network, or choose their network as student"
+    if described and described["name"]:
+        fix = f"they are those of {described['name']}; {fix}"
     compatibility.check_variables(
-        student,
-        variables,
-        wanted,
-        whose=f"init.weights={place!r}",
-        fix="give weights of the same network, or choose their network as student",
+        student, variables, wanted, whose=f"init.weights={place!r}", fix=fix
     )
     return Initial(variables, identity.of_weights(variables), note)
 
