@@ -113,7 +113,7 @@ class RunLog:
         """Add the metrics of the steps up to ``done`` to the epoch.
 
         Raises:
-          NonFinite: naming the first step with a non-finite loss, and the term.
+          at_jax.loop.NonFinite: naming the first step with a non-finite loss, and the term.
         """
         # What terms report in addition has no influence on training, so it does not end the run either.
         sums = {name: np.asarray(measured[name][0]) for name in measured if metrics.is_loss(name)}
@@ -188,7 +188,7 @@ class RunLog:
         """Write a checkpoint in the background.
 
         Raises:
-          NonFinite: if a variable is not finite, or the optimizer's state has a NaN.
+          at_jax.loop.NonFinite: if a variable is not finite, or the optimizer's state has a NaN.
         """
         host = jax.device_get(train_state)
         for path, leaf in jax.tree_util.tree_leaves_with_path(host):

@@ -104,8 +104,8 @@ class Trainer:
           Progress counters of each run.
 
         Raises:
-          Interrupted: after everything is saved.
-          NonFinite: naming the step and the term.
+          at_jax.loop.Interrupted: after everything is saved.
+          at_jax.loop.NonFinite: naming the step and the term.
         """
         with contextlib.ExitStack() as stack:
             stack.callback(self._profiler.close)  # also of a run that fails
