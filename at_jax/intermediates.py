@@ -162,9 +162,7 @@ def forward(
     called: dict[str, None] = {}
 
     def is_wanted(submodule: nn.Module, method: str) -> bool:
-        if method != "__call__":
-            return False
-        path = "/".join(submodule.path)
+        path = "/".join(submodule.path) if method == "__call__" else ""
         called[path] = None
         return path in wanted
 

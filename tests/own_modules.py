@@ -1,5 +1,7 @@
 """User-defined networks, valid and invalid."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from flax import nnx
@@ -196,6 +198,24 @@ class NnxNormalized(nnx.Module):
         x = self.norm(images, use_running_average=self.follows and not train)
         x = self.dropout(x, deterministic=not train)
         return self.classifier(jnp.mean(x, axis=(1, 2)))
+
+
+class Typed(nn.Module):
+    """A network with the usual fields, built by their names."""
+
+    num_classes: int = 10
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        x = nn.Conv(4, (3, 3), strides=(4, 4), dtype=self.dtype)(images)
+        intermediates.tap(self, "only", x)
+        return nn.Dense(self.num_classes, dtype=self.dtype)(jnp.mean(x, axis=(1, 2)))
+
+
+def make_typed(num_classes, dtype):
+    """A factory with both arguments."""
+    return Typed(num_classes, dtype)
 
 
 def make_features(features):

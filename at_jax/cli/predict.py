@@ -34,7 +34,7 @@ class Prediction(NamedTuple):
     Attributes:
       file: as it was named or found.
       classes: pairs of class and probability, the most probable first.
-      true_class: the nearest directory with the name of a class; None without one.
+      true_class: the class of its directory, see :func:`at_jax.data.files.photographs.class_of`; or None.
     """
 
     file: str
@@ -121,7 +121,7 @@ def predict(
         logits = network.apply(variables, normalized, train=False)
         return jax.nn.softmax(jnp.asarray(logits, jnp.float32))
 
-    remaining = _files(files, on_error)
+    remaining, below = _files(files, on_error), photographs.roots(files)
     size = 0
     while chosen := list(itertools.islice(remaining, _BATCH)):
         size = size or len(chosen)  # later ones are padded, so that one program serves all
@@ -132,7 +132,7 @@ def predict(
         padded = np.concatenate([pixels, np.repeat(pixels[-1:], size - len(pixels), axis=0)])
         for (file, _), row in zip(read, np.asarray(probabilities(padded)), strict=False):
             classes = [(names[k], float(row[k])) for k in np.argsort(-row)[:top]]
-            label = photographs.class_of(file, known, files)
+            label = photographs.class_of(file, known, below)
             yield Prediction(file, classes, None if label is None else names[label])
 
 

@@ -152,6 +152,6 @@ def _check_numbers(options: argparse.Namespace) -> None:
             )
     if is_of_unit_range(options.mean or (), options.std or ()):
         raise UserError(
-            f"--mean and --std are in 0..255, got {options.mean} and {options.std}, as for pixels in 0..1: "
-            "multiply them by 255"
+            f"--mean must be in 0..255, got {options.mean}, as for pixels in 0..1: multiply it by 255, and "
+            "--std too"
         )

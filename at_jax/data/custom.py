@@ -69,8 +69,8 @@ def from_arrays(
         class_names = numbered_class_names(name, train_labels, test_labels)
         if unused := sorted({*range(len(class_names))} - {*train_labels.tolist()}):
             notes = (
-                f"no training images of the classes {listed(unused)}: if the labels start at 1 or have "
-                "gaps, renumber them with np.unique(labels, return_inverse=True)",
+                f"no training images have these labels: {listed(unused)}. If labels start at 1 or have "
+                "gaps, renumber those of both splits with np.searchsorted(np.unique(labels), ...)",
             )
     names = check_class_names(name, class_names)
     check_labels("from_arrays: labels", train_labels, names)

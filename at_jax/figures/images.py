@@ -120,12 +120,13 @@ def from_files(
     scale = max(1, _MIN_SIDE // max(height, width))
     options: dict[str, Any] = {"subject": _FLAG, "bit_depth": bit_depth}
     pixels, shown, labels = [], [], []
+    below = photographs.roots(named)
     for path in map(paths.parse, files):
         pixels.append(photographs.read(path, image_shape, resize=resize, **options))
         photograph = photographs.open_photograph(path, **options)
         larger = photographs.fit(photograph, height * scale, width * scale, resize * scale)
         shown.append(_rgb(crops.as_array(larger)))
-        label = photographs.class_of(path, class_names, named)
+        label = photographs.class_of(path, class_names, below)
         labels.append(UNKNOWN if label is None else label)
     return Images(np.stack(pixels), tuple(shown), np.array(labels))
 

@@ -49,8 +49,8 @@ class Batch(NamedTuple):
         """
         if self.teacher_view is None:
             raise UserError(
-                "a term used batch.teacher, got an objective without a teacher: leave needs_teacher of the "
-                "term at True, or test batch.teacher_view"
+                "a term used batch.teacher, got an objective without a teacher: remove "
+                "needs_teacher = False from the term, or test batch.teacher_view"
             )
         return self.teacher_view
 

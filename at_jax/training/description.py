@@ -29,7 +29,8 @@ def _on_networks(run: Run) -> Iterator[str]:
     for s, t in run.objective.points:
         yield f"transfer: student {s} {'x'.join(map(str, run.taps[s].shape[1:]))} <- teacher {t}"
     if run.teacher is not None:
-        name = (run.teacher.description or {}).get("name")
+        described = run.teacher.description
+        name = described and (described["name"] or type(run.teacher.module).__name__)
         found = [str(each) for each in (name, run.objective.teacher_images) if each]
         if found:
             yield f"teacher: {', '.join(found)}"
@@ -48,7 +49,8 @@ def _on_config(run: Run) -> Iterator[str]:
     if not settings.runtime.huge_pages and huge_pages.was_restarted():
         yield f"note: {huge_pages.KEY} is read from the command line only: huge pages are in use"
     own = getattr(run.objective.student, "dtype", None)
-    if settings.dtype != "float32" and not run.description["name"] and own != settings.dtype:
+    has_dtype = own is not None and jnp.dtype(own) == settings.dtype
+    if settings.dtype != "float32" and not run.description["name"] and not has_dtype:
         yield (
             f"note: dtype={settings.dtype} is that of networks of at_jax: {run.name} computes in its own"
         )

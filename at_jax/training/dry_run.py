@@ -12,6 +12,7 @@ from at_jax.training.components.datasets import load_dataset
 from at_jax.training.config import settings_of
 from at_jax.training.device_choice import devices_of
 from at_jax.training.preparation import known_teacher
+from at_jax.training.settings import combinations
 from at_jax.training.setup import Run, assemble
 
 __all__ = ["check"]
@@ -31,6 +32,7 @@ def check(config: ml_collections.ConfigDict, *, trains_teacher: bool) -> Run:
       UserError: as :func:`at_jax.loop.train_and_evaluate` raises it before it trains.
     """
     settings = settings_of(config)
+    combinations.check_scale(settings)
     devices.select(settings.runtime.devices, settings.batch_size, settings.accumulation)
     check_sizes(settings.data.image_size, count=settings.batch_size)
     initialization.check_place("init.weights", settings.init.weights)
@@ -40,7 +42,9 @@ def check(config: ml_collections.ConfigDict, *, trains_teacher: bool) -> Run:
     teacher: Teacher | None
     if trains_teacher:
         teacher = Teacher(
-            networks.build(settings.teacher.model, dataset.num_classes, settings.dtype)
+            networks.build(
+                settings.teacher.model, dataset.num_classes, settings.dtype, "teacher.model"
+            )
         )
     else:
         needs_teacher = terms.needs_teacher(settings.method)

@@ -23,7 +23,7 @@ from at_jax.training.console import log
 from at_jax.training.device_choice import devices_of
 from at_jax.training.files import identity, run_files
 from at_jax.training.files.checkpoints import check_can_save
-from at_jax.training.settings import Settings
+from at_jax.training.settings import Settings, combinations
 from at_jax.training.setup import Run, assemble
 
 __all__ = ["Prepared", "prepare"]
@@ -68,7 +68,7 @@ def prepare(
     check_can_save(workdir)
     processes.broadcast_from_primary(lambda: paths.reachable(workdir).name)  # a check
     arguments = _with_recorded_student(workdir, arguments)
-    _check_module(workdir, settings, arguments)
+    _check_new(workdir, settings, arguments, is_main=train_teacher is not None)
     record = arguments.record()
     run_files.check(workdir, config.to_dict(), record)
     compilation_cache.use(settings.runtime.compilation_cache)
@@ -179,10 +179,16 @@ def _load_teacher(workdir: str, settings: Settings, arguments: Arguments) -> Tea
     return networks.load_teacher(workdir, settings.dtype, module)
 
 
-def _check_module(workdir: pathlib.Path, settings: Settings, arguments: Arguments) -> None:
-    """Raise for ``module=`` where no run is opened, which would otherwise be ignored."""
-    opens = run_files.has_config(workdir) or settings.teacher.checkpoint or settings.init.weights
-    if arguments.module is not None and not opens:
+def _check_new(
+    workdir: pathlib.Path, settings: Settings, arguments: Arguments, *, is_main: bool
+) -> None:
+    """Check what a new run must not have: statistics of pixels in 0..1, and an unused ``module=``."""
+    if run_files.has_config(workdir):
+        return
+    combinations.check_scale(settings)
+    opens = settings.teacher.checkpoint or settings.init.weights
+    # Comparison runs keep a module that the main run needs for its teacher.
+    if is_main and arguments.module is not None and not opens:
         named = arguments.module if isinstance(arguments.module, str) else "package:name"
         raise UserError(
             "module= and --module name the network of a run that is opened again, got a new run: to train "
@@ -202,7 +208,7 @@ def _planned_teacher(
     Errors of its own run and of the comparison runs are found here, before the workdir is claimed.
     """
     settings = settings_of(teacher_config(config))
-    module = networks.build(settings.student, dataset.num_classes, settings.dtype)
+    module = networks.build(settings.student, dataset.num_classes, settings.dtype, "teacher.model")
     own = load_dataset(settings.data, given=arguments.dataset)
     own_name = networks.library_name(settings.student)
     run = assemble(settings, own, module, own_name, None, arguments.for_teacher())

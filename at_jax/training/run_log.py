@@ -141,7 +141,7 @@ class RunLog:
         return is_best or is_last or epoch % settings.runtime.checkpoint_every == 0
 
     def call_callbacks(self) -> None:
-        """Pass the metrics of the epoch to the callbacks, which may raise: the epoch is saved."""
+        """Pass the metrics of the epoch to the callbacks, which may raise."""
         if processes.is_primary():
             for callback in self._callbacks:
                 callback.on_epoch(self.progress.lines[-1])

@@ -38,3 +38,23 @@ def saved_on_error(
         raise UserError(
             f"{error} (saved after step {int(states[0].step)}: run the same command to resume)"
         ) from error
+
+
+def call_callbacks(
+    called: Sequence[RunLog], logs: Sequence[RunLog], states: Sequence[TrainState]
+) -> None:
+    """Call the callbacks at the end of an epoch; if one raises, the states of all runs are saved first.
+
+    Args:
+      called: logs of runs that have finished the epoch.
+      logs: of all runs.
+      states: of all runs.
+    """
+    try:
+        for log in called:
+            log.call_callbacks()
+    except Exception:
+        if not processes.is_multiprocess():  # one process alone cannot save
+            for log, state in zip(logs, states, strict=True):
+                log.save_unless_saved(state)
+        raise

@@ -23,7 +23,7 @@ from at_jax.training.interrupt import Interrupted, interruptible
 from at_jax.training.profiling import Profiler
 from at_jax.training.resume import Progress
 from at_jax.training.run_log import RunLog, restore_all
-from at_jax.training.saving import saved_on_error
+from at_jax.training.saving import call_callbacks, saved_on_error
 from at_jax.training.setup import Run
 from at_jax.training.state import TrainState
 
@@ -163,8 +163,7 @@ class Trainer:
                     each.checkpoints.wait()
             for each, state in pairs:
                 each.save_epoch(state)
-        for each, _ in left:
-            each.call_callbacks()
+        call_callbacks([each for each, _ in left], self.logs, states)
 
     def advance(
         self,

@@ -44,9 +44,7 @@ def test_from_arrays_of_labels_with_gaps_notes_the_classes_without_images():
     images = np.zeros((4, 8, 8, 3), np.uint8)
     labels = np.array([1, 2, 1, 2])
     (note,) = from_arrays(images, labels, images, labels).notes
-    assert note.startswith(
-        "no training images of the classes 0: if the labels start at 1 or have gaps"
-    )
+    assert note.startswith("no training images have these labels: 0. If labels start at 1")
     assert from_arrays(images, labels - 1, images, labels - 1).notes == ()
     assert from_arrays(images, labels, images, labels, class_names=list("abc")).notes == ()
 

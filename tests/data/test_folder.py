@@ -90,7 +90,11 @@ def test_folder_without_test_is_evaluated_on_its_validation_images(folder, name)
     (folder / "test").rename(folder / name)
     found = load("folder", data_dir=str(folder))
     np.testing.assert_array_equal(found.test.images, expected.test.images)
-    assert f"no directory test: the images of {name} are the test set" in found.notes
+    assert f"no class directories in test: the images of {name} are the test set" in found.notes
+    (folder / "test").mkdir()  # of images without labels
+    np.testing.assert_array_equal(
+        load("folder", data_dir=str(folder)).test.images, expected.test.images
+    )
     (folder / name / "gray").mkdir()
     with pytest.raises(UserError, match=f"classes in train and {name}, .* only in {name}: gray"):
         load("folder", data_dir=str(folder))

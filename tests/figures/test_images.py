@@ -65,6 +65,8 @@ def test_class_of_a_link_is_the_directory_of_the_link(tmp_path, monkeypatch):
         (("photos/cat/small",), images.UNKNOWN),
         (("photos/cat/small/a.png",), images.UNKNOWN),
         (("phot", "photos/dog"), images.UNKNOWN),
+        (("photos/cat/small", "photos"), 1),
+        (("/",), 1),
     ],
 )
 def test_class_of_a_file_below_the_directory_of_a_class(tmp_path, monkeypatch, named, expected):

@@ -147,10 +147,11 @@ def test_run_stopped_by_a_callback_is_finished_with_fewer_epochs(finished, tmp_p
         def on_end(self, result):
             raise AssertionError("not called")
 
-    config = small_run.with_teacher(finished, epochs=4)
+    config = small_run.with_teacher(finished, epochs=4, runtime__checkpoint_every=100)
     with pytest.raises(Enough):
         loop.train_and_evaluate(config, tmp_path / "run", callbacks=[StopsAfterTwo()])
     assert len(small_run.lines_of(tmp_path / "run")) == 2
+    assert (tmp_path / "run" / "checkpoints" / "6").exists()  # saved, 2 epochs of 3 steps
     short = small_run.with_teacher(finished, epochs=2)
     result = loop.train_and_evaluate(short, tmp_path / "run")
     assert result["epochs"] == 2

@@ -44,6 +44,10 @@ def test_keys_that_passed_components_replace_are_noted(finished, tmp_path, monke
     assert "the config's Distillation(temperature=20.0" in text and "AttentionTransfer" not in text
     assert "note: dtype=bfloat16 is that of networks of at_jax: Tapped computes in its own" in text
     assert "teacher: wrn_10_0.5" in text
+    lines.clear()
+    student = own_modules.Typed(dtype=jnp.bfloat16)
+    preparation.prepare(config, tmp_path / "typed", Arguments(student=student, terms=terms))
+    assert "dtype=" not in "\n".join(lines)
 
 
 def test_terms_replace_those_of_the_method(finished, tmp_path):

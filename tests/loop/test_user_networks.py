@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import shutil
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,7 @@ import pytest
 import small_run
 from flax import nnx
 
-from at_jax import checkpoint, loop
+from at_jax import checkpoint, cli, loop
 from at_jax.errors import UserError
 from at_jax.terms import Term
 from at_jax.training.components import networks
@@ -161,21 +163,71 @@ def test_config_names_user_networks(tmp_path):
     assert again["teacher_test_error"] == result["teacher_test_error"]
 
 
+@pytest.mark.parametrize("named", ["own_modules:Typed", "own_modules:make_typed"])
+def test_network_that_takes_classes_and_dtype_is_opened_by_its_name(tmp_path, named):
+    changes = {
+        "student": named,
+        "teacher__model": named,
+        "transfer__points": ("only<-only",),
+        "dtype": "bfloat16",
+        "epochs": 1,
+    }
+    result = loop.train_and_evaluate(small_run.config(**changes), tmp_path)
+    assert result["teacher_test_error"] is not None
+    module, variables = checkpoint.load(tmp_path, module=named)
+    assert (module.num_classes, jnp.dtype(module.dtype)) == (10, jnp.bfloat16)
+    assert module.apply(variables, jnp.zeros((1, 16, 16, 1))).dtype == jnp.bfloat16
+
+
+def test_comparison_runs_keep_a_module_that_only_the_main_run_needs(tapped_run, tmp_path):
+    changes = {
+        "teacher__checkpoint": str(tapped_run),
+        "compare": ("none",),
+        "transfer__points": ("group3<-only",),
+        "epochs": 1,
+    }
+    module = "own_modules:Tapped"
+    result = loop.train_and_evaluate(small_run.config(**changes), tmp_path, module=module)
+    assert result["method"] == "at" and (tmp_path / "none" / "result.json").exists()
+
+
+def test_files_of_a_run_import_nothing(tmp_path, monkeypatch, finished):
+    """The names of networks in config.json, which may come from someone else."""
+    (tmp_path / "never_imported.py").write_text("raise RuntimeError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    run = tmp_path / "run"
+    shutil.copytree(finished[0], run)
+    config = json.loads((run / "config.json").read_text())
+    (tmp_path / "weights.safetensors").write_bytes(b"no weights")
+    config["student"] = config["teacher"]["model"] = "never_imported:Net"
+    config["teacher"]["weights"] = str(tmp_path / "weights.safetensors")
+    config["teacher"]["checkpoint"] = ""
+    (run / "config.json").write_text(json.dumps(config))
+    for command in (
+        ["figures", "maps", "--workdir", str(run), "--out", str(tmp_path / "a.png")],
+        ["evaluate", "--workdir", str(run)],
+        ["weights", str(run), str(tmp_path / "out.safetensors"), "--to-safetensors"],
+    ):
+        cli.main(command)
+    assert "never_imported" not in sys.modules
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         (
             {"student": "own_modules:Nothing"},
-            "network own_modules:Nothing: own_modules has no Noth",
+            "student=own_modules:Nothing: own_modules has no Noth",
         ),
-        ({"student": "no_such_package:Net"}, "network no_such_package:Net cannot be imported"),
-        ({"student": ":Net"}, "network :Net must be package:name"),
+        ({"student": "no_such_package:Net"}, "student=no_such_package:Net cannot be imported"),
+        ({"student": ":Net"}, "must be package:name, got ':Net'"),
         (
             {"student": "own_modules:NnxNet"},
             "must be callable with no arguments",
         ),
         ({"student": "at_jax.models:WideResNet"}, "must be callable with num_classes, dtype, got"),
-        ({"teacher__model": "own_modules:Nothing"}, "network own_modules:Nothing"),
+        ({"teacher__model": "own_modules:Nothing"}, "own_modules:Nothing: own_modules has no"),
+        ({"student": "builtins:int"}, "builtins:int must be callable with|must be an instance of"),
     ],
 )
 def test_config_that_names_no_network_raises_before_anything_is_written(tmp_path, changes, message):
@@ -219,7 +271,7 @@ def test_two_user_networks_are_named_together(finished, tmp_path):
     ("named", "message"),
     [
         ("own_modules:NnxNet", "must be an instance of a linen module, got the NNX module NnxNet"),
-        ("own_modules:make_features", "must be callable without arguments, got a function that"),
+        ("own_modules:make_features", "must be callable with no arguments, got TypeError"),
         ("own_modules:Normalized", r"a class with other fields \(.*: name the class that was"),
         ("own_modules:Untapped()", r"own_modules has no Untapped\(\)"),
         ("broken_module:Net", r"cannot be imported \(No module named 'missing_dependency'\)"),

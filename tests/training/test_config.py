@@ -5,10 +5,11 @@ import dataclasses
 import pytest
 import small_run
 
+from at_jax import loop
 from at_jax.errors import UserError
 from at_jax.terms import TERMS, Distillation, Term
 from at_jax.training import config as configs
-from at_jax.training.settings import key_fields
+from at_jax.training.settings import combinations, key_fields
 
 NAN, INF = float("nan"), float("inf")
 SEED = 2**32 - 1
@@ -183,11 +184,6 @@ def test_settings_of_text_that_no_file_can_hold_names_the_key(key, value):
         ),
         ({"data.mean": (1.0,)}, "data.mean and data.std must each have one number per channel"),
         (
-            {"data.mean": (0.485, 0.456, 0.406), "data.std": (0.229, 0.224, 0.225)},
-            r'multiply them by 255, --config.data.mean="\(123.67, 116.28, 103.53\)" --config.data.std=',
-        ),
-        ({"teacher.mean": (0.5,), "teacher.std": (0.5,)}, "teacher.std are in 0..255, got"),
-        (
             {"teacher.std": (1.0,)},
             "teacher.mean and teacher.std must each have one number per channel",
         ),
@@ -205,6 +201,27 @@ def test_settings_of_text_that_no_file_can_hold_names_the_key(key, value):
 def test_settings_of_values_that_do_not_fit_together_raises_usererror(changes, message):
     with pytest.raises(UserError, match=message):
         settings_with(changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"data.mean": (0.485, 0.456, 0.406), "data.std": (0.229, 0.224, 0.225)},
+            r'multiply them by 255, --config.data.mean="\(123.67, 116.28, 103.53\)" --config.data.std=',
+        ),
+        ({"teacher.mean": (0.5,), "teacher.std": (0.5,)}, "teacher.std are in 0..255, got"),
+    ],
+)
+def test_statistics_of_pixels_in_unit_range_are_refused_in_new_runs_only(
+    tmp_path, changes, message
+):
+    config = small_run.config(**{key.replace(".", "__"): value for key, value in changes.items()})
+    settings = configs.settings_of(config)  # those of an earlier run can be read
+    with pytest.raises(UserError, match=message):
+        combinations.check_scale(settings)
+    with pytest.raises(UserError, match=message):
+        loop.train_and_evaluate(config, tmp_path)
 
 
 def test_settings_of_a_config_with_an_unknown_or_missing_key_raises_usererror():

@@ -49,21 +49,21 @@ def test_claim_with_more_epochs_is_allowed(tmp_path, decay):
 
 
 @pytest.mark.parametrize(
-    ("step", "lines", "begun"),
+    ("step", "meta", "begun"),
     [
-        (None, [], 0),
-        (4, [], 1),
-        (9, [{"epoch": 1, "step": 4}, {"epoch": 2, "step": 8}], 3),
-        (12, [{"epoch": 3, "step": 12}], 3),
+        (None, {}, 0),
+        (1, {"steps_per_epoch": 4}, 1),
+        (9, {"steps_per_epoch": 4}, 3),
+        (12, {"steps_per_epoch": 4}, 3),
+        (4, {}, 4),  # of version 0.1
     ],
 )
 def test_claim_with_fewer_epochs_is_allowed_down_to_those_that_have_begun(
-    tmp_path, step, lines, begun
+    tmp_path, step, meta, begun
 ):
     claim(tmp_path, epochs=5)
     if step is not None:
         with Checkpoints(tmp_path) as checkpoints:
-            meta = {"progress": {"lines": lines}}
             checkpoints.save(step, {"params": {"w": np.zeros(1)}}, meta, None)
     if begun > 1:
         with pytest.raises(UserError, match=f"epochs: 5 there, {begun - 1} now"):

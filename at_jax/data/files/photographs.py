@@ -2,7 +2,7 @@
 
 import collections
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from at_jax.data.files.inspection import may_be_image, report
 from at_jax.data.threads import in_threads
 from at_jax.errors import UserError, printable
 
-__all__ = ["class_of", "find", "fit", "open_photograph", "read", "read_files"]
+__all__ = ["class_of", "find", "fit", "open_photograph", "read", "read_files", "roots"]
 
 
 def find(name: str, *, subject: str) -> list[str]:
@@ -50,30 +50,41 @@ def find(name: str, *, subject: str) -> list[str]:
     return found
 
 
+def roots(named: Iterable[str]) -> tuple[str, ...]:
+    """Normalize the directories among files and directories that the user named, for :func:`class_of`."""
+    found = (_normalized(name) for name in named if paths.parse(name).is_dir())
+    return tuple(os.path.join(each, "") for each in found)
+
+
 def class_of(
-    path: str | os.PathLike[str], class_names: Sequence[str], named: Sequence[str] = ()
+    path: str | os.PathLike[str], class_names: Sequence[str], below: tuple[str, ...] = ()
 ) -> int | None:
-    """Index of the class of a file: the nearest directory with the name of a class; None without one.
+    """Index of the class of a file, by the name of its directory; None if that is no class.
+
+    In a directory that the user named, a file may be at any depth below the directory of its class, as in
+    a data set.
 
     Args:
       path: of the file.
       class_names: by label.
-      named: files and directories that the user named. In one of these directories, a file may be at any
-        depth below the directory of its class, as in a data set. Otherwise it is directly in it.
+      below: result of :func:`roots`.
 
     >>> class_of("test/cat/1.jpg", ["cat", "dog"]), class_of("photos/1.jpg", ["cat", "dog"])
     (0, None)
-    >>> class_of("test/cat/small/1.jpg", ["cat", "dog"], ["test"])
-    0
     """
-    # Not resolved: a link to a file is in the directory of the link, as in a data set.
-    directory, *roots = (os.path.normpath(paths.absolute(each)) for each in (path, *named))
+    directory = os.path.dirname(_normalized(path))
     while True:
-        directory = os.path.dirname(directory)
         if (name := listing.normal(os.path.basename(directory))) in class_names:
             return list(class_names).index(name)
-        if not any(directory.startswith(os.path.join(root, "")) for root in roots):
+        parent = os.path.dirname(directory)
+        if parent == directory or not directory.startswith(below):
             return None
+        directory = parent
+
+
+def _normalized(path: str | os.PathLike[str]) -> str:
+    # Not resolved: a link to a file is in the directory of the link, as in a data set.
+    return os.path.normpath(paths.absolute(path))
 
 
 def read(

@@ -78,7 +78,10 @@ def list_classes(root: pathlib.Path) -> list[ClassFiles]:
     if _is_not_split(root):
         left_out = Skipped()
         return [_list_split(root, _classes(root, left_out), left_out)]
-    test = next((name for name in _EVALUATED if (root / name).is_dir()), "test")
+    there = [name for name in _EVALUATED if (root / name).is_dir()]
+    # A test set without labels has no class directories.
+    labeled = [name for name in there if class_directories(root / name, Skipped())]
+    test = [*labeled, *there, "test"][0]
     skipped = {split: Skipped() for split in ("train", test)}
     classes = {split: _classes(root / split, skipped[split]) for split in skipped}
     if list(classes["train"]) != list(classes[test]):
@@ -155,7 +158,7 @@ def _classes(split_dir: pathlib.Path, skipped: Skipped) -> dict[str, str]:
     if not split_dir.is_dir():
         raise UserError(
             f"image folder {printable(str(split_dir.parent))}: expected {LAYOUT}, got no directory "
-            f"{printable(str(split_dir))}: "
+            f"{printable(str(split_dir))}{' (or val)' if split_dir.name == 'test' else ''}: "
             "create it, or set --config.data.data_dir=DIR to the directory that contains train and test"
         )
     found = class_directories(split_dir, skipped)

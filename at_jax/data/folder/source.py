@@ -63,7 +63,7 @@ def load_folder(options: LoadOptions) -> Dataset:
     decode = _decodes(parts, options)
     inspected, notes = [], []
     if (evaluated := parts[-1].directory.name) != "test" and len(parts) == 2:
-        notes.append(f"no directory test: the images of {evaluated} are the test set")
+        notes.append(f"no class directories in test: the images of {evaluated} are the test set")
     for part in parts:
         verified = Verified(part.directory)
         found = inspect(part.files, verified, decode=decode, needs_size=size == 0, name=name)

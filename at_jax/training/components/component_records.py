@@ -11,11 +11,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
 
 from at_jax.errors import UserError, listed
 from at_jax.training.components import modules
 
-__all__ = ["from_record", "is_qualified", "named_module", "qualified_name", "record", "text_of"]
+__all__ = ["from_record", "named_module", "qualified_name", "record", "text_of"]
+
+_DTYPE = "__dtype__"  # key of a dtype in JSON
 
 
 def record(instance: Any) -> dict[str, Any]:
@@ -39,13 +43,27 @@ def record(instance: Any) -> dict[str, Any]:
             is_exact = False
         if is_exact:
             fields[field.name] = stored
-        elif value is not field.default:
+        elif value is field.default:
+            continue
+        elif (dtype := _dtype_name(value)) is not None:
+            fields[field.name] = {_DTYPE: dtype}
+        else:
             unrecorded.append(field.name)
     return {"class": qualified_name(instance), "fields": fields, "unrecorded": unrecorded}
 
 
+def _dtype_name(value: Any) -> str | None:
+    """The name of a dtype or of its scalar type, such as ``jnp.bfloat16``; None for other values."""
+    is_scalar_type = isinstance(value, type) and (
+        issubclass(value, np.generic) or isinstance(getattr(value, "dtype", None), np.dtype)
+    )
+    return jnp.dtype(value).name if is_scalar_type or isinstance(value, np.dtype) else None
+
+
 def _as_tuples(value: Any) -> Any:
     """Lists as tuples, at any depth: JSON does not distinguish them, and fields of modules are hashed."""
+    if isinstance(value, dict) and value.keys() == {_DTYPE}:
+        return jnp.dtype(value[_DTYPE])
     if isinstance(value, list | tuple):
         return tuple(map(_as_tuples, value))
     if isinstance(value, dict):
@@ -59,34 +77,36 @@ def qualified_name(value: Any) -> str:
     return f"{named.__module__}:{named.__qualname__}"
 
 
-def is_qualified(name: str) -> bool:
-    """Whether a network is named by its package, as ``package:name``, not by a name of the library."""
-    return ":" in name
-
-
-def named_module(named: str, **fields: Any) -> nn.Module:
-    """Import a network that a config names.
+def named_module(named: str, fields: Mapping[str, Any], key: str) -> nn.Module:
+    """Import a network that a config names, and build it.
 
     Args:
       named: ``package:name`` of a class, a function that returns an instance, or an instance.
-      **fields: for a class or a function, those that it takes.
+      fields: arguments of a class or a function, if it takes them.
+      key: of the config, for messages.
 
     Raises:
       UserError: if it cannot be imported or built.
     """
-    target = _import(named, "network ")
-    if callable(target) and not isinstance(target, nn.Module):
-        taken = inspect.signature(target).parameters
-        passed = {name: value for name, value in fields.items() if name in taken}
-        try:
-            target = target(**passed)
-        except TypeError as error:
-            raise UserError(
-                f"{named} must be callable with {listed(passed, 'no arguments')}, got an error ({error}): "
-                "name a function that returns an instance"
-            ) from error
-    modules.check_is_module(target, named)
-    return target
+    flag = f"--config.{key}="
+    target = _import(named, flag)
+    return target if isinstance(target, nn.Module) else _called(target, f"{flag}{named}", fields)
+
+
+def _called(target: Any, named: str, fields: Mapping[str, Any]) -> nn.Module:
+    """Call a class or a factory with the fields that it takes."""
+    passed: dict[str, Any] = {}
+    try:
+        parameters = inspect.signature(target).parameters
+        passed = {name: value for name, value in fields.items() if name in parameters}
+        made = target(**passed)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{named} must be callable with {listed(passed, 'no arguments')}, got {type(error).__name__} "
+            f"({error}): name a function that returns an instance"
+        ) from error
+    modules.check_is_module(made, named)
+    return made
 
 
 def text_of(value: Any) -> str:
@@ -116,7 +136,10 @@ def _argument(value: Any) -> str:
 
 
 def from_record(
-    recorded: Mapping[str, Any], named: nn.Module | str | None, where: Any
+    recorded: Mapping[str, Any],
+    named: nn.Module | str | None,
+    where: Any,
+    fields: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """Build the module of a run that trained a user-defined one.
 
@@ -124,10 +147,11 @@ def from_record(
 
     Args:
       recorded: by :func:`record`; may be empty for a run of an older version.
-      named: an instance, or ``"package:name"`` of an instance, a class or a factory without arguments.
+      named: an instance, or ``"package:name"`` of an instance, a class or a factory.
         Several names, separated by commas, are those of several runs: the one of the recorded class is
         taken.
       where: workdir of the run, for messages.
+      fields: arguments of a factory, if it takes them; see :func:`named_module`.
 
     Returns:
       The module.
@@ -147,7 +171,7 @@ def from_record(
             f"--module={name}, or module=... in Python"
         )
     trained = f"the run in {where} trained {known}"
-    made = {name: _made(name.strip()) for name in named.split(",")}
+    made = {name: _made(name.strip(), fields or {}) for name in named.split(",")}
     if len(made) > 1:
         # Without the package, which is another one where a script is imported.
         wanted = known.partition(":")[2]
@@ -178,20 +202,13 @@ def _instance(
         ) from error
 
 
-def _made(named: str) -> nn.Module | type[nn.Module]:
+def _made(named: str, fields: Mapping[str, Any]) -> nn.Module | type[nn.Module]:
     """Import an instance or a class; call a factory."""
     target = _import(named)
     if modules.is_module_class(target):
         return target
     if callable(target) and not isinstance(target, nn.Module | type):
-        try:
-            inspect.signature(target).bind()
-        except TypeError as error:
-            raise UserError(
-                f"--module={named} must be callable without arguments, got a function that is not "
-                f"({error}): name such a function, an instance or a class"
-            ) from error
-        target = target()
+        return _called(target, f"--module={named}", fields)
     modules.check_is_module(target, f"--module={named}")
     return target
 
@@ -199,7 +216,9 @@ def _made(named: str) -> nn.Module | type[nn.Module]:
 def _import(named: str, flag: str = "--module=") -> Any:
     package, _, name = named.partition(":")
     if not (package and name) or package.startswith("."):
-        raise UserError(f"{flag}{named} must be package:name: for example {flag}my_networks:MyNet")
+        raise UserError(
+            f"{flag.rstrip('=')} must be package:name, got {named!r}: for example {flag}my_networks:MyNet"
+        )
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:

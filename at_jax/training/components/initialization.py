@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from at_jax import data, paths
+from at_jax import data, models, paths
 from at_jax.data.identity import class_difference
 from at_jax.distributed import processes
 from at_jax.errors import UserError, naming
@@ -92,10 +92,11 @@ def load_teacher(path: str, name: str, dtype: str) -> Teacher:
       UserError: if the file is damaged or does not fit the network.
     """
     check_place("teacher.weights", path)
-    module = networks.build(name, _CLASSES, dtype)
+    # Not networks.build, which imports: the name may come from a file of a run.
+    module = models.build(name, _CLASSES, jax.numpy.dtype(dtype))
     variables, is_new, classes, described = _read(path, module)
     if is_new:  # the file has another number of classes
-        module = networks.build(name, classes, dtype)
+        module = models.build(name, classes, jax.numpy.dtype(dtype))
         variables, *_ = _read(path, module)
     description = described | {"num_classes": classes} if described else None
     variables = jax.tree.map(jax.numpy.asarray, variables)

@@ -18,32 +18,38 @@ from at_jax.training.components.teacher_images import Normalization
 from at_jax.training.files import identity, run_files
 from at_jax.training.files.checkpoints import FOLDER, Checkpoints, Restored
 from at_jax.training.settings import Settings
+from at_jax.training.settings.networks import is_qualified
 
 __all__ = [
     "build", "check_needs_no_teacher", "describe", "library_name", "load_teacher", "open_run",
 ]  # fmt: skip
 
 
-def build(name: str, num_classes: int, dtype: str) -> nn.Module:
+def build(name: str, num_classes: int, dtype: str, key: str = "student") -> nn.Module:
     """Build a network by the name that a config gives.
 
     Args:
       name: for :func:`at_jax.models.build`; or ``package:name`` of a network of the user, to import.
       num_classes: K, for a class or a function of the user that takes it.
       dtype: of the arithmetic, also where it is taken.
+      key: of the config that names it, for messages.
 
     Raises:
       UserError: if there is no such network.
     """
-    if component_records.is_qualified(name):
-        fields = {"num_classes": num_classes, "dtype": jnp.dtype(dtype)}
-        return component_records.named_module(name, **fields)
+    if is_qualified(name):
+        return component_records.named_module(name, _fields(num_classes, dtype), key)
     return models.build(name, num_classes, jnp.dtype(dtype))
 
 
 def library_name(name: str) -> str:
     """The name of a network of the library; empty for a network of the user."""
-    return "" if component_records.is_qualified(name) else name
+    return "" if is_qualified(name) else name
+
+
+def _fields(num_classes: int, dtype: str) -> dict[str, Any]:
+    """Arguments of a network of the user."""
+    return {"num_classes": num_classes, "dtype": jnp.dtype(dtype)}
 
 
 def describe(
@@ -109,7 +115,12 @@ def open_run(
         dtype = jnp.dtype(description["dtype"])
         network = models.build(description["name"], description["num_classes"], dtype)
     else:
-        network = component_records.from_record(description.get("module") or {}, module, workdir)
+        network = component_records.from_record(
+            description.get("module") or {},
+            module,
+            workdir,
+            _fields(description["num_classes"], description["dtype"]),
+        )
         wanted = tracing.shapes(network, description["image_shape"], "module").variables
         fix = "pass module=, or name with --module, the network that this run trained"
         whose = f"the run in {workdir}"

@@ -61,16 +61,11 @@ def newest(workdir: pathlib.Path) -> tuple[int, dict[str, Any]] | None:
 
 
 def epochs_begun(workdir: pathlib.Path) -> int:
-    """Number of epochs that the checkpoints of a run have begun; 0 without checkpoints."""
+    """Number of epochs that the checkpoints of a run have begun; the number of steps if that is unknown."""
     found = steps(workdir / FOLDER)
-    if not found:
-        return 0
     saved = newest(workdir)
-    lines = saved[1].get("progress", {}).get("lines", []) if saved else []
-    if not lines:
-        return 1  # stopped in the first epoch
-    steps_per_epoch = lines[-1]["step"] // lines[-1]["epoch"]
-    return -(-found[-1] // steps_per_epoch)
+    per_epoch = saved[1].get("steps_per_epoch", 1) if saved else 1
+    return -(-found[-1] // per_epoch) if found else 0
 
 
 def test_errors(directory: pathlib.Path) -> dict[int, float | Damaged | None]:

@@ -4,8 +4,9 @@ from at_jax import models, terms
 from at_jax.errors import UserError
 from at_jax.training.settings import Settings
 from at_jax.training.settings.data import is_of_unit_range
+from at_jax.training.settings.networks import is_qualified
 
-__all__ = ["check", "check_length"]
+__all__ = ["check", "check_length", "check_scale"]
 
 # Bounds of networks by name: tracing takes a moment for each layer, compiling several seconds.
 _DEEPEST, _WIDEST = 250, 1000
@@ -34,7 +35,6 @@ def check(settings: Settings) -> None:
                 f"{section}.mean and {section}.std must each have one number per channel, got {each.mean} "
                 f"and {each.std}: set both, or neither"
             )
-        _check_scale(section, each.mean, each.std)
     if settings.teacher.checkpoint and settings.teacher.weights:
         raise UserError(
             "a run has one teacher, got teacher.checkpoint="
@@ -64,8 +64,17 @@ def check(settings: Settings) -> None:
         )
 
 
+def check_scale(settings: Settings) -> None:
+    """Raise for the statistics of pixels in 0..1, with which a run must not begin.
+
+    Raises:
+      UserError: naming the keys, and the values for pixels in 0..255.
+    """
+    for section, each in (("data", settings.data), ("teacher", settings.teacher)):
+        _check_scale(section, each.mean, each.std)
+
+
 def _check_scale(section: str, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-    """Raise for statistics of values in 0..1, as PyTorch's; mean 0 and std 1 leave pixels unchanged."""
     if is_of_unit_range(mean, std):
         scaled = {
             name: tuple(round(255 * x, 2) for x in values)
@@ -79,8 +88,8 @@ def _check_scale(section: str, mean: tuple[float, ...], std: tuple[float, ...]) 
 
 
 def _check_network(key: str, name: str) -> None:
-    if ":" in name:
-        return  # package:name of a network of the user, which is imported later
+    if is_qualified(name):
+        return  # imported later
     try:
         network = models.build(name)
     except UserError as error:

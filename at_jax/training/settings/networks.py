@@ -5,7 +5,12 @@ import dataclasses
 from at_jax.options import EPOCH_LIST, EPOCHS, Rule, between, items, option
 from at_jax.training.settings.data import IMAGES, MEANS, STDS
 
-__all__ = ["InitSettings", "TeacherSettings"]
+__all__ = ["InitSettings", "TeacherSettings", "is_qualified"]
+
+
+def is_qualified(name: str) -> bool:
+    """Whether a network is one of the user, ``package:name``, not one of the library."""
+    return ":" in name
 
 
 @dataclasses.dataclass(frozen=True)
