@@ -268,7 +268,7 @@ def test_a_trial_that_diverges_is_tried_and_not_chosen(
             ["--search", "kd.temperature=2,4"],
             "--search kd:... names rows of the table, which are none, at",
         ),
-        (["--search", "a t:at.beta=2,4"], "replace 'a t'"),
+        (["--search", "a t:at.beta=2,4"], "got 'a t': did you mean at?"),
         (["--search", "seed=1,2"], "seed differs from run to run"),
         (
             ["--search", "at.beta=1,2", "--search", "none:optimizer.learning_rate=0.3"],
