@@ -129,7 +129,7 @@ def test_a_run_whose_last_batch_cannot_be_shared_is_refused_before_it_begins(tmp
 def test_a_run_equals_a_plain_loop_over_its_batches(tmp_path, compiled_once):
     config = small_run.config(**KEYS, runtime__steps_per_dispatch=2, runtime__devices=2, epochs=2)
     loop.train_and_evaluate(config, tmp_path / "run")
-    run, _ = preparation.prepare(config, tmp_path / "plain", Arguments())
+    run = preparation.prepare(config, tmp_path / "plain", Arguments()).run
     settings = run.settings
     key = jax.random.fold_in(jax.random.key(order_seed(settings)), 1)
     state, measured = initial_state(run), []
