@@ -26,7 +26,7 @@ def test_parts_of_a_method_are_its_terms_in_the_order_of_the_registry():
         (
             "gradient",
             "one of kd, at, f_actt, gradient_at, flip_symmetry, min_l2, jacobian, sobolev, map_gradient,"
-            ".* got 'gradient': replace 'gradient'",
+            ".* got 'gradient': did you mean gradient_at",
         ),
         ("kd+none", "got 'kd[+]none': replace 'none'"),
         ("none,at", r"""write several methods as a tuple, "\('none','at'\)"$"""),
