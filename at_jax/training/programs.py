@@ -82,8 +82,8 @@ def train_divided(
             profile=profile and 0 in part,
             callbacks=callbacks if 0 in part else (),
         ).train()
-        taught = next((run for run, _ in trained if run.teacher), trained[0][0])
-        errors_t = result.teacher_errors(taught, used)
+        with_teacher = next((run for run, _ in trained if run.teacher), trained[0][0])
+        errors_t = result.teacher_errors(with_teacher, used)
         for index, (run, folder), each in zip(part, trained, progress, strict=True):
             own_t = errors_t if run.teacher else None
             results[index] = result.finish(run, folder, each, own_t, quiet=quiet)

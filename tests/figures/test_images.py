@@ -67,6 +67,7 @@ def test_class_of_a_link_is_the_directory_of_the_link(tmp_path, monkeypatch):
         (("phot", "photos/dog"), images.UNKNOWN),
         (("photos/cat/small", "photos"), 1),
         (("/",), 1),
+        (("nosuch://photos", "photos"), 1),
     ],
 )
 def test_class_of_a_file_below_the_directory_of_a_class(tmp_path, monkeypatch, named, expected):

@@ -1,6 +1,7 @@
 """Photographs of any size that are in no data set: those that are classified or drawn."""
 
 import collections
+import contextlib
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -51,9 +52,16 @@ def find(name: str, *, subject: str) -> list[str]:
 
 
 def roots(named: Iterable[str]) -> tuple[str, ...]:
-    """Normalize the directories among files and directories that the user named, for :func:`class_of`."""
-    found = (_normalized(name) for name in named if paths.parse(name).is_dir())
-    return tuple(os.path.join(each, "") for each in found)
+    """Normalize the directories among files and directories that the user named, for :func:`class_of`.
+
+    A name that is no valid path is left out: it is reported where it is read.
+    """
+    found = []
+    for name in named:
+        with contextlib.suppress(UserError):
+            if paths.parse(name).is_dir():
+                found.append(os.path.join(_normalized(name), ""))
+    return tuple(found)
 
 
 def class_of(
