@@ -48,8 +48,8 @@ def _on_config(run: Run) -> Iterator[str]:
     settings, optimizer = run.settings, run.settings.optimizer
     if not settings.runtime.huge_pages and huge_pages.was_restarted():
         yield f"note: {huge_pages.KEY} is read from the command line only: huge pages are in use"
-    own = getattr(run.objective.student, "dtype", None)
-    has_dtype = own is not None and jnp.dtype(own) == settings.dtype
+    # A field of this name may hold anything; a dtype compares equal to its scalar type.
+    has_dtype = getattr(run.objective.student, "dtype", None) == jnp.dtype(settings.dtype)
     if settings.dtype != "float32" and not run.description["name"] and not has_dtype:
         yield (
             f"note: dtype={settings.dtype} is that of networks of at_jax: {run.name} computes in its own"

@@ -173,9 +173,7 @@ def _student(
 def _load_teacher(workdir: str, settings: Settings, arguments: Arguments) -> Teacher:
     """Load a teacher's run; its network may be named by teacher.model, or passed."""
     model = settings.teacher.model
-    module = arguments.module
-    if module is None and not networks.library_name(model):
-        module = model
+    module = arguments.module if networks.library_name(model) else model
     return networks.load_teacher(workdir, settings.dtype, module)
 
 
