@@ -137,6 +137,16 @@ def train_together(
     Raises:
       UserError: if the configs cannot share a program, or for the reasons of :func:`train_and_evaluate`.
       Interrupted, NonFinite: as :func:`train_and_evaluate`; NonFinite has the ``workdir`` of its run.
+
+    Three weights of attention transfer from one teacher::
+
+      runs = []
+      for beta in (5.0, 50.0, 500.0):
+          config = config_files.load("digits", "method=at")
+          config.at.beta = beta
+          config.teacher.checkpoint = "runs/digits/teacher"
+          runs.append((config, f"runs/at-{beta:g}"))
+      results = loop.train_together(runs)
     """
     if not isinstance(runs, Sequence) or not all(
         isinstance(pair, tuple | list) and len(pair) == 2 for pair in runs

@@ -2,8 +2,8 @@
 
     python -m examples.attention_maps runs/digits
 
-Opens a finished run of train.py that had a teacher. Needs no matplotlib. Prints the correlation of the two
-maps of some test images at every transfer point.
+Opens a finished run that had a teacher. Needs no matplotlib. Prints the correlation of the two maps of some
+test images at every transfer point.
 """
 
 import sys

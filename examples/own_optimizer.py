@@ -2,8 +2,8 @@
 
     python -m examples.own_optimizer
 
-The learning-rate schedule comes from the config: here a warm-up and a cosine. Without special needs,
-``--config.optimizer.name=adamw --config.optimizer.schedule=cosine`` does the same from the command line.
+The learning-rate schedule comes from the config: here a warm-up and a cosine. AdamW alone needs no code:
+``--config.optimizer.name=adamw --config.optimizer.schedule=cosine --config.optimizer.warmup_epochs=2``.
 """
 
 import optax
