@@ -6,12 +6,13 @@ Modules are imported on first use. Those below need only jax, flax, optax and ch
 
 from at_jax.version import __version__
 
-# Not that of typing: importing typing takes longer than a command needs to handle signals.
+# Defined here: importing typing takes longer than a command needs to handle signals.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from at_jax import (
+        agreement,
         conv,
         errors,
         gradients,
@@ -20,12 +21,13 @@ if TYPE_CHECKING:
         maps,
         models,
         objective,
+        options,
         terms,
     )
 
 __all__ = [
-    "__version__", "conv", "errors", "gradients", "intermediates", "losses", "maps", "models",
-    "objective", "terms",
+    "__version__", "agreement", "conv", "errors", "gradients", "intermediates", "losses", "maps", "models",
+    "objective", "options", "terms",
 ]  # fmt: skip
 
 

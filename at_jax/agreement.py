@@ -36,7 +36,7 @@ def top1(logits_s: Array, logits_t: Array) -> np.ndarray:
     """
     logits_s, logits_t = _pair("top1", logits_s, logits_t, 2)
     is_equal = logits_s.argmax(axis=-1) == logits_t.argmax(axis=-1)
-    # argmax of a row with NaN is the NaN, which is no prediction.
+    # np.argmax returns the index of a NaN, which is not a prediction.
     is_valid = ~(np.isnan(logits_s) | np.isnan(logits_t)).any(axis=-1)
     return (is_equal & is_valid).astype(np.float64)
 
@@ -115,7 +115,7 @@ def confusion(labels: Array, predictions: Array, num_classes: int) -> np.ndarray
            [0, 1]])
     """
     labels, predictions = np.asarray(labels), np.asarray(predictions)
-    check_rank("confusion", 1, labels=labels, predictions=predictions)
+    check_rank("confusion", 1, floating=False, labels=labels, predictions=predictions)
     fix = "pass one prediction for each label"
     check_equal(
         "confusion", "numbers of labels and predictions", labels.size, predictions.size, fix
@@ -129,7 +129,9 @@ def confusion(labels: Array, predictions: Array, num_classes: int) -> np.ndarray
                 "examples without a class, and pass class indices"
             )
     counts = np.zeros((num_classes, num_classes), np.int64)
-    np.add.at(counts, (labels, predictions), 1)
+    np.add.at(
+        counts, (labels.astype(int), predictions.astype(int)), 1
+    )  # an empty list is of floats
     return counts
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from at_jax import maps
-from at_jax.checks import check_equal, check_floating, check_rank
+from at_jax.checks import check_equal, check_exponent, check_rank
 from at_jax.errors import UserError
 from at_jax.precision import Array, at_least_float32, power_of_two
 
@@ -132,7 +132,7 @@ def attention_transfer(
     """
     _check_choice("attention_transfer", "convention", convention, CONVENTIONS)
     _check_activations("attention_transfer", a_s, a_t, kind, align)
-    p = maps.check_exponent(p)
+    p = check_exponent(p)
     if p > MAX_EXPONENT:
         raise UserError(
             f"attention_transfer: the exponent p must be at most {MAX_EXPONENT}, got {p!r}: the paper uses "
@@ -176,7 +176,6 @@ def _check_activations(function: str, a_s: Array, a_t: Array, kind: str, align: 
     _check_choice(function, "kind", kind, KINDS)
     _check_choice(function, "align", align, ALIGNMENTS)
     check_rank(function, 4, a_s=a_s, a_t=a_t)
-    check_floating(function, a_s=a_s, a_t=a_t)
     fix = "apply both networks to the same images"
     check_equal(function, "student and teacher batch sizes", a_s.shape[0], a_t.shape[0], fix)
     if kind == "channel":

@@ -1,15 +1,22 @@
 """Checks of the arguments of array functions."""
 
+import numbers
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from at_jax.errors import UserError
 
 __all__ = [
-    "check_array", "check_equal", "check_floating", "check_normalized", "check_rank", "check_scalar",
+    "NORMALIZE", "check_array", "check_equal", "check_exponent", "check_floating", "check_rank",
+    "check_scalar",
 ]  # fmt: skip
+
+_CAST = "convert it first, for example with x.astype(jnp.float32)"
+# Advice for images.
+NORMALIZE = "normalize them first with at_jax.data.normalize(images, mean, std)"
 
 _SINGLE = ", or index the batch with [None] if it is a single example"
 _STACKED = ", or call it once for each layer if nn.scan or nn.vmap stacked them"
@@ -20,15 +27,17 @@ _RANK_FIXES = {
 }
 
 
-def check_array(function: str, **arrays: Any) -> None:
+def check_array(function: str, *, floating: bool = True, fix: str = _CAST, **arrays: Any) -> None:
     """Raise unless every argument is an array of examples, with at least one number in each example.
 
     Args:
       function: name of the calling function, for the message.
+      floating: raise unless the numbers are floating point.
+      fix: advice if they are not.
       **arrays: argument name to array.
 
     Raises:
-      UserError: naming the function, the argument, and its type or shape.
+      UserError: naming the function, the argument, and its type, shape or dtype.
     """
     for name, array in arrays.items():
         shape = getattr(array, "shape", None)
@@ -39,6 +48,8 @@ def check_array(function: str, **arrays: Any) -> None:
             )
         _check_not_foreign(function, name, array)
         _check_not_empty(function, name, shape)
+    if floating:
+        check_floating(function, fix, **arrays)
 
 
 def _check_not_foreign(function: str, name: str, array: Any) -> None:
@@ -76,11 +87,31 @@ def check_equal(function: str, what: str, first: object, second: object, fix: st
         raise UserError(f"{function}: {what} must be equal, got {first} and {second}: {fix}")
 
 
-def check_floating(function: str, **arrays: Any) -> None:
+def check_exponent(p: float) -> float:
+    """Return ``p`` as a Python number. Raise unless it is finite and at least 1.
+
+    Args:
+      p: exponent of an attention map; a number of Python or NumPy.
+
+    Raises:
+      UserError: naming the value.
+    """
+    if isinstance(p, bool) or not isinstance(p, numbers.Real) or not 1 <= p < float("inf"):
+        got = f"{p!r}: the paper uses p=2"
+        if isinstance(p, jax.core.Tracer):
+            got = "a traced array: mark it static, static_argnames='p'"
+        raise UserError(
+            f"the exponent p of an attention map must be a finite number of at least 1, got {got}"
+        )
+    return int(p) if isinstance(p, numbers.Integral) else float(p)
+
+
+def check_floating(function: str, fix: str = _CAST, **arrays: Any) -> None:
     """Raise unless every array is floating point.
 
     Args:
       function: name of the calling function, for the message.
+      fix: advice if one is not.
       **arrays: argument name to array.
 
     Raises:
@@ -88,39 +119,23 @@ def check_floating(function: str, **arrays: Any) -> None:
     """
     for name, array in arrays.items():
         if not jnp.issubdtype(array.dtype, jnp.floating):
-            raise UserError(
-                f"{function}: {name} must be floating point, got {array.dtype}: convert it first, for "
-                "example with x.astype(jnp.float32)"
-            )
+            raise UserError(f"{function}: {name} must be floating point, got {array.dtype}: {fix}")
 
 
-def check_normalized(function: str, images: Any) -> None:
-    """Raise unless images are floating point, as normalization returns them.
-
-    Args:
-      function: name of the calling function or network, for the message.
-      images: array of any shape.
-
-    Raises:
-      UserError: naming the function and the dtype.
-    """
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise UserError(
-            f"{function}: images must be floating point, got {images.dtype}: normalize them first with "
-            "at_jax.data.normalize(images, mean, std)"
-        )
-
-
-def check_rank(function: str, rank: int, **arrays: Any) -> None:
+def check_rank(
+    function: str, rank: int, *, floating: bool = True, fix: str = _CAST, **arrays: Any
+) -> None:
     """Raise unless every array has the given rank, and at least one number in each example.
 
     Args:
       function: name of the calling function, for the message.
       rank: expected number of axes.
+      floating: raise unless the numbers are floating point.
+      fix: advice if they are not.
       **arrays: argument name to array.
 
     Raises:
-      UserError: naming the function, the argument, its shape and the expected rank.
+      UserError: naming the function, the argument, and its shape and the expected rank, or its dtype.
     """
     for name, array in arrays.items():
         shape = getattr(array, "shape", None)
@@ -128,11 +143,12 @@ def check_rank(function: str, rank: int, **arrays: Any) -> None:
             holds_arrays = isinstance(array, list | tuple) and any(
                 getattr(each, "shape", ()) for each in array
             )
-            fix = "convert it with jnp.asarray"
+            advice = "convert it with jnp.asarray"
             if holds_arrays or isinstance(array, dict):
-                fix = "call it for each and add the results"
+                advice = "call it for each and add the results"
             raise UserError(
-                f"{function}: {name} must be an array of rank {rank}, got {type(array).__name__}: {fix}"
+                f"{function}: {name} must be an array of rank {rank}, got {type(array).__name__}: "
+                f"{advice}"
             )
         _check_not_foreign(function, name, array)
         if len(shape) != rank:
@@ -141,6 +157,8 @@ def check_rank(function: str, rank: int, **arrays: Any) -> None:
                 f"reshape it{_RANK_FIXES.get((rank, len(shape) - rank), '')}"
             )
         _check_not_empty(function, name, shape)
+    if floating:
+        check_floating(function, fix, **arrays)
 
 
 def check_scalar(function: str, **values: Any) -> None:

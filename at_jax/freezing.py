@@ -55,13 +55,13 @@ def check(names: Sequence[str], params: Mapping[str, Any]) -> None:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise UserError(
-                f"init.freeze: the student has no module {name!r}, its modules are "
-                f"{', '.join(modules)}: choose from these{hint}"
+                f"the student has no module {name!r} to freeze, its modules are {', '.join(modules)}: "
+                f"choose from these{hint}"
             )
     if paths and all(is_frozen(path, names) for path in paths):
         raise UserError(
-            f"init.freeze must leave parameters to train, got {tuple(names)!r}, which are all modules: "
-            "remove some of them"
+            f"freezing must leave parameters to train, got {tuple(names)!r}, which are all modules: remove "
+            "some of them"
         )
 
 
@@ -79,9 +79,9 @@ def count(params: Any, names: Sequence[str]) -> int:
 def in_evaluation_mode(names: Sequence[str]) -> contextlib.AbstractContextManager[Any]:
     """Call frozen modules in evaluation mode within a context.
 
-    Each module is called with those of ``train=False``, ``deterministic=True`` and
-    ``use_running_average=True`` that it takes: there is no dropout, and batch normalization uses its
-    running statistics and does not update them.
+    Sets ``train=False``, ``deterministic=True`` and ``use_running_average=True``, where a module has the
+    argument. This disables dropout, and batch normalization uses its running statistics and does not update
+    them.
     """
     if not names:
         return contextlib.nullcontext()
@@ -100,7 +100,7 @@ def in_evaluation_mode(names: Sequence[str]) -> contextlib.AbstractContextManage
             if getattr(module, flag, None) is None:
                 given.arguments[flag] = True
             else:
-                # Flax refuses both an attribute and an argument. The instance is that of this call.
+                # Flax raises if both are set. The instance exists for this call only.
                 object.__setattr__(module, flag, True)
         return call(*given.args[1:], **given.kwargs)
 
@@ -139,6 +139,9 @@ def restored(
     merged = dict(before) | dict(updated)
     if not names:
         return merged
-    old, flat = traverse_util.flatten_dict(dict(before)), traverse_util.flatten_dict(merged)
+    # An empty collection is kept: a scan needs the same structure before and after.
+    old, flat = (
+        traverse_util.flatten_dict(tree, keep_empty_nodes=True) for tree in (dict(before), merged)
+    )
     kept = {path: old[path] for path in flat if is_frozen(path[1:], names) and path in old}
     return traverse_util.unflatten_dict(flat | kept)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from at_jax import maps
-from at_jax.checks import check_array, check_floating, check_normalized, check_rank
+from at_jax.checks import NORMALIZE, check_array, check_rank
 from at_jax.errors import UserError
 from at_jax.precision import Array, at_least_float32
 
@@ -64,8 +64,7 @@ def value_and_input_gradient(
     >>> values, j.ravel()
     (Array([1., 9.], dtype=float32), Array([2., 6.], dtype=float32))
     """
-    check_array("value_and_input_gradient", images=images)
-    check_normalized("value_and_input_gradient", images)
+    check_array("value_and_input_gradient", fix=NORMALIZE, images=images)
 
     def summed(x: jax.Array) -> tuple[jax.Array, Any]:
         result = loss(x)
@@ -197,14 +196,13 @@ def _half_norm(x: jax.Array, squared: bool) -> jax.Array:
     return maps.l2_norm(x) / 2
 
 
-def _check(function: str, squared: bool, **gradients: Array) -> None:
+def _check(function: str, squared: bool, **gradients: Any) -> None:
     if not isinstance(squared, bool | np.bool_):
         raise UserError(
             f"{function}: squared must be True (half the square of the norm) or False (half the norm), "
             f"got {squared!r}"
         )
     check_rank(function, 4, **gradients)
-    check_floating(function, **gradients)
     if len({gradient.shape for gradient in gradients.values()}) > 1:
         shapes = " and ".join(f"{name} {gradient.shape}" for name, gradient in gradients.items())
         raise UserError(

@@ -239,6 +239,6 @@ def check_points(wanted: Iterable[str], found: Iterable[str], whose: str) -> Non
     if missing := [name for name in wanted if name not in found]:
         raise UserError(
             f"{whose} has no transfer point {listed(map(repr, missing))}; it taps "
-            f"{listed(map(repr, found), 'nothing')}: choose from these in config.transfer.points, name a "
-            "submodule by its path, or tap the activation in the module with at_jax.intermediates.tap"
+            f"{listed(map(repr, found), 'nothing')}: choose from these, name a submodule by its "
+            "path, or tap the activation in the module with at_jax.intermediates.tap"
         )

@@ -22,7 +22,7 @@ from at_jax.attention import (
     attention_maps,
     attention_transfer,
 )
-from at_jax.checks import check_equal, check_floating, check_rank, check_scalar
+from at_jax.checks import check_equal, check_rank, check_scalar
 from at_jax.errors import UserError
 from at_jax.precision import Array, at_least_float32, nan_where
 
@@ -54,7 +54,6 @@ def cross_entropy(logits: Array, labels: Array) -> jax.Array:
     Array([0.6931], dtype=float32)
     """
     check_rank("cross_entropy", 2, logits=logits)
-    check_floating("cross_entropy", logits=logits)
     _check_labels("cross_entropy", logits, labels)
     return _cross_entropy(logits, labels)
 
@@ -73,9 +72,9 @@ def _cross_entropy(logits, labels):
 
 
 def _soft_cross_entropy(logits, labels):
-    labels = labels.astype(logits.dtype)
-    # 0 times a log probability of -inf is 0, in value and gradient.
-    log_p = jnp.where(labels == 0, 0, jax.nn.log_softmax(logits))
+    labels, log_p = labels.astype(logits.dtype), jax.nn.log_softmax(logits)
+    # 0 times -inf is 0 here. Only there: the gradient with respect to a label of 0 is -log p.
+    log_p = jnp.where((labels == 0) & (log_p == -jnp.inf), 0, log_p)
     return -jnp.sum(labels * log_p, axis=-1)
 
 
@@ -111,7 +110,6 @@ def distillation(
     Array([0.], dtype=float32)
     """
     check_rank("distillation", 2, logits_s=logits_s, logits_t=logits_t)
-    check_floating("distillation", logits_s=logits_s, logits_t=logits_t)
     check_scalar("distillation", temperature=temperature, alpha=alpha)
     _check_ranges(temperature, alpha)
     fix = "build both networks with the same num_classes and apply them to the same images"
@@ -128,11 +126,24 @@ def _distillation(logits_s, logits_t, labels, temperature, alpha):
     temperature, alpha = jnp.asarray(temperature, dtype), jnp.asarray(alpha, dtype)
     log_s = jax.nn.log_softmax(logits_s / temperature)
     log_t = jax.nn.log_softmax(logits_t / temperature)
+    kl = jnp.sum(_kl_summands(log_t, log_s), axis=-1)  # (B,)
+    return alpha * temperature**2 * kl + (1 - alpha) * _cross_entropy(logits_s, labels)
+
+
+def _kl_summands(log_t, log_s):
+    """T log(t / s) - t + s of each class, which is not negative. The sum of s - t over classes is 0.
+
+    The summands of the usual form, t log(t / s), have both signs. At a high temperature their sum is far
+    smaller than they are, and T^2 multiplies its rounding error.
+    """
     # 0 log 0 is 0; without the mask it would be 0 times infinity.
     is_masked = log_t == -jnp.inf
-    difference = jnp.where(is_masked, 0, log_t) - jnp.where(is_masked, 0, log_s)
-    kl = jnp.sum(jnp.exp(log_t) * difference, axis=-1)  # (B,)
-    return alpha * temperature**2 * kl + (1 - alpha) * _cross_entropy(logits_s, labels)
+    x = jnp.where(is_masked, 0, log_t) - jnp.where(is_masked, 0, log_s)
+    t, s = jnp.exp(log_t), jnp.exp(log_s)
+    # s = t exp(-x): where x is small, x + expm1(-x), about x^2 / 2, loses less than the difference s - t.
+    is_near = (jnp.abs(x) < 1) & ~is_masked
+    near = jnp.where(is_near, x, 0)
+    return jnp.where(is_near, t * (near + jnp.expm1(-near)), t * x - t + s)
 
 
 def _check_ranges(temperature: ArrayLike, alpha: ArrayLike) -> None:
@@ -170,7 +181,6 @@ def activation_transfer(a_s: Array, a_t: Array) -> jax.Array:
     Array([1.], dtype=float32)
     """
     check_rank("activation_transfer", 4, a_s=a_s, a_t=a_t)
-    check_floating("activation_transfer", a_s=a_s, a_t=a_t)
     fix = "adapt the channels with a 1x1 convolution, and choose transfer points of equal size"
     check_equal("activation_transfer", "student and teacher shapes", a_s.shape, a_t.shape, fix)
     return _activation_transfer(a_s, a_t)
@@ -187,7 +197,7 @@ def _check_labels(function: str, logits: Array, labels: Array) -> None:
     if len(shape) == 2:
         _check_soft_labels(function, logits, labels)
         return
-    check_rank(function, 1, labels=labels)
+    check_rank(function, 1, floating=False, labels=labels)
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise UserError(f"{function}: labels must be integers, got {labels.dtype}: cast them")
     # Not len(), which needs a number: jax.export has symbols for sizes.
@@ -196,7 +206,7 @@ def _check_labels(function: str, logits: Array, labels: Array) -> None:
 
 
 def _check_soft_labels(function: str, logits: Array, labels: Array) -> None:
-    check_rank(function, 2, labels=labels)
+    check_rank(function, 2, floating=False, labels=labels)
     shape = labels.shape
     if shape[1] == 1 != logits.shape[1]:
         raise UserError(f"{function}: labels must have rank 1, got shape {shape}: use labels[:, 0]")

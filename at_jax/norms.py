@@ -9,7 +9,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from at_jax.checks import check_array, check_floating
+from at_jax.checks import check_array
 from at_jax.precision import Array, at_least_float32, power_of_two
 
 __all__ = ["flattened", "l2_norm", "normalize"]
@@ -41,7 +41,6 @@ def l2_norm(x: Array) -> jax.Array:
     Array([5., 0.], dtype=float32)
     """
     check_array("l2_norm", x=x)
-    check_floating("l2_norm", x=x)
     return _l2_norm(flattened(at_least_float32(x)))
 
 
@@ -80,7 +79,6 @@ def normalize(q: Array) -> jax.Array:
            [0. , 0. ]], dtype=float32)
     """
     check_array("normalize", q=q)
-    check_floating("normalize", q=q)
     return _normalize(q)
 
 

@@ -14,16 +14,12 @@ import jax
 import jax.numpy as jnp
 
 from at_jax import freezing, intermediates
-from at_jax.checks import check_array, check_normalized
-from at_jax.errors import UserError, listed
-from at_jax.terms import base
+from at_jax.errors import UserError
+from at_jax.terms import checks, evaluation, parameters
 from at_jax.terms.base import Batch, Term, changes_forward_pass
-from at_jax.terms.checks import check_params, check_terms, checked_weights
 from at_jax.terms.view import View, view_network
 
 __all__ = ["Objective", "Outputs"]
-
-_CROSS_ENTROPY = "cross_entropy"  # metric of the labels
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # == of arrays gives an array, not a bool
@@ -75,10 +71,15 @@ class Objective:
     teacher_images: Callable[[jax.Array], jax.Array] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("terms", "points", "paths_s", "paths_t", "freeze"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        object.__setattr__(self, "points", tuple(map(tuple, self.points)))
-        check_terms(self.terms, has_teacher=self.teacher is not None, has_points=bool(self.points))
+        if isinstance(self.terms, Term):
+            raise UserError(f"terms must be a sequence, got {self.terms!r}: pass [term]")
+        object.__setattr__(self, "terms", tuple(self.terms))
+        object.__setattr__(self, "points", checks.checked_points(self.points))
+        for name in ("paths_s", "paths_t", "freeze"):
+            object.__setattr__(self, name, checks.checked_names(name, getattr(self, name)))
+        checks.check_terms(
+            self.terms, has_teacher=self.teacher is not None, has_points=bool(self.points)
+        )
 
     @property
     def weighted_terms(self) -> tuple[str, ...]:
@@ -89,6 +90,35 @@ class Objective:
         """Modules of the terms that have trainable parameters, by term name; see :meth:`Term.module`."""
         made = {term.name: term.module(self.points, taps_s, taps_t) for term in self.terms}
         return {name: module for name, module in made.items() if module is not None}
+
+    def init_params(
+        self, key: jax.Array, student: Mapping[str, Any], teacher: Any, images: jax.Array
+    ) -> dict[str, Any]:
+        """Initialize the parameters of terms that have modules, such as the adapter of F-ActT.
+
+        Args:
+          key: PRNG key.
+          student: its variables.
+          teacher: variables of the teacher, None without one.
+          images: normalized, ``(B, H, W, C)``; only their shape and dtype are used.
+
+        Returns:
+          ``{"student": student["params"], <term>: ...}``, the ``params`` of a call.
+        """
+
+        def taps() -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+            labels = jnp.zeros(images.shape[:1], jnp.int32)
+            view_t = self.view_teacher(teacher, images, labels)
+            inputs = self._forward_inputs(view_t, images)
+            view_s = view_network(
+                self.student, student, images, labels,
+                paths=self.paths_s, train=False, mutable=None, **inputs,
+            )  # fmt: skip
+            return view_s.taps, view_t.taps if view_t else {}
+
+        taps_s, taps_t = jax.eval_shape(taps)
+        of_terms = parameters.initialize(self.modules(taps_s, taps_t), key, taps_s)
+        return {"student": student["params"], **of_terms}
 
     def __call__(
         self,
@@ -118,13 +148,11 @@ class Objective:
           The scalar loss, and the :class:`Outputs`.
 
         Raises:
-          UserError: for a missing point or weight, a weight without a term, different classes, or images
-            that are not floating point.
+          UserError: for a missing point, weight or parameter, one without a term, different classes, images
+            that are not floating point, or a wrong number of keys.
         """
-        check_params(params)
-        check_array("Objective", images=images)
-        check_normalized("Objective", images)
-        weights = checked_weights(self.terms, weights)
+        checks.check_arguments(params, collections, images, keys, self.freeze)
+        weights = checks.checked_weights(self.terms, weights)
         if not isinstance(teacher, View):
             teacher = self.view_teacher(teacher, images, labels, keys)
 
@@ -140,63 +168,42 @@ class Objective:
 
         student = student_at(images)
         batch = Batch(images, labels, keys, student, teacher, self.points, student_at)
-        self._check_points(batch)
-        self._check_classes(batch)
+        checks.check_batch(self.terms, batch)
+        taps_t = teacher.taps if teacher else {}
+        checks.check_term_params(params, self.modules(student.taps, taps_t))
         metrics: dict[str, jax.Array] = {}
         loss: Any = 0.0
-        for metric, weight, values in self._weighted(batch, params, weights):
+        summands = evaluation.weighted_values(self.terms, batch, params, weights)
+        for metric, weight, values in summands:
             metrics[metric] = values
             loss = loss + weight * jnp.mean(values)
         updated = freezing.restored(student.mutated, collections, self.freeze)
-        measures = base.measures_of(self.terms, batch, params)
+        measures = evaluation.measures_of(self.terms, batch, params)
         return loss, Outputs(metrics, student.logits, updated, measures)
-
-    def _weighted(self, batch: Batch, params: Mapping[str, Any], weights: Mapping[str, jax.Array]):
-        """Yield (metric, weight, values): the cross-entropy or its replacement first."""
-        replacing = [term for term in self.terms if term.beta is None]
-        if not replacing:
-            yield _CROSS_ENTROPY, 1, batch.student.cross_entropy
-        for term in replacing:
-            share = weights.get(term.name, 1)
-            yield term.metric, share, base.values_of(term, batch, params)
-            if term.name in weights:
-                yield _CROSS_ENTROPY, 1 - share, batch.student.cross_entropy
-        for term in self.terms:
-            if term.beta is not None:
-                yield term.metric, weights[term.name], base.values_of(term, batch, params)
-
-    def _check_points(self, batch: Batch) -> None:
-        if any(term.compares_taps for term in self.terms):
-            intermediates.check_points((s for s, _ in self.points), batch.student.taps, "student")
-            intermediates.check_points((t for _, t in self.points), batch.teacher.taps, "teacher")
-
-    def _check_classes(self, batch: Batch) -> None:
-        needing = [term.name for term in self.terms if term.needs_equal_classes]
-        shapes = {
-            view.logits.shape for view in (batch.student, batch.teacher_view) if view is not None
-        }
-        if needing and len(shapes) > 1:
-            raise UserError(
-                f"for {listed(needing)}, student and teacher must have the same classes, got logits "
-                f"of shape {listed(sorted(shapes))}: build both with the same num_classes"
-            )
 
     def view_teacher(
         self, variables: Any, images: jax.Array, labels: jax.Array, keys: jax.Array | None = None
     ) -> View | None:
         """Apply the frozen teacher in evaluation mode, without gradients; None without a teacher.
 
+        A view cannot leave a transformation: call this and the objective within the same ``jax.jit``.
+
         Args:
           variables: of the teacher.
           images: normalized, ``(B, H, W, C)``.
           labels: integers ``(B,)``, or soft labels ``(B, K)``, see :func:`at_jax.losses.cross_entropy`.
           keys: ``(B,)``, for a stochastic teacher; without them it is deterministic.
+
+        Raises:
+          UserError: without variables.
         """
         if self.teacher is None:
             return None
+        checks.check_teacher(self.teacher, variables)
         stochastic: dict[str, Any] = {"deterministic": keys is None, "keys": keys}
         return view_network(
             self.teacher, variables, images, labels, paths=self.paths_t, train=False,
+            mutable=None,  # some modules update collections in evaluation mode too; discarded
             frozen=True, prepare=self.teacher_images,
             **(stochastic if self.stochastic_teacher else {}),
         )  # fmt: skip

@@ -97,7 +97,7 @@ EPOCH_LIST = Rule(
     ),
     f"increasing whole epochs from 1 to {EPOCHS}",
 )
-# T^2 KL(t || s) at T = 100 has 3 digits left in float32: the divergence falls as 1 / T^2.
+# The relative rounding error of T^2 KL(t || s) grows in proportion to T.
 TEMPERATURES = between(0.01, 100)
 BETAS = between(0, 1e8)
 
@@ -109,6 +109,8 @@ _OF_TYPE: dict[Any, Rule] = {
     str: Rule(_is_text, "a string"),
     tuple: Rule(lambda value: isinstance(value, tuple | list), "a tuple"),
 }
+# With `from __future__ import annotations` they are strings.
+_OF_TYPE |= {kind.__name__: rule for kind, rule in _OF_TYPE.items()}
 
 
 def option(default: Any, meaning: str, rule: Rule | None = None) -> Any:
@@ -121,7 +123,7 @@ def option(default: Any, meaning: str, rule: Rule | None = None) -> Any:
     0.1
     >>> check(Section(-1.0), "sgd")
     Traceback (most recent call last):
-    at_jax.errors.UserError: sgd.rate must be at least 0, got -1.0: set it with --config.sgd.rate=0.1
+    at_jax.errors.UserError: sgd.rate must be at least 0, got -1.0: for example rate=0.1
     """
     return dataclasses.field(default=default, metadata={"meaning": meaning, "rule": rule})
 
@@ -143,22 +145,24 @@ def plain(section: _Section) -> _Section:
 
 
 def check(section: Any, name: str = "") -> None:
-    """Check every field of a settings section against its type and its rule.
+    """Check every field of an object against its type and its rule.
 
     Args:
       section: dataclass whose fields are made by :func:`option`.
       name: of the section, for the message; empty for the top level.
 
     Raises:
-      UserError: naming the key, what is expected, and the value.
+      UserError: naming the field, what is expected, the value, and the default as a valid value.
     """
     for field in dataclasses.fields(section):
         dotted = f"{name}.{field.name}" if name else field.name
-        check_value(dotted, field, getattr(section, field.name))
+        has_default = field.default is not dataclasses.MISSING
+        fix = f"for example {field.name}={field.default!r}" if has_default else "pass another value"
+        _check(dotted, field, getattr(section, field.name), fix)
 
 
 def check_value(key: str, field: dataclasses.Field, value: Any) -> None:
-    """Check the value of one key against its type and its rule.
+    """Check the value of one key of a config against its type and its rule.
 
     Args:
       key: dotted, as on the command line.
@@ -166,13 +170,15 @@ def check_value(key: str, field: dataclasses.Field, value: Any) -> None:
       value: to check.
 
     Raises:
-      UserError: naming the key, what is expected, the value, and the default as a valid value.
+      UserError: naming the key, what is expected, the value, and the flag that sets the default.
     """
+    _check(key, field, value, f"set it with {example(key, field)}")
+
+
+def _check(name: str, field: dataclasses.Field, value: Any, fix: str) -> None:
     for rule in (field.metadata.get("rule"), _OF_TYPE.get(field.type)):
         if rule is not None and not _accepts(rule, value):
-            raise UserError(
-                f"{key} must be {rule.text}, got {_shown(value)}: set it with {example(key, field)}"
-            )
+            raise UserError(f"{name} must be {rule.text}, got {_shown(value)}: {fix}")
 
 
 def example(key: str, field: dataclasses.Field) -> str:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from at_jax.checks import check_floating, check_rank
+from at_jax.checks import check_rank
 from at_jax.errors import UserError
 from at_jax.precision import Array, at_least_float32
 
@@ -49,7 +49,6 @@ def pool(a: Array, shape: Sequence[int]) -> jax.Array:
     Array([1.5, 4. ], dtype=float32)
     """
     check_rank("pool", 4, a=a)
-    check_floating("pool", a=a)
     sizes = whole_numbers(shape)
     pairs = zip(sizes, a.shape[1:3], strict=False)
     if len(sizes) != 2 or not all(1 <= n <= size for n, size in pairs):

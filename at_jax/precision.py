@@ -57,7 +57,7 @@ def magnitude_bits(x: jax.Array) -> jax.Array:
 
 
 def nan_where(is_nan: jax.Array, dtype: Any) -> jax.Array:
-    """NaN where true and 0 elsewhere, from bits: ``jax_debug_nans`` objects to every NaN, also a literal.
+    """NaN where true and 0 elsewhere, from bits: ``jax_debug_nans`` raises for every NaN, even a literal.
 
     Args:
       is_nan: bool, any shape.
@@ -76,7 +76,8 @@ def power_of_two(x: jax.Array, axes: Sequence[int]) -> tuple[jax.Array, jax.Arra
     """Power of two s for which the largest ``|s x|`` is in [1, 4), and its inverse.
 
     Multiplying by a power of two is exact. Both are constants: they are not differentiated. A NaN or an
-    infinity in ``x`` remains one in ``s x``; magnitudes below the normal range count as zero.
+    infinity in ``x`` remains one in ``s x``. Magnitudes below the normal range count as zero, for which s
+    is 1.
 
     Args:
       x: float32 or float64.
@@ -96,8 +97,10 @@ def power_of_two(x: jax.Array, axes: Sequence[int]) -> tuple[jax.Array, jax.Arra
     for axis in sorted(axes, reverse=True):
         largest = jnp.max(largest, axis=axis, keepdims=True)
     highest = 2 * (info.maxexp - 1)  # exponent field of the largest finite numbers: 254 in float32
-    # Clipped so that s and 1 / s are normal numbers.
-    exponent = jnp.clip(magnitude_bits(largest) >> info.nmant, 1, highest - 1)
+    exponent = magnitude_bits(largest) >> info.nmant
+    # Bounded so that s and 1 / s are normal numbers. For zeros s is 1: it multiplies tangents too, and
+    # those may be of any size there.
+    exponent = jnp.where(exponent == 0, highest // 2, jnp.minimum(exponent, highest - 1))
 
     def power(field: jax.Array) -> jax.Array:
         return lax.bitcast_convert_type(field << info.nmant, x.dtype)

@@ -3,6 +3,7 @@
 import functools
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -150,6 +151,35 @@ def test_activation_transfer_with_different_widths_compares_adapted_taps():
     hard = outputs.terms["cross_entropy"]
     np.testing.assert_allclose(loss, jnp.mean(hard) + 3 * jnp.mean(sum(points)), rtol=1e-4)
     assert all(jnp.any(g != 0) for g in jax.tree.leaves(gradient["f_actt"]))
+
+
+def test_init_params_makes_the_parameters_of_terms_with_modules():
+    student, _, teacher = networks()
+    objective = tiny.objective(STUDENT, TEACHER, ActivationTransfer(), AttentionTransfer())
+    variables = {"params": student["student"], "batch_stats": networks()[1]["batch_stats"]}
+    params = objective.init_params(jax.random.key(3), variables, teacher, IMAGES)
+    adapter = Adapter((("early", 5), ("late", 6)))
+    expected = adapter.init(jax.random.key(3), activations()[2])["params"]
+    chex.assert_trees_all_equal(params, {"student": student["student"], "f_actt": expected})
+    evaluate(objective, {"f_actt": 1.0, "at": 1.0}, params)
+
+
+class Counting(nn.Module):
+    """A teacher that counts its calls, in evaluation mode too."""
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        calls = self.variable("cache", "calls", lambda: jnp.zeros((), jnp.int32))
+        calls.value += 1
+        return nn.Dense(tiny.CLASSES)(jnp.mean(images, axis=(1, 2)))
+
+
+def test_teacher_may_update_a_collection_in_evaluation_mode():
+    teacher = Counting().init(jax.random.key(0), IMAGES)
+    objective = Objective(STUDENT, Counting(), (Distillation(),))
+    params, collections, _ = networks()
+    loss, _ = tiny.jit(objective)(params, collections, teacher, IMAGES, LABELS)
+    assert jnp.isfinite(loss)
 
 
 def test_activation_transfer_with_equal_widths_needs_no_adapter():

@@ -11,7 +11,8 @@ import tiny
 
 from at_jax.errors import UserError
 from at_jax.objective import Objective
-from at_jax.terms import TERMS, AttentionTransfer, Distillation, MinL2, Term
+from at_jax.options import option
+from at_jax.terms import TERMS, ActivationTransfer, AttentionTransfer, Distillation, MinL2, Term
 
 BATCH = tiny.batch(4)
 IMAGES = tiny.prepare(None, BATCH["image"], None)
@@ -181,3 +182,109 @@ def test_weights_without_a_term_raise_usererror(terms):
     with pytest.raises(UserError, match=message):
         jax.eval_shape(objective, *arguments(weights=(*names, "kdd", "x")))
     jax.eval_shape(objective, *arguments(weights=names))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: Objective(STUDENT, TEACHER, AttentionTransfer()),
+            r"a sequence, got .*pass \[term\]",
+        ),
+        (
+            lambda: Objective(STUDENT, TEACHER, (AttentionTransfer,), tiny.POINTS),
+            r"terms must be instances of .*Term, got .*: pass them as in \[AttentionTransfer\(\)\]",
+        ),
+        (
+            lambda: Objective(STUDENT, TEACHER, ("at",), tiny.POINTS),
+            "instances of .*Term, got 'at'",
+        ),
+        (lambda: Objective(STUDENT, points=("ab", "cd")), "points must be pairs .*, got 'ab'"),
+        (
+            lambda: Objective(STUDENT, points={"late": "late"}),
+            "points must be pairs .*, got 'late'",
+        ),
+        (
+            lambda: Objective(STUDENT, points=[("late",)]),
+            r"points must be pairs .*, got \('late',\)",
+        ),
+        (
+            lambda: Objective(STUDENT, freeze="conv0"),
+            r"freeze must be a sequence of names, got 'conv0'",
+        ),
+        (
+            lambda: Objective(STUDENT, paths_t="late"),
+            r"paths_t must be a sequence .*pass \('late',\)",
+        ),
+    ],
+)
+def test_objective_with_fields_of_another_form_raises_usererror(make, message):
+    with pytest.raises(UserError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (1, {"params": {}}, "collections must be the student's collections but its params"),
+        (1, None, "collections must be .*, got NoneType"),
+        (2, None, "teacher must be the variables of TinyNet, got NoneType: pass"),
+        (
+            6,
+            jax.random.key(0),
+            r"keys must be one PRNG key per example, shape \(4,\), got shape \(\)",
+        ),
+        (
+            6,
+            jax.random.split(jax.random.key(0), 3),
+            r"shape \(4,\), got shape \(3,\): use jax.random",
+        ),
+    ],
+)
+def test_arguments_of_another_form_raise_usererror(place, value, message):
+    given = [*arguments(), None]
+    given[place] = value
+    with pytest.raises(UserError, match=message):
+        jax.eval_shape(tiny.objective(STUDENT, TEACHER), *given)
+
+
+def test_frozen_module_that_the_student_lacks_raises_usererror():
+    objective = dataclasses.replace(tiny.objective(STUDENT, TEACHER), freeze=("cov0",))
+    with pytest.raises(UserError, match="no module 'cov0' to freeze, .*did you mean 'conv0'"):
+        jax.eval_shape(objective, *arguments())
+
+
+def test_parameters_that_no_term_has_or_that_one_lacks_raise_usererror():
+    params, *rest = arguments(weights=("f_actt",))
+    adapted = tiny.objective(STUDENT, TEACHER, ActivationTransfer())
+    with pytest.raises(UserError, match="keys f_actt, student, got student: Objective.init_params"):
+        jax.eval_shape(adapted, params, *rest)
+    params, *rest = arguments()
+    with pytest.raises(UserError, match="keys student, got f_act, student"):
+        jax.eval_shape(tiny.objective(STUDENT, TEACHER), {**params, "f_act": {}}, *rest)
+
+
+class WithTaps(nn.Module):
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        return nn.Dense(3)(jnp.mean(images, axis=(1, 2))), images
+
+
+def test_student_that_returns_a_tuple_raises_usererror():
+    variables = jax.eval_shape(WithTaps().init, jax.random.key(0), IMAGES)
+    with pytest.raises(UserError, match=r"WithTaps must return logits \(B, K\), got tuple"):
+        jax.eval_shape(
+            Objective(WithTaps()), {"student": variables["params"]}, {}, None, IMAGES, LABELS
+        )
+
+
+class Undecorated(MeanOfLogits):
+    name = "undecorated"
+    scale: float = option(1.0, "Factor.")
+
+
+def test_term_with_options_that_is_not_decorated_raises_usererror():
+    with pytest.raises(
+        UserError, match="term Undecorated must be a frozen dataclass, got a class without"
+    ):
+        Objective(STUDENT, terms=(Undecorated(),))

@@ -120,7 +120,7 @@ def input_grad_uses_cells(channels: int, window: Window) -> bool:
 
 
 def _offsets(window: Window, axis: int) -> list[tuple[int, int, int]]:
-    """(offset, place, tap): pixel ``stride * m + place`` of x sees ``g[m + offset]`` through the tap."""
+    """(offset, place, tap): the tap pairs pixel ``stride * m + place`` of x with ``g[m + offset]``."""
     stride, (low, _) = window.strides[axis], window.padding[axis]
     return [
         ((place + low - tap) // stride, place, tap)

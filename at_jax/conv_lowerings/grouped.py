@@ -85,7 +85,7 @@ def _by_taps(x: jax.Array, g: jax.Array, window: Window) -> jax.Array:
     pixels = math.prod(g.shape[:3])
     taps = jnp.stack([seen for _, _, seen in _taps(x, window)], axis=3)
     product = lax.dot_general(
-        taps.reshape(pixels, -1, groups, channels),
+        taps.reshape(pixels, math.prod(kernel), groups, channels),
         g.reshape(pixels, groups, features),
         (((0,), (0,)), ((2,), (1,))),
         precision=window.precision,
@@ -97,7 +97,7 @@ def _by_taps(x: jax.Array, g: jax.Array, window: Window) -> jax.Array:
 def _by_rows(x: jax.Array, g: jax.Array, window: Window) -> jax.Array:
     """As :func:`_by_taps`, in a loop over the rows of the kernel, which compiles faster."""
     (kh, kw), dilation, (top, _) = window.kernel, window.dilation[0], window.padding[0]
-    # Rows of x that one row of the kernel sees.
+    # Rows of x that one row of the kernel reads.
     seen = (window.output[0] - 1) * window.strides[0] + 1
     x = place(x, 1, top, seen + (kh - 1) * dilation)
     row = dataclasses.replace(
@@ -129,7 +129,7 @@ def _apart(
 
 
 def _taps(x: jax.Array, window: Window) -> Iterator[tuple[int, int, jax.Array]]:
-    """(i, j, pixels of x that tap (i, j) of the kernel sees) for each tap."""
+    """(i, j, pixels of x that tap (i, j) of the kernel reads) for each tap."""
     (top, _), (left, _) = window.padding
     (sh, sw), (dh, dw) = window.strides, window.dilation
     for i, j in itertools.product(*map(range, window.kernel)):

@@ -77,8 +77,8 @@ def sum_over_slices(
 ) -> jax.Array:
     """Sum ``function`` of slices of the batch of x and g.
 
-    A scan over x with a leading axis of slices would have XLA:CPU compute the activation x again, in that
-    shape; slices taken by a loop read the one that is there.
+    A scan over x with a leading axis of slices makes XLA:CPU recompute the activation x in that shape. A
+    loop that takes slices reads the existing array.
     """
     batch = x.shape[0]
     # A symbolic batch, as in an exported program, has no known divisor.

@@ -1,6 +1,7 @@
 """Augmentation and normalization on the device, inside the training step."""
 
 import functools
+import numbers
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,8 +21,8 @@ _BRIGHT, _UNIT = 32, 4.0
 
 def augment(
     key: jax.Array,
-    images: jax.Array,
-    positions: jax.Array,
+    images: jax.Array | np.ndarray,
+    positions: jax.Array | np.ndarray,
     *,
     pad: int,
     mirror: bool,
@@ -58,12 +59,12 @@ def augment(
             f"augment: expected a pad_mode of {' or '.join(PAD_MODES)}, got {pad_mode!r}: choose "
             "one of them"
         )
-    if not 0 <= pad < min(height, width):
+    if not isinstance(pad, numbers.Integral) or not 0 <= pad < min(height, width):
         reflects = pad_mode == "reflect"
         reason = "reflection allows no more" if reflects else "a larger one may leave no image"
         raise UserError(
             f"augment: expected a pad of 0 to {min(height, width) - 1} pixels for {height}x{width} "
-            f"images ({reason}), got {pad}: choose data.pad in this range"
+            f"images ({reason}), got {pad}: choose pad in this range"
         )
     return _augment(key, images, positions, pad=pad, mirror=mirror, pad_mode=pad_mode)
 
@@ -118,8 +119,8 @@ def _reflect(index: jax.Array, size: int) -> jax.Array:
 def augment_each(
     augment: Callable[[jax.Array, jax.Array], Any],
     key: jax.Array,
-    images: jax.Array,
-    positions: jax.Array,
+    images: jax.Array | np.ndarray,
+    positions: jax.Array | np.ndarray,
 ) -> jax.Array:
     """Apply a user-defined augmentation of one example to every example of a batch.
 
@@ -147,7 +148,7 @@ def augment_each(
     ((2, 4, 4, 1), dtype('float32'))
     """
 
-    def one(image: jax.Array, position: jax.Array) -> jax.Array:
+    def one(image: Any, position: Any) -> jax.Array:
         augmented = augment(jax.random.fold_in(key, position), image)
         return _check_augmented(augmented, image.shape)
 
@@ -205,7 +206,7 @@ def check_range(augment: Callable[[jax.Array, jax.Array], Any], images: np.ndarr
 
 
 def normalize(
-    images: jax.Array,
+    images: jax.Array | np.ndarray,
     mean: Sequence[float] | jax.Array,
     std: Sequence[float] | jax.Array,
     dtype: Any = jnp.float32,

@@ -1,4 +1,4 @@
-"""Crops: the part of a picture that is resized to the image that a network sees.
+"""Crops: the part of a picture that is resized to the image that a network receives.
 
 Training photographs are cropped at random while they are decoded. A JPEG is then decoded at the scale that
 the crop needs, and pixels outside the crop are never resized.

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from at_jax.checks import check_normalized, check_rank
+from at_jax.checks import NORMALIZE, check_rank
 from at_jax.conv import conv_general_dilated
 from at_jax.errors import UserError
 from at_jax.models.batch_norm import BatchNorm
@@ -134,8 +134,7 @@ def check_images(images: jax.Array, smallest: int, network: str) -> None:
     Raises:
       UserError: naming the network, what it expects and what it got.
     """
-    check_rank(network, 4, images=images)
-    check_normalized(network, images)
+    check_rank(network, 4, fix=NORMALIZE, images=images)
     if images.shape[1] in (1, 3) and images.shape[3] > smallest:
         raise UserError(
             f"{network} takes images (B, H, W, C), got {images.shape}, which has its channels first: move "
@@ -145,5 +144,5 @@ def check_images(images: jax.Array, smallest: int, network: str) -> None:
         raise UserError(
             f"{network} needs images of at least {smallest}x{smallest} pixels for its strides, got "
             f"{images.shape[1]}x{images.shape[2]}: resize the images "
-            f"(--config.data.image_size={smallest} or more) or choose another network"
+            f"(in a config: data.image_size={smallest} or more), or choose another network"
         )

@@ -100,8 +100,8 @@ class ActivationTransfer(Term):
         """
         if len({s for s, _ in points}) < len(points):
             raise UserError(
-                f"transfer.points: f_actt adapts each student point to one teacher point, got {points}: "
-                "name each student point once"
+                f"f_actt adapts each student point to one teacher point, got {points}: name each student "
+                "point once"
             )
         channels = tuple(
             (s, taps_t[t].shape[-1])

@@ -6,16 +6,12 @@ from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from at_jax import options
-from at_jax.errors import UserError, traceable
+from at_jax.errors import UserError
 from at_jax.terms.view import View
 
-__all__ = ["Batch", "Term", "View", "changes_forward_pass", "measures_of", "values_of"]
-
-# First parts of names in metrics.jsonl: loss/<metric>, beta/<metric>.
-_TAKEN = ("loss", "beta")
+__all__ = ["Batch", "Term", "View", "changes_forward_pass"]
 
 
 class Batch(NamedTuple):
@@ -182,46 +178,3 @@ class Term:
 def changes_forward_pass(terms: Iterable[Term]) -> bool:
     """Whether any term passes inputs from the teacher to the student."""
     return any(type(term).forward_inputs is not Term.forward_inputs for term in terms)
-
-
-def values_of(term: Term, batch: Batch, params: Mapping[str, Any]) -> jax.Array:
-    """Compute a term, ``(B,)``; ``params`` contains the parameters of all terms.
-
-    Raises:
-      UserError: for a wrong shape, or a term that JAX cannot trace.
-    """
-    with traceable(f"term {term.name}"):
-        values = term.values(batch, params.get(term.name))
-    _check_shape(values, batch, term, "values()")
-    return values
-
-
-def measures_of(
-    terms: Iterable[Term], batch: Batch, params: Mapping[str, Any]
-) -> dict[str, jax.Array]:
-    """Compute what terms report in addition to their values: metric to ``(B,)``, gradients stopped.
-
-    Raises:
-      UserError: for another shape, or a name that is taken.
-    """
-    found: dict[str, jax.Array] = {}
-    for term in terms:
-        with traceable(f"measures() of term {term.name}"):
-            measured = term.measures(batch, params.get(term.name))
-        for name, values in measured.items():
-            if name.partition("/")[0] in _TAKEN:
-                raise UserError(
-                    f"term {term.name}: measures() must not use the name {name!r}, which a metric of the "
-                    "library has: rename it"
-                )
-            _check_shape(values, batch, term, f"measures()[{name!r}]")
-            found[f"{name}/{term.metric}"] = jax.lax.stop_gradient(values)
-    return found
-
-
-def _check_shape(values: Any, batch: Batch, term: Term, where: str) -> None:
-    if (shape := jnp.shape(values)) != batch.images.shape[:1]:
-        raise UserError(
-            f"term {term.name} must return one number per example, shape {batch.images.shape[:1]}, got "
-            f"{shape}: do not take the mean in {where}"
-        )

@@ -1,12 +1,21 @@
 """Checks of the terms of one loss, and of their weights."""
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from at_jax.errors import UserError, listed
-from at_jax.terms.base import Term
+import flax.linen as nn
+import jax.numpy as jnp
 
-__all__ = ["check_params", "check_terms", "checked_weights"]
+from at_jax import freezing, intermediates
+from at_jax.checks import NORMALIZE, check_array
+from at_jax.errors import UserError, listed
+from at_jax.terms.base import Batch, Term
+
+__all__ = [
+    "check_arguments", "check_batch", "check_teacher", "check_term_params", "check_terms",
+    "checked_names", "checked_points", "checked_weights",
+]  # fmt: skip
 
 # Names that are not free: of the student's parameters, and of the metric of the labels.
 _RESERVED = ("student", "cross_entropy")
@@ -19,6 +28,11 @@ def check_terms(terms: Sequence[Term], *, has_teacher: bool, has_points: bool) -
       UserError: naming the terms with missing inputs, or the terms that exclude one another.
     """
     for term in terms:
+        if not isinstance(term, Term):
+            name = getattr(term, "__name__", "AttentionTransfer")
+            raise UserError(
+                f"terms must be instances of at_jax.terms.Term, got {term!r}: pass them as in [{name}()]"
+            )
         _check_is_dataclass(type(term))
     comparing = [term.name for term in terms if term.compares_taps]
     needing = [term.name for term in terms if term.needs_teacher]
@@ -47,19 +61,112 @@ def check_terms(terms: Sequence[Term], *, has_teacher: bool, has_points: bool) -
 def _check_is_dataclass(kind: type[Term]) -> None:
     """Raise if options are not fields, which equality and the record of a run compare."""
     for each in kind.__mro__[: kind.__mro__.index(Term)]:
-        if "__init__" in vars(each) and "__dataclass_fields__" not in vars(each):
+        own = vars(each)
+        if "__dataclass_fields__" in own:
+            continue
+        has_options = any(isinstance(value, dataclasses.Field) for value in own.values())
+        if "__init__" in own or has_options:
             fix = "declare its options as fields, under @dataclasses.dataclass(frozen=True)"
-            got = f"term {kind.__name__} must be a frozen dataclass, got a class with its own __init__"
-            raise UserError(f"{got}: {fix}")
+            got = (
+                "a class with its own __init__"
+                if "__init__" in own
+                else "a class without @dataclass"
+            )
+            raise UserError(f"term {kind.__name__} must be a frozen dataclass, got {got}: {fix}")
 
 
-def check_params(params: Any) -> None:
-    """Raise unless parameters are those of an objective, ``{"student": ..., <term>: ...}``."""
+def checked_names(field: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Return names of modules as a tuple. Raise for a single string.
+
+    Args:
+      field: of the objective, for the message.
+      names: a sequence.
+    """
+    if isinstance(names, str):
+        raise UserError(f"{field} must be a sequence of names, got {names!r}: pass ({names!r},)")
+    return tuple(names)
+
+
+def checked_points(points: Iterable[Any]) -> tuple[tuple[str, str], ...]:
+    """Return transfer points as a tuple of tuples. Raise unless each is a pair of names."""
+    pairs = tuple(points)
+    for pair in pairs:
+        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+            raise UserError(
+                f"points must be pairs (student point, teacher point), got {pair!r}: for example "
+                "[('group1', 'group1')]"
+            )
+    return tuple((student, teacher) for student, teacher in pairs)
+
+
+def check_arguments(
+    params: Any, collections: Any, images: Any, keys: Any, freeze: Sequence[str]
+) -> None:
+    """Raise unless the arguments of an objective have the form that it takes.
+
+    Args:
+      params: ``{"student": ..., <term>: ...}``.
+      collections: the student's other collections.
+      images: normalized, ``(B, H, W, C)``.
+      keys: one PRNG key for each image, or None.
+      freeze: modules of the student.
+    """
+    check_array("Objective", fix=NORMALIZE, images=images)
     if not isinstance(params, Mapping) or "student" not in params:
         got = listed(params) if isinstance(params, Mapping) else type(params).__name__
         raise UserError(
             f"params must have the student's parameters as 'student', got {got}: pass "
             "{'student': params}, with those of terms that have modules"
+        )
+    if not isinstance(collections, Mapping) or "params" in collections:
+        got = "params, too" if isinstance(collections, Mapping) else type(collections).__name__
+        raise UserError(
+            f"collections must be the student's collections but its params, got {got}: for example "
+            "{'batch_stats': variables['batch_stats']}, or {} without any"
+        )
+    if keys is not None and jnp.shape(keys)[:1] != images.shape[:1]:
+        raise UserError(
+            f"keys must be one PRNG key per example, shape {images.shape[:1]}, got shape "
+            f"{jnp.shape(keys)}: use jax.random.split(key, {images.shape[0]})"
+        )
+    freezing.check(freeze, params["student"])
+
+
+def check_teacher(module: nn.Module, variables: Any) -> None:
+    """Raise unless there are variables of the teacher."""
+    if not isinstance(variables, Mapping):
+        raise UserError(
+            f"teacher must be the variables of {type(module).__name__}, got {type(variables).__name__}: "
+            "pass {'params': ..., ...}, or the result of view_teacher"
+        )
+
+
+def check_term_params(params: Mapping[str, Any], modules: Iterable[str]) -> None:
+    """Raise unless the terms that have modules, and no others, have parameters.
+
+    Args:
+      params: of the objective.
+      modules: names of the terms that have modules.
+    """
+    if params.keys() != (expected := {"student", *modules}):
+        raise UserError(
+            f"params must have the keys {listed(sorted(expected))}, got {listed(sorted(params))}: "
+            "Objective.init_params makes those of the terms"
+        )
+
+
+def check_batch(terms: Sequence[Term], batch: Batch) -> None:
+    """Raise unless both networks have the transfer points and the classes that the terms compare."""
+    if any(term.compares_taps for term in terms):
+        intermediates.check_points((s for s, _ in batch.points), batch.student.taps, "student")
+        intermediates.check_points((t for _, t in batch.points), batch.teacher.taps, "teacher")
+    needing = [term.name for term in terms if term.needs_equal_classes]
+    views = (batch.student, batch.teacher_view)
+    shapes = {view.logits.shape for view in views if view is not None}
+    if needing and len(shapes) > 1:
+        raise UserError(
+            f"for {listed(needing)}, student and teacher must have the same classes, got logits "
+            f"of shape {listed(sorted(shapes))}: build both with the same num_classes"
         )
 
 

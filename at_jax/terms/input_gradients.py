@@ -37,7 +37,7 @@ class _CrossEntropyGradient(Term, abstract=True):
 
     def _gradient(self, view: View) -> jax.Array:
         """J of a network: (B, H, W, C)."""
-        return view.gradient(view.tempered_cross_entropy(self.temperature))
+        return view.gradient(temperature=self.temperature)
 
     def measures(self, batch: Batch, params: Any) -> dict[str, jax.Array]:
         """Norms of J at the images of the batch: of the student, and of the teacher it is compared with."""

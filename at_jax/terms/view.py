@@ -1,6 +1,5 @@
 """A network's forward pass over a batch, and its gradients with respect to the images."""
 
-import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -59,9 +58,8 @@ class View:
         with take_current_trace() as self._trace:
             pass
         self._state = get_opaque_trace_state()
-        self._tempered: dict[float, PerExample] = {}
-        # Key to results, each with the trace of its arrays, which are invalid outside of it. The keys of
-        # gradients are ids of functions, which are kept, so that no id is used twice.
+        # Key to results, each with the trace of its arrays, which are invalid outside of it. Gradients of
+        # functions have their ids as keys, and the functions are kept, so that no id is used twice.
         self._gradients: dict[Hashable, list[tuple[Any, Any]]] = {}
         self._kept: dict[Hashable, list[tuple[Any, Any]]] = {}
 
@@ -76,19 +74,6 @@ class View:
         """Cross-entropy with the labels, ``(B,)``."""
         with set_current_trace(self._trace):
             return losses.cross_entropy(self.logits, self._labels)
-
-    def tempered_cross_entropy(self, temperature: float) -> PerExample | None:
-        """T * CE(z / T) as a function of the logits; None, for the cross-entropy itself, at T = 1.
-
-        The same temperature gives the same function object, so terms share its input gradient.
-        """
-        if temperature == 1:
-            return None
-
-        def tempered(logits: jax.Array) -> jax.Array:
-            return temperature * losses.cross_entropy(logits / temperature, self._labels)
-
-        return self._tempered.setdefault(temperature, tempered)
 
     def kept(self, key: Hashable, make: Callable[[], _T]) -> _T:
         """Return the result of ``make``, computed at the first call with this key in a transformation.
@@ -113,7 +98,7 @@ class View:
         results.append((state, make()))
         return results[-1][1]
 
-    def gradient(self, of: PerExample | None = None) -> jax.Array:
+    def gradient(self, of: PerExample | None = None, *, temperature: float = 1.0) -> jax.Array:
         """Gradient of the sum of ``of`` over examples with respect to the images.
 
         Layers after the last one that ``of`` reads are not differentiated.
@@ -121,7 +106,8 @@ class View:
         Args:
           of: a function of the logits ``(B, K)``, or of the logits and the taps, that returns ``(B,)``;
             parameters with a default are not set. None means the cross-entropy. The gradient of a function
-            object is computed only once in a transformation.
+            object, or of the cross-entropy at a temperature, is computed only once in a transformation.
+          temperature: T of the cross-entropy, T * CE(z / T); unused with ``of``.
 
         Returns:
           ``(B, H, W, C)``.
@@ -129,15 +115,21 @@ class View:
         Raises:
           UserError: if ``of`` does not return one number per example.
         """
-        # Functions of this view alone: their gradients serve all transformations, such as the jax.grad of
-        # each of several students of one teacher.
-        is_own = of is None or any(of is each for each in self._tempered.values())
-        with set_current_trace(self._trace) if is_own else contextlib.nullcontext():
+        if of is not None:
             return self._once(self._gradients, id(of), lambda: (of, self._transpose(of)))[1]
 
-    def _transpose(self, of: PerExample | None) -> jax.Array:
-        if of is None:
-            of = functools.partial(losses.cross_entropy, labels=self._labels)
+        def tempered(logits: jax.Array) -> jax.Array:
+            if temperature == 1:
+                return losses.cross_entropy(logits, self._labels)
+            return temperature * losses.cross_entropy(logits / temperature, self._labels)
+
+        # Its gradient serves all transformations, such as the jax.grad of each of several students of one
+        # teacher, because it reads nothing but this view.
+        key = ("cross_entropy", temperature)
+        with set_current_trace(self._trace):
+            return self._once(self._gradients, key, lambda: self._transpose(tempered))
+
+    def _transpose(self, of: PerExample) -> jax.Array:
         positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
         # A parameter with a default is not meant for the taps: it binds a loop variable, for example.
         required = [
@@ -199,7 +191,7 @@ def view_network(
     labels: jax.Array,
     *,
     paths: Sequence[str] = (),
-    mutable: Sequence[str] = (),
+    mutable: Sequence[str] | None = (),
     keys: jax.Array | None = None,
     frozen: bool = False,
     freeze: Sequence[str] = (),
@@ -214,7 +206,7 @@ def view_network(
       images: normalized, ``(B, H, W, C)``.
       labels: ``(B,)``, or soft labels ``(B, K)``.
       paths: submodules whose output is captured as a transfer point.
-      mutable: collections that the module may change.
+      mutable: collections that the module may change; None for all but ``params``.
       keys: PRNG keys ``(B,)``; the key of the first example seeds the module's random numbers.
       frozen: as for :class:`View`.
       freeze: modules that are called in evaluation mode, see :mod:`at_jax.freezing`.
@@ -223,7 +215,8 @@ def view_network(
       **kwargs: for ``module.apply``: ``train``, ...
 
     Raises:
-      UserError: if a point is computed more than once, or there are keys but no examples.
+      UserError: if a point is computed more than once, the module does not return one array, or there are
+        keys but no examples.
     """
 
     def forward(images):
@@ -234,6 +227,11 @@ def view_network(
                 module, variables, images, paths=paths, check_paths=False, mutable=mutable,
                 rngs=_rngs(keys), **kwargs,
             )  # fmt: skip
+        if not hasattr(logits, "shape"):
+            raise UserError(
+                f"{type(module).__name__} must return logits (B, K), got {type(logits).__name__}: return "
+                "the logits alone, and tap the activations"
+            )
         return (logits, taps), mutated
 
     return View(forward, images, labels, frozen=frozen)

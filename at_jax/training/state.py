@@ -11,6 +11,7 @@ import optax
 from flax import traverse_util
 
 from at_jax.intermediates import initialize
+from at_jax.terms import parameters
 
 __all__ = [
     "TrainState", "carried_collections", "create", "parameter_count", "replaced", "variables_of",
@@ -92,12 +93,8 @@ def create(
     variables = initialize(student, key_student, images)
     if initial is not None:
         variables = replaced(variables, initial)
-    params = {"student": variables["params"]}
-    zeros = {point: jnp.zeros(tap.shape) for point, tap in taps.items()}
-    for index, (name, module) in enumerate(modules.items()):
-        # Not folded for the first: initial values do not depend on whether others follow.
-        key_module = jax.random.fold_in(key_modules, index) if index else key_modules
-        params[name] = module.init(key_module, zeros)["params"]
+    of_terms = parameters.initialize(modules, key_modules, taps)
+    params = {"student": variables["params"], **of_terms}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,

@@ -91,6 +91,10 @@ def test_functions_of_no_examples_return_no_numbers():
     assert agreement.confusion(np.zeros(0, int), np.zeros(0, int), 2).sum() == 0
 
 
+def test_confusion_of_no_examples_is_zero():
+    np.testing.assert_array_equal(agreement.confusion([], [], 2), np.zeros((2, 2)))
+
+
 def test_confusion_by_hand():
     counts = agreement.confusion(np.array([0, 2, 2, 2]), np.array([0, 1, 2, 1]), 3)
     np.testing.assert_array_equal(counts, [[1, 0, 0], [0, 0, 0], [0, 2, 1]])

@@ -222,6 +222,15 @@ def test_double_backpropagation_for_gpu_has_no_image_sized_kernel(groups, stride
     assert image_sized_kernels(lowered(lax.conv_general_dilated))  # the check finds them
 
 
+def test_derivatives_of_an_empty_batch_are_zero():
+    (_, *image), *rest = CASES["groups"]
+    case = ((0, *image), *rest)
+    x, w = operands(case)
+    of_x, of_w = jax.grad(lambda x, w: jnp.sum(conv(x, w, case) ** 2), argnums=(0, 1))(x, w)
+    assert of_x.shape == x.shape
+    np.testing.assert_array_equal(of_w, jnp.zeros_like(w))
+
+
 def test_a_depthwise_layer_of_flax_runs_in_the_family():
     layer = nn.Conv(
         6, (3, 3), strides=2, feature_group_count=6, use_bias=False,

@@ -24,10 +24,6 @@ def distil(s, t):
     return losses.distillation(s, t, LABELS[: len(s)], temperature=4.0, alpha=0.9)
 
 
-def distil_labels(z, labels):
-    return losses.distillation(z, logits(1), labels, temperature=4.0, alpha=0.5)
-
-
 def hard(s, t):
     del t
     return losses.cross_entropy(s, LABELS[: len(s)])
@@ -179,52 +175,6 @@ def test_cross_entropy_of_other_labels_is_nan_with_zero_gradient(dtype):
         np.testing.assert_array_equal(jnp.isnan(values), [False, True, True, False])
         gradient = jax.grad(lambda z: jnp.sum(losses.cross_entropy(z, labels)))(z)
         np.testing.assert_array_equal(jnp.any(gradient != 0, axis=1), [True, False, False, True])
-
-
-def test_cross_entropy_of_soft_labels_by_hand(compiled):
-    # softmax(0, log 3) = (1/4, 3/4): 1/3 log 4 + 2/3 log(4/3).
-    z, labels = jnp.log(jnp.array([[1.0, 3.0]])), jnp.array([[1 / 3, 2 / 3]])
-    result = compiled(losses.cross_entropy)(z, labels)
-    np.testing.assert_allclose(result, [np.log(4) / 3 + 2 / 3 * np.log(4 / 3)], rtol=1e-6)
-
-
-@pytest.mark.parametrize("loss", [losses.cross_entropy, distil_labels])
-def test_losses_of_one_hot_labels_equal_those_of_indices(loss):
-    z, one_hot = logits(), jax.nn.one_hot(LABELS, 5)
-    np.testing.assert_allclose(loss(z, one_hot), loss(z, LABELS), rtol=1e-6)
-    of_rows, of_indices = (
-        jax.grad(lambda z, labels=labels: jnp.sum(loss(z, labels)))(z)
-        for labels in (one_hot, LABELS)
-    )
-    np.testing.assert_allclose(of_rows, of_indices, atol=1e-6)
-
-
-def test_cross_entropy_of_soft_labels_has_numerical_derivatives_of_order_two():
-    labels = jax.nn.softmax(logits(1))
-    with jax.enable_x64(True):
-        z, y = logits().astype(jnp.float64), labels.astype(jnp.float64)
-        check_grads(lambda z: losses.cross_entropy(z, y), (z,), order=2, modes=["rev"])
-
-
-def test_cross_entropy_of_a_masked_class_without_probability_is_that_of_the_others():
-    z, labels = jnp.array([[0.0, 0.0, -jnp.inf]]), jnp.array([[0.5, 0.5, 0.0]])
-    gradient = jax.grad(lambda z: losses.cross_entropy(z, labels)[0])(z)
-    np.testing.assert_allclose(losses.cross_entropy(z, labels), [np.log(2)], rtol=1e-6)
-    np.testing.assert_allclose(gradient, jnp.zeros((1, 3)), atol=1e-7)
-
-
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float64])
-def test_cross_entropy_of_soft_labels_keeps_the_dtype_of_logits(dtype):
-    with jax.enable_x64(dtype == jnp.float64):
-        labels = jnp.full((4, 5), 0.2, dtype)
-        assert losses.cross_entropy(logits(), labels).dtype == jnp.float32
-
-
-def test_cross_entropy_of_soft_labels_with_nan_is_nan():
-    labels = jnp.full((4, 5), 0.2).at[1, 2].set(jnp.nan)
-    z = logits().at[2, 0].set(jnp.nan)
-    values = losses.cross_entropy(z, labels)
-    np.testing.assert_array_equal(jnp.isnan(values), [False, True, True, False])
 
 
 A, Z = activations(), logits()

@@ -1,13 +1,15 @@
-"""Promotion of half precision to float32; float32 and float64 are kept."""
+"""Promotion of half precision to float32, and the scale of examples."""
 
 import os
 import subprocess
 import sys
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from at_jax import losses, maps
 from at_jax.errors import UserError
 from at_jax.precision import at_least_float32
 
@@ -42,3 +44,20 @@ def test_at_least_float32_keeps_float64():
         text=True,
     )
     assert done.stdout.strip() == "float64", done.stderr
+
+
+@pytest.mark.parametrize("size", [1.0, 1e3, 1e30])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda a, b: jnp.sum(losses.attention_transfer(a, b)),
+        lambda a, b: jnp.sum(losses.attention_transfer(a, b, kind="channel", convention="paper")),
+        lambda a, b: jnp.sum(maps.normalize(a) * maps.normalize(b)),
+    ],
+)
+def test_hessian_vector_products_at_zero_activations_are_zero(loss, size):
+    zeros, others = jnp.zeros((1, 2, 2, 2)), jnp.arange(1.0, 9.0).reshape(1, 2, 2, 2)
+    tangent = jnp.full_like(zeros, size)
+    gradient = jax.grad(lambda a: loss(a, others))
+    _, product = jax.jvp(gradient, (zeros,), (tangent,))
+    np.testing.assert_array_equal(product, zeros)

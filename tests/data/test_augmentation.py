@@ -122,7 +122,7 @@ def test_augment_without_pad_and_mirror_changes_nothing():
     np.testing.assert_array_equal(out, images)
 
 
-@pytest.mark.parametrize("pad", [-1, 8, 9])
+@pytest.mark.parametrize("pad", [1.5, -1, 8, 9])
 def test_augment_with_a_pad_out_of_range_raises(pad):
     with pytest.raises(
         UserError, match=f"expected a pad of 0 to 7 pixels for 8x10 images .*, got {pad}"

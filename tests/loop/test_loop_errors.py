@@ -108,7 +108,7 @@ from at_jax.training.components import networks
         (
             None,
             {"init__freeze": ("conv0", "gruop1")},
-            "'gruop1', .* bn, classifier, conv0, group1, group2, group3: "
+            "'gruop1' .* bn, classifier, conv0, group1, group2, group3: "
             "choose from these; did you mean 'group1'",
         ),
         (

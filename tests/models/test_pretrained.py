@@ -48,6 +48,15 @@ def test_convert_gives_the_activations_of_torch(depth):
         assert relative(value[:1, :, :, :4], stored["slice"]) <= 1e-4, name
 
 
+def test_state_dict_of_parameters_alone_raises_user_error(state_dict):
+    module = models.build("resnet_18", num_classes=CLASSES)
+    variables = pretrained.convert(state_dict, module).variables
+    with pytest.raises(
+        UserError, match="must have the collection 'params', got .*: pass {'params'"
+    ):
+        pretrained.state_dict(variables["params"], module)
+
+
 def test_load_of_a_saved_file_equals_convert(state_dict, tmp_path):
     module = models.build("resnet_18", num_classes=CLASSES)
     safetensors.numpy.save_file(state_dict, tmp_path / "resnet18.safetensors")

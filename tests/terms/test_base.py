@@ -1,6 +1,8 @@
 """View: one forward pass, and any number of gradients with respect to the images from it."""
 
 import functools
+import gc
+import weakref
 
 import chex
 import jax
@@ -114,17 +116,28 @@ def test_gradient_of_one_function_object_is_computed_once():
     assert str(jaxpr).count("at_conv_input_grad[") == 2 * 4  # two layers; None, one, two lambdas
 
 
-def test_tempered_cross_entropy_of_one_temperature_is_one_function():
+def test_gradient_at_a_temperature_is_that_of_the_tempered_cross_entropy_and_computed_once():
     def run(images):
         seen = view(images)
-        assert seen.tempered_cross_entropy(1.0) is None
-        tempered = seen.tempered_cross_entropy(4.0)
-        assert tempered is seen.tempered_cross_entropy(4.0) is not seen.tempered_cross_entropy(2.0)
-        return seen.logits, tempered(seen.logits)
+        j = seen.gradient(temperature=4.0)
+        assert j is seen.gradient(temperature=4.0) is not seen.gradient(temperature=2.0)
+        assert seen.gradient() is seen.gradient(temperature=1.0)
+        return j, seen.gradient(lambda z: 4 * losses.cross_entropy(z / 4, LABELS))
 
-    logits, tempered = tiny.jit(run)(IMAGES)
-    expected = 4 * losses.cross_entropy(logits / 4, LABELS)
-    np.testing.assert_allclose(tempered, expected, rtol=1e-6)
+    j, expected = tiny.jit(run)(IMAGES)
+    np.testing.assert_allclose(j, expected, rtol=1e-5, atol=1e-8)
+
+
+def test_eager_views_are_freed_without_the_garbage_collector():
+    seen = view(IMAGES)
+    seen.gradient(temperature=2.0)
+    reference = weakref.ref(seen)
+    gc.disable()
+    try:
+        del seen
+        assert reference() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("of", [jnp.sum, lambda logits: logits, lambda z, taps: taps["late"]])

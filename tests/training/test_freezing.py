@@ -102,3 +102,8 @@ def test_batch_norm_of_flax_and_statistics_of_any_module_are_frozen(attribute):
         freezing.restored(changed, before, ["top"])["batch_stats"]["norm"]["mean"],
         changed["batch_stats"]["norm"]["mean"],
     )
+
+
+def test_restored_keeps_empty_collections():
+    before = {"batch_stats": {}, "cache": {"conv": {"index": 1}}}
+    assert freezing.restored({"cache": {"conv": {"index": 2}}}, before, ("conv",)) == before

@@ -127,9 +127,14 @@ def state_dict(variables: Mapping[str, Any], module: nn.Module) -> dict[str, np.
       Name to array, contiguous, float32.
 
     Raises:
-      UserError: if the network has no names in PyTorch.
+      UserError: if the network has no names in PyTorch, or there are no parameters.
     """
     name = family(module, writes=True).namings[0].name
+    if "params" not in variables:
+        raise UserError(
+            f"variables must have the collection 'params', got {listed(variables)}: pass "
+            "{'params': ..., 'batch_stats': ...}"
+        )
     # Others, such as sown activations, are no weights.
     kept = {key: variables[key] for key in ("params", "batch_stats") if key in variables}
     flat = traverse_util.flatten_dict(kept)

@@ -103,7 +103,7 @@ def header(path: str | os.PathLike[str]) -> dict[str, str]:
         with safetensors.safe_open(path, framework="numpy") as file:
             return dict(file.metadata() or {})
     except (safetensors.SafetensorError, OSError):
-        return {}  # `read` says what is wrong with the file
+        return {}  # `read` reports the problem
 
 
 def dumps(state_dict: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> bytes:

@@ -64,7 +64,7 @@ def loads(file: File) -> Pickled:
     """Read one pickle.
 
     Args:
-      file: at the beginning of the pickle; its position is then behind it.
+      file: at the beginning of the pickle; afterwards positioned at its end.
 
     Raises:
       BadFile: for everything else, and for a damaged pickle.

@@ -21,7 +21,7 @@ _DTYPES: dict[str, Any] = {
 
 
 class BadFile(Exception):
-    """A file that is not read.
+    """A file that cannot be read.
 
     Attributes:
       reason: in one line, without the name of the file.

@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 
 from at_jax import data, freezing
-from at_jax.errors import UserError
+from at_jax.errors import UserError, naming
 from at_jax.objective import Objective
 from at_jax.terms import Term
 from at_jax.training.components import compatibility, teacher_images, tracing
@@ -46,7 +46,8 @@ def build(
             f"the student must return {dataset.num_classes} logits for {dataset.name}, got shape "
             f"{of_student.logits.shape[1:]}: build it with num_classes={dataset.num_classes}"
         )
-    freezing.check(settings.init.freeze, of_student.variables["params"])
+    with naming("init.freeze", settings.init.freeze):
+        freezing.check(settings.init.freeze, of_student.variables["params"])
     if teacher is None or not any(term.needs_teacher for term in terms):
         return Objective(student, terms=terms, freeze=settings.init.freeze), of_student, None
     return _with_teacher(settings, dataset, student, teacher, terms, of_student)
