@@ -15,21 +15,10 @@ from at_jax.distributed import compilation, processes
 from at_jax.errors import UserError, listed
 
 __all__ = [
-    "AXIS_NAME",
-    "MAX_STEPS_PER_DISPATCH",
-    "RUN_AHEAD",
-    "check_batch_size",
-    "default_steps_per_dispatch",
-    "describe",
-    "idle",
-    "local_count",
-    "map_eval",
-    "map_train",
-    "memory_limit",
-    "replicate",
-    "select",
+    "AXIS_NAME", "MAX_STEPS_PER_DISPATCH", "RUN_AHEAD", "check_batch_size", "default_steps_per_dispatch",
+    "describe", "idle", "local_count", "map_eval", "map_train", "memory_limit", "replicate", "select",
     "shard",
-]
+]  # fmt: skip
 
 AXIS_NAME = "batch"
 # Dispatches in flight besides the one being computed. Two hide the host's work and keep Ctrl-C responsive.
@@ -216,7 +205,7 @@ def map_train(step: Callable[..., Any], devices: tuple[jax.Device, ...]) -> Call
 def _map(
     step: Callable[..., Any],
     devices: tuple[jax.Device, ...],
-    in_axes: tuple[int | None, ...],
+    in_axes: tuple[Any, ...],
     donated: tuple[int, ...] = (),
 ) -> Callable[..., Any]:
     mapped = jax.pmap(
@@ -247,4 +236,7 @@ def map_eval(step: Callable[..., Any], devices: tuple[jax.Device, ...]) -> Calla
       The mapped step. Both sets of variables are replicated (``None`` if there is no teacher); the batch
       has one shard per local device along its first axis. Metrics are replicated.
     """
-    return _map(step, devices, (None, None, 0))
+    # One argument: where there are as many arrays as arguments, as for a network without variables, pmap
+    # (jax 0.12) takes in_axes for those of the arrays.
+    mapped = _map(lambda arguments: step(*arguments), devices, ((None, None, 0),))
+    return lambda *arguments: mapped(arguments)

@@ -156,7 +156,7 @@ def check_variables(
 
     given = dict(variables)
     given.pop(intermediates.COLLECTION, None)
-    if "params" not in given and given.keys() == wanted.get("params", {}).keys():
+    if given and "params" not in given and given.keys() == wanted.get("params", {}).keys():
         raise UserError(
             f"the variables of {whose} must be collections, such as 'params', got the parameters alone: "
             "pass {'params': params}, with other collections such as 'batch_stats'"
