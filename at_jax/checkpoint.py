@@ -22,7 +22,8 @@ def load(
       module: for a run that trained a user-defined module: an instance, or ``"package:name"``.
 
     Returns:
-      The linen module and its variables: ``module.apply(variables, images, train=False)``.
+      The linen module and its variables: ``module.apply(variables, images, train=False)``. The images are
+      normalized (:func:`at_jax.data.normalize`) with the mean and std of :func:`open_run`.
 
     Raises:
       UserError: if there is no valid checkpoint, or the module must be passed.

@@ -1,5 +1,6 @@
 """Entry points of the trainer: ``train_and_evaluate(config, workdir)``."""
 
+import copy
 import functools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from at_jax.terms import Term
 from at_jax.training import comparison, compilation_cache, programs, tensorboard
 from at_jax.training.components import networks
 from at_jax.training.components.arguments import Arguments, Callback
-from at_jax.training.components.datasets import load_dataset
+from at_jax.training.components.datasets import kept_in_memory, load_dataset
 from at_jax.training.components.optimizers import OptimizerFactory
 from at_jax.training.config import ConfigDict, check_together, settings_of
 from at_jax.training.console import log
@@ -61,7 +62,8 @@ def train_and_evaluate(
       student: a module whose ``__call__`` takes ``(images, train=...)``, ``(B, H, W, C)``, and returns
         logits ``(B, K)``.
       teacher: a module and its variables.
-      dataset: see :func:`at_jax.data.from_arrays` and :func:`at_jax.data.from_source`.
+      dataset: see :func:`at_jax.data.from_arrays` and :func:`at_jax.data.from_source`. Pass one that
+        :func:`at_jax.data.load` returns to decode the images of several calls once.
       optimizer: function from the learning-rate schedule (step -> rate) to an optax transformation.
       augment: ``augment(key, image) -> image`` for one example ``(H, W, C)`` before normalization.
       terms: of the loss, instead of those in ``config.method``; a mapping gives their weights, None for
@@ -88,7 +90,7 @@ def _train(
     config: ConfigDict, workdir: pathlib.Path, arguments: Arguments, profile: bool = False
 ) -> dict[str, Any]:
     check_can_trace(workdir, profile)
-    with working_in(workdir) as lock:
+    with kept_in_memory(), working_in(workdir) as lock:
         prepared = prepare(config, workdir, arguments, train_teacher=_train)
         others = comparison.prepare_runs(config, workdir, prepared, arguments, lock)
         finished = programs.train_compared([prepared, *others], arguments.callbacks, profile)
@@ -113,7 +115,7 @@ def _close(
             tensorboard.write_image(workdir, "eval/attention", attention, run.steps)
     if processes.is_primary():
         for callback in callbacks:
-            callback.on_end(finished)
+            callback.on_end(copy.deepcopy(finished))
     log(f"Results written to {workdir}")
 
 
@@ -156,7 +158,7 @@ def train_together(
     folders = [paths.absolute(folder) for _, folder in runs]
     if len(set(map(paths.resolve, folders))) < len(folders):
         raise UserError("students of one program must have different workdirs: pass one for each")
-    with working_in(*folders):
+    with kept_in_memory(), working_in(*folders):
         prepared = [
             prepare(config, folder, Arguments(), describe=folder == folders[0])
             for (config, _), folder in zip(runs, folders, strict=True)
@@ -204,13 +206,15 @@ def evaluate(
         for key, which in (("", "latest"), ("best_", "best"))
     }
     networks.check_needs_no_teacher(opened[""][2], workdir)
-    loaded = load_dataset(settings.data, hold_out=False, given=dataset)
+    with kept_in_memory():
+        loaded = load_dataset(settings.data, hold_out=False, given=dataset)
     identity.check_classes(workdir, opened[""][2], loaded)
     identity.note_other_images(workdir, loaded)
+    network, _, described = opened[""]  # the best checkpoint is of the same network
+    normalize = functools.partial(data.normalize, mean=described["mean"], std=described["std"])
+    measure = evaluator(Objective(network), normalize, loaded.test, settings.batch_size, used)
     errors: dict[str, float] = {}
-    for key, (network, variables, described) in opened.items():
-        normalize = functools.partial(data.normalize, mean=described["mean"], std=described["std"])
-        measure = evaluator(Objective(network), normalize, loaded.test, settings.batch_size, used)
+    for key, (_, variables, _) in opened.items():
         found = measure(devices.replicate(variables, used)).errors
         errors |= {key + name: error for name, error in found.items()}
     return errors

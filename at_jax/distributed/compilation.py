@@ -81,8 +81,10 @@ class CompiledWithOptions:
     def __call__(self, *arguments: Any) -> Any:
         """Run the program for the shapes of the arguments; the first call of each compiles."""
         leaves, structure = jax.tree.flatten(arguments)
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
-            return self._mapped(*arguments)  # part of another program, which has its own options
+        # Part of another program, which has its own options; or nothing is compiled, to debug.
+        is_traced = any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
+        if is_traced or jax.config.jax_disable_jit:
+            return self._mapped(*arguments)
         kinds = ((np.shape(leaf), getattr(leaf, "dtype", type(leaf))) for leaf in leaves)
         key = structure, tuple(kinds)
         if key not in self._programs:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from at_jax.errors import UserError
 from at_jax.tables.changes import OF_ROWS
 from at_jax.tables.plan import RunSpec
-from at_jax.training import resume
 from at_jax.training.config import flatten, order_seed, settings_of
+from at_jax.training.files import checkpoint_meta
 
 __all__ = ["groups", "resumable_groups", "shard"]
 
@@ -79,6 +79,6 @@ def resumable_groups(specs: Sequence[RunSpec], size: int) -> list[list[RunSpec]]
     """Divide runs as :func:`groups` does, and split groups whose runs have different progress."""
     result = []
     for group in groups(specs, size):
-        divided = resume.divide([spec.workdir for spec in group])
+        divided = checkpoint_meta.resumable_groups([spec.workdir for spec in group])
         result += [[group[index] for index in part] for part in divided]
     return result

@@ -81,6 +81,8 @@ def warning(run: Run, line: Mapping[str, Any]) -> str:
         and term.name in run.weights
         and (weight := float(run.weights[term.name](line["step"] - 1)))
     }
+    if not weights and not run.reads_rate:
+        return f"{seen}. The learning rate of optimizer= is probably too high: lower it"
     if not weights:
         rate = f"optimizer.learning_rate={run.settings.optimizer.learning_rate:g}"
         return f"{seen}. {rate} is probably too high: lower optimizer.learning_rate"

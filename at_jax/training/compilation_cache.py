@@ -5,6 +5,7 @@ import pathlib
 import zlib
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 from at_jax import paths
 
@@ -16,26 +17,33 @@ _ENTRIES, _CHECKED = "*-cache", "checked"
 _MOST_CHECKED = 64
 # An entry that was begun before the last check may have been killed after it.
 _SECONDS_TO_WRITE = 60.0
+_set_here: set[str] = set()  # folders of runs of this process
 _ZLIB = b"\x78"  # without the package zstandard, JAX compresses with zlib
 
 
 def use(folder: str) -> None:
     """Keep compiled programs between runs, small ones too: a start waits for hundreds of them.
 
-    A cache that the user has set for JAX is not changed.
+    A cache that the user has set for JAX is not changed; that of an earlier run of the process is replaced.
 
     Args:
       folder: of the cache; empty for none.
     """
-    path = paths.parse(folder)
-    if folder and not jax.config.jax_compilation_cache_dir:
-        jax.config.update("jax_compilation_cache_dir", str(path))
-        if paths.scheme(path):  # XLA's own caches need a local directory
-            jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
-        else:
-            discard_incomplete(path)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    current, path = jax.config.jax_compilation_cache_dir, paths.absolute(folder)
+    wanted = str(path) if folder else None
+    if (current and current not in _set_here) or current == wanted:
+        return
+    jax.config.update("jax_compilation_cache_dir", wanted)
+    compilation_cache.reset_cache()  # JAX opens a cache once
+    if wanted is None:
+        return
+    _set_here.add(wanted)
+    if paths.scheme(path):  # XLA's own caches need a local directory
+        jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
+    else:
+        discard_incomplete(path)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def discard_incomplete(directory: pathlib.Path) -> None:

@@ -64,7 +64,7 @@ def _on_config(run: Run) -> Iterator[str]:
         ):
             yield f"note: terms= has {term}; the config's {section.term} is not used"
     late = [epoch for epoch in optimizer.drop_epochs if epoch >= settings.epochs]
-    if late and optimizer.schedule == "steps":
+    if late and optimizer.schedule == "steps" and run.reads_rate:
         yield (
             f"note: the run ends after {counted(settings.epochs, 'epoch')}, before the learning rate drops "
             f"at epoch {listed(late)} (optimizer.drop_epochs)"

@@ -38,7 +38,7 @@ def evaluator(
     batch_size: int,
     used: tuple[jax.Device, ...],
 ) -> Callable[..., Evaluation]:
-    """Compile the evaluation of a network on a split.
+    """Build the function that evaluates a network on a split.
 
     Args:
       objective: with the network as student.

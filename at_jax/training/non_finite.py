@@ -38,7 +38,8 @@ def remedy(run: Run, step: int, what: str) -> str:
         return f"every term is finite, their weighted sum is not: lower {weights}"
     if step > 1:
         weights = "".join(f" or {name}.beta" for name in run.objective.weighted_terms)
-        return f"lower optimizer.learning_rate{weights}, and start in another --workdir"
+        rate = "optimizer.learning_rate" if run.reads_rate else "the rate of optimizer="
+        return f"lower {rate}{weights}, and start in another --workdir"
     # Before the first update, the learning rate has had no effect.
     names = what.split(" and ")
     terms = [term for term in run.objective.terms if f"loss/{term.metric}" in names]

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from at_jax.training import comparison, result, resume
+from at_jax.training import comparison, result
 from at_jax.training.components.arguments import Callback
 from at_jax.training.console import log
+from at_jax.training.files import checkpoint_meta
 from at_jax.training.non_finite import NonFinite
 from at_jax.training.preparation import Prepared
 from at_jax.training.trainer import Trainer
@@ -16,7 +17,7 @@ __all__ = ["train_compared", "train_divided"]
 def train_compared(
     runs: Sequence[Prepared], callbacks: Sequence[Callback], profile: bool
 ) -> dict[str, Any]:
-    """Train a run, which is the first, and its comparison runs.
+    """Train a run, the first of ``runs``, and its comparison runs.
 
     Args:
       runs: with a common teacher.
@@ -71,7 +72,7 @@ def train_divided(
       The content of result.json of each run.
     """
     results: dict[int, dict[str, Any]] = {}
-    parts = resume.divide([each.workdir for each in runs])
+    parts = checkpoint_meta.resumable_groups([each.workdir for each in runs])
     for part in sorted(parts, key=lambda part: 0 not in part):
         trained = [(runs[index].run, runs[index].workdir) for index in part]
         used = runs[part[0]].devices
@@ -82,8 +83,8 @@ def train_divided(
             profile=profile and 0 in part,
             callbacks=callbacks if 0 in part else (),
         ).train()
-        with_teacher = next((run for run, _ in trained if run.teacher), trained[0][0])
-        errors_t = result.teacher_errors(with_teacher, used)
+        with_teacher = next((each for each in trained if each[0].teacher), trained[0])
+        errors_t = result.teacher_errors(*with_teacher, used)
         for index, (run, folder), each in zip(part, trained, progress, strict=True):
             own_t = errors_t if run.teacher else None
             results[index] = result.finish(run, folder, each, own_t, quiet=quiet)

@@ -22,13 +22,19 @@ __all__ = ["finish", "teacher_errors"]
 _TEST_ERRORS = tuple(f"test_{name}" for name in metrics.ERRORS)
 
 
-def teacher_errors(run: Run, used: tuple[jax.Device, ...]) -> dict[str, float] | None:
+def teacher_errors(
+    run: Run, workdir: pathlib.Path, used: tuple[jax.Device, ...]
+) -> dict[str, float] | None:
     """Errors of the teacher in percent, on the split that the run is evaluated on.
 
-    None without a teacher, and for a teacher whose classes are not those of the data.
+    A run that was already finished has them in result.json. None without a teacher, and for a teacher whose
+    classes are not those of the data.
     """
     if run.teacher is None or run.other_classes:
         return None
+    kept = (run_files.read_result(workdir) or {}) if run_files.has_result(workdir) else {}
+    if found := {n: kept[f"teacher_{n}"] for n in _TEST_ERRORS if kept.get(f"teacher_{n}")}:
+        return found
     objective = Objective(run.teacher.module)
     evaluate = evaluator(
         objective, _prepare_teacher(run), run.dataset.test, run.settings.batch_size, used

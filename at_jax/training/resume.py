@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -14,11 +14,11 @@ from at_jax.distributed import compilation, processes
 from at_jax.errors import UserError, one_line
 from at_jax.training import state
 from at_jax.training.files import checkpoint_meta, identity
-from at_jax.training.files.checkpoints import FOLDER, Checkpoints
+from at_jax.training.files.checkpoints import Checkpoints
 from at_jax.training.setup import Run
 
 __all__ = [
-    "Progress", "check_steps_per_epoch", "divide", "initial_state", "restore", "save",
+    "Progress", "check_steps_per_epoch", "initial_state", "restore", "save",
 ]  # fmt: skip
 
 
@@ -93,7 +93,9 @@ def restore(
     if restored is None:
         return initial_state(run), Progress()
     step, trees, meta = restored
-    return _as_state(_shapes(run), trees, step, run.name), Progress(**meta["progress"])
+    wanted, types = _shapes(run)
+    read = _as_state(wanted, trees, step, run.name)
+    return state.with_keys(read, types), Progress(**meta["progress"])
 
 
 def initial_state(run: Run) -> state.TrainState:
@@ -115,8 +117,16 @@ def _create(run: Run) -> Callable[..., state.TrainState]:
     )
 
 
-def _shapes(run: Run) -> state.TrainState:
-    return jax.eval_shape(_create(run), jax.random.key(0))
+def _shapes(run: Run) -> tuple[state.TrainState, list[Any]]:
+    """Shapes of the state in a checkpoint, and the types of its leaves that are typed PRNG keys."""
+    types: list[Any] = []
+
+    def create(key: jax.Array) -> state.TrainState:
+        created = _create(run)(key)
+        types.extend(state.key_types(created))
+        return state.without_keys(created)
+
+    return jax.eval_shape(create, jax.random.key(0)), types
 
 
 def _read(
@@ -136,14 +146,17 @@ def _read(
             f"this workdir holds a run of {restored.meta['student']}, got {run.name} to train: choose "
             "another --workdir"
         )
-    wanted = _shapes(run)
+    wanted, _ = _shapes(run)
     stored = jax.tree.leaves(_as_state(wanted, restored.trees, restored.step, run.name))
     leaves = jax.tree_util.tree_leaves_with_path(wanted)
     for (path, now), there in zip(leaves, stored, strict=True):
         if (now.shape, now.dtype) != (there.shape, there.dtype):
+            fix = "choose another --workdir"
+            if now.shape == there.shape:
+                fix = f"set jax_enable_x64 as it was, or {fix}"
             raise UserError(
                 f"this workdir holds a run of another {run.name}: {jax.tree_util.keystr(path)} is "
-                f"{there.shape} there, {now.shape} now: choose another --workdir"
+                f"{there.dtype}{there.shape} there, {now.dtype}{now.shape} now: {fix}"
             )
     checkpoints.set_aside_after(restored.step, "damaged")
     checkpoints.clean()
@@ -204,6 +217,7 @@ def save(
       test_error: in percent; None in the middle of an epoch.
       config: content of config.json, which replaces a damaged one.
     """
+    host = state.without_keys(host)
     collections = dict(host.collections)
     checkpoints.save(
         int(host.step),
@@ -225,25 +239,3 @@ def save(
         },
         test_error,
     )
-
-
-def divide(workdirs: Sequence[pathlib.Path]) -> list[list[int]]:
-    """Divide the runs of a program into groups that can resume together.
-
-    Otherwise a run would repeat steps to start from the same checkpoint as the others.
-
-    Args:
-      workdirs: of the runs.
-
-    Returns:
-      Groups of indices into ``workdirs``.
-    """
-    steps = processes.broadcast_from_primary(
-        lambda: [checkpoint_meta.steps(folder / FOLDER) or [0] for folder in workdirs]
-    )
-    common = max(set.intersection(*map(set, steps)), default=-1)
-    # A kill can leave the runs of one program one checkpoint apart: the last common one is used.
-    if all(common in each[-2:] for each in steps):
-        return [list(range(len(steps)))]
-    newest = sorted({each[-1] for each in steps})
-    return [[i for i, each in enumerate(steps) if each[-1] == step] for step in newest]

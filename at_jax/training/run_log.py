@@ -1,6 +1,7 @@
 """Metrics, log lines and checkpoints of one run while it trains."""
 
 import contextlib
+import copy
 import json
 import math
 import pathlib
@@ -122,8 +123,9 @@ class RunLog:
             index = int(np.argmin(finite.all(axis=0)))  # the first non-finite step
             terms = [name for name in sums if not np.isfinite(sums[name][index])]
             raise self._non_finite(done - finite.shape[1] + index + 1, " and ".join(terms))
-        self.progress.totals = metrics.total([self.progress.totals, measured])
-        self._report.steps(done, metrics.means(metrics.total([measured]))["loss"])
+        found = metrics.total([measured])
+        self.progress.totals = metrics.total([self.progress.totals, found])
+        self._report.steps(done, metrics.means(found)["loss"])
 
     def end_epoch(self, train_state: state.TrainState, epoch: int, teacher_variables: Any) -> bool:
         """Evaluate and record an epoch; return whether a checkpoint is due."""
@@ -144,7 +146,8 @@ class RunLog:
         """Pass the metrics of the epoch to the callbacks, which may raise."""
         if processes.is_primary():
             for callback in self._callbacks:
-                callback.on_epoch(self.progress.lines[-1])
+                # A copy: the line goes into checkpoints too.
+                callback.on_epoch(copy.deepcopy(self.progress.lines[-1]))
 
     def save_epoch(self, train_state: state.TrainState) -> None:
         """Save the end of an epoch, with its error."""

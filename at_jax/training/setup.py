@@ -227,4 +227,11 @@ def _trace(
     collections = carried_collections(of_student.variables)
     variables_t = of_teacher.variables if of_teacher else None
     with modules.translated_errors(objective.student, "student"):
-        jax.eval_shape(objective, params, collections, variables_t, images, labels, weights, keys)
+        _, outputs = jax.eval_shape(
+            objective, params, collections, variables_t, images, labels, weights, keys
+        )
+    if changed := optimizers.differing(collections, outputs.collections):
+        raise UserError(
+            f"student {type(objective.student).__name__} must keep the types of its collections, got "
+            f"{changed} after a training step: initialize it with the type that it has later"
+        )

@@ -1,6 +1,6 @@
 """State of training: everything that a step changes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -14,7 +14,8 @@ from at_jax.intermediates import initialize
 from at_jax.terms import parameters
 
 __all__ = [
-    "TrainState", "carried_collections", "create", "parameter_count", "replaced", "variables_of",
+    "TrainState", "carried_collections", "create", "key_types", "parameter_count", "replaced",
+    "variables_of", "with_keys", "without_keys",
 ]  # fmt: skip
 
 
@@ -63,6 +64,30 @@ def replaced(variables: Mapping[str, Any], by: Mapping[str, Any]) -> dict[str, A
     """Replace the variables of a network that are in another, possibly incomplete, tree."""
     old, new = (traverse_util.flatten_dict(dict(tree)) for tree in (variables, by))
     return traverse_util.unflatten_dict(old | new)
+
+
+def without_keys(tree: Any) -> Any:
+    """Replace typed PRNG keys, such as those of an optimizer that adds noise, by their numbers."""
+    return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
+
+
+def key_types(tree: Any) -> list[Any]:
+    """Implementation of each leaf that is a typed PRNG key, and None for the others."""
+    return [jax.random.key_impl(x) if _is_key(x) else None for x in jax.tree.leaves(tree)]
+
+
+def with_keys(tree: Any, types: Sequence[Any]) -> Any:
+    """Undo :func:`without_keys`; ``types`` are those of :func:`key_types`."""
+    leaves, structure = jax.tree.flatten(tree)
+    wrapped = [
+        leaf if kind is None else jax.random.wrap_key_data(leaf, impl=kind)
+        for leaf, kind in zip(leaves, types, strict=True)
+    ]
+    return jax.tree.unflatten(structure, wrapped)
+
+
+def _is_key(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def create(

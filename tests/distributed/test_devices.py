@@ -124,6 +124,16 @@ def test_map_eval_on_four_devices_equals_one_and_ignores_padding():
     assert_metrics_close(four, one, rtol=1e-5)
 
 
+def test_map_eval_runs_without_jit():
+    def step(variables, teacher, batch):
+        return jax.lax.psum(variables * jnp.sum(batch["image"]), devices.AXIS_NAME)
+
+    used = jax.devices()[:1]
+    with jax.disable_jit():
+        mapped = devices.map_eval(step, tuple(used))
+        assert mapped(jnp.float32(2), None, {"image": jnp.ones((1, 3))}) == 6
+
+
 def test_shard_splits_the_batch_axis_into_contiguous_parts():
     batch = {"image": np.arange(24).reshape(6, 4), "label": np.arange(6)}
     cut = devices.shard(batch, 3)

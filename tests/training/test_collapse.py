@@ -116,6 +116,7 @@ def test_warning_names_the_cause_and_the_key(terms, weights, advice):
         weights=weights,
         settings=types.SimpleNamespace(optimizer=types.SimpleNamespace(learning_rate=0.5)),
         dataset=types.SimpleNamespace(evaluated_on="validation"),
+        reads_rate=True,
     )
     norms = {f"gradient_norm_student/{term.metric}": 0.0 for term in terms}
     text = collapse.warning(run, {"epoch": 2, "step": 8, **norms})

@@ -80,3 +80,14 @@ def test_carried_collections_leave_out_parameters_and_sown_values():
         "counters": {"calls": 0},
     }
     assert set(state.carried_collections(variables)) == {"batch_stats", "counters"}
+
+
+def test_typed_keys_are_numbers_in_between():
+    tree = {"key": jax.random.key(3), "rbg": jax.random.key(4, impl="rbg"), "count": jnp.ones(2)}
+    numbers = state.without_keys(tree)
+    assert numbers["key"].dtype == numbers["rbg"].dtype == jnp.uint32
+    back = state.with_keys(numbers, state.key_types(tree))
+    assert [leaf.dtype for leaf in jax.tree.leaves(back)] == [
+        leaf.dtype for leaf in jax.tree.leaves(tree)
+    ]
+    assert jax.random.key_data(back["rbg"]).tolist() == jax.random.key_data(tree["rbg"]).tolist()

@@ -86,17 +86,7 @@ class Arguments:
         for term, weight in _with_weights(self.terms or ()):
             _check_term(term, weight)
         for callback in self.callbacks:
-            methods = {"on_epoch": "metrics", "on_end": "result"}
-            missing = [
-                f"{name}({argument})"
-                for name, argument in methods.items()
-                if not callable(getattr(callback, name, None))
-            ]
-            if missing:
-                raise UserError(
-                    f"callback {type(callback).__name__} must have the methods on_epoch(metrics) and "
-                    f"on_end(result), got one without {listed(missing)}: define it"
-                )
+            _check_callback(callback)
 
     def for_teacher(self) -> "Arguments":
         """Arguments that also apply to a teacher that is trained in the run."""
@@ -130,6 +120,25 @@ class Arguments:
             ]
         # As it is read again: tuples are lists in JSON.
         return json.loads(json.dumps(described))
+
+
+def _check_callback(callback: Any) -> None:
+    name = callback.__name__ if isinstance(callback, type) else type(callback).__name__
+    methods = {"on_epoch": "metrics", "on_end": "result"}
+    missing = [
+        f"{method}({argument})"
+        for method, argument in methods.items()
+        if not callable(getattr(callback, method, None))
+    ]
+    if missing:
+        raise UserError(
+            f"callback {name} must have the methods on_epoch(metrics) and on_end(result), got one without "
+            f"{listed(missing)}: define it"
+        )
+    if isinstance(callback, type):
+        raise UserError(f"callbacks must be objects, got the class {name}: pass {name}()")
+    for method, argument in methods.items():
+        modules.check_function(method, getattr(callback, method), (argument,), "a method")
 
 
 def _with_weights(

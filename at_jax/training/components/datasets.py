@@ -1,8 +1,10 @@
 """The data set of a run: loading, and the choice of images."""
 
+import contextlib
 import dataclasses
 import functools
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,29 @@ from at_jax.errors import UserError, naming
 from at_jax.training.config import order_seed
 from at_jax.training.settings import DataSettings, Settings
 
-__all__ = ["is_random_resized_crop", "load_dataset", "streaming_line", "train_batches"]
+__all__ = [
+    "is_random_resized_crop", "kept_in_memory", "load_dataset", "streaming_line", "train_batches",
+]  # fmt: skip
 
 # Decoding a data set takes seconds; the teacher and the student of one command share it.
 _load = functools.lru_cache(maxsize=1)(data.load)
+_users: list[None] = []  # contexts of kept_in_memory that are active
+
+
+@contextlib.contextmanager
+def kept_in_memory() -> Iterator[None]:
+    """Keep loaded data sets until the outermost context ends.
+
+    Images that are added to a folder are read by the next run of a process, and its memory is free then.
+    """
+    _users.append(None)
+    try:
+        yield
+    finally:
+        _users.pop()
+        if not _users:
+            _chosen.cache_clear()
+            _load.cache_clear()
 
 
 def load_dataset(

@@ -9,7 +9,7 @@ import flax.errors
 import flax.linen as nn
 from flax import nnx
 
-from at_jax.errors import UserError, traceable
+from at_jax.errors import UserError, one_line, traceable
 
 __all__ = [
     "check_function", "check_is_module", "check_logits", "is_module_class", "translated_errors",
@@ -26,6 +26,13 @@ def check_is_module(module: Any, whose: str) -> None:
       UserError: naming what to pass.
     """
     if isinstance(module, nn.Module):
+        try:
+            hash(module)
+        except TypeError as error:
+            raise UserError(
+                f"{whose} {type(module).__name__} must have hashable fields ({error}), such as tuples "
+                "instead of lists, dicts or arrays: change the fields"
+            ) from error
         return
     kind = module if isinstance(module, type) else type(module)
     name = kind.__name__
@@ -56,6 +63,11 @@ def translated_errors(module: nn.Module, whose: str) -> Iterator[None]:
         raise UserError(
             f"{whose} {name} draws random numbers with train=False (for example, dropout): make it "
             "deterministic there, for example nn.Dropout(rate, deterministic=not train)"
+        ) from error
+    except flax.errors.ScopeCollectionNotFound as error:
+        raise UserError(
+            f"{whose} {name} must create all its variables with train=False, which initializes them: "
+            f"{one_line(error)}"
         ) from error
     except TypeError as error:
         for argument in ("train", "deterministic"):

@@ -46,6 +46,11 @@ def build(
             f"the student must return {dataset.num_classes} logits for {dataset.name}, got shape "
             f"{of_student.logits.shape[1:]}: build it with num_classes={dataset.num_classes}"
         )
+    if not of_student.variables.get("params"):
+        raise UserError(
+            f"the student must have parameters to train, got {type(student).__name__} without any: use it "
+            "as a teacher, or add layers"
+        )
     with naming("init.freeze", settings.init.freeze):
         freezing.check(settings.init.freeze, of_student.variables["params"])
     if teacher is None or not any(term.needs_teacher for term in terms):

@@ -1,5 +1,6 @@
 """Optimizer, learning rate and term weights of the config, built from optax."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import optax
 from flax import traverse_util
 
 from at_jax import freezing
-from at_jax.errors import traceable
+from at_jax.errors import UserError, one_line, traceable
 from at_jax.training import schedules
 from at_jax.training.settings import OptimizerSettings, Settings, TermSettings, combinations
 
@@ -106,7 +107,7 @@ def without(
 def from_factory(
     factory: OptimizerFactory, rate: optax.Schedule, params: Any
 ) -> tuple[optax.GradientTransformationExtraArgs, bool]:
-    """Build an optimizer of the user, and trace its update to see whether it reads the learning rate.
+    """Build an optimizer of the user, and trace its update: to check it, and to see if it reads the rate.
 
     Args:
       factory: from the schedule to an optax transformation.
@@ -114,7 +115,11 @@ def from_factory(
       params: shapes of what is trained.
 
     Returns:
-      The optimizer, and whether it reads the rate.
+      The optimizer, and whether it reads the rate of every step.
+
+    Raises:
+      UserError: if it is no transformation, needs other arguments than the loss, or changes the types of
+        its state.
     """
     reads: list[Any] = []
 
@@ -122,17 +127,60 @@ def from_factory(
         reads.append(step)
         return rate(step)
 
-    optimizer = optax.with_extra_args_support(factory(observed))
+    optimizer = _with_value(factory(observed))
     reads.clear()  # a factory may call the schedule, and keep a number
-    with traceable("optimizer"):
-        jax.eval_shape(
-            lambda params, value: optimizer.update(
-                params, optimizer.init(params), params, value=value
-            ),
-            params,
-            jax.ShapeDtypeStruct((), jnp.float32),
+
+    def update(params: Any, value: Any) -> tuple[Any, Any]:
+        before = optimizer.init(params)
+        return before, optimizer.update(params, before, params, value=value)[1]
+
+    try:
+        with traceable("optimizer"):
+            before, after = jax.eval_shape(update, params, jax.ShapeDtypeStruct((), jnp.float32))
+    except TypeError as error:
+        raise UserError(
+            f"optimizer must update from gradients, state, params and value= (the loss), got an error "
+            f"({one_line(error)}): choose another one"
+        ) from error
+    if changed := differing(before, after):
+        raise UserError(
+            f"optimizer must keep the types of its state, got {changed} after an update: cast it"
         )
-    return optimizer, bool(reads)
+    # MultiSteps counts groups of steps, and reads the rate of a group.
+    states = jax.tree.leaves(before, is_leaf=lambda x: isinstance(x, optax.MultiStepsState))
+    return optimizer, bool(reads) and not any(isinstance(x, optax.MultiStepsState) for x in states)
+
+
+def _with_value(optimizer: Any) -> optax.GradientTransformationExtraArgs:
+    """Let an optimizer take the loss as ``value``; it is dropped if its update has no such argument."""
+    if not (callable(getattr(optimizer, "init", None)) and hasattr(optimizer, "update")):
+        raise UserError(
+            f"optimizer must return an optax transformation, got {type(optimizer).__name__}: return it, as "
+            "in lambda rate: optax.adamw(rate)"
+        )
+    parameters = inspect.signature(optimizer.update).parameters.values()
+    if any(each.name == "value" or each.kind == each.VAR_KEYWORD for each in parameters):
+        return optax.with_extra_args_support(optimizer)
+
+    def update(updates: Any, state: Any, params: Any = None, **_: Any) -> tuple[Any, Any]:
+        return optimizer.update(updates, state, params)
+
+    return optax.GradientTransformationExtraArgs(optimizer.init, update)
+
+
+def differing(before: Any, after: Any) -> str:
+    """Describe the first array of ``after`` with another shape or dtype than in ``before``; else empty.
+
+    >>> differing({"n": jnp.zeros((), int)}, {"n": jnp.zeros(())})
+    "['n'] int32() before and float32()"
+    """
+    flat, other = (jax.tree_util.tree_leaves_with_path(tree) for tree in (before, after))
+    there = {jax.tree_util.keystr(path): f"{leaf.dtype}{leaf.shape}" for path, leaf in flat}
+    for path, leaf in other:
+        name, kind = jax.tree_util.keystr(path), f"{leaf.dtype}{leaf.shape}"
+        if there.get(name, "nothing") != kind:
+            return f"{name} {there.get(name, 'nothing')} before and {kind}"
+    return ""
 
 
 def learning_rate(settings: Settings, steps_per_epoch: int) -> optax.Schedule:

@@ -5,6 +5,7 @@ import logging
 import pathlib
 import re
 import sys
+import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -19,7 +20,9 @@ from at_jax.errors import UserError
 from at_jax.training.files import checkpoint_meta
 from at_jax.training.files.json_files import Damaged
 
-__all__ = ["DELETED", "checksums", "clean", "make", "open_manager", "quiet_orbax"]
+__all__ = [
+    "DELETED", "checksums", "clean", "make", "open_manager", "quiet_orbax", "save", "writing",
+]  # fmt: skip
 
 # A checkpoint is renamed before it is deleted: a kill leaves no half of one under its step.
 DELETED = "deleted"
@@ -94,6 +97,33 @@ class _Preserved:
         errors = {step: self._errors.get(step) for step in steps}
         kept = {*steps[-_KEPT:], *checkpoint_meta.by_error(errors)[:1]}
         return [step in kept or isinstance(errors[step], Damaged) for step in steps]
+
+
+# Threads with open checkpoints that are written, one entry for each run; and the lock of a save.
+_writers: list[int] = []
+_saving = threading.Lock()
+
+
+@contextlib.contextmanager
+def writing() -> Iterator[None]:
+    """Register a run that saves checkpoints in this thread."""
+    thread = threading.get_ident()
+    _writers.append(thread)
+    try:
+        yield
+    finally:
+        _writers.remove(thread)
+
+
+def save(manager: Any, step: int, **options: Any) -> None:
+    """Save in the background; with runs in several threads, wait until the checkpoint is on disk.
+
+    Orbax numbers the saves of a process: one that begins before that of another thread has ended fails.
+    """
+    with _saving:
+        manager.save(step, **options)
+        if len(set(_writers)) > 1:
+            manager.wait_until_finished()
 
 
 def make(directory: pathlib.Path) -> None:

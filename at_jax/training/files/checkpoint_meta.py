@@ -5,14 +5,15 @@ and a copy of config.json. They replace files of the run that are damaged.
 """
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from at_jax import paths
+from at_jax.distributed import processes
 from at_jax.training.files import json_files
 from at_jax.training.files.json_files import Damaged
 
-__all__ = ["FOLDER", "by_error", "newest", "read", "steps", "test_errors"]
+__all__ = ["FOLDER", "by_error", "newest", "read", "resumable_groups", "steps", "test_errors"]
 
 FOLDER = "checkpoints"
 
@@ -103,3 +104,25 @@ def _test_error(directory: pathlib.Path, step: int) -> float | None:
     if not isinstance(score, int | float) or not (score == -1.0 or 0 <= score <= 100):
         raise Damaged(f"its score is {score!r}")
     return None if score == -1.0 else 100.0 - score
+
+
+def resumable_groups(workdirs: Sequence[pathlib.Path]) -> list[list[int]]:
+    """Divide the runs of a program into groups that can resume together.
+
+    Otherwise a run would repeat steps to start from the same checkpoint as the others.
+
+    Args:
+      workdirs: of the runs.
+
+    Returns:
+      Groups of indices into ``workdirs``.
+    """
+    saved = processes.broadcast_from_primary(
+        lambda: [steps(folder / FOLDER) or [0] for folder in workdirs]
+    )
+    common = max(set.intersection(*map(set, saved)), default=-1)
+    # A kill can leave the runs of one program one checkpoint apart: the last common one is used.
+    if all(common in each[-2:] for each in saved):
+        return [list(range(len(saved)))]
+    latest = sorted({each[-1] for each in saved})
+    return [[i for i, each in enumerate(saved) if each[-1] == step] for step in latest]

@@ -74,6 +74,7 @@ class Checkpoints:
         if create:
             check_can_save(self._directory)
             checkpoint_folder.make(self._directory)
+            self._exit.enter_context(checkpoint_folder.writing())
         elif paths.scheme(self._directory) not in _ORBAX_SCHEMES:
             local = self._exit.enter_context(tempfile.TemporaryDirectory(prefix="at_jax-"))
             paths.download(self._directory, pathlib.Path(local) / FOLDER)
@@ -135,7 +136,8 @@ class Checkpoints:
             # Orbax has no empty items: an empty tree (no batch statistics, no adapter) is left out.
             items = {n: ocp.args.StandardSave(t) for n, t in host.items() if jax.tree.leaves(t)}
             self._errors[step] = test_error
-            self._manager.save(
+            checkpoint_folder.save(
+                self._manager,
                 step,
                 args=ocp.args.Composite(**items, meta=ocp.args.JsonSave(json_files.sealed(meta))),
                 force=True,

@@ -37,13 +37,16 @@ def reported(*workdirs: pathlib.Path, kept: str = "") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        failed = next((each for each in workdirs if _is_within(each, error)), workdirs[0])
-        check_space(failed, error, kept)
+        within = [each for each in workdirs if _is_within(each, error)]
+        # Tensorstore names no file. Another file is not ours, such as that of a callback.
+        if within or not error.filename:
+            check_space([*within, *workdirs][0], error, kept)
         raise
 
 
 def _is_within(workdir: pathlib.Path, error: OSError) -> bool:
-    return str(error.filename or "").startswith(f"{workdir}{os.sep}")
+    folder, file = os.path.realpath(workdir), os.path.realpath(str(error.filename or ""))
+    return file.startswith(f"{folder}{os.sep}")
 
 
 def check_space(workdir: pathlib.Path, error: OSError, kept: str = "") -> None:

@@ -44,4 +44,5 @@ def working_in(*workdirs: pathlib.Path) -> Iterator[Callable[[pathlib.Path], Non
         try:
             yield lock
         finally:
-            del _open[-len(workdirs) :]
+            for workdir in workdirs:  # another thread may have added its own
+                _open.remove(workdir)
