@@ -38,6 +38,7 @@ def _unknown_flag(arguments: Iterable[str], known: Iterable[str]) -> str | None:
     "unknown argument '--wrokdir=x': did you mean --workdir?"
     """
     known = list(known)
+    takes_runs = "--workdir" not in known
     for argument in arguments:
         name = argument.partition("=")[0]
         if argument == "--":
@@ -45,5 +46,7 @@ def _unknown_flag(arguments: Iterable[str], known: Iterable[str]) -> str | None:
         if name.startswith("--") and not any(flag.startswith(name) for flag in known):
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]}?" if close else "leave it out"
+            if name == "--workdir" and takes_runs:
+                hint = "name the run without a flag"
             return f"unknown argument {argument!r}: {hint}"
     return None

@@ -31,7 +31,8 @@ def main(argv: Sequence[str]) -> int:
         "--data_dir",
         default="",
         metavar="DIR",
-        help="directory of its images, as for training (default: as in the run); for others: predict",
+        help="directory of its images, as for training (default: as in the run). For other images, use "
+        "at-jax predict",
     )
     options = parser.parse_args(argv)
     try:

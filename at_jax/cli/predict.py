@@ -131,7 +131,7 @@ def predict(
         pixels = np.stack([image for _, image in read])
         padded = np.concatenate([pixels, np.repeat(pixels[-1:], size - len(pixels), axis=0)])
         for (file, _), row in zip(read, np.asarray(probabilities(padded)), strict=False):
-            classes = [(names[k], float(row[k])) for k in np.argsort(-row)[:top]]
+            classes = [(names[k], float(row[k])) for k in np.argsort(-row, kind="stable")[:top]]
             label = photographs.class_of(file, known, below)
             yield Prediction(file, classes, None if label is None else names[label])
 

@@ -12,7 +12,7 @@ from at_jax import paths
 from at_jax.cli.parser import CommandParser
 from at_jax.errors import UserError, printable
 from at_jax.models import imagenet, pretrained
-from at_jax.training import export, imported
+from at_jax.training import class_names, export, imported
 from at_jax.training.console import log
 from at_jax.training.settings.data import is_of_unit_range
 
@@ -53,7 +53,8 @@ def _parser() -> CommandParser:
     add("dest", metavar="DEST", help="directory of the new run, or file; it must not exist")
     add("--model", help="network of the file (default: as at-jax wrote it, or resnet_18)")
     add("--num_classes", type=int, metavar="K",
-        help="number of classes (default: of the file); another number needs a new classifier")  # fmt: skip
+        help="number of classes (default: of the file); for another number, a new classifier is "
+        "initialized")  # fmt: skip
     add("--seed", type=int, default=0, help="seed of a new classifier (%(default)s)")
     add("--class_names", metavar="FILE", help="text file of class names, one per line")
     add(
@@ -62,6 +63,9 @@ def _parser() -> CommandParser:
         metavar="PIXELS",
         help="size of its images (default: of the file or the network)",
     )
+    add("--resize", type=int, metavar="PIXELS",
+        help="shorter side of a photograph before the center is cropped (default: of the file, or "
+        "--image_size)")  # fmt: skip
     add("--mean", type=float, nargs="+", metavar="X",
         help="of its images per channel, in 0..255 (default: of the file or the network)")  # fmt: skip
     add("--std", type=float, nargs="+", metavar="X", help="standard deviation, as --mean")
@@ -86,10 +90,23 @@ def run(options: argparse.Namespace) -> None:
     if options.to_safetensors and options.to_stablehlo:
         raise UserError("--to-safetensors and --to-stablehlo write one file each: pass one of them")
     exports = options.to_safetensors or options.to_stablehlo
+    _check_used(options, exports)
     if options.to_safetensors and not options.dest.lower().endswith(".safetensors"):
         raise UserError(f"DEST must end in .safetensors, got {printable(options.dest)}: rename it")
     destination = imported.check_free(options.dest, is_file=exports)
     (_export if exports else _import)(options, destination)
+
+
+def _check_used(options: argparse.Namespace, exports: bool) -> None:
+    """Raise for a flag of the other direction."""
+    of_import = ("model", "num_classes", "class_names", "image_size", "resize", "mean", "std")
+    of_export = ("module",)
+    for flag in of_import if exports else of_export:
+        if getattr(options, flag) is not None:
+            what = "exporting a run" if exports else "reading a weights file"
+            raise UserError(f"--{flag} has no effect in {what}: leave it out")
+    if not exports and options.which != "latest":
+        raise UserError("--which chooses a checkpoint of a run to export: leave it out")
 
 
 def _export(options: argparse.Namespace, destination: pathlib.Path) -> None:
@@ -104,12 +121,12 @@ def _export(options: argparse.Namespace, destination: pathlib.Path) -> None:
 
 def _import(options: argparse.Namespace, destination: pathlib.Path) -> None:
     source = printable(options.source)
-    if os.path.isdir(options.source):
+    if os.path.isdir(os.path.expanduser(options.source)):
         raise UserError(
             f"SOURCE {source} is a directory: give a weights file, or write the network of a run "
             "with --to-safetensors or --to-stablehlo"
         )
-    names = imported.read_class_names(options.class_names) if options.class_names else []
+    names = class_names.read(options.class_names) if options.class_names else []
     _check_numbers(options)
     is_installed = options.source == imagenet.NAME  # the weights of the extra pretrained
     file = imported.read_file(
@@ -117,19 +134,13 @@ def _import(options: argparse.Namespace, destination: pathlib.Path) -> None:
         imagenet.NAME if is_installed else options.model,
         num_classes=options.num_classes,
         image_size=options.image_size,
+        resize=options.resize,
         key=jax.random.key(options.seed),
     )
     known = imagenet.class_names() if is_installed else file.class_names
     if not names and len(known) == file.num_classes:
         names = list(known)
-    description = imported.describe(
-        file.name,
-        file.num_classes,
-        class_names=names,
-        image_shape=file.image_shape,
-        mean=options.mean or file.mean,
-        std=options.std or file.std,
-    )
+    description = imported.describe(file, class_names=names, mean=options.mean, std=options.std)
     loaded = file.loaded
     imported.create(destination, loaded.variables, description, pathlib.Path(options.source).name)
     if loaded.new_head:

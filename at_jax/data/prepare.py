@@ -12,6 +12,7 @@ import logging
 import os
 import pathlib
 import re
+import shlex
 import socket
 import sys
 import threading
@@ -138,7 +139,7 @@ def _check_sources(builder: Any, name: str, manual_dir: str) -> None:
     if in_manual_dir(builder, manual_dir):
         return
     archives = _listed(archive_names(builder)) or "the archives"
-    place = f"place {archives} in a directory and pass it: make data DATASET={name} MANUAL_DIR=DIR"
+    place = f"place {archives} in a directory and pass it: --manual_dir=DIR, MANUAL_DIR=DIR of make"
     if manual_dir and not os.path.isdir(manual_dir):
         raise PrepareError(f"--manual_dir: expected a directory, got {manual_dir!r}: {place}")
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
@@ -178,7 +179,7 @@ def prepare(name: str, data_dir: str = "", manual_dir: str = "") -> str:
         if FILE_FORMAT not in formats:
             raise PrepareError(
                 f"{builder.data_path} holds {name} as {', '.join(formats)}, which training cannot "
-                "read: choose another --data_dir (make data DATA_DIR=...)"
+                "read: choose another --data_dir, or make data DATA_DIR=..."
             )
         return f"{name} is already prepared in {builder.data_path}\n{_next_step(name, data_dir)}"
 
@@ -193,9 +194,8 @@ def _download_and_prepare(builder: Any, manual_dir: str) -> None:
     try:
         import tensorflow  # noqa: F401  TFDS would fail only after the download
     except ImportError as error:
-        raise PrepareError(
-            f"preparing needs TensorFlow ({error}): run make data, which installs it separately"
-        ) from error
+        fix = 'pip install "at_jax[data]", or in a clone run make data'
+        raise PrepareError(f"preparing needs TensorFlow ({error}): {fix}") from error
     config = tfds.download.DownloadConfig(manual_dir=manual_dir or None)
     try:
         builder.download_and_prepare(download_config=config)
@@ -211,7 +211,8 @@ def _download_and_prepare(builder: Any, manual_dir: str) -> None:
 def _next_step(name: str, data_dir: str) -> str:
     config = f"--config={_CONFIGS.get(name, 'cifar10')}"
     name_override = "" if name in _CONFIGS else f" --config.data.name={name}"
-    return f"train on it: at-jax train {config}{name_override} --config.data.data_dir={data_dir}"
+    place = f"--config.data.data_dir={shlex.quote(data_dir)}"
+    return f"train on it: at-jax train {config}{name_override} {place}"
 
 
 class _Parser(argparse.ArgumentParser):

@@ -51,7 +51,8 @@ def load(
       crop: for "tfds": bounding-box feature to which each image is cropped first, such as "bbox".
       memory_limit_mb: largest size of the decoded images in memory, in MiB. Larger data sets are decoded
         batch by batch.
-      skip_corrupt: for "folder": skip images that cannot be read; otherwise they are an error.
+      skip_corrupt: for "folder" and "tfds": skip images that cannot be read; otherwise they are an
+        error.
 
     Returns:
       The data set.

@@ -228,8 +228,8 @@ class _Processes:
 def _start_worker(index: int, count: int) -> None:
     """Prepare a worker process.
 
-    It leaves Ctrl-C to the run, which saves and closes the stream; it ends with the run, also if that is
-    killed; and it decodes one image at a time, because there is a worker for each core.
+    The worker ignores SIGINT, which the run handles. It exits with the run, even if that is killed, and
+    decodes one image at a time, because there is a worker for each core.
     """
     import multiprocessing
     import signal

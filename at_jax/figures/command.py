@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from at_jax import paths, terms
+from at_jax import paths
 from at_jax.data.files import reading
 from at_jax.errors import UserError
 from at_jax.figures import (
@@ -24,7 +24,7 @@ from at_jax.figures import (
     teachers,
 )
 from at_jax.figures.networks import Network
-from at_jax.training import imported
+from at_jax.training import class_names
 from at_jax.training.files import run_files
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _network_figure(args: argparse.Namespace) -> "Figure":
     what, points = shown[0].model_name, ()
     if args.workdir:
         workdir = paths.parse(args.workdir)
-        what += f" ({terms.title(run_files.read_method(workdir))})"
+        what += f" ({networks.title_of(workdir)})"
         config = run_files.read_config(workdir)
         points = tuple(config["transfer"]["points"])
         # Weights that a student started from need the data set of the run to be loaded.
@@ -85,7 +85,8 @@ def _networks(args: argparse.Namespace) -> list[Network]:
             f"{' and '.join(f'--{flag}' for flag in given) or 'neither'}: pass --workdir, --weights or "
             "--network"
         )
-    names = imported.read_class_names(args.class_names) if args.class_names else []
+    _check_used(args, given[0])
+    names = class_names.read(args.class_names) if args.class_names else []
     if args.weights:
         if not args.images:
             raise UserError("--weights needs images, got none: pass --images")
@@ -105,6 +106,21 @@ def _networks(args: argparse.Namespace) -> list[Network]:
             if network.description["num_classes"] == wanted:
                 network.description["class_names"] = names
     return shown
+
+
+def _check_used(args: argparse.Namespace, given: str) -> None:
+    """Raise for a flag that is for another kind of network than the given one."""
+    of_kind = {
+        "workdir": ("compare", "module", "data_dir"),
+        "weights": ("model", "num_classes", "image_size"),
+        "network": (),
+    }
+    for kind, flags in of_kind.items():
+        for flag in flags:
+            if kind != given and getattr(args, flag):
+                raise UserError(f"--{flag} is for --{kind}, got --{given}: leave it out")
+    if given != "workdir" and args.which != "latest":
+        raise UserError(f"--which is for --workdir, got --{given}: leave it out")
 
 
 def _networks_of_run(args: argparse.Namespace) -> list[Network]:

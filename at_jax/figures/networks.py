@@ -13,6 +13,7 @@ import numpy as np
 
 from at_jax import data, intermediates, paths, terms
 from at_jax.distributed import compilation
+from at_jax.errors import printable
 from at_jax.figures import attention
 from at_jax.models import imagenet
 from at_jax.models import pretrained as weights
@@ -72,7 +73,7 @@ class Network:
     def class_name(self, label: int) -> str:
         """Name of a class, or its number where the run does not know it."""
         names = self.description.get("class_names") or ()
-        return str(names[label]) if label < len(names) else f"class {label}"
+        return printable(str(names[label])) if label < len(names) else f"class {label}"
 
     def attention(
         self, images: np.ndarray, *, mappings: tuple = (("sum", 2),), batch: int = 0
@@ -128,6 +129,12 @@ def with_points(network: Network, points: Sequence[str]) -> Network:
     return dataclasses.replace(network, paths=tuple(p for p in points if p not in taps))
 
 
+def title_of(workdir: pathlib.Path) -> str:
+    """Title of the student of a run: that of its method, or the file that its weights are from."""
+    weights = run_files.read_arguments(workdir).get("weights")
+    return printable(weights["name"]) if weights else terms.title(run_files.read_method(workdir))
+
+
 def of_run(
     workdir: str | pathlib.Path,
     *,
@@ -140,13 +147,13 @@ def of_run(
     Args:
       workdir: of the run.
       which: ``"latest"`` or ``"best"``.
-      title: empty for the title of its method.
+      title: empty for :func:`title_of` the run.
       module: for a run that trained a user-defined module: an instance, or ``"package:name"``.
 
     Raises:
       UserError: if there is no run, or the module must be passed.
     """
-    title = title or terms.title(run_files.read_method(paths.parse(workdir)))
+    title = title or title_of(paths.parse(workdir))
     return Network(title, *open_run(workdir, which=which, module=module))
 
 

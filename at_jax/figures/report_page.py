@@ -12,6 +12,7 @@ import numpy as np
 from at_jax import terms
 from at_jax.figures import html_tables
 from at_jax.training import metrics
+from at_jax.training.console import duration
 
 __all__ = ["Agreement", "Picture", "page"]
 
@@ -165,23 +166,10 @@ def _result_rows(result: Mapping[str, Any], *, has_teacher: bool) -> list[tuple[
 def _timing_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     speed = result["images_per_second"]
     return [
-        ("training and evaluation", _duration(result["wall_seconds"])),
+        ("training and evaluation", duration(result["wall_seconds"])),
         ("images per second", f"{speed:,.0f}" if speed else "not measured"),
         ("device", result["device"]),
     ]
-
-
-def _duration(seconds: float) -> str:
-    """Format a duration.
-
-    >>> _duration(45.2), _duration(400), _duration(7260)
-    ('45 s', '6 min 40 s', '2 h 1 min')
-    """
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
 def _agreement(found: Agreement, images: str) -> list[str]:

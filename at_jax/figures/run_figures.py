@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from at_jax import paths, terms
-from at_jax.errors import one_line
+from at_jax.errors import one_line, printable
 from at_jax.figures import (
     comparisons,
     curves,
@@ -98,7 +98,7 @@ def _draw(workdir: pathlib.Path, run: Run, result: Mapping[str, Any], fingerprin
         keys=flatten(keys),
         comparison=comparison_rows(histories, workdir) if len(histories) > 1 else (),
         pictures=pictures,
-        class_names=run.dataset.class_names,
+        class_names=tuple(map(printable, run.dataset.class_names)),
         confusion=measured.confusion,
         agreement=measured.agreement,
         fingerprint=fingerprint,

@@ -32,7 +32,10 @@ RIGHT, WRONG = "#0072B2", "#D55E00"
 VARIANT_COLORS = (
     "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#A89800", "#332288", "#E6399B",
 )  # fmt: skip
-DASHES = ("-", "--", ":", "-.")  # of lines of one color
+# Of lines of one color.
+DASHES: tuple[Any, ...] = (
+    "-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)), (0, (4, 1, 4, 1, 1, 1)),
+)  # fmt: skip
 TEACHER_COLOR = "#000000"
 MAP_COLORS = "magma"  # perceptually uniform: equal steps of the value appear equal
 

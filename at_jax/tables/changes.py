@@ -92,7 +92,7 @@ def split(text: str, flag: str = "--set") -> tuple[str, str, str]:
         fix = fixes.get(key, "choose rows with --rows, or give student= and teacher= to --config")
         raise UserError(f"{flag}: {key} differs from run to run, got {text!r}: {fix}")
     if not equals or key not in known:
-        close = nearest(key, known.keys() - set(ROW_KEYS))
+        close = nearest(key, [each for each in known if each not in ROW_KEYS])
         fix = (
             f"did you mean {close}=...?" if close else "at-jax train --help-config prints all keys"
         )

@@ -34,6 +34,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="at-jax tables",
+        allow_abbrev=False,  # --seed is not --seeds
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -95,6 +96,9 @@ def _suggestion(argument: str, parser: argparse.ArgumentParser) -> str:
         return "give one name of a table; separate rows by commas, as in --rows 'a,b'"
     name, _, value = argument.lstrip("-").removeprefix("config.").partition("=")
     keys = default_values()
+    of_tables = {"epochs": "--epochs", "seed": "--seeds", "method": "--rows, or --methods"}
+    if name in of_tables:
+        return f"use {of_tables[name]}"
     if name in keys:
         return f"did you mean --set {name}={value or '...'}?"
     flags = {flag.lstrip("-"): flag for action in parser._actions for flag in action.option_strings}

@@ -102,7 +102,7 @@ def from_options(options: argparse.Namespace) -> Job:
     table_options.check(options, given)
     every, out, before, changes, common, searched = _read(options, given, asked)
     table, found = every, None
-    patterns = [row for row in options.rows.split(",") if row]
+    patterns = [row.strip() for row in options.rows.split(",") if row.strip()]
     chosen = () if options.merge else choose_rows(every if patterns else asked, patterns)
     key_changes.check(chosen, changes)
     if options.search:

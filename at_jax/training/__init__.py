@@ -14,7 +14,7 @@ Modules by topic, in a good order to read them:
 - Training: ``programs``, ``trainer``, ``state``, ``step``, ``metrics``, ``evaluation``, ``run_log``,
   ``interrupt``, ``saving``, ``resume``, ``non_finite``, ``collapse``, ``profiling``, ``result``.
 - Output: ``console``, ``progress_report``, ``tensorboard``.
-- Runs and networks in other formats: ``imported``, ``export``.
+- Runs and networks in other formats: ``imported``, ``class_names``, ``export``.
 """
 
 from at_jax import extras

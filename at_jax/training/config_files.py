@@ -3,6 +3,7 @@
 import difflib
 import importlib.util
 import pathlib
+import traceback
 
 import ml_collections
 
@@ -104,9 +105,17 @@ def load_flag(text: str) -> ml_collections.ConfigDict:
     except UserError:
         raise
     except Exception as error:  # any code of the user
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+        where = f", line {lines[-1]}," if lines else ""
+        fix = (
+            "correct this line"
+            if lines
+            else "it must define get_config(parts=None), as configs/folder.py does"
+        )
         raise UserError(
-            f"--config: {path} cannot be loaded, got {type(error).__name__}: {printable(str(error))}: it "
-            "must define get_config(parts=None), as configs/folder.py does"
+            f"--config: {path}{where} cannot be loaded, got {type(error).__name__}: "
+            f"{printable(str(error))}: {fix}"
         ) from error
     keys = flatten(config.to_dict()) if isinstance(config, ml_collections.ConfigDict) else {}
     if missing := sorted(default_values().keys() - keys.keys()):

@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 
 from at_jax import models, paths
+from at_jax.data.files.reading import MAX_DEPTH
 from at_jax.errors import UserError, printable
 from at_jax.models import pretrained
 from at_jax.training.config import default_config
@@ -20,7 +21,7 @@ from at_jax.training.files import config_record, provenance, run_files, storage
 from at_jax.training.files.checkpoints import Checkpoints
 from at_jax.training.state import parameter_count
 
-__all__ = ["WeightsFile", "check_free", "create", "describe", "read_class_names", "read_file"]
+__all__ = ["WeightsFile", "check_free", "create", "describe", "read_file"]
 
 _MOST_CLASSES, _MOST_PIXELS = 100_000, 4096
 
@@ -37,6 +38,8 @@ class WeightsFile(NamedTuple):
       image_shape: ``(H, W, C)`` that it was trained with.
       mean: of its normalization, in 0..255.
       std: of its normalization, in 0..255.
+      resize: pixels of the shorter side of a photograph before the center is cropped; 0: those of the crop.
+      bit_depth: of 16-bit image files.
     """
 
     module: nn.Module
@@ -47,6 +50,8 @@ class WeightsFile(NamedTuple):
     image_shape: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    resize: int = 0
+    bit_depth: int = MAX_DEPTH
 
 
 def read_file(
@@ -55,6 +60,7 @@ def read_file(
     *,
     num_classes: int | None = None,
     image_size: int | None = None,
+    resize: int | None = None,
     key: jax.Array | None = None,
 ) -> WeightsFile:
     """Read a PyTorch weights file.
@@ -65,6 +71,7 @@ def read_file(
       num_classes: K; by default of the file.
       image_size: height and width of its images; by default as the file describes them, or usual for the
         network.
+      resize: see :class:`WeightsFile`; by default of the file.
       key: initializes a classifier with another number of classes, which is otherwise an error.
 
     Raises:
@@ -73,6 +80,7 @@ def read_file(
     ranges = {
         "num_classes": (num_classes, 2, _MOST_CLASSES),
         "image_size": (image_size, 8, _MOST_PIXELS),
+        "resize": (resize, image_size or 8, 2 * _MOST_PIXELS),
     }
     for what, (value, least, most) in ranges.items():
         if value is not None and not least <= value <= most:
@@ -96,73 +104,54 @@ def read_file(
         (height, width, channels),
         tuple(stored.get("mean", family.mean)),
         tuple(stored.get("std", family.std)),
+        # The resize of a file is for its own size of images.
+        resize or (0 if image_size else stored.get("resize", 0)),
+        stored.get("bit_depth", MAX_DEPTH),
     )
 
 
-def read_class_names(path: str) -> list[str]:
-    """Read a text file of class names, one per line.
-
-    Raises:
-      UserError: if it cannot be read, or a line is empty.
-    """
-    try:
-        names = paths.parse(path).read_text(encoding="utf-8-sig").strip().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise UserError(
-            f"--class_names: {path!r} cannot be read ({reason}): give a text file, one name per line"
-        ) from error
-    if empty := [number for number, name in enumerate(names, 1) if not name.strip()]:
-        raise UserError(
-            f"--class_names: {path!r} must have a name in each line, got none in line {empty[0]}: delete "
-            "the line, or write the name"
-        )
-    return names
-
-
 def describe(
-    name: str,
-    num_classes: int,
+    file: WeightsFile,
     *,
     class_names: Sequence[str] = (),
-    image_shape: Sequence[int],
-    mean: Sequence[float],
-    std: Sequence[float],
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> dict[str, Any]:
     """Describe a network in its run, as :func:`at_jax.training.components.networks.describe` does.
 
     Args:
-      name: of the network, for :func:`at_jax.models.build`.
-      num_classes: K.
+      file: of the network.
       class_names: by label; empty for "class 0", "class 1", ...
-      image_shape: ``(H, W, C)`` that it was trained with.
-      mean: of its normalization, in 0..255.
-      std: of its normalization, in 0..255.
+      mean: of its normalization, in 0..255; None for that of the file.
+      std: of its normalization, in 0..255; None for that of the file.
 
     Raises:
       UserError: for another number of names than classes, or of means than channels.
     """
-    names = list(class_names) or [f"class {label}" for label in range(num_classes)]
-    if len(names) != num_classes:
+    classes, mean, std = file.num_classes, mean or file.mean, std or file.std
+    names = list(class_names) or [f"class {label}" for label in range(classes)]
+    if len(names) != classes:
         raise UserError(
-            f"a network of {num_classes} classes must have as many class names, got {len(names)}: write "
-            "one name per line, in the order of the labels"
+            f"a network of {classes} classes must have as many class names, got {len(names)}: write one "
+            f"name per line, in the order of the labels, or pass --num_classes={len(names)} for a new "
+            "classifier"
         )
     for what, numbers in (("mean", mean), ("std", std)):
-        if len(numbers) != image_shape[-1]:
+        if len(numbers) != file.image_shape[-1]:
             raise UserError(
-                f"{what} must have a number for each of the {image_shape[-1]} channels of the first "
+                f"{what} must have a number for each of the {file.image_shape[-1]} channels of the first "
                 f"convolution, got {len(numbers)}: pass --{what} with that many"
             )
     return {
-        "name": name,
+        "name": file.name,
         "needs_forward_inputs": False,
-        "num_classes": num_classes,
+        "num_classes": classes,
         "class_names": names,
-        "image_shape": list(image_shape),
+        "image_shape": list(file.image_shape),
         "mean": list(mean),
         "std": list(std),
-        "bit_depth": 8,
+        "bit_depth": file.bit_depth,
+        "resize": file.resize,
         "dtype": "float32",
     }
 
@@ -232,6 +221,7 @@ def _write(
     height, width, _ = description["image_shape"]
     # Images that are not square keep their size.
     config.data.update({"source": "folder", "image_size": height if height == width else 0})
+    config.data.resize = description["resize"] if height == width else 0
     config.data.update({key: tuple(description[key]) for key in ("mean", "std")})
     stored = json.loads(json.dumps(config.to_dict()))
     stored[config_record.ARGUMENTS] = {"weights": {"name": source}}

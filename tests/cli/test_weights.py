@@ -106,7 +106,7 @@ def test_a_trained_student_comes_back_bit_for_bit(finished, tmp_path, capsys):
     assert run(capsys, file, dest)[0] == 0
     chex.assert_trees_all_equal(checkpoint.load(dest), checkpoint.load(workdir))
     before, after = open_run(workdir)[2], open_run(dest)[2]
-    for key in ("name", "class_names", "image_shape", "mean", "std"):
+    for key in ("name", "class_names", "image_shape", "mean", "std", "resize", "bit_depth"):
         assert after[key] == before[key]
     # Options override it, and other classes have no names.
     flags = ["--image_size=32", "--mean=0", "--std=255", "--num_classes=3"]
@@ -127,6 +127,52 @@ def test_images_that_are_not_square_keep_their_shape(tmp_path, capsys):
         assert run(capsys, file, dest, *flags)[0] == 0
         assert open_run(dest)[2]["image_shape"] == shape
         assert run_files.read_config(dest)["data"]["image_size"] == size
+
+
+def test_photographs_are_resized_and_read_as_in_the_training_of_the_weights(tmp_path, capsys):
+    module, file = models.build("wrn_10_1", 5), tmp_path / "a.safetensors"
+    described = {"name": "wrn_10_1", "class_names": list("abcde"), "image_shape": [16, 16, 3],
+                 "mean": [9.0] * 3, "std": [60.0] * 3, "resize": 18, "bit_depth": 12}  # fmt: skip
+    arrays = pretrained.state_dict(pretrained.convert(WEIGHTS, module).variables, module)
+    file.write_bytes(pretrained.dumps(arrays, pretrained.metadata(described)))
+    cases = {"file": ([], 18), "flag": (["--resize=20"], 20), "size": (["--image_size=24"], 0)}
+    for name, (flags, resize) in cases.items():
+        assert run(capsys, file, tmp_path / name, *flags)[0] == 0
+        found = open_run(tmp_path / name)[2]
+        assert (found["resize"], found["bit_depth"]) == (resize, 12)
+        assert run_files.read_config(tmp_path / name)["data"]["resize"] == resize
+
+
+def test_files_without_a_bit_depth_are_read_at_full_depth(source, tmp_path, capsys):
+    # At depth 8 every pixel of a 16-bit file would be white.
+    assert run(capsys, source, tmp_path / "run", MODEL)[0] == 0
+    assert open_run(tmp_path / "run")[2]["bit_depth"] == 16
+
+
+def test_class_names_are_compared_in_composed_form_and_without_spaces(source, tmp_path, capsys):
+    (tmp_path / "names.txt").write_text("cafe\u0301 \nb\nc\r\nd\ne\n\n")
+    flags = [MODEL, f"--class_names={tmp_path / 'names.txt'}"]
+    assert run(capsys, source, tmp_path / "run", *flags)[0] == 0
+    assert open_run(tmp_path / "run")[2]["class_names"] == ["caf\u00e9", *"bcde"]
+
+
+def test_home_directory_is_expanded(source, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert run(capsys, f"~/{source.name}", tmp_path / "run", MODEL)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--to-safetensors", "--model=wrn_16_1"], "--model has no effect in exporting a run"),
+        (["--to-safetensors", "--num_classes=7"], "--num_classes has no effect in exporting"),
+        (["--module=a:b"], "--module has no effect in reading a weights file"),
+        (["--which=best"], "--which chooses a checkpoint of a run"),
+    ],
+)
+def test_flag_of_the_other_direction_is_refused(tmp_path, capsys, flags, message):
+    code, out, err = run(capsys, tmp_path / "a", tmp_path / "b.safetensors", *flags)
+    assert (code, out) == (2, "") and message in err
 
 
 def test_damaged_description_is_one_line(finished, tmp_path, capsys):
@@ -288,7 +334,8 @@ def test_mistake_is_one_line_and_nothing_is_written(
     (tmp_path / "names.txt").write_text("one\ntwo\n")
     (tmp_path / "blank.txt").write_text("one\n \ntwo\n")
     before = sorted(tmp_path.rglob("*"))
-    code, out, err = run(capsys, MODEL, *arguments)
+    exports = any(each.startswith("--to") for each in arguments)
+    code, out, err = run(capsys, *([] if exports else [MODEL]), *arguments)
     assert (code, out) == (2, "") and len(err.splitlines()) == 1
     assert re.search(message, err), err
     assert sorted(tmp_path.rglob("*")) == before

@@ -83,7 +83,7 @@ def test_unreachable_hosts_are_those_that_refuse_a_connection(monkeypatch):
         (
             ["--dataset=cifar10"],
             "cannot reach www.cs.toronto.edu to download cifar10: place cifar-10-binary.tar.gz in a "
-            "directory and pass it: make data DATASET=cifar10 MANUAL_DIR=DIR",
+            "directory and pass it: --manual_dir=DIR, MANUAL_DIR=DIR of make",
         ),
     ],
 )

@@ -79,7 +79,8 @@ def test_tfds_unprepared_raises_at_once_with_the_command(tmp_path, monkeypatch):
     message = str(error.value)
     assert f"prepared in {tmp_path}/cifar10/3.0.2, got no such set" in message
     assert f"`make data DATASET=cifar10 DATA_DIR={tmp_path}`" in message
-    assert "add MANUAL_DIR=DIR to read cifar-10-binary.tar.gz from a directory" in message
+    assert f"`at-jax data --dataset=cifar10 --data_dir={tmp_path}`" in message
+    assert "add --manual_dir=DIR (MANUAL_DIR=DIR) to read cifar-10-binary.tar.gz from a" in message
     assert not list(tmp_path.iterdir())
     with pytest.raises(UserError, match=r"imagenette2-160\.tgz"):
         load("tfds", name="imagenette/160px-v2", data_dir=str(tmp_path))
@@ -108,7 +109,7 @@ def test_tfds_with_a_wrong_name_gives_the_nearest_or_the_reason(shapes, name, ma
 )
 def test_tfds_in_an_unreadable_format_raises(shapes, file_format, why):
     set_info(shapes, fileFormat=file_format)
-    with pytest.raises(UserError, match=rf"got {file_format} \({why}.*DATA_DIR"):
+    with pytest.raises(UserError, match=rf"got {file_format} \({why}.*--data_dir"):
         load("tfds", name="shapes", data_dir=shapes)
 
 

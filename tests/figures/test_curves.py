@@ -59,6 +59,11 @@ def test_runs_of_one_method_are_distinguished():
     assert legend(figure) == ["attention transfer, one", "attention transfer, two"]
 
 
+def test_eight_seeds_of_one_method_have_different_dashes():
+    _, axes = drawn(*(run("at", seed=seed) for seed in range(8)))
+    assert len({repr(line._unscaled_dash_pattern) for line in axes[0].lines}) == 8
+
+
 def test_networks_are_named_where_they_differ_and_a_teacher_is_named_so():
     where = pathlib.Path("/runs/a")
     student = run("at", workdir=where, teacher=where / "teacher")

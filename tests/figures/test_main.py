@@ -210,6 +210,18 @@ def test_a_data_set_passed_as_an_argument_needs_images(finished, tmp_path, capsy
             "--class_names: 'c' cannot be read",
         ),
         (["curves", "none", "--out=a.png"], "none holds no run"),
+        (
+            ["maps", "--weights=w", "--images=b.jpg", "--compare=RUN", "--out=a.png"],
+            "--compare is for --workdir, got --weights: leave it out",
+        ),
+        (
+            ["maps", "--workdir=RUN", "--model=wrn_16_1", "--out=a.png"],
+            "--model is for --weights, got",
+        ),
+        (
+            ["maps", "--network=efficientnet_lite0", "--which=best", "--out=a.png"],
+            "--which is for --workdir, got --network",
+        ),
     ],
 )
 def test_an_error_of_the_user_is_one_line(

@@ -99,7 +99,7 @@ def test_the_page_states_results_agreement_config_and_versions(tmp_path):
     text = page(tmp_path)
     for words in (
         "wrn_10_1, attention transfer", "test error 4.25 %", "4.00 %", "teacher error</td><td>0.50 %",
-        "77,562", "6 min 40 s", "not measured", "top-1 agreement</td><td>87.50 %", "0.0625 nats",
+        "77,562", "6:40", "not measured", "top-1 agreement</td><td>87.50 %", "0.0625 nats",
         "group2</td><td>-0.250", "at.beta</td><td>50.0", "a&lt;-b", "jax</td><td>0.10.2",
         "commit</td><td>unknown", "15 test images", "<!-- run 1234 -->", "true \\ predicted",
     ):  # fmt: skip

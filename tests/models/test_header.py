@@ -26,6 +26,13 @@ def test_description_is_read_as_it_was_written(tmp_path):
     np.testing.assert_array_equal(pretrained.read(path)["weight"], np.ones(2))
 
 
+def test_description_keeps_the_resize_and_the_bit_depth_if_they_are_known(tmp_path):
+    more = {"resize": 20, "bit_depth": 12}
+    path = write(tmp_path / "a.safetensors", pretrained.metadata(DESCRIBED | more))
+    found = pretrained.description(path)
+    assert {key: found[key] for key in more} == more
+
+
 def test_file_of_another_program_has_no_description(tmp_path):
     assert pretrained.description(write(tmp_path / "a.safetensors", {"format": "pt"})) == {}
     (tmp_path / "a.pth").write_bytes(b"PK")
@@ -40,7 +47,7 @@ def test_file_of_another_program_has_no_description(tmp_path):
         {"name": 7}, {"class_names": "cat"}, {"class_names": [1]}, {"mean": 3}, {"mean": ["x"]},
         {"mean": [1.0]}, {"std": [0, 1, 1]}, {"std": [float("nan")] * 3}, {"mean": [1e9, 1, 1]},
         {"image_shape": [16, 16]}, {"image_shape": [16, -5, 3]}, {"image_shape": [16, 2.5, 3]},
-        {"image_shape": [16, True, 3]}, {"image_shape": {"a": 1}},
+        {"image_shape": [16, True, 3]}, {"image_shape": {"a": 1}}, {"resize": -1}, {"bit_depth": 32},
     ],
 )  # fmt: skip
 def test_damaged_description_is_named(tmp_path, change):

@@ -24,9 +24,14 @@ def test_table_has_labels_only_and_the_methods_of_the_config():
     ("content", "message"),
     [
         ("def get_config(parts=None): return 3", "must return a config with all keys, got int"),
-        ("import nowhere_at_all", "study.py cannot be loaded, got ModuleNotFoundError: No module named"),
+        ("import nowhere_at_all", "study.py, line 1, cannot be loaded, got ModuleNotFoundError: No module"),
         ("def get_config(:", "got SyntaxError: invalid syntax"),
-        ("x = 1", "got AttributeError"),
+        ("x = 1", "got AttributeError.*must define get_config"),
+        (
+            "from configs import digits\ndef get_config(parts=None):\n    config = digits.get_config()\n"
+            "    config.at.beta = 'much'\n    return config",
+            "study.py, line 4, cannot be loaded, got TypeError.*: correct this line",
+        ),
         (
             "import ml_collections\ndef get_config(parts=None):\n"
             "    return ml_collections.ConfigDict({'student': 'wrn_10_1'})",

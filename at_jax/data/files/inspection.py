@@ -169,7 +169,7 @@ def is_long(began: float) -> bool:
 
 
 def report(text: str) -> None:
-    """Print a line for the user, if there is still somewhere to print to."""
+    """Print a line to stderr; a closed stderr is ignored."""
     with contextlib.suppress(OSError, ValueError):  # closed
         # One write: print's separate one for the line break lets lines of threads mix.
         print(f"{text}\n", end="", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Photographs of any size that are in no data set: those that are classified or drawn."""
+"""Photographs outside a data set, of any size, for prediction and figures."""
 
 import collections
 import contextlib

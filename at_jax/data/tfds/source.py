@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -96,9 +97,10 @@ def _open(name: str, data_dir: str) -> Any:
     except tfds.core.DatasetNotFoundError as error:
         prepared = _prepared_names(data_dir)
         known = [*prepared, *tfds.list_builders(with_community_datasets=False)]
+        folder = f"there is no folder {name!r}; " if "/" in name and not os.path.isdir(name) else ""
         raise UserError(
             f"data set {name!r}: expected a name in TFDS or a set prepared in {data_dir} (there: "
-            f"{listed(prepared)}), got neither: {closest(name, known)}"
+            f"{listed(prepared)}), got neither: {folder}{closest(name, known)}"
         ) from error
     # TFDS raises several types for an unknown name, configuration or version, and for builders that
     # cannot be opened without TensorFlow.
@@ -119,10 +121,12 @@ def _prepared_names(data_dir: str) -> list[str]:
 def _check_prepared(builder: Any, name: str, data_dir: str) -> None:
     if not builder.is_prepared():
         archives = listed(archive_names(builder), "its archives")
+        place = shlex.quote(data_dir)
         raise UserError(
             f"data set {name!r}: expected it prepared in {builder.data_path}, got no such set: run "
-            f"`make data DATASET={name} DATA_DIR={data_dir}` to download it, and add MANUAL_DIR=DIR to "
-            f"read {archives} from a directory instead"
+            f"`at-jax data --dataset={name} --data_dir={place}` to download it, or in a clone "
+            f"`make data DATASET={name} DATA_DIR={place}`; add --manual_dir=DIR (MANUAL_DIR=DIR) to read "
+            f"{archives} from a directory instead"
         )
     formats = file_formats(builder)
     if FILE_FORMAT not in formats:
@@ -133,7 +137,7 @@ def _check_prepared(builder: Any, name: str, data_dir: str) -> None:
         raise UserError(
             f"data set {name!r}: expected array_record files in {builder.data_path}, got "
             f"{listed(formats, 'no format')} ({why}): prepare it again in another directory, "
-            f"`make data DATASET={name} DATA_DIR=...`"
+            f"`at-jax data --dataset={name} --data_dir=...`"
         )
 
 

@@ -32,7 +32,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     Raises:
       UserError: naming the file and what is wrong with it.
     """
-    path = pathlib.Path(path)
+    path = pathlib.Path(path).expanduser()
     shown = printable(str(path))
     try:
         if path.is_dir():
@@ -95,7 +95,7 @@ def header(path: str | os.PathLike[str]) -> dict[str, str]:
     Raises:
       UserError: as :func:`read`.
     """
-    path = pathlib.Path(path)
+    path = pathlib.Path(path).expanduser()
     if path.suffix.lower() != _SUFFIX or not path.is_file():
         return {}
     safetensors = _safetensors(f"reading {path}")

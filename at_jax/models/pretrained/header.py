@@ -13,6 +13,8 @@ __all__ = ["description", "metadata"]
 # Entry of the header. Its value is JSON.
 _ENTRY = "at_jax"
 _KEYS = ("name", "class_names", "image_shape", "mean", "std")
+# Keys with their ranges.
+_OPTIONAL = {"resize": (0, 8192), "bit_depth": (8, 16)}
 
 
 def metadata(described: Mapping[str, Any]) -> dict[str, str]:
@@ -20,9 +22,12 @@ def metadata(described: Mapping[str, Any]) -> dict[str, str]:
 
     Args:
       described: ``name`` for :func:`at_jax.models.build`, ``class_names`` by label, ``image_shape``
-        (H, W, C), ``mean`` and ``std`` per channel of pixels in 0..255; other keys are ignored.
+        (H, W, C), ``mean`` and ``std`` per channel of pixels in 0..255, and optionally ``resize`` (pixels
+        of the shorter side before the center is cropped) and ``bit_depth`` (of 16-bit image files); other
+        keys are ignored.
     """
-    return {_ENTRY: json.dumps({key: described[key] for key in _KEYS})}
+    kept = {key: described[key] for key in _KEYS}
+    return {_ENTRY: json.dumps(kept | {k: described[k] for k in _OPTIONAL if k in described})}
 
 
 def description(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -32,7 +37,7 @@ def description(path: str | os.PathLike[str]) -> dict[str, Any]:
       path: of the file.
 
     Returns:
-      The keys of :func:`metadata`; empty for a file of another program.
+      The keys of :func:`metadata` that it has; empty for a file of another program.
 
     Raises:
       UserError: if the description is damaged.
@@ -49,6 +54,7 @@ def description(path: str | os.PathLike[str]) -> dict[str, Any]:
             "mean": [_number(x, 0, 255) for x in _list(found, "mean")],
             "std": [_number(x, 0.1, 255) for x in _list(found, "std")],
         }
+        result |= {k: _number(found[k], *_OPTIONAL[k], int) for k in _OPTIONAL if k in found}
         channels = {len(result["mean"]), len(result["std"]), *result["image_shape"][2:]}
         _checked(found, len(channels) == 1 and len(result["image_shape"]) == 3)
     except (ValueError, TypeError, KeyError, RecursionError) as error:

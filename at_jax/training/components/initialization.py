@@ -61,7 +61,7 @@ def check_place(key: str, place: str) -> None:
         return
     example = f"--config.{key}=resnet18.safetensors"
     if is_file(place):
-        if not os.path.isfile(place):
+        if not os.path.isfile(os.path.expanduser(place)):
             raise UserError(
                 f"{key}: there is no file {place!r}: give the path of one, such as {example}"
             )
