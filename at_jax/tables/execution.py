@@ -32,6 +32,12 @@ def run(job: Job) -> int:
     with storage.reported(job.out, kept=_KEPT), kept_in_memory():
         code = _train(job, is_search=is_search) if job.to_train else 0
         write(job, draw=True)
+    listed_here = {spec.name for spec in job.specs}
+    if others := record.on_disk(job.out, job.every.rows) - listed_here:
+        log(
+            f"Not in the table: {listed(sorted(others))}, which another command has begun: run one of the "
+            "commands again when both are done"
+        )
     if left := [
         spec.name
         for spec in job.to_train

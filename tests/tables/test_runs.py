@@ -145,3 +145,19 @@ def test_command_after_kill_9_ends_with_the_same_table(tmp_path, read_table):
         assert code == 0, err
     assert without_clock(read_table(cut)) == without_clock(read_table(whole))
     assert [len(row["seeds"]) for row in read_table(cut)["rows"]] == [1, 1]
+
+
+def test_runs_that_another_command_begins_meanwhile_are_named(
+    fake_training, tmp_path, monkeypatch, capsys
+):
+    def train(config, workdir):
+        fake_training.train_and_evaluate(config, workdir)
+        other = tmp_path / "runs" / AT / "seed7"
+        other.mkdir(parents=True, exist_ok=True)
+        (other / "config.json").write_text("{}")
+
+    monkeypatch.setattr(loop, "train_and_evaluate", train)
+    options = ["tiny", "--rows", "none", "--seeds", "1", "--out", str(tmp_path)]
+    assert program.main(options) == 0
+    line = f"Not in the table: {AT}/seed7, which another command has begun"
+    assert line in capsys.readouterr().out
