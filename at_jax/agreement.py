@@ -129,9 +129,8 @@ def confusion(labels: Array, predictions: Array, num_classes: int) -> np.ndarray
                 "examples without a class, and pass class indices"
             )
     counts = np.zeros((num_classes, num_classes), np.int64)
-    np.add.at(
-        counts, (labels.astype(int), predictions.astype(int)), 1
-    )  # an empty list is of floats
+    # An empty list is of floats.
+    np.add.at(counts, (labels.astype(int), predictions.astype(int)), 1)
     return counts
 
 

@@ -201,12 +201,14 @@ class Objective:
             return None
         checks.check_teacher(self.teacher, variables)
         stochastic: dict[str, Any] = {"deterministic": keys is None, "keys": keys}
-        return view_network(
+        view = view_network(
             self.teacher, variables, images, labels, paths=self.paths_t, train=False,
             mutable=None,  # some modules update collections in evaluation mode too; discarded
             frozen=True, prepare=self.teacher_images,
             **(stochastic if self.stochastic_teacher else {}),
         )  # fmt: skip
+        checks.check_complete(self.teacher, variables, view.mutated)
+        return view
 
     def _forward_inputs(self, teacher: View | None, images: jax.Array) -> dict[str, Any]:
         inputs: dict[str, Any] = {}

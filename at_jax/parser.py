@@ -47,6 +47,6 @@ def _unknown_flag(arguments: Iterable[str], known: Iterable[str]) -> str | None:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]}?" if close else "leave it out"
             if name == "--workdir" and takes_runs:
-                hint = "name the run without a flag"
+                hint = "pass the run without this flag"
             return f"unknown argument {argument!r}: {hint}"
     return None

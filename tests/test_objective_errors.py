@@ -248,6 +248,14 @@ def test_arguments_of_another_form_raise_usererror(place, value, message):
         jax.eval_shape(tiny.objective(STUDENT, TEACHER), *given)
 
 
+def test_teacher_that_lacks_statistics_raises_usererror():
+    params, collections, teacher, *rest = arguments()
+    statistics = {k: v for k, v in teacher["batch_stats"].items() if k != "bn1"}
+    partial = {**teacher, "batch_stats": statistics}
+    with pytest.raises(UserError, match="TinyNet, the teacher, lack batch_stats/bn1/mean, batch_s"):
+        jax.eval_shape(tiny.objective(STUDENT, TEACHER), params, collections, partial, *rest)
+
+
 def test_frozen_module_that_the_student_lacks_raises_usererror():
     objective = dataclasses.replace(tiny.objective(STUDENT, TEACHER), freeze=("cov0",))
     with pytest.raises(UserError, match="no module 'cov0' to freeze, .*did you mean 'conv0'"):

@@ -55,7 +55,7 @@ def _parser() -> CommandParser:
     add("--num_classes", type=int, metavar="K",
         help="number of classes (default: of the file); for another number, a new classifier is "
         "initialized")  # fmt: skip
-    add("--seed", type=int, default=0, help="seed of a new classifier (%(default)s)")
+    add("--seed", type=int, help="seed of a new classifier (default: 0)")
     add("--class_names", metavar="FILE", help="text file of class names, one per line")
     add(
         "--image_size",
@@ -99,7 +99,9 @@ def run(options: argparse.Namespace) -> None:
 
 def _check_used(options: argparse.Namespace, exports: bool) -> None:
     """Raise for a flag of the other direction."""
-    of_import = ("model", "num_classes", "class_names", "image_size", "resize", "mean", "std")
+    of_import = (
+        "model", "num_classes", "seed", "class_names", "image_size", "resize", "mean", "std",
+    )  # fmt: skip
     of_export = ("module",)
     for flag in of_import if exports else of_export:
         if getattr(options, flag) is not None:
@@ -127,7 +129,8 @@ def _import(options: argparse.Namespace, destination: pathlib.Path) -> None:
             "with --to-safetensors or --to-stablehlo"
         )
     names = class_names.read(options.class_names) if options.class_names else []
-    _check_numbers(options)
+    seed = options.seed or 0
+    _check_numbers(options, seed)
     is_installed = options.source == imagenet.NAME  # the weights of the extra pretrained
     file = imported.read_file(
         imagenet.weights_file() if is_installed else options.source,
@@ -135,7 +138,7 @@ def _import(options: argparse.Namespace, destination: pathlib.Path) -> None:
         num_classes=options.num_classes,
         image_size=options.image_size,
         resize=options.resize,
-        key=jax.random.key(options.seed),
+        key=jax.random.key(seed),
     )
     known = imagenet.class_names() if is_installed else file.class_names
     if not names and len(known) == file.num_classes:
@@ -146,15 +149,15 @@ def _import(options: argparse.Namespace, destination: pathlib.Path) -> None:
     if loaded.new_head:
         log(
             f"The classifier in the file has {loaded.classes:,} classes: a new one for "
-            f"{file.num_classes:,} classes is initialized (seed {options.seed})"
+            f"{file.num_classes:,} classes is initialized (seed {seed})"
         )
     title = pretrained.family(file.module).title(file.module)
     log(f"{destination}: {title} with {file.num_classes:,} classes from {source}")
 
 
-def _check_numbers(options: argparse.Namespace) -> None:
-    if not 0 <= options.seed < 2**32:
-        raise UserError(f"--seed must be within 0..{2**32 - 1}, got {options.seed}: change it")
+def _check_numbers(options: argparse.Namespace, seed: int) -> None:
+    if not 0 <= seed < 2**32:
+        raise UserError(f"--seed must be within 0..{2**32 - 1}, got {seed}: change it")
     for name, smallest in (("mean", 0.0), ("std", 0.1)):
         if any(not smallest <= value <= 255 for value in getattr(options, name) or ()):
             raise UserError(

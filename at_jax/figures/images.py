@@ -57,7 +57,7 @@ def dataset_of(workdir: str | pathlib.Path, data_dir: str = "") -> data.Dataset:
     values: dict[str, Any] = {
         key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()
     }
-    with replacing([("--config.data.data_dir=", "--data_dir ")]):
+    with datasets.kept_in_memory(), replacing([("--config.data.data_dir=", "--data_dir ")]):
         dataset = datasets.load_dataset(DataSettings(**{**values, "memory_limit_mb": 0}))
     if identified := run_files.read_identity(workdir).get("data"):
         identity.check_classes(workdir, identified, dataset)

@@ -129,6 +129,7 @@ def _run(options: argparse.Namespace) -> int:
     from at_jax import loop
     from at_jax.tables import execution, job, registry
     from at_jax.tables import options as table_options
+    from at_jax.training.components.datasets import kept_in_memory
 
     if options.list:
         if options.name or options.config or options.methods:
@@ -137,9 +138,10 @@ def _run(options: argparse.Namespace) -> int:
             tables = {name: make() for name, make in registry.TABLES.items()}
         print(registry.listing(tables))
         return 0
-    planned = job.from_options(options)
-    try:
-        return execution.run(planned)
-    except loop.StorageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    with kept_in_memory():
+        planned = job.from_options(options)
+        try:
+            return execution.run(planned)
+        except loop.StorageError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1

@@ -9,7 +9,6 @@ from at_jax.tables.job import Job
 from at_jax.tables.overview import overview
 from at_jax.tables.record import TABLE
 from at_jax.tables.runner import DIVERGED, failure_of, train_all
-from at_jax.training.components.datasets import kept_in_memory
 from at_jax.training.console import log
 from at_jax.training.files import run_files, storage
 
@@ -29,7 +28,7 @@ def run(job: Job) -> int:
     """
     logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax logs every file that it renames
     is_search = job.search is not None
-    with storage.reported(job.out, kept=_KEPT), kept_in_memory():
+    with storage.reported(job.out, kept=_KEPT):
         code = _train(job, is_search=is_search) if job.to_train else 0
         write(job, draw=True)
     listed_here = {spec.name for spec in job.specs}

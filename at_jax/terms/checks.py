@@ -6,6 +6,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from flax import traverse_util
 
 from at_jax import freezing, intermediates
 from at_jax.checks import NORMALIZE, check_array
@@ -13,7 +14,7 @@ from at_jax.errors import UserError, listed
 from at_jax.terms.base import Batch, Term
 
 __all__ = [
-    "check_arguments", "check_batch", "check_teacher", "check_term_params", "check_terms",
+    "check_arguments", "check_batch", "check_complete", "check_teacher", "check_term_params", "check_terms",
     "checked_names", "checked_points", "checked_weights",
 ]  # fmt: skip
 
@@ -138,6 +139,21 @@ def check_teacher(module: nn.Module, variables: Any) -> None:
         raise UserError(
             f"teacher must be the variables of {type(module).__name__}, got {type(variables).__name__}: "
             "pass {'params': ..., ...}, or the result of view_teacher"
+        )
+
+
+def check_complete(module: nn.Module, variables: Any, mutated: Mapping[str, Any]) -> None:
+    """Raise if the teacher's pass initialized variables that it was not given.
+
+    Args:
+      module: the teacher.
+      variables: of the teacher.
+      mutated: its collections after the pass.
+    """
+    given, made = (traverse_util.flatten_dict(dict(tree)) for tree in (variables, mutated))
+    if missing := sorted("/".join(path) for path in made.keys() - given.keys()):
+        raise UserError(
+            f"the variables of {type(module).__name__}, the teacher, lack {listed(missing)}: pass them all"
         )
 
 

@@ -125,7 +125,7 @@ class View:
 
         # Its gradient serves all transformations, such as the jax.grad of each of several students of one
         # teacher, because it reads nothing but this view.
-        key = ("cross_entropy", temperature)
+        key = ("cross_entropy", float(temperature))
         with set_current_trace(self._trace):
             return self._once(self._gradients, key, lambda: self._transpose(tempered))
 

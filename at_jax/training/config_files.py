@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.util
+import os
 import pathlib
 import traceback
 
@@ -105,8 +106,10 @@ def load_flag(text: str) -> ml_collections.ConfigDict:
     except UserError:
         raise
     except Exception as error:  # any code of the user
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+        file, frames = os.path.abspath(path), traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == file]
+        if isinstance(error, SyntaxError) and error.filename == file:
+            lines = [error.lineno]
         where = f", line {lines[-1]}," if lines else ""
         fix = (
             "correct this line"

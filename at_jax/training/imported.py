@@ -80,7 +80,7 @@ def read_file(
     ranges = {
         "num_classes": (num_classes, 2, _MOST_CLASSES),
         "image_size": (image_size, 8, _MOST_PIXELS),
-        "resize": (resize, image_size or 8, 2 * _MOST_PIXELS),
+        "resize": (resize, 8, 2 * _MOST_PIXELS),
     }
     for what, (value, least, most) in ranges.items():
         if value is not None and not least <= value <= most:
@@ -94,7 +94,14 @@ def read_file(
     module = models.build(name, classes)
     names = tuple(stored.get("class_names", ()))
     *sides, channels = matched.image_shape
-    height, width = [image_size] * 2 if image_size else stored.get("image_shape", sides)[:2]
+    usual = tuple(stored.get("image_shape", sides)[:2])
+    height, width = (image_size, image_size) if image_size else usual
+    # The resize of a file is for its own size of images.
+    resize = resize or (stored.get("resize", 0) if (height, width) == usual else 0)
+    if resize and resize < min(height, width):
+        raise UserError(
+            f"--resize must be at least the image size, {min(height, width)}, got {resize}: change it"
+        )
     return WeightsFile(
         module,
         pretrained.convert(found, module, key=key, source=printable(str(path))),
@@ -104,8 +111,7 @@ def read_file(
         (height, width, channels),
         tuple(stored.get("mean", family.mean)),
         tuple(stored.get("std", family.std)),
-        # The resize of a file is for its own size of images.
-        resize or (0 if image_size else stored.get("resize", 0)),
+        resize,
         stored.get("bit_depth", MAX_DEPTH),
     )
 

@@ -33,7 +33,9 @@ def teacher_errors(
     if run.teacher is None or run.other_classes:
         return None
     kept = (run_files.read_result(workdir) or {}) if run_files.has_result(workdir) else {}
-    if found := {n: kept[f"teacher_{n}"] for n in _TEST_ERRORS if kept.get(f"teacher_{n}")}:
+    if found := {
+        n: kept[f"teacher_{n}"] for n in _TEST_ERRORS if kept.get(f"teacher_{n}") is not None
+    }:
         return found
     objective = Objective(run.teacher.module)
     evaluate = evaluator(

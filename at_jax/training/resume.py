@@ -152,7 +152,7 @@ def _read(
     for (path, now), there in zip(leaves, stored, strict=True):
         if (now.shape, now.dtype) != (there.shape, there.dtype):
             fix = "choose another --workdir"
-            if now.shape == there.shape:
+            if now.shape == there.shape and 8 in (now.dtype.itemsize, there.dtype.itemsize):
                 fix = f"set jax_enable_x64 as it was, or {fix}"
             raise UserError(
                 f"this workdir holds a run of another {run.name}: {jax.tree_util.keystr(path)} is "

@@ -135,7 +135,8 @@ def test_photographs_are_resized_and_read_as_in_the_training_of_the_weights(tmp_
                  "mean": [9.0] * 3, "std": [60.0] * 3, "resize": 18, "bit_depth": 12}  # fmt: skip
     arrays = pretrained.state_dict(pretrained.convert(WEIGHTS, module).variables, module)
     file.write_bytes(pretrained.dumps(arrays, pretrained.metadata(described)))
-    cases = {"file": ([], 18), "flag": (["--resize=20"], 20), "size": (["--image_size=24"], 0)}
+    cases = {"file": ([], 18), "flag": (["--resize=20"], 20), "size": (["--image_size=24"], 0),
+             "same": (["--image_size=16"], 18)}  # fmt: skip
     for name, (flags, resize) in cases.items():
         assert run(capsys, file, tmp_path / name, *flags)[0] == 0
         found = open_run(tmp_path / name)[2]
@@ -166,6 +167,7 @@ def test_home_directory_is_expanded(source, tmp_path, capsys, monkeypatch):
     [
         (["--to-safetensors", "--model=wrn_16_1"], "--model has no effect in exporting a run"),
         (["--to-safetensors", "--num_classes=7"], "--num_classes has no effect in exporting"),
+        (["--to-safetensors", "--seed=0"], "--seed has no effect in exporting"),
         (["--module=a:b"], "--module has no effect in reading a weights file"),
         (["--which=best"], "--which chooses a checkpoint of a run"),
     ],
@@ -307,6 +309,7 @@ def test_bad_file_is_one_line_and_nothing_is_written(
         (["wrn.pth", "run", "--num_classes=1"], "--num_classes must be within 2..100000, got 1"),
         (["wrn.pth", "run", "--seed=-1"], "--seed must be within 0..4294967295"),
         (["wrn.pth", "run", "--image_size=1"], "--image_size must be within 8..4096"),
+        (["wrn.pth", "run", "--resize=30"], "--resize must be at least the image size, 32, got 30"),
         (["wrn.pth", "run", "--mean", "0.5", "0.5", "0.5"], "for pixels in 0..1: multiply"),
         (["wrn.pth", "run", "--mean", "40", "40"], "mean must have a number for each of the 3 ch"),
         (["wrn.pth", "run", "--std", "0.01", "1", "1"], "--std must be within 0.1..255"),

@@ -121,6 +121,10 @@ class Logger:
             r"update from .* value= \(the loss\), got an error",
         ),
         (
+            {"optimizer": lambda rate: optax.GradientTransformation(optax.sgd(1).init, None)},
+            "got Grad",
+        ),
+        (
             {"optimizer": growing},
             r"keep the types of its state, got .*'count'.* int32\(\) before and float",
         ),

@@ -25,7 +25,7 @@ def test_table_has_labels_only_and_the_methods_of_the_config():
     [
         ("def get_config(parts=None): return 3", "must return a config with all keys, got int"),
         ("import nowhere_at_all", "study.py, line 1, cannot be loaded, got ModuleNotFoundError: No module"),
-        ("def get_config(:", "got SyntaxError: invalid syntax"),
+        ("x = 1\ndef get_config(:", "study.py, line 2, cannot be loaded, got SyntaxError: invalid"),
         ("x = 1", "got AttributeError.*must define get_config"),
         (
             "from configs import digits\ndef get_config(parts=None):\n    config = digits.get_config()\n"

@@ -257,3 +257,21 @@ def test_from_factory_tells_whether_the_learning_rate_is_read(factory, reads):
     params = {"w": jax.ShapeDtypeStruct((3,), jnp.float32)}
     _, found = optimizers.from_factory(factory, lambda step: 0.1, params)
     assert found == reads
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "difference"),
+    [
+        ({"a": jnp.ones(2)}, {"a": jnp.zeros(2)}, ""),
+        ({"a": jnp.ones(2)}, {"a": jnp.ones(3)}, "['a'] float32(2,) before and float32(3,)"),
+        (
+            {"a": jnp.ones(2), "b": jnp.ones(1)},
+            {"a": jnp.ones(2)},
+            "['b'] float32(1,) before and nothing",
+        ),
+        ({}, {"a": jnp.ones(2)}, "['a'] nothing before and float32(2,)"),
+        ((jnp.ones(2),), [jnp.ones(2)], "PyTreeDef((*,)) before and PyTreeDef([*])"),
+    ],
+)
+def test_differing_names_what_changed(before, after, difference):
+    assert optimizers.differing(before, after) == difference

@@ -138,9 +138,11 @@ def from_factory(
         with traceable("optimizer"):
             before, after = jax.eval_shape(update, params, jax.ShapeDtypeStruct((), jnp.float32))
     except TypeError as error:
+        if "argument" not in str(error):
+            raise
         raise UserError(
-            f"optimizer must update from gradients, state, params and value= (the loss), got an error "
-            f"({one_line(error)}): choose another one"
+            "optimizer must update from gradients, state, params and value= (the loss), got "
+            f"{one_line(error)}: choose another one"
         ) from error
     if changed := differing(before, after):
         raise UserError(
@@ -153,12 +155,15 @@ def from_factory(
 
 def _with_value(optimizer: Any) -> optax.GradientTransformationExtraArgs:
     """Let an optimizer take the loss as ``value``; it is dropped if its update has no such argument."""
-    if not (callable(getattr(optimizer, "init", None)) and hasattr(optimizer, "update")):
+    if not all(callable(getattr(optimizer, name, None)) for name in ("init", "update")):
         raise UserError(
             f"optimizer must return an optax transformation, got {type(optimizer).__name__}: return it, as "
             "in lambda rate: optax.adamw(rate)"
         )
-    parameters = inspect.signature(optimizer.update).parameters.values()
+    try:
+        parameters = inspect.signature(optimizer.update).parameters.values()
+    except ValueError:  # a callable without a signature
+        return optax.with_extra_args_support(optimizer)
     if any(each.name == "value" or each.kind == each.VAR_KEYWORD for each in parameters):
         return optax.with_extra_args_support(optimizer)
 
@@ -169,7 +174,7 @@ def _with_value(optimizer: Any) -> optax.GradientTransformationExtraArgs:
 
 
 def differing(before: Any, after: Any) -> str:
-    """Describe the first array of ``after`` with another shape or dtype than in ``before``; else empty.
+    """Describe how the structure, the shapes or the dtypes of ``after`` differ; empty if they do not.
 
     >>> differing({"n": jnp.zeros((), int)}, {"n": jnp.zeros(())})
     "['n'] int32() before and float32()"
@@ -178,9 +183,13 @@ def differing(before: Any, after: Any) -> str:
     there = {jax.tree_util.keystr(path): f"{leaf.dtype}{leaf.shape}" for path, leaf in flat}
     for path, leaf in other:
         name, kind = jax.tree_util.keystr(path), f"{leaf.dtype}{leaf.shape}"
-        if there.get(name, "nothing") != kind:
-            return f"{name} {there.get(name, 'nothing')} before and {kind}"
-    return ""
+        if (earlier := there.pop(name, "nothing")) != kind:
+            return f"{name} {earlier} before and {kind}"
+    if there:
+        name, kind = next(iter(there.items()))
+        return f"{name} {kind} before and nothing"
+    first, second = (str(jax.tree.structure(tree)) for tree in (before, after))
+    return "" if first == second else f"{first} before and {second}"
 
 
 def learning_rate(settings: Settings, steps_per_epoch: int) -> optax.Schedule:

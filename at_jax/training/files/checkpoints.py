@@ -74,7 +74,6 @@ class Checkpoints:
         if create:
             check_can_save(self._directory)
             checkpoint_folder.make(self._directory)
-            self._exit.enter_context(checkpoint_folder.writing())
         elif paths.scheme(self._directory) not in _ORBAX_SCHEMES:
             local = self._exit.enter_context(tempfile.TemporaryDirectory(prefix="at_jax-"))
             paths.download(self._directory, pathlib.Path(local) / FOLDER)
@@ -82,6 +81,8 @@ class Checkpoints:
         self._exit.enter_context(checkpoint_folder.quiet_orbax())
         self._errors = checkpoint_meta.test_errors(self._directory)
         self._manager = checkpoint_folder.open_manager(self._directory, self._errors)
+        if create:
+            self._exit.enter_context(checkpoint_folder.writing())
 
     def __enter__(self):
         return self

@@ -7,6 +7,7 @@ import pathlib
 import re
 from collections.abc import Iterator
 
+from at_jax import paths
 from at_jax.training.files import checkpoint_meta
 
 __all__ = ["StorageError", "check_space", "conversion", "reported"]
@@ -38,15 +39,16 @@ def reported(*workdirs: pathlib.Path, kept: str = "") -> Iterator[None]:
         yield
     except OSError as error:
         within = [each for each in workdirs if _is_within(each, error)]
-        # Tensorstore names no file. Another file is not ours, such as that of a callback.
-        if within or not error.filename:
+        # Tensorstore names no file, and cloud storage not ours. Another file is not ours, such as that of a
+        # callback.
+        if within or not error.filename or any(map(paths.scheme, workdirs)):
             check_space([*within, *workdirs][0], error, kept)
         raise
 
 
 def _is_within(workdir: pathlib.Path, error: OSError) -> bool:
     folder, file = os.path.realpath(workdir), os.path.realpath(str(error.filename or ""))
-    return file.startswith(f"{folder}{os.sep}")
+    return file == folder or file.startswith(f"{folder}{os.sep}")
 
 
 def check_space(workdir: pathlib.Path, error: OSError, kept: str = "") -> None:
