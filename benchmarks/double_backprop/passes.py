@@ -60,13 +60,13 @@ class _CountingView(View):
             return (jnp.mean(images, axis=(1, 2)), {_POINT: images}), None
 
         super().__init__(forward, images, jnp.zeros(len(images), jnp.int32))
-        # Function to itself; the functions are kept, so that no id is used twice.
-        self.functions: dict[int, Any] = {}
+        # Function and temperature; the functions are kept, so that no id is used twice.
+        self.functions: dict[tuple[int, float], Any] = {}
 
-    def gradient(self, of: Any = None) -> jax.Array:
+    def gradient(self, of: Any = None, *, temperature: float = 1.0) -> jax.Array:
         """As :meth:`at_jax.terms.View.gradient`."""
-        self.functions[id(of)] = of
-        return super().gradient(of)
+        self.functions[id(of), temperature] = of
+        return super().gradient(of, temperature=temperature)
 
 
 _POINT = "point"

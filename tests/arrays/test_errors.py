@@ -36,7 +36,9 @@ def test_listed_of_nothing_returns_the_given_text():
 
 def test_check_rank_of_equal_rank_passes():
     arrays = {"a": jnp.ones((1, 2)), "b": np.ones((3, 4)), "c": jax.ShapeDtypeStruct((5, 6), int)}
-    check_rank("f", 2, **arrays)
+    check_rank("f", 2, floating=False, **arrays)
+    with pytest.raises(UserError, match="f: c must be floating point, got int"):
+        check_rank("f", 2, **arrays)
     check_rank("f", 0, a=jnp.ones(()))
 
 

@@ -45,9 +45,15 @@ def test_a_mapped_function_compiles_once_for_each_shape_with_the_options(monkeyp
 
 
 def test_a_mapped_step_can_be_traced_as_part_of_another_program():
-    mapped = devices.map_eval(lambda *arguments: jax.lax.psum(arguments[2], "batch"), jax.devices())
+    def step(*arguments):
+        return jax.lax.psum(arguments[-1], "batch")
+
+    images = jnp.zeros((4, 1))
+    mapped = devices.map_train(step, jax.devices())
     assert isinstance(mapped, compilation.CompiledWithOptions)
-    assert "psum" in str(jax.make_jaxpr(mapped)(jnp.zeros(1), None, jnp.zeros((4, 1))))
+    assert "psum" in str(jax.make_jaxpr(mapped)(jnp.zeros(1), None, None, images))
+    evaluated = devices.map_eval(step, jax.devices())
+    assert "psum" in str(jax.make_jaxpr(evaluated)(jnp.zeros(1), None, images))
 
 
 SCRIPT = """
