@@ -1,8 +1,7 @@
 """Files of class names."""
 
-import unicodedata
-
 from at_jax import paths
+from at_jax.data.files import listing
 from at_jax.errors import UserError
 
 __all__ = ["read"]
@@ -22,7 +21,7 @@ def read(path: str) -> list[str]:
             f"--class_names: {path!r} cannot be read ({reason}): give a text file, one name per line"
         ) from error
     # As the names of directories are compared: a list of a Mac's directory is in decomposed form.
-    names = [unicodedata.normalize("NFC", line.strip()) for line in text.strip().splitlines()]
+    names = [listing.normal(line.strip()) for line in text.strip().splitlines()]
     if empty := [number for number, name in enumerate(names, 1) if not name]:
         raise UserError(
             f"--class_names: {path!r} must have a name in each line, got none in line {empty[0]}: delete "

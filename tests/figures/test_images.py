@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from at_jax import data
+from at_jax.data.files import photographs
 from at_jax.errors import UserError
 from at_jax.figures import images
 
@@ -41,6 +42,13 @@ def test_from_files_applies_orientation_tags_and_allows_rectangles(tmp_path):
     found = images.from_files([str(tmp_path / "a.jpg")], (40, 20, 3))
     assert found.pixels.shape == (1, 40, 20, 3)
     assert found.shown[0].shape == (160, 80, 3)
+
+
+def test_class_names_in_decomposed_form_are_those_of_the_directories():
+    # Names of arrays are not normalized; directories of a Mac are decomposed.
+    for directory in ("caf\u00e9", "cafe\u0301"):
+        for name in ("caf\u00e9", "cafe\u0301"):
+            assert photographs.class_of(f"photos/{directory}/1.jpg", ["dog", name]) == 1
 
 
 def test_class_of_a_link_is_the_directory_of_the_link(tmp_path, monkeypatch):

@@ -81,9 +81,10 @@ def class_of(
     (0, None)
     """
     directory = os.path.dirname(_normalized(path))
+    names = [listing.normal(name) for name in class_names]  # those of arrays may have another form
     while True:
-        if (name := listing.normal(os.path.basename(directory))) in class_names:
-            return list(class_names).index(name)
+        if (name := listing.normal(os.path.basename(directory))) in names:
+            return names.index(name)
         parent = os.path.dirname(directory)
         if parent == directory or not directory.startswith(below):
             return None
