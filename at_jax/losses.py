@@ -131,7 +131,7 @@ def _distillation(logits_s, logits_t, labels, temperature, alpha):
 
 
 def _kl_summands(log_t, log_s):
-    """T log(t / s) - t + s of each class, which is not negative. The sum of s - t over classes is 0.
+    """Compute ``t log(t / s) - t + s``, which is not negative: ``(B, K)``. The sum of s - t over K is 0.
 
     The summands of the usual form, t log(t / s), have both signs. At a high temperature their sum is far
     smaller than they are, and T^2 multiplies its rounding error.

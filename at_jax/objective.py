@@ -104,6 +104,9 @@ class Objective:
 
         Returns:
           ``{"student": student["params"], <term>: ...}``, the ``params`` of a call.
+
+        Raises:
+          UserError: for a missing teacher, or points that a term cannot compare.
         """
 
         def taps() -> tuple[Mapping[str, Any], Mapping[str, Any]]:
@@ -195,7 +198,7 @@ class Objective:
           keys: ``(B,)``, for a stochastic teacher; without them it is deterministic.
 
         Raises:
-          UserError: without variables.
+          UserError: if variables are missing.
         """
         if self.teacher is None:
             return None
