@@ -9,7 +9,7 @@ Command: at-jax train --config=cifar10_gradient:method=gradient_at
 Hardware: a GPU or TPU for the 200 epochs. The paper states no weights for the three terms on input
 gradients. Those below were chosen on held-out training images; results/cifar10_gradient.md has the
 measurements on two CPU cores. For 15 epochs, a one-cycle schedule with a rate of 0.04 and different weights
-is better; results/cifar10_gradient_searched has the search.
+is better; results/cifar10_gradient_searched has the search and the table.
 """
 
 from at_jax.training.config import default_config
