@@ -15,6 +15,7 @@ __all__ = ["Batch", "TrainBatches", "eval_batches"]
 Batch = dict[str, np.ndarray]
 # Keep order and crops independent of the subsets in subsets.py, which use 1 and 2.
 _ORDER, _CROP = 3, 4
+_FIX = "choose a batch_size that is a multiple of the number of processes"
 
 
 class TrainBatches:
@@ -53,7 +54,8 @@ class TrainBatches:
         random_crop: bool = False,
         drop_last: bool = True,
     ) -> None:
-        if not 1 <= batch_size <= len(split):
+        _check_batch_size(batch_size)
+        if batch_size > len(split):
             raise UserError(
                 f"batch_size: expected 1 to {len(split)} (the number of training images), got "
                 f"{batch_size}: choose a smaller batch or more images"
@@ -77,7 +79,7 @@ class TrainBatches:
         self.steps_per_epoch = full + keeps_rest
         # Examples in the last batch of an epoch; all others have batch_size.
         self.last_size = rest if keeps_rest else batch_size
-        self._epoch_and_order = (-1, np.empty(0, np.int64))
+        self._epoch_and_order: tuple[int | None, np.ndarray] = (None, np.empty(0, np.int64))
 
     def size(self, step: int) -> int:
         """Return the number of examples in the batch of `step` (from 0)."""
@@ -99,6 +101,8 @@ class TrainBatches:
 
     def indices(self, step: int) -> np.ndarray:
         """Return the indices of the examples in the batch of `step` (from 0), int64 ``(B,)``."""
+        if step < 0:
+            raise UserError(f"step: expected 0 or more, got {step}: count steps from 0")
         epoch, place = divmod(step, self.steps_per_epoch)
         # One tuple, read and replaced as a whole: a prefetching thread never sees half of an update.
         cached, order = self._epoch_and_order
@@ -134,7 +138,8 @@ class TrainBatches:
           UserError: as :meth:`batch`.
         """
         size = self.size(step)
-        return np.arange(size, dtype=np.int32)[_part(size, shard)]
+        fix = "set drop_last=True, or change epoch_examples" if size < self.batch_size else _FIX
+        return np.arange(size, dtype=np.int32)[_part(size, shard, fix)]
 
     def images(self, step: int, position: np.ndarray) -> np.ndarray:
         """Return images of the batch of `step` by their positions ``(b,)``, uint8 ``(b, H, W, C)``."""
@@ -151,14 +156,20 @@ class TrainBatches:
         return {"image": images, "label": labels, "position": position}
 
 
-def _part(batch_size: int, shard: tuple[int, int]) -> slice:
+def _check_batch_size(batch_size: int) -> None:
+    if not isinstance(batch_size, int | np.integer) or batch_size < 1:
+        raise UserError(
+            f"batch_size: expected an integer of 1 or more, got {batch_size!r}: choose a larger one"
+        )
+
+
+def _part(batch_size: int, shard: tuple[int, int], fix: str) -> slice:
     """Return the positions in a batch that belong to one process."""
     index, count = shard
     if count < 1 or not 0 <= index < count or batch_size % count:
         raise UserError(
             f"shard: expected (index, count) with index < count and count dividing the batch of "
-            f"{batch_size}, got {shard}: choose a batch_size that is a multiple of the number of "
-            "processes"
+            f"{batch_size}, got {shard}: {fix}"
         )
     size = batch_size // count
     return slice(index * size, (index + 1) * size)
@@ -185,12 +196,8 @@ def eval_batches(split: Split, batch_size: int, shard: tuple[int, int] = (0, 1))
     >>> [b["weight"].tolist() for b in eval_batches(split, 2)]
     [[1.0, 1.0], [1.0, 0.0]]
     """
-    if batch_size < 1:
-        raise UserError(
-            f"eval_batches: expected a batch_size of 1 or more, got {batch_size}: choose a larger one"
-        )
-
-    part = _part(batch_size, shard)
+    _check_batch_size(batch_size)
+    part = _part(batch_size, shard, _FIX)
 
     # A separate generator, so that the checks above run at the call.
     def batches() -> Iterator[Batch]:

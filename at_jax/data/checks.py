@@ -6,7 +6,13 @@ import numpy as np
 
 from at_jax.errors import UserError, listed
 
-__all__ = ["check_class_names", "check_image", "check_labels", "numbered_class_names"]
+__all__ = ["RENUMBER", "check_class_names", "check_image", "check_labels", "numbered_class_names"]
+
+# Both splits need the same numbers: a return_inverse of each would give a class two of them.
+RENUMBER = (
+    "renumber those of both splits with np.searchsorted(names, ...), where names = np.unique([*labels, "
+    "*test_labels])"
+)
 
 
 def check_image(images: np.ndarray, shape: tuple[int, ...], subject: str) -> np.ndarray:
@@ -50,8 +56,7 @@ def numbered_class_names(
     if largest >= examples:
         raise UserError(
             f"data set {name!r}: expected class indices 0, 1, 2 ..., got the label {largest} among "
-            f"{examples} examples: renumber them with np.unique(labels, return_inverse=True), or pass "
-            "class_names"
+            f"{examples} examples: {RENUMBER}, or pass class_names"
         )
     return tuple(str(label) for label in range(largest + 1))
 

@@ -5,6 +5,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from at_jax.errors import UserError
+
 __all__ = ["color_jitter"]
 
 _JITTER = 2
@@ -28,11 +30,19 @@ def color_jitter(
     Returns:
       float32 ``(B, H, W, C)`` in 0..255.
 
+    Raises:
+      UserError: if the strength is out of range.
+
     >>> images = jnp.full((1, 2, 2, 3), 100, jnp.uint8)
     >>> out = color_jitter(jax.random.key(0), images, jnp.arange(1), strength=0.4)
     >>> out.shape, bool(60 <= out.min() and out.max() <= 140)
     ((1, 2, 2, 3), True)
     """
+    if not 0 <= strength <= 1:
+        raise UserError(
+            f"color_jitter: strength must be from 0 to 1, got {strength}: factors are from 1 - strength to "
+            "1 + strength"
+        )
     return _color_jitter(key, images, positions, strength=strength)
 
 

@@ -6,11 +6,17 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from at_jax.data.checks import check_class_names, check_image, check_labels, numbered_class_names
+from at_jax.data.checks import (
+    RENUMBER,
+    check_class_names,
+    check_image,
+    check_labels,
+    numbered_class_names,
+)
 from at_jax.data.crops import Crop, crop_array
 from at_jax.data.dataset import Dataset, Split, channel_statistics
 from at_jax.data.decoding import Examples, assemble
-from at_jax.errors import UserError, listed
+from at_jax.errors import UserError, listed, one_line, printable
 
 __all__ = ["Source", "from_arrays", "from_source"]
 
@@ -70,7 +76,7 @@ def from_arrays(
         if unused := sorted({*range(len(class_names))} - {*train_labels.tolist()}):
             notes = (
                 f"no training images have these labels: {listed(unused)}. If labels start at 1 or have "
-                "gaps, renumber those of both splits with np.searchsorted(np.unique(labels), ...)",
+                f"gaps, {RENUMBER}",
             )
     names = check_class_names(name, class_names)
     check_labels("from_arrays: labels", train_labels, names)
@@ -101,8 +107,8 @@ def _arrays(images: Any, labels: Any, prefix: str) -> tuple[np.ndarray, np.ndarr
         )
     if not np.issubdtype(labels.dtype, np.integer):
         raise UserError(
-            f"{labels_name}: expected integers (class indices), got {labels.dtype}: convert them, for "
-            "example with np.unique(labels, return_inverse=True)"
+            f"{labels_name}: expected integers (class indices), got {labels.dtype}: {RENUMBER}, and "
+            "pass class_names=names"
         )
     if len(labels) != len(images):
         raise UserError(
@@ -202,8 +208,8 @@ def _read(
         item = source[index]
     except Exception as error:  # the source is the user's, and may raise anything
         raise UserError(
-            f"{subject}: expected an (image, label) pair, got {type(error).__name__} ({error}): fix or "
-            "remove this example"
+            f"{subject}: expected an (image, label) pair, got {type(error).__name__} "
+            f"({printable(one_line(error))}): fix or remove this example"
         ) from error
     image, label = _pair(item, subject)
     if not (hasattr(image, "dtype") and hasattr(image, "shape")):

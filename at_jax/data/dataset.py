@@ -11,6 +11,7 @@ import numpy as np
 
 from at_jax.data.crops import Crop, crop_array
 from at_jax.data.identity import Identity, identify
+from at_jax.data.memory import check_fits
 from at_jax.errors import UserError
 
 __all__ = ["Dataset", "Images", "Split", "channel_statistics", "examples_at_once", "take_images"]
@@ -58,7 +59,7 @@ def take_images(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Subset:
-    """A subset of lazy images."""
+    """A subset of lazy images that cannot select one themselves."""
 
     images: Images
     indices: np.ndarray
@@ -66,10 +67,6 @@ class _Subset:
     @property
     def shape(self) -> tuple[int, int, int, int]:
         return (len(self.indices), *self.images.shape[1:])
-
-    @property
-    def picklable(self) -> bool:
-        return getattr(self.images, "picklable", False)
 
     def take(self, indices: np.ndarray, crops: Sequence[Crop] = ()) -> np.ndarray:
         return take_images(self.images, self.indices[indices], crops)
@@ -116,10 +113,24 @@ class Split:
         return take_images(self.images, indices), self.labels[indices]
 
     def select(self, indices: np.ndarray) -> "Split":
-        """Return a split of the examples at `indices` ``(n,)``, in that order."""
+        """Return a split of the examples at `indices` ``(n,)``, in that order.
+
+        Images in memory are copied.
+
+        Raises:
+          UserError: if the copy does not fit into memory.
+        """
+        indices = np.asarray(indices)
         if isinstance(self.images, np.ndarray):
+            check_fits(
+                f"memory for a copy of {len(indices):,} images {self.images.shape[1:]}",
+                len(indices) * math.prod(self.images.shape[1:]),
+                "read images during training (a smaller memory_limit_mb)",
+            )
             return Split(*self.take(indices))
-        return Split(_Subset(self.images, np.asarray(indices)), self.labels[indices])
+        select = getattr(self.images, "select", None)
+        chosen = _Subset(self.images, indices) if select is None else select(indices)
+        return Split(chosen, self.labels[indices])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from at_jax.data.memory import check_fits
 from at_jax.data.threads import WORKERS, in_threads
 from at_jax.errors import UserError
 
-__all__ = ["Examples", "LazyImages", "assemble", "check_sizes", "is_held"]
+__all__ = ["Examples", "LazyImages", "assemble", "check_held", "check_sizes", "is_held"]
 
 _MAX_CHUNK = 64  # examples that a thread decodes at a time: enough for its overhead to vanish
 _RESIZE = "resize all images with image_size=N pixels (--config.data.image_size=N)"
@@ -87,10 +87,11 @@ class Examples:
     def select(self, indices: np.ndarray) -> "Examples":
         """Return the examples at `indices` ``(n,)``, in that order."""
         labels, names = self.labels, self.names
+        select = getattr(self.read, "select", None)  # of a reader that reads other examples too
         return dataclasses.replace(
             self,
             count=len(indices),
-            read=lambda places, crops: self.read(indices[places], crops),
+            read=select(indices) if select else lambda at, crops: self.read(indices[at], crops),
             labels=None if labels is None else lambda: labels()[indices],
             describe=lambda place: self.describe(int(indices[place])),
             names=None if names is None else lambda: _selected(list(names()), indices),
@@ -130,6 +131,10 @@ class LazyImages:
         """Decode the images at `indices` ``(n,)``, uint8 ``(n, H, W, C)``."""
         return self.examples.decode(np.asarray(indices), crops)[0]
 
+    def select(self, indices: np.ndarray) -> "LazyImages":
+        """Return the images at `indices` ``(n,)``, in that order."""
+        return LazyImages(self.examples.select(indices))
+
 
 def assemble(
     name: str,
@@ -166,11 +171,7 @@ def assemble(
     count = test.count + (0 if streams_train else train.count)
     in_memory = is_held(count, train.image_shape, memory_limit_mb)
     if in_memory:
-        check_fits(
-            f"data set {name!r}: memory for {count:,} images of {_size(train.image_shape)}",
-            count * math.prod(train.image_shape),
-            "choose a smaller image_size, or a smaller memory_limit_mb to read them during training",
-        )
+        check_held(name, count, train.image_shape)
     class_names = tuple(class_names)
     train_split = _split(name, train, len(class_names), in_memory and not streams_train)
     test_split = _split(name, test, len(class_names), in_memory)
@@ -207,6 +208,15 @@ def _split(name: str, examples: Examples, num_classes: int, in_memory: bool) -> 
 def is_held(count: int, image_shape: tuple[int, ...], memory_limit_mb: int) -> bool:
     """Whether `count` images are held in memory."""
     return count * math.prod(image_shape) <= memory_limit_mb * 2**20
+
+
+def check_held(name: str, count: int, image_shape: tuple[int, ...]) -> None:
+    """Raise if the images of a data set that are held in memory do not fit into it."""
+    check_fits(
+        f"data set {name!r}: memory for {count:,} images of {_size(image_shape)}",
+        count * math.prod(image_shape),
+        "choose a smaller image_size, or a smaller memory_limit_mb to read them during training",
+    )
 
 
 def check_sizes(image_size: int, *, count: int = 1, pixel_bytes: int = 1) -> None:

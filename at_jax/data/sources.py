@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Callable
 
+import numpy as np
+
 from at_jax.data.dataset import Dataset
 from at_jax.data.digits import load_digits
 from at_jax.data.folder.source import load_folder
@@ -58,7 +60,7 @@ def load(
       The data set.
 
     Raises:
-      UserError: if the source is unknown, a number is negative, or the set cannot be loaded.
+      UserError: if the source is unknown, a number is out of range, or the set cannot be loaded.
 
     >>> dataset = load("digits")
     >>> dataset.image_shape, len(dataset.train), len(dataset.test)
@@ -69,6 +71,7 @@ def load(
             f"data source: expected one of {', '.join(SOURCES)}, got {source!r}: {_hint(source)}"
         )
     _check_sizes(image_size, resize, memory_limit_mb)
+    _check_split(test_fraction, split_seed)
     _check_crop(source, crop)
     options = LoadOptions(
         name=name, data_dir=data_dir, image_size=image_size, memory_limit_mb=memory_limit_mb,
@@ -79,19 +82,27 @@ def load(
 
 
 def _check_sizes(image_size: int, resize: int, memory_limit_mb: int) -> None:
-    if image_size < 0:
-        raise UserError(
-            f"image_size: expected 0 or more pixels, got {image_size}: use 0 to keep the images' size"
-        )
-    if memory_limit_mb < 0:
-        raise UserError(
-            f"memory_limit_mb: expected 0 or more MiB, got {memory_limit_mb}: use 0 to decode "
-            "images with each batch"
-        )
+    _check_count("image_size", image_size, "use 0 to keep the images' size")
+    _check_count("resize", resize, "use 0 to resize to image_size")
+    _check_count("memory_limit_mb", memory_limit_mb, "use 0 to decode images with each batch")
     if resize and not 0 < image_size <= resize:
         raise UserError(
             f"resize: expected at least image_size, {image_size}, which is not 0, got {resize}: choose a "
             "larger one, or 0 to use image_size"
+        )
+
+
+def _check_count(name: str, value: int, fix: str) -> None:
+    if not isinstance(value, int | np.integer) or value < 0:
+        raise UserError(f"{name}: expected an integer of 0 or more, got {value!r}: {fix}")
+
+
+def _check_split(test_fraction: float, split_seed: int) -> None:
+    _check_count("split_seed", split_seed, "use 0")
+    if not (isinstance(test_fraction, int | float | np.number) and 0 < test_fraction < 1):
+        raise UserError(
+            f"test_fraction: expected a number between 0 and 1, got {test_fraction!r}: use 0.2 for a fifth "
+            "of the images of each class"
         )
 
 

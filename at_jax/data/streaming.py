@@ -7,27 +7,20 @@ start at any step, and a resumed run needs only its step.
 import collections
 import concurrent.futures
 import dataclasses
-import importlib.util
-import os
-import pathlib
-import sys
 from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
 
-from at_jax.data import threads
+from at_jax.data import workers as worker_processes
 from at_jax.data.batches import Batch, TrainBatches
 from at_jax.errors import UserError, one_line
 
-__all__ = ["Stream", "worker_count"]
+__all__ = ["Stream"]
 
 # Images that a worker decodes at a time: passing one between processes costs as much as passing many.
 _CHUNK = 16
 _BATCHES_AHEAD = 2
-# Starting worker processes takes seconds, in which threads decode as many images.
-_FEW_IMAGES = 2000
-_MOST_WORKERS = 64
 
 
 class Stream:
@@ -43,7 +36,7 @@ class Stream:
         batches.positions(shard)  # both sizes of a batch are checked before training
         batches.positions(shard, batches.steps_per_epoch - 1)
         self._batches, self._shard = batches, shard
-        self._workers = worker_count(batches, workers)
+        self._workers = worker_processes.count(batches, workers)
         self._reader: _Reader | None = None
         self._next = -1  # step of the next images of the reader
 
@@ -87,48 +80,6 @@ class _Reader(Protocol):
 
     def close(self) -> None:
         """End threads or processes."""
-
-
-def worker_count(batches: TrainBatches, workers: int) -> int:
-    """Number of processes that decode the images of a run; 0 for threads of this one.
-
-    Args:
-      batches: of the run.
-      workers: as for :class:`Stream`.
-
-    Raises:
-      UserError: if processes are asked for, to decode images, and Grain is not installed.
-    """
-    if isinstance(batches.split.images, np.ndarray):
-        return 0
-    installed = _is_installed()
-    if workers > 0 and not installed:
-        raise UserError(
-            f"data.workers={workers}: expected the package grain, which starts worker processes, got none: "
-            "pip install grain, or set --config.data.workers=-1 to decode in threads"
-        )
-    if workers:
-        return max(workers, 0)
-    safe = getattr(batches.split.images, "picklable", False) and _main_may_be_imported()
-    if not (installed and safe and len(batches.split) > _FEW_IMAGES):
-        return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(cores or 1, _MOST_WORKERS)
-
-
-def _is_installed() -> bool:
-    return importlib.util.find_spec("grain") is not None
-
-
-def _main_may_be_imported() -> bool:
-    """Whether the program survives that each worker imports its main file: it has the usual guard."""
-    path = getattr(sys.modules.get("__main__"), "__file__", None)
-    if path is None:  # an interactive session, which is not imported
-        return True
-    try:
-        return "__main__" in pathlib.Path(path).read_text(errors="ignore")
-    except OSError:
-        return False
 
 
 class _Threads:
@@ -201,7 +152,7 @@ class _Processes:
             grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
         ).mp_prefetch(
             grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=buffer),
-            worker_init_fn=_start_worker,
+            worker_init_fn=worker_processes.prepare,
         )
         self._iterator: Iterator[dict[str, Any]] = iter(decoded)
 
@@ -223,26 +174,3 @@ class _Processes:
 
     def close(self) -> None:
         self._iterator.close()  # type: ignore[attr-defined]
-
-
-def _start_worker(index: int, count: int) -> None:
-    """Prepare a worker process.
-
-    The worker ignores SIGINT, which the run handles. It exits with the run, even if that is killed, and
-    decodes one image at a time, because there is a worker for each core.
-    """
-    import multiprocessing
-    import signal
-    import threading
-
-    del index, count
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threads.use_one()
-
-    def end_with_parent() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()

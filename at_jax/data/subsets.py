@@ -23,8 +23,9 @@ def hold_out(dataset: Dataset, examples: int, seed: int) -> Dataset:
     The test split is not used, so hyperparameters may be tuned on the result. The mean and standard
     deviation are still those of the whole training split: they use no labels.
 
-    Every class keeps at least one image to train on. A class that has only one is therefore not in the
-    validation split; the data set's notes report this.
+    A class gives at most half of its images, unless the others have too few. Every class keeps at least one
+    image to train on. A class that has only one is therefore not in the validation split; the data set's
+    notes report this.
 
     Args:
       dataset: data set with N training images of K classes.
@@ -100,6 +101,10 @@ def _balanced(dataset: Dataset, examples: int, seed: int, purpose: int, what: st
     rank = np.empty(available, np.int64)
     rank[by_class] = np.arange(available) - np.repeat(np.cumsum(counts) - counts, counts)
     if kept:
-        rank[rank == counts[labels] - 1] = available  # the last of each class: never chosen
+        rank[rank >= np.maximum(counts // 2, 1)[labels]] += (
+            available  # only after those of other classes
+        )
+        # The last of each class is never chosen.
+        rank[by_class[np.cumsum(counts)[counts > 0] - 1]] = 2 * available
     place = rng.permutation(dataset.num_classes)
     return np.sort(np.lexsort((place[labels], rank))[:examples])

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 from tfds_sets import shapes_builder
 
+from at_jax import data
 from at_jax.data import (
     Dataset,
     Split,
@@ -94,3 +95,11 @@ def _check_usable(dataset, images, labels):
 def check_usable():
     """Function: data set, its training images and labels to assertions."""
     return _check_usable
+
+
+@pytest.fixture
+def photographs(folder):
+    """Training batches of a folder, cropped at random."""
+    options = {"image_size": 8, "resize": 9, "random_crop": True}
+    dataset = data.load("folder", data_dir=str(folder), **options)
+    return data.TrainBatches(dataset.train, 4, seed=3, random_crop=True)

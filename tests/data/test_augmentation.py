@@ -248,6 +248,11 @@ def blended(image, factors):
     return image
 
 
+def test_color_jitter_with_a_strength_out_of_range_raises():
+    with pytest.raises(UserError, match="strength must be from 0 to 1, got 2"):
+        color_jitter(jax.random.key(0), jnp.zeros((1, 2, 2, 3)), jnp.arange(1), strength=2)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_color_jitter_blends_each_image_with_its_own_factors(channels):
     images = random_images()[..., :channels]

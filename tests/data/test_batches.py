@@ -101,11 +101,21 @@ def test_batch_with_an_invalid_shard_raises(shard):
         TrainBatches(make(16), 6, seed=0).batch(0, shard)
 
 
+def test_smaller_last_batch_that_cannot_be_divided_names_its_keys():
+    batches = TrainBatches(make(16), 6, seed=0, drop_last=False, epoch_examples=15)
+    batches.batch(0, (0, 2))
+    with pytest.raises(UserError, match="batch of 3, .*drop_last=True, or change epoch_examples"):
+        batches.batch(2, (0, 2))
+
+
 def test_train_batches_with_invalid_arguments_raise():
     with pytest.raises(UserError, match=r"expected 1 to 5 .*, got 6"):
         TrainBatches(make(5), 6, seed=0)
-    with pytest.raises(UserError, match="got 0"):
-        TrainBatches(make(5), 0, seed=0)
+    for wrong in (0, 1.5):
+        with pytest.raises(UserError, match=f"an integer of 1 or more, got {wrong}"):
+            TrainBatches(make(5), wrong, seed=0)
+    with pytest.raises(UserError, match="step: expected 0 or more, got -1"):
+        TrainBatches(make(5), 2, seed=0).batch(-1)
     with pytest.raises(UserError, match="seed: expected 0 or more, got -1"):
         TrainBatches(make(5), 1, seed=-1)
 
@@ -126,7 +136,7 @@ def test_eval_batches_cover_every_example_once(batch_size):
 
 
 def test_eval_batches_with_an_empty_batch_raise_at_the_call():
-    with pytest.raises(UserError, match="batch_size of 1 or more, got 0"):
+    with pytest.raises(UserError, match="an integer of 1 or more, got 0"):
         eval_batches(make(3), 0)
 
 

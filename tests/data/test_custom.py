@@ -49,6 +49,20 @@ def test_from_arrays_of_labels_with_gaps_notes_the_classes_without_images():
     assert from_arrays(images, labels, images, labels, class_names=list("abc")).notes == ()
 
 
+def test_from_arrays_of_names_as_labels_works_as_the_message_says():
+    (images, _), (test_images, _) = arrays(), arrays(2)
+    labels, test_labels = ["c", "a", "b"] * 4, ["c", "b"]
+    with pytest.raises(
+        UserError, match=r"np\.searchsorted\(names, \.\.\.\), where names = np\.unique"
+    ):
+        from_arrays(images, labels, test_images, test_labels)
+    names = np.unique([*labels, *test_labels])
+    numbered = (np.searchsorted(names, each) for each in (labels, test_labels))
+    dataset = from_arrays(images, next(numbered), test_images, next(numbered), class_names=names)
+    assert [dataset.class_names[k] for k in dataset.train.labels] == labels
+    assert [dataset.class_names[k] for k in dataset.test.labels] == test_labels
+
+
 def test_from_arrays_with_one_channel_adds_its_axis():
     (images, labels), test = arrays(shape=(5, 6)), arrays(6, (5, 6, 1))
     dataset = from_arrays(images, labels, *test)
@@ -91,7 +105,7 @@ IMAGES, LABELS = arrays()
         ({"labels": np.eye(3, dtype=int)[LABELS]}, r"got \(12, 3\): .*argmax"),
         ({"labels": LABELS.astype(float)}, "labels: expected integers .*, got float64"),
         ({"labels": LABELS == 1}, "got bool"),
-        ({"test_labels": ["cat"] * 12}, "test_labels: expected integers .*np.unique"),
+        ({"test_labels": ["cat"] * 12}, "test_labels: expected integers .*class_names=names"),
         ({"labels": LABELS[:-1]}, "one label for each of 12 images, got 11"),
         ({"labels": LABELS - 1}, r"labels\[0\]: expected a label from 0 to 2 .*cat, dog, fox.* got -1"),
         ({"labels": LABELS - 5, "test_labels": LABELS - 5, "class_names": None}, r"0 to 0 .* got -5"),

@@ -1,10 +1,13 @@
 """Folders of images."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from at_jax.data import channel_statistics, load
+from at_jax.data import channel_statistics, load, memory
+from at_jax.data.folder import source
 from at_jax.errors import UserError
 
 BRIGHT, DARK = 200, 40  # gray levels of the two classes
@@ -98,6 +101,20 @@ def test_folder_without_test_is_evaluated_on_its_validation_images(folder, name)
     (folder / name / "gray").mkdir()
     with pytest.raises(UserError, match=f"classes in train and {name}, .* only in {name}: gray"):
         load("folder", data_dir=str(folder))
+
+
+def test_folder_whose_test_images_are_linked_training_images_notes_it(folder):
+    shutil.rmtree(folder / "test" / "dark")
+    (folder / "test" / "dark").symlink_to(folder / "train" / "dark")
+    notes = load("folder", data_dir=str(folder)).notes
+    assert "the test images are training images, through a link: dark" in notes
+
+
+def test_folder_that_does_not_fit_into_memory_is_refused_before_it_is_decoded(folder, monkeypatch):
+    monkeypatch.setattr(source, "inspect", lambda *args, **kwargs: pytest.fail("decoded"))
+    with pytest.raises(UserError, match=r"memory for \d+ images of 4000x4000x3 .*available memory"):
+        monkeypatch.setattr(memory, "available", lambda: 7 * 4000**2)
+        load("folder", data_dir=str(folder), image_size=4000)
 
 
 def test_folder_with_another_layout_raises(folder, tmp_path):

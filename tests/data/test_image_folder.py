@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from at_jax.data import load
+from at_jax.data import hold_out, load
 from at_jax.data.files import inspection, reading
 from at_jax.errors import UserError
 from benchmarks.faults.image_files import png_file
@@ -169,6 +169,19 @@ def test_folder_whose_image_vanishes_raises_or_takes_the_next_of_the_class(toy, 
         path.unlink()
     with pytest.raises(UserError, match=r"a/\d\.png"):
         levels(lenient.train)
+
+
+def test_image_that_vanishes_is_replaced_by_one_of_its_own_split(toy, capsys):
+    dataset = load("folder", data_dir=str(toy), memory_limit_mb=0, skip_corrupt=True)
+    held = hold_out(dataset, 2, seed=0)
+    kept, validated = ({*levels(split)} for split in (held.train, held.test))
+    assert not kept & validated
+    for level in kept - {min(kept), max(kept)}:
+        path = toy / ("train/a" if level < 100 else "train/b") / f"{level % 100}.png"
+        path.unlink()
+    assert {*levels(held.train)} <= kept
+    for line in capsys.readouterr().err.splitlines():
+        assert "skip_corrupt" not in line and "takes its place" in line
 
 
 @pytest.fixture

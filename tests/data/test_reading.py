@@ -1,6 +1,7 @@
 """Reading of image files: hostile ones, each with the right pixels, refusal or skip."""
 
 import concurrent.futures
+import struct
 import time
 
 import numpy as np
@@ -38,6 +39,16 @@ def test_eps_named_png_starts_no_program(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"x\.png: expected .* BMP or GIF, got a file that is EPS"):
         reading.read_image(path)
     assert not (tmp_path / "log").exists()
+
+
+@pytest.mark.parametrize(("alpha", "expected"), [(0, [10, 20, 30]), (128, [132, 137, 142])])
+def test_bitmap_whose_fourth_byte_is_unset_is_opaque(alpha, expected, tmp_path):
+    pixels = np.array([[[30, 20, 10, alpha]]], np.uint8)  # blue, green, red, alpha
+    masks = (0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    header = struct.pack("<IiiHHIIiiII4I", 108, 1, 1, 1, 32, 3, 4, 0, 0, 0, 0, *masks) + bytes(52)
+    data = struct.pack("<2sIHHI", b"BM", 14 + 108 + 4, 0, 0, 14 + 108) + header + pixels.tobytes()
+    (tmp_path / "x.bmp").write_bytes(data)
+    assert np.asarray(reading.read_image(tmp_path / "x.bmp"))[0, 0].tolist() == expected
 
 
 @pytest.mark.parametrize(

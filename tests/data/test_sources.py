@@ -25,8 +25,18 @@ def test_load_of_an_unknown_source_names_the_known_ones_and_a_fix(source, hint):
 
 @pytest.mark.parametrize("key", ["image_size", "memory_limit_mb"])
 def test_load_with_a_negative_number_raises(key):
-    with pytest.raises(UserError, match=f"{key}: expected 0 or more .*, got -1: use 0"):
+    with pytest.raises(UserError, match=f"{key}: expected an integer of 0 or more, got -1: use 0"):
         load("digits", **{key: -1})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("test_fraction", 1.5), ("test_fraction", float("nan")), ("test_fraction", "0.2"),
+     ("split_seed", -1), ("split_seed", 1.5), ("image_size", 8.5), ("resize", "256")],
+)  # fmt: skip
+def test_load_with_a_number_of_another_kind_raises(key, value):
+    with pytest.raises(UserError, match=f"{key}: expected .*, got {value!r}: use 0"):
+        load("digits", **{key: value})
 
 
 def test_import_of_the_package_imports_no_reader():

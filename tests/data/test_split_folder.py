@@ -48,8 +48,31 @@ def test_folder_without_train_and_test_is_split_by_fraction_and_seed(classes):
 
 def test_folder_with_parts_that_are_no_classes_is_not_split(classes):
     (classes / "dark").rename(classes / "validation")
-    with pytest.raises(UserError, match="expected <dir>/{train,test}/<class>/<images>, got no dir"):
+    with pytest.raises(UserError, match="got bright next to validation, the name of a split"):
         load("folder", data_dir=str(classes))
+
+
+@pytest.mark.parametrize("part", ["train", "dev"])
+def test_folder_with_a_class_that_has_the_name_of_a_split_says_so(part, classes):
+    (classes / "bright").rename(classes / part)
+    with pytest.raises(UserError, match=rf"got dark next to {part}, the name of a split: rename"):
+        load("folder", data_dir=str(classes))
+
+
+def test_links_to_other_images_are_left_out(classes):
+    before = load("folder", data_dir=str(classes))
+    (classes / "dark/best").mkdir()
+    images = [path for path in (classes / "dark").iterdir() if path.is_file()]
+    for image in images:
+        (classes / "dark/best" / image.name).symlink_to(image)
+    after = load("folder", data_dir=str(classes))
+    assert after.identity == before.identity
+    assert any(f"{len(images)} are a link to another image" in note for note in after.notes)
+    # Links to files elsewhere are images.
+    outside = classes.parent / "outside.png"
+    images[0].rename(outside)
+    images[0].symlink_to(outside)
+    assert len(load("folder", data_dir=str(classes)).train) == len(before.train)
 
 
 def test_folder_with_one_image_of_a_class_cannot_be_split(classes):

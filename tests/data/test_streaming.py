@@ -9,20 +9,13 @@ import numpy as np
 import pytest
 
 from at_jax import data
-from at_jax.data import load, streaming
+from at_jax.data import load, streaming, workers
 from at_jax.data.streaming import Stream
 from at_jax.errors import UserError
 from at_jax.training.components.datasets import streaming_line
 from at_jax.training.settings import DataSettings
 
 OPTIONS = {"image_size": 8, "resize": 9, "random_crop": True}
-
-
-@pytest.fixture
-def photographs(folder):
-    """Training images of a folder, cropped at random."""
-    dataset = load("folder", data_dir=str(folder), **OPTIONS)
-    return data.TrainBatches(dataset.train, 4, seed=3, random_crop=True)
 
 
 def assert_same(found, expected):
@@ -98,31 +91,6 @@ def test_stream_of_images_in_memory_starts_nothing(make_dataset):
     assert stream._reader is None
 
 
-def test_worker_count_is_automatic(photographs, make_dataset, monkeypatch):
-    monkeypatch.setattr(streaming, "_is_installed", lambda: True)
-    monkeypatch.setattr(streaming.os, "sched_getaffinity", lambda pid: {0, 1, 2}, raising=False)
-    assert streaming.worker_count(photographs, 0) == 0  # few images
-    assert streaming.worker_count(photographs, -1) == 0
-    assert streaming.worker_count(photographs, 5) == 5
-    monkeypatch.setattr(streaming, "_FEW_IMAGES", 7)
-    assert streaming.worker_count(photographs, 0) == 3
-    subset = data.TrainBatches(photographs.split.select(np.arange(8)), 4, seed=0)
-    assert streaming.worker_count(subset, 0) == 3
-    # A user-defined source may not work in another process, and a script without a guard would start again.
-    source = data.TrainBatches(make_dataset(lazy=True).train, 4, seed=0)
-    assert streaming.worker_count(source, 0) == 0
-    for text, expected in (("train()", 0), ('if __name__ == "__main__":\n    train()', 3)):
-        script = os.path.join(photographs.split.images.examples.describe(0) + ".py")
-        with open(script, "w") as file:
-            file.write(text)
-        monkeypatch.setattr(streaming.sys.modules["__main__"], "__file__", script, raising=False)
-        assert streaming.worker_count(photographs, 0) == expected
-    monkeypatch.setattr(streaming, "_is_installed", lambda: False)
-    assert streaming.worker_count(photographs, 0) == 0
-    with pytest.raises(UserError, match="data.workers=2: expected the package grain.*workers=-1"):
-        streaming.worker_count(photographs, 2)
-
-
 def test_streaming_line_says_who_decodes_and_why(photographs, monkeypatch):
     def line(batches=photographs, **settings):
         return streaming_line(batches, DataSettings(**settings))
@@ -131,7 +99,7 @@ def test_streaming_line_says_who_decodes_and_why(photographs, monkeypatch):
         "streamed: training images are decoded during training, by threads "
         "(data.augmentation=random_resized_crop)"
     )
-    monkeypatch.setattr(streaming, "_is_installed", lambda: True)
+    monkeypatch.setattr(workers, "_is_installed", lambda: True)
     assert line(memory_limit_mb=0, workers=2).endswith(
         "by 2 worker processes (0 MiB, more than data.memory_limit_mb=0)"
     )

@@ -23,6 +23,23 @@ def test_hold_out_divides_the_training_images(lazy, make_dataset):
     assert held.test.labels.tolist() == dataset.train.labels[ids(held.test)].tolist()
 
 
+@pytest.mark.parametrize(
+    ("counts", "examples", "expected"),
+    [
+        ((100, 6), 20, [17, 3]),  # half of the small class, and the others of the large one
+        ((100, 6), 54, [50, 4]),  # the large class has given its half, too
+        ((100, 6), 104, [99, 5]),  # all but one
+        ((100, 3, 1), 10, [9, 1, 0]),
+    ],
+)
+def test_hold_out_takes_at_most_half_of_a_class_if_it_can(counts, examples, expected, make_dataset):
+    held = hold_out(make_dataset(counts), examples, seed=0)
+    found = np.bincount(held.test.labels, minlength=len(counts)).tolist()
+    assert found == expected or (sum(found), found[1:]) == (examples, expected[1:])
+    left = np.bincount(held.train.labels, minlength=len(counts))
+    assert (left >= 1).all() and (left + found == counts).all()
+
+
 def test_subsets_depend_on_the_seed_and_the_purpose_alone(make_dataset):
     dataset = make_dataset()
     assert ids(few_labels(dataset, 6, 1).train) == ids(few_labels(dataset, 6, 1).train)

@@ -80,8 +80,8 @@ def class_directories(split_dir: pathlib.Path, skipped: Skipped) -> dict[str, li
 def files_below(directory: pathlib.Path, skipped: Skipped) -> list[File]:
     """Return the regular files in a directory and the directories in it, sorted by name.
 
-    Links are followed, and each directory is read once. Hidden files, and those that systems leave, are
-    passed over.
+    Links are followed. Each directory is read once, and a link to a file that is among the others is left
+    out. Hidden files, and those that systems leave, are passed over.
 
     Args:
       directory: to read.
@@ -104,14 +104,15 @@ def files_below(directory: pathlib.Path, skipped: Skipped) -> list[File]:
 
 def _local_files(top: str, skipped: Skipped) -> list[File]:
     found: list[File] = []
-    seen: set[tuple[int, int]] = set()
+    links: list[tuple[File, tuple[int, int]]] = []
+    seen: set[tuple[int, int]] = set()  # of directories and files
     waiting = [top]  # not recursive: folders may be nested deeper than Python's stack
     while waiting:
         directory = waiting.pop()
         status, entries = _scanned(directory)
-        if (status.st_dev, status.st_ino) in seen:  # a link to a directory that was read
+        if _node(status) in seen:  # a link to a directory that was read
             continue
-        seen.add((status.st_dev, status.st_ino))
+        seen.add(_node(status))
         below: list[str] = []
         for entry in entries:
             try:
@@ -122,11 +123,26 @@ def _local_files(top: str, skipped: Skipped) -> list[File]:
             if stat.S_ISDIR(status.st_mode):
                 below.append(entry.path)
             elif stat.S_ISREG(status.st_mode):
-                found.append(File(entry.path, (status.st_size, status.st_mtime_ns)))
+                file, node = File(entry.path, (status.st_size, status.st_mtime_ns)), _node(status)
+                if entry.is_symlink():
+                    links.append((file, node))
+                else:
+                    found.append(file)
+                    seen.add(node)
             else:
                 skipped[_kind(status.st_mode)] += 1
         waiting += reversed(below)
+    for file, node in links:
+        if node in seen:
+            skipped["a link to another image"] += 1
+        else:
+            found.append(file)
+            seen.add(node)
     return found
+
+
+def _node(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def _scanned(directory: str) -> tuple[os.stat_result, list[os.DirEntry[str]]]:

@@ -59,7 +59,7 @@ def read_image(
       path: file, local or in cloud storage.
       depth: bits of the values in 16-bit PNG files, 8 to 16; larger values become 255.
       crop: the part that is wanted. A JPEG is then decoded at the smallest scale that has its pixels.
-      fix: what the error asks for.
+      fix: what the error asks for; empty for nothing.
 
     Returns:
       A PIL image of mode RGB.
@@ -88,7 +88,9 @@ def unreadable(path: str | os.PathLike[str], error: Exception, fix: str = _FIX) 
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         details = f" ({printable(' '.join(text.split()))[:200]})" if text else ""
         reason = type(error).__name__ + details
-    return UserError(f"{subject}: expected a readable {READABLE}, got {reason}: {fix}")
+    return UserError(
+        f"{subject}: expected a readable {READABLE}, got {reason}{f': {fix}' if fix else ''}"
+    )
 
 
 def read_bytes(path: str | os.PathLike[str], most: int = _MAX_BYTES + 1) -> bytes:

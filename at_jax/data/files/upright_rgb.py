@@ -33,6 +33,8 @@ def to_rgb(image: Any, content: bytes) -> Any:
     if image.mode == "L" and isinstance(key, int) and image.format == "PNG":
         image.info["transparency"] = key * 255 // (2 ** png.bits(content) - 1)
     rgba = image.convert("RGBA")
+    if image.format == "BMP" and not np.any(rgba.getchannel("A")):
+        return rgba.convert("RGB")  # programs leave the fourth byte unset
     return _over_white(rgba.convert("RGB"), rgba.getchannel("A"))
 
 

@@ -62,7 +62,7 @@ class ClassFiles:
             found = skipped_line(self.skipped) or "none"
             raise UserError(
                 f"image folder {directory}: expected images ({READABLE}), got none ({self.directory.name}: "
-                f"{found}): add some or remove the directory"
+                f"{found}): add some, or remove this class from every split"
             )
 
 
@@ -78,6 +78,7 @@ def list_classes(root: pathlib.Path) -> list[ClassFiles]:
     if _is_not_split(root):
         left_out = Skipped()
         return [_list_split(root, _classes(root, left_out), left_out)]
+    _check_parts(root)
     there = [name for name in _EVALUATED if (root / name).is_dir()]
     # A test set without labels has no class directories.
     labeled = [name for name in there if class_directories(root / name, Skipped())]
@@ -102,6 +103,21 @@ def _is_not_split(root: pathlib.Path) -> bool:
         return False
     names = {name.lower() for name in class_directories(root, Skipped())}
     return len(names) > 1 and not names & _PARTS
+
+
+def _check_parts(root: pathlib.Path) -> None:
+    """Raise if classes are next to a directory that has the name of a part, and there is no part train."""
+    if not root.is_dir() or (
+        (root / "train").is_dir() and class_directories(root / "train", Skipped())
+    ):
+        return
+    names = class_directories(root, Skipped())
+    parts = [name for name in names if name.lower() in _PARTS]
+    if parts and (others := [printable(name) for name in names if name not in parts]):
+        raise UserError(
+            f"image folder {printable(str(root))}: expected classes, or directories train and test, got "
+            f"{listed(others)} next to {listed(parts)}, the name of a split: rename it, or use {LAYOUT}"
+        )
 
 
 def split_files(
@@ -159,7 +175,8 @@ def _classes(split_dir: pathlib.Path, skipped: Skipped) -> dict[str, str]:
         raise UserError(
             f"image folder {printable(str(split_dir.parent))}: expected {LAYOUT}, got no directory "
             f"{printable(str(split_dir))}{' (or val)' if split_dir.name == 'test' else ''}: "
-            "create it, or set --config.data.data_dir=DIR to the directory that contains train and test"
+            "create it, or set --config.data.data_dir=DIR to the directory that contains train and test, "
+            "or to one that contains the classes, which is split"
         )
     found = class_directories(split_dir, skipped)
     if len(found) < 2:

@@ -43,15 +43,21 @@ class _Reader:
                     report(f"note: {error}; {printable(self.files[other])} takes its place")
                 yield image, self.labels[index]
 
+    def select(self, indices: np.ndarray) -> "_Reader":
+        """Read some of the examples only: none of the others replaces one of them."""
+        files = [self.files[index] for index in indices.tolist()]
+        return dataclasses.replace(self, files=files, labels=self.labels[indices], replaced=set())
+
     def _center(self) -> Crop | None:
         size = self.options.image_size
         return CenterCrop(size, self.options.resize) if size else None
 
     def _array(self, index: int, crop: Crop | None) -> np.ndarray:
+        fix = "" if self.options.skip_corrupt else FIX_OF_FOLDER
         if self.options.scaled or crop is None:
-            image = read_image(self.files[index], self.depth, crop=crop, fix=FIX_OF_FOLDER)
+            image = read_image(self.files[index], self.depth, crop=crop, fix=fix)
         else:
-            image = read_image(self.files[index], self.depth, fix=FIX_OF_FOLDER)
+            image = read_image(self.files[index], self.depth, fix=fix)
             image = cut(image, crop, crop.box(*image.size))
         return as_array(image)
 

@@ -1,6 +1,7 @@
 """A folder of images as a data set: ``<dir>/{train,test}/<class>/``, with images at any depth."""
 
 import dataclasses
+import os
 import pathlib
 import time
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ import numpy as np
 from at_jax import paths
 from at_jax.data.crops import as_array
 from at_jax.data.dataset import Dataset
-from at_jax.data.decoding import assemble, check_sizes, is_held
+from at_jax.data.decoding import assemble, check_held, check_sizes, is_held
 from at_jax.data.files.inspection import (
     Inspection,
     bit_depth,
@@ -26,7 +27,7 @@ from at_jax.data.files.verified import Verified
 from at_jax.data.folder.class_files import LAYOUT, ClassFiles, list_classes, split_files
 from at_jax.data.folder.reader import examples_of
 from at_jax.data.load_options import LoadOptions
-from at_jax.errors import UserError, printable
+from at_jax.errors import UserError, listed, printable
 
 __all__ = ["load_folder"]
 
@@ -64,6 +65,11 @@ def load_folder(options: LoadOptions) -> Dataset:
     inspected, notes = [], []
     if (evaluated := parts[-1].directory.name) != "test" and len(parts) == 2:
         notes.append(f"no class directories in test: the images of {evaluated} are the test set")
+    notes += _shared_directories(parts)
+    if size and is_held(
+        count := sum(len(part.files) for part in parts), (size, size, 3), options.memory_limit_mb
+    ):
+        check_held(name, count, (size, size, 3))
     for part in parts:
         verified = Verified(part.directory)
         found = inspect(part.files, verified, decode=decode, needs_size=size == 0, name=name)
@@ -87,6 +93,21 @@ def load_folder(options: LoadOptions) -> Dataset:
         for part, entries in inspected:
             remember_held(Verified(part.directory), entries, None if size else dataset.image_shape)
     return dataclasses.replace(dataset, bit_depth=depth, resize=options.resize, notes=tuple(notes))
+
+
+def _shared_directories(parts: Sequence[ClassFiles]) -> list[str]:
+    """A note if directories of training images are evaluated too, through links."""
+    if len(parts) == 1 or paths.scheme(parts[0].directory):
+        return []
+    trained, evaluated = (part.directory for part in parts)
+    shared = [
+        printable(name)
+        for name in parts[0].class_names
+        if os.path.realpath(trained / name) == os.path.realpath(evaluated / name)
+    ]
+    return (
+        [f"the test images are training images, through a link: {listed(shared)}"] if shared else []
+    )
 
 
 def _split(inspected: list[_Inspected], options: LoadOptions) -> tuple[list[_Inspected], list[str]]:

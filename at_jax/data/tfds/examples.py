@@ -18,6 +18,8 @@ from at_jax.errors import UserError, listed, one_line, printable
 
 __all__ = ["checked", "examples_of", "first_label"]
 
+_FIX = "prepare the set again, or set data.skip_corrupt=True"
+
 
 class _Reader:
     """Examples by index. In another process, the set is opened again."""
@@ -163,7 +165,7 @@ def checked(
             examples[place] = each.select(kept)
             notes.append(
                 f"{split}: skipped {len(errors):,} of {each.count:,} examples, which cannot be read "
-                f"(data.skip_corrupt); the first: {errors[0]}"
+                f"(data.skip_corrupt); the first: {str(errors[0]).removesuffix(f': {_FIX}')}"
             )
         check_shapes(examples[place], np.delete(found.entries, sorted(found.errors)))
     return examples, notes
@@ -195,8 +197,7 @@ def _decoded(source: Any, index: int, subject: str) -> dict[str, Any]:
 def _unreadable(subject: str, error: Exception) -> UserError:
     reason = printable(one_line(error))
     return UserError(
-        f"{subject}: expected a readable image, got {type(error).__name__} ({reason}): prepare the set "
-        "again, or set data.skip_corrupt=True"
+        f"{subject}: expected a readable image, got {type(error).__name__} ({reason}): {_FIX}"
     )
 
 

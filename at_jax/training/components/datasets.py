@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from at_jax import data
-from at_jax.data import checks, streaming
+from at_jax.data import checks, workers
 from at_jax.distributed import processes
 from at_jax.errors import UserError, naming
 from at_jax.training.config import order_seed
@@ -102,7 +102,7 @@ def train_batches(settings: Settings, dataset: data.Dataset) -> data.TrainBatche
         random_crop=is_random_resized_crop(settings.data),
         drop_last=settings.data.drop_last,
     )
-    streaming.worker_count(batches, settings.data.workers)  # a check
+    workers.count(batches, settings.data.workers)  # a check
     return batches
 
 
@@ -111,7 +111,7 @@ def streaming_line(batches: data.TrainBatches, settings: DataSettings) -> str:
     images = batches.split.images
     if isinstance(images, np.ndarray):
         return ""
-    count = streaming.worker_count(batches, settings.workers)
+    count = workers.count(batches, settings.workers)
     who = f"{count} worker process{'es' if count > 1 else ''}" if count else "threads"
     size = math.prod(images.shape) / 2**20
     if size > settings.memory_limit_mb:
