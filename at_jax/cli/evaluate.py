@@ -22,6 +22,9 @@ _EXAMPLES = """examples:
 """
 
 
+_OTHER_IMAGES = "the --data_dir of its images; at-jax predict classifies others"
+
+
 def main(argv: Sequence[str]) -> int:
     """Run the command; a UserError is printed as one line, with exit code 2."""
     description = "Evaluate the latest and the best checkpoint of a run on its test set."
@@ -37,7 +40,10 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
     try:
         workdir = paths.parse(options.workdir)
-        with replacing([("--config.data.data_dir=", "--data_dir ")]):
+        words = [("--config.data.data_dir=", "--data_dir ")]
+        if options.data_dir:
+            words.append(("another --workdir", _OTHER_IMAGES))
+        with replacing(words):
             errors = run(workdir, options.module, data_dir=options.data_dir, quiet=options.json)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

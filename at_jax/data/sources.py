@@ -73,6 +73,11 @@ def load(
     _check_sizes(image_size, resize, memory_limit_mb)
     _check_split(test_fraction, split_seed)
     _check_crop(source, crop)
+    if source == "digits" and data_dir:
+        raise UserError(
+            f"data source 'digits' is part of scikit-learn, got --config.data.data_dir={data_dir}: leave "
+            "it out, or set --config.data.source=folder or tfds"
+        )
     options = LoadOptions(
         name=name, data_dir=data_dir, image_size=image_size, memory_limit_mb=memory_limit_mb,
         skip_corrupt=skip_corrupt, resize=resize, random_crop=random_crop,

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+_MOST_IMAGES = 100  # one row each
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw one figure. A UserError is printed as one line, with exit code 2."""
@@ -39,16 +41,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _check_out(args.out)
         with style.context():
-            if args.command == "curves":
-                figure = curves.draw([curves.read(run) for run in args.runs])
-            else:
-                figure = _network_figure(args)
+            figure = _curves(args.runs) if args.command == "curves" else _network_figure(args)
             style.save(figure, args.out)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(args.out)
     return 0
+
+
+def _curves(workdirs: Sequence[str]) -> "Figure":
+    runs = [curves.read(workdir) for workdir in workdirs]
+    places = [run.workdir for run in runs]
+    if again := next((run.workdir for run in runs if places.count(run.workdir) > 1), None):
+        raise UserError(f"each run is drawn once, got {again} twice: leave one out")
+    return curves.draw(runs)
 
 
 def _network_figure(args: argparse.Namespace) -> "Figure":
@@ -154,10 +161,18 @@ def _networks_of_run(args: argparse.Namespace) -> list[Network]:
 def _images(args: argparse.Namespace, shown: Sequence[Network]) -> images.Images:
     student = shown[0]
     count = 1 if args.command == "mappings" else args.count
-    if count < 1:
-        raise UserError(f"--count must be at least 1, got {count}: 8 fill a page")
+    if not 1 <= count <= _MOST_IMAGES:
+        raise UserError(
+            f"--count must be from 1 to {_MOST_IMAGES}, got {count}: 8 fill a page, and several figures "
+            "hold more"
+        )
     if given := args.images or (args.network and samples.photographs()):
         files = images.files(given[:1] if args.command == "mappings" else given, count)
+        if len(files) > _MOST_IMAGES:
+            raise UserError(
+                f"--images must name at most {_MOST_IMAGES} files, got {len(files)}: draw several figures, "
+                "or choose a smaller --count for directories"
+            )
         known = student.description.get("class_names") or ()
         depth = student.description.get("bit_depth", reading.MAX_DEPTH)
         resize = student.description.get("resize", 0)

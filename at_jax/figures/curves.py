@@ -158,9 +158,7 @@ def _finish(panel: "Axes", key: str, runs: Sequence[History]) -> None:
     panel.set_title(title, loc="left")
     panel.set_xlabel("epoch")
     epochs = [line["epoch"] for run in runs for line in run.lines]
-    margin = 0.04 * (max(epochs) - min(epochs)) or 0.5
-    panel.set_xlim(min(epochs) - margin, max(epochs) + margin)
-    panel.locator_params(axis="x", integer=True, min_n_ticks=1)
+    style.use_epochs(panel, epochs)
     panel.grid(alpha=0.25, linewidth=0.6)
     drawn = [np.asarray(line.get_ydata(), float) for line in panel.lines]
     style.use_readable_scale(panel, np.concatenate(drawn).tolist())
@@ -190,14 +188,34 @@ def _is_teacher(run: History, runs: Sequence[History]) -> bool:
 def run_names(runs: Sequence[History]) -> list[str]:
     """Name runs by their methods, and by what else distinguishes them."""
     names = ["teacher" if _is_teacher(run, runs) else terms.title(run.method) for run in runs]
-    details: tuple[Callable[[History], str], ...] = (
-        lambda run: run.network,
-        lambda run: f"seed {run.seed}",
-        lambda run: run.name,
+    if len({run.network for run in runs}) > 1:  # named for all runs, or for none
+        names = [f"{name}, {run.network}" for name, run in zip(names, runs, strict=True)]
+    details: tuple[Callable[[Sequence[History]], list[str]], ...] = (
+        lambda same: [f"seed {run.seed}" for run in same],
+        lambda same: [run.name for run in same],
+        _distinct_parts,
     )
-    for index, detail in enumerate(details):
-        # The network is always named where networks differ.
-        is_needed = index == 0 or len(set(names)) < len(names)
-        if is_needed and len({detail(run) for run in runs}) > 1:
-            names = [f"{name}, {detail(run)}" for name, run in zip(names, runs, strict=True)]
+    for details_of in details:
+        same: dict[str, list[int]] = {}
+        for index, name in enumerate(names):
+            same.setdefault(name, []).append(index)
+        for name, members in same.items():
+            found = details_of([runs[index] for index in members])
+            if len(set(found)) > 1:
+                for index, detail in zip(members, found, strict=True):
+                    names[index] = f"{name}, {detail}"
     return names
+
+
+def _distinct_parts(runs: Sequence[History]) -> list[str]:
+    """The part of each workdir that remains without what all of them begin and end with."""
+    parts = [run.workdir.parts if run.workdir else (run.name,) for run in runs]
+    shortest = min(map(len, parts))
+
+    def common(step: int) -> int:
+        columns = zip(*(each[::step] for each in parts), strict=False)
+        return next((n for n, column in enumerate(columns) if len(set(column)) > 1), shortest)
+
+    start = common(1)
+    end = min(common(-1), shortest - start)
+    return ["/".join(each[start : len(each) - end]) for each in parts]

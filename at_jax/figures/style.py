@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DASHES", "MAP_COLORS", "RIGHT", "TEACHER_COLOR", "VARIANT_COLORS", "WRONG", "context", "figure",
-    "save", "stacked_png", "use_readable_scale",
+    "save", "stacked_png", "use_epochs", "use_readable_scale",
 ]  # fmt: skip
 
 # Of Okabe and Ito's colors, which color-blind readers can distinguish: blue and vermilion.
@@ -55,7 +55,9 @@ _SETTINGS: dict[str, Any] = {
     "figure.dpi": 110.0,
     "backend": "agg",
 }
-_MAX_PIXELS = 2400  # of the longer side of a PNG
+_MAX_WIDTH, _MAX_HEIGHT = 2400, 16_000  # of a PNG, in pixels
+_OF_AXIS = ("set_{}scale", "set_{}lim", "get_{}lim", "set_{}ticks")
+_MOST_DECADES = 8  # with a label
 _LOG_FROM = 3  # a larger ratio of largest to smallest value gets a logarithmic axis
 
 
@@ -100,40 +102,57 @@ def figure(
     return made, made.subplots(rows, columns, squeeze=False, **kwargs)
 
 
-def use_readable_scale(panel: "Axes", values: Sequence[float]) -> None:
-    """Make the y axis logarithmic if values differ much, so that the result is as readable as the start.
+def use_readable_scale(panel: "Axes", values: Sequence[float], axis: str = "y") -> None:
+    """Make an axis logarithmic if values differ much, so that the small ones are as readable as the large.
 
     Args:
-      panel: axes with a y axis.
+      panel: axes of a figure.
       values: that are drawn in it; those that are not finite are ignored.
+      axis: ``"x"`` or ``"y"``.
     """
+    of_axis = {name: getattr(panel, name.format(axis)) for name in _OF_AXIS}
+    set_scale, set_limits, limits, set_ticks = of_axis.values()
     finite = [value for value in values if math.isfinite(value)]
     positive = [value for value in finite if value > 0]
     if not positive or min(finite) < 0 or max(positive) <= _LOG_FROM * min(positive):
         return
     low, high = min(positive), max(positive)
     if has_zeros := min(finite) == 0:
-        panel.set_yscale("symlog", linthresh=low, linscale=0.5)
-        panel.set_ylim(bottom=0)
+        set_scale("symlog", linthresh=low, linscale=0.5)
+        set_limits(0, None)
     else:
-        panel.set_yscale("log")
-    bottom, top = panel.get_ylim()
+        set_scale("log")
+    bottom, top = limits()
     bottom = low if has_zeros else bottom  # below it, labels would overlap that of zero
     ratio = high / low
     steps = (1, 1.5, 2, 3, 4, 5, 7) if ratio < 10 else (1, 2, 5) if ratio < 1000 else (1,)
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    decades = range(first, last + 1, -(-(last - first) // _MOST_DECADES))
     ticks = [step * 10.0**decade for decade in decades for step in steps]
     ticks = [0.0] * has_zeros + [tick for tick in ticks if bottom <= tick <= top]
     # Matplotlib's own labels are formulas.
-    panel.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    set_ticks(ticks, [f"{tick:g}" for tick in ticks])
     panel.minorticks_off()
+
+
+def use_epochs(panel: "Axes", epochs: Sequence[int]) -> None:
+    """Label the x axis with whole epochs, also if there is only one.
+
+    Args:
+      panel: axes of a figure.
+      epochs: that are drawn in it, at least one.
+    """
+    margin = 0.04 * (max(epochs) - min(epochs)) or 0.5
+    panel.set_xlim(min(epochs) - margin, max(epochs) + margin)
+    panel.locator_params(axis="x", integer=True, min_n_ticks=1)
 
 
 def _pixels(figure: "Figure") -> np.ndarray:
     """Render a figure, uint8 ``(height, width, 3)``."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    figure.set_dpi(min(figure.get_dpi(), _MAX_PIXELS / max(figure.get_size_inches())))
+    width, height = figure.get_size_inches()
+    figure.set_dpi(min(figure.get_dpi(), _MAX_WIDTH / width, _MAX_HEIGHT / height))
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -88,9 +88,10 @@ def _trials(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _setting(summary: Mapping[str, Any]) -> str:
-    drops = ", ".join(map(str, summary["drop_epochs"])) or "none"
+    drops = ", ".join(map(str, summary["drop_epochs"]))
     name = summary["schedule"]
-    schedule = f"learning-rate drops after {drops}" if name == "steps" else f"schedule {name}"
+    steps = f"learning-rate drops after {drops}" if drops else "constant learning rate"
+    schedule = steps if name == "steps" else f"schedule {name}"
     space = summary["search"]["space"] if "search" in summary else {}
     if any("optimizer.schedule" in keys for keys in space.values()):
         schedule = "several schedules"

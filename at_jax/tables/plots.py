@@ -27,6 +27,8 @@ __all__ = ["draw"]
 
 # A longer legend would cover the curves.
 _LEGEND_LINES = 7
+# Letters of the names of two networks on one line, and of one name at all.
+_PAIR_WIDTH, _MOST_OF_NAME = 44, 60
 # A row of numbers in table.json.
 _Row = Mapping[str, Any]
 
@@ -94,7 +96,8 @@ def _draw_errors(summary: Mapping[str, Any], rows: Sequence[_Row], path: pathlib
     measured, paper = axes[0, 0], axes[0, -1]
     labels: list[str] = []
     for pair, members in pairs.items():
-        labels.append(pair)
+        _draw_pair(measured, pair, len(labels))
+        labels.append("")
         for row, color in zip(members, _colors(members), strict=True):
             _draw_seeds(measured, row, len(labels), color)
             if row["paper"]:
@@ -106,8 +109,8 @@ def _draw_errors(summary: Mapping[str, Any], rows: Sequence[_Row], path: pathlib
     measured.set_yticks(range(lines), labels)
     measured.tick_params(axis="y", length=0)
     measured.set_ylim(lines - 0.4, -0.6)
-    for tick, text in zip(measured.get_yticklabels(), labels, strict=True):
-        tick.set_fontweight("bold" if text in pairs else "normal")
+    errors = [seed["test_error"] for row in rows for seed in row["seeds"]]
+    style.use_readable_scale(measured, errors, axis="x")
     measured.set_title(f"measured here: {_setting(summary)}", loc="left")
     measured.set_xlabel(f"{summary['measured_on']} error, percent (dots: seeds, bars: median)")
     _draw_grid(measured)
@@ -125,6 +128,22 @@ def _draw_errors(summary: Mapping[str, Any], rows: Sequence[_Row], path: pathlib
         paper.margins(x=0.2)
         _draw_grid(paper)
     style.save(figure, path)
+
+
+def _draw_pair(axes: "Axes", pair: str, line: int) -> None:
+    """Write the name of a pair in a line of its own, on two lines if it is long."""
+    text = _fitted(pair)
+    written = axes.text(
+        0.01, line, text, transform=axes.get_yaxis_transform(), va="center", fontweight="bold",
+        fontsize=9 if text == pair else 7.5,
+    )  # fmt: skip
+    written.set_in_layout(False)
+
+
+def _fitted(pair: str) -> str:
+    """The name of a pair: on two lines if it is long, and very long names cut."""
+    text = pair if len(pair) < _PAIR_WIDTH else pair.replace(" <- ", "\n<- ", 1)
+    return "\n".join(each[:_MOST_OF_NAME] for each in text.splitlines())
 
 
 def _draw_seeds(axes: "Axes", row: _Row, line: int, color: str) -> None:
@@ -159,18 +178,22 @@ def _draw_curves(summary: Mapping[str, Any], rows: Sequence[_Row], path: pathlib
             label = f"{row['label']} ({len(errors)} {'seeds' if len(errors) > 1 else 'seed'})"
             panel.plot(epochs, np.ma.median(errors, axis=0), color=color, lw=1.6, label=label,
                        marker="o" if len(epochs) < 15 else "", markersize=3)  # fmt: skip
-            panel.fill_between(epochs, errors.min(0), errors.max(0), color=color, alpha=0.18, lw=0)
+            lowest, highest = errors.min(0), errors.max(0)
+            panel.fill_between(epochs, lowest, highest, color=color, alpha=0.18, lw=0)
+            if len(epochs) == 1:  # a band without a width
+                panel.vlines(epochs, lowest, highest, color=color, alpha=0.4, lw=3)
         style.use_readable_scale(
             panel,
             [e for row in members for s in row["seeds"] for e in s["errors"] if e is not None],
         )
-        panel.set_title(f"{pair}, {_setting(summary)}", loc="left", fontsize=9)
+        style.use_epochs(panel, range(1, summary["epochs"] + 1))
+        panel.set_title(_fitted(pair), loc="left", fontsize=9)
         panel.set_xlabel("epoch (line: median, band: lowest to highest seed)")
         panel.set_ylabel(f"{summary['measured_on']} error, percent")
         panel.grid(color="#e4e4e4", lw=0.6)
-        panel.xaxis.get_major_locator().set_params(integer=True)
         outside = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.02)} if is_long else {}
         panel.legend(fontsize=8, **outside)
+    figure.suptitle(_setting(summary))
     style.save(figure, path)
 
 

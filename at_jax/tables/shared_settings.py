@@ -79,7 +79,7 @@ def check(
     path: pathlib.Path,
     table: Table,
     common: ml_collections.ConfigDict,
-    changes: Iterable[Change],
+    changes: Sequence[Change],
     searched: Sequence[Change] = (),
 ) -> None:
     """Raise UserError if the runs of a table were trained with other settings than those of a command.
@@ -94,7 +94,8 @@ def check(
     """
     if found := differing(record, table, common, changes):
         fix = "choose another --out, or give the same options"
-        if found.keys() <= {change.name for change in searched}:
+        used = {change.name: change for change in changes}  # later ones override earlier ones
+        if found.keys() <= {change.name for change in searched if used.get(change.name) == change}:
             own = " ".join(f"--set '{change}'" for change in searched)
             fix = f"for a table with the newly chosen values, use {own} and another --out"
         raise UserError(f"{path} holds results of other settings ({listed(found.values())}): {fix}")

@@ -1,5 +1,6 @@
 """Figure of a search: search.png has the validation error over the values that were tried."""
 
+import itertools
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["draw"]
 
 _COLUMNS = 4
+_MARKERS = "osD^vP"  # of the lines of a panel
 _CAPTION_WIDTH = 5.6  # in inches
 # A row of numbers in table.json: here a trial.
 _Row = Mapping[str, Any]
@@ -60,7 +62,13 @@ def draw(summary: Mapping[str, Any], path: pathlib.Path) -> None:
 
 
 def _lowest(trials: Sequence[_Row]) -> float | None:
-    return min((row["mean"] for row in trials if row["mean"] is not None), default=None)
+    found = [mean for row in trials if (mean := _mean(row)) is not None]
+    return min(found, default=None)
+
+
+def _mean(row: _Row) -> float | None:
+    """Mean of a trial; None if it is not finished, or a seed diverged: the search does not choose it."""
+    return None if row["diverged"] else row["mean"]
 
 
 def _draw_trials(
@@ -79,32 +87,39 @@ def _draw_trials(
         place = values.index(text_of(row["changes"][along]))
         curves.setdefault(others, []).append((place, row))
     for index, (others, found) in enumerate(curves.items()):
-        means = {place: row["mean"] for place, row in found if row["mean"] is not None}
+        means = {place: mean for place, row in found if (mean := _mean(row)) is not None}
+        # Lines, and their seeds, next to one another.
+        aside = 0.12 * (index - (len(curves) - 1) / 2)
+        marker = _MARKERS[index % len(_MARKERS)]
         places = sorted(means)
         panel.plot(
-            places, [means[place] for place in places], color=color, lw=1.3, label=others,
-            ls=style.DASHES[index % len(style.DASHES)],
+            [place + aside for place in places], [means[place] for place in places], color=color, lw=1.3,
+            label=others, ls=style.DASHES[index % len(style.DASHES)],
         )  # fmt: skip
         for place, row in found:
-            _draw_trial(panel, place, row, color)
+            _draw_trial(panel, place + aside, row, color, marker)
             if chosen and row["name"] in chosen["rows"]:
-                panel.scatter([place], row["mean"], s=90, fc="none", ec=color, lw=1.3)
+                panel.scatter([place + aside], row["mean"], s=90, fc="none", ec=color, lw=1.3)
     panel.set_xticks(range(len(values)), values, fontsize=8 if len(values) < 6 else 7)
     panel.set_xlim(-0.4, len(values) - 0.6)
     panel.set_xlabel(along, fontsize=8)
     panel.tick_params(axis="y", labelsize=8, labelleft=True)
     panel.grid(axis="y", color="#e4e4e4", lw=0.6)
     if any(curves):
-        panel.legend(fontsize=7)
+        handles: Any = panel.legend(fontsize=7).legend_handles
+        for handle, marker in zip(handles, itertools.cycle(_MARKERS), strict=False):
+            handle.set(marker=marker, markersize=4)
 
 
-def _draw_trial(panel: "Axes", place: int, row: _Row, color: str) -> None:
+def _draw_trial(panel: "Axes", place: float, row: _Row, color: str, marker: str) -> None:
     errors = [seed["test_error"] for seed in row["seeds"]]
-    panel.scatter([place] * len(errors), errors, s=16, color=color, lw=0)
+    panel.scatter([place] * len(errors), errors, s=16, color=color, marker=marker, lw=0)
     if row["diverged"]:
-        # At the upper end of the panel: the error is not known.
+        # Above the panel: the error is not known.
         transform = panel.get_xaxis_transform()
-        panel.scatter([place], [0.95], s=30, color=color, marker="x", transform=transform)
+        panel.scatter(
+            [place], [1.0], s=30, color=color, marker="x", transform=transform, clip_on=False
+        )
 
 
 def _order(text: str) -> tuple[int, float, str]:

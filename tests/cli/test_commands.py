@@ -124,6 +124,15 @@ def test_evaluate_of_moved_images_names_its_own_flag(monkeypatch, finished, caps
     code, _, err = run(capsys, "evaluate", "--workdir", finished[0])
     assert code == 2 and err.endswith("create it, or set --data_dir DIR to it\n")
 
+    def refuse(*_, **__):
+        raise UserError(
+            "the classes differ: restore their names and order, or choose another --workdir"
+        )
+
+    monkeypatch.setattr(loop, "evaluate", refuse)
+    code, _, err = run(capsys, "evaluate", "--workdir", finished[0], "--data_dir", "other")
+    assert code == 2 and "or choose the --data_dir of its images; at-jax predict" in err
+
 
 @pytest.fixture
 def photographs(tmp_path):

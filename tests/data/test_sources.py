@@ -39,6 +39,11 @@ def test_load_with_a_number_of_another_kind_raises(key, value):
         load("digits", **{key: value})
 
 
+def test_load_of_digits_with_a_directory_raises():
+    with pytest.raises(UserError, match=r"got --config\.data\.data_dir=/nope: leave it out"):
+        load("digits", data_dir="/nope")
+
+
 def test_import_of_the_package_imports_no_reader():
     code = (
         "import sys, at_jax.data; loaded = sys.modules;"

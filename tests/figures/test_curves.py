@@ -1,5 +1,6 @@
 """Curves of runs."""
 
+import dataclasses
 import itertools
 import pathlib
 
@@ -51,12 +52,16 @@ def test_draw_has_a_panel_for_each_term_and_a_line_for_each_run():
 def test_runs_of_one_method_are_distinguished():
     figure, axes = drawn(run("at", seed=0), run("at", seed=1), run("none"))
     assert legend(figure) == ["attention transfer, seed 0", "attention transfer, seed 1",
-                              "labels only, seed 0"]  # fmt: skip
+                              "labels only"]  # fmt: skip
     first, second, _ = axes[0].lines
     assert first.get_color() == second.get_color()
     assert first.get_linestyle() != second.get_linestyle()
     figure, _ = drawn(run("at", "one"), run("at", "two"))
     assert legend(figure) == ["attention transfer, one", "attention transfer, two"]
+    # Run folders of two tables have the same names.
+    places = [pathlib.Path("/runs") / study / "wrn-at/seed0" for study in ("a", "b/c")]
+    figure, _ = drawn(*(run("at", "seed0", workdir=place) for place in places), run("none"))
+    assert legend(figure) == ["attention transfer, a", "attention transfer, b/c", "labels only"]
 
 
 def test_eight_seeds_of_one_method_have_different_dashes():
@@ -132,6 +137,13 @@ def test_wide_ranges_are_logarithmic_and_labeled_without_formulas():
     assert labels == ["0.01", "0.02", "0.05", "0.1", "0.2", "0.5"]
     _, axes = drawn(run(epochs=3))  # 60, 30, 20
     assert axes[0].get_yscale() == "linear"
+
+
+def test_axis_over_many_decades_has_few_labels():
+    lines = [{"epoch": epoch, "loss": 10.0 ** (5 * epoch)} for epoch in range(1, 7)]
+    _, axes = drawn(dataclasses.replace(run(), lines=lines))
+    labels = [text.get_text() for text in axes[2].get_yticklabels()]
+    assert 4 <= len(labels) <= 9 and labels[0] == "100000"
 
 
 def test_results_are_far_apart_on_the_axis_of_errors():

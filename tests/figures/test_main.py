@@ -203,13 +203,18 @@ def test_a_data_set_passed_as_an_argument_needs_images(finished, tmp_path, capsy
             "w cannot be read as weights: there is no such file",
         ),
         (["maps", "--workdir=RUN", "--images", "b.jpg", "--out=a.png"], "there is no file 'b.jpg'"),
-        (["maps", "--workdir=RUN", "--count=0", "--out=a.png"], "--count must be at least 1"),
+        (["maps", "--workdir=RUN", "--count=0", "--out=a.png"], "--count must be from 1 to 100"),
         (["mappings", "--workdir=RUN", "--index=999", "--out=a.png"], "from 0 to 354, got 999"),
         (
             ["maps", "--workdir=RUN", "--class_names=c", "--out=a.png"],
             "--class_names: 'c' cannot be read",
         ),
         (["curves", "none", "--out=a.png"], "none holds no run"),
+        (["curves", "RUN", "RUN/", "--out=a.png"], "each run is drawn once"),
+        (
+            ["maps", "--workdir=RUN", "--data_dir=/nope", "--out=a.png"],
+            "got --data_dir /nope: leave",
+        ),
         (
             ["maps", "--weights=w", "--images=b.jpg", "--compare=RUN", "--out=a.png"],
             "--compare is for --workdir, got --weights: leave it out",

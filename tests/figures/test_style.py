@@ -53,6 +53,10 @@ def test_save_reduces_the_resolution_of_large_figures(tmp_path):
         figure, _ = style.figure(48, 2)
         style.save(figure, tmp_path / "a.png")
     assert _size(tmp_path / "a.png") == (2400, 100)
+    with style.context():  # one that is read from top to bottom keeps it
+        figure, _ = style.figure(4, 100)
+        style.save(figure, tmp_path / "a.png")
+    assert _size(tmp_path / "a.png") == (440, 11000)
 
 
 def test_stacked_png_has_figures_below_one_another():

@@ -118,6 +118,28 @@ def test_draw_makes_results_readable_on_the_axis_of_errors(numbers, tmp_path, mo
     assert panel.get_yticklabels()[0].get_text() == "10"
 
 
+def test_draw_writes_long_names_of_networks_in_the_plot(numbers, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(style, "save", lambda figure, path: drawn.append(figure))
+    student, teacher = "my_package.networks:SmallStudent", "my_package.networks:LargeTeacher"
+    for row in numbers["rows"]:
+        row["pair"] = f"{student} <- {teacher}"
+        for seed in row["seeds"]:
+            seed["errors"] = seed["errors"][:1]
+    plots.draw(numbers | {"epochs": 1}, tmp_path)
+    errors, curves = drawn
+    assert [text.get_text() for text in errors.axes[0].texts] == [f"{student}\n<- {teacher}"]
+    for figure in drawn:
+        figure.canvas.draw()
+        width = figure.get_size_inches()[0] * figure.dpi
+        assert errors.axes[0].get_window_extent().width > 0.4 * width
+    # One epoch: its seeds have a band.
+    panel = curves.axes[0]
+    assert panel.get_title(loc="left") == f"{student}\n<- {teacher}"
+    assert [tick for tick in panel.get_xticks() if 0.5 < tick < 1.5] == [1]
+    assert any(type(c).__name__ == "LineCollection" for c in panel.collections)
+
+
 @pytest.mark.parametrize(
     ("changes", "title", "label"),
     [

@@ -153,6 +153,9 @@ def test_searched_grows_with_its_search_and_names_what_changed(errors, tmp_path,
     )
     assert program.main(["tiny", "--out", str(tmp_path), "--seeds", "1", "--searched"]) == 2
     assert "the newly chosen values, use --set 'at:at.beta=100'" in capsys.readouterr().err
+    own = ["--seeds", "1", "--searched", "--set", "at:at.beta=7"]
+    assert program.main(["tiny", "--out", str(tmp_path), *own]) == 2
+    assert "7.0 now): choose another --out, or give the same options" in capsys.readouterr().err
 
 
 def test_search_of_two_keys_is_a_grid_and_set_does_not_override_it(

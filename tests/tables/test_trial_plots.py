@@ -70,9 +70,28 @@ def test_search_marks_what_was_chosen_and_what_diverged(draw, digits):
         (2, pytest.approx(5.9333, abs=1e-4))
     ]
     # f_actt diverged at 3, the last value: a cross, and no point on the line.
-    crosses = [c for c in panels["f_actt"].collections if c.get_offsets()[:, 1].tolist() == [0.95]]
+    crosses = [c for c in panels["f_actt"].collections if c.get_offsets()[:, 1].tolist() == [1.0]]
     assert [cross.get_offsets()[0, 0] for cross in crosses] == [5]
     assert len(_curves(panels["f_actt"])["_child1"]) == 5
+
+
+def test_search_of_two_keys_has_a_marker_for_each_line_and_shows_its_seeds_apart(draw, digits):
+    panel = draw(digits)["at+kd"]
+    four, eight = (handle.get_marker() for handle in panel.get_legend().legend_handles)
+    assert four != eight
+    places = [round(float(c.get_offsets()[0, 0]), 2) for c in panel.collections]
+    assert {-0.06, 0.06} <= {*places}
+
+
+def test_trial_with_a_seed_that_diverged_has_no_mean(draw, digits):
+    for row in digits["rows"]:
+        if row["name"].endswith("at.beta=5") and row["label"] == "at":
+            row |= {"diverged": [1], "mean": 1.0}
+        if row["label"] == "none":
+            row |= {"diverged": [1]}
+    panel = draw(digits)["at"]
+    assert list(_curves(panel).values()) == [[6.6667, 5.9333, 6.1333, 8.7333, 13.6]]
+    assert not [line for line in panel.get_lines() if line.get_color() == "#777777"]
 
 
 def test_search_that_is_not_finished_draws_what_there_is(draw, digits):
