@@ -2,8 +2,7 @@
 
 A module calls :func:`tap` on an activation. :func:`collect` reads the activations after
 ``model.apply(variables, images, mutable=["intermediates"])``. Flax's ``sow`` does nothing unless the
-collection is mutable, so a tap otherwise costs nothing. The output of a submodule that does not call
-:func:`tap` can be captured by its path.
+collection is mutable: a tap otherwise costs nothing. The output of any submodule can be captured by path.
 """
 
 import contextlib
@@ -35,7 +34,8 @@ def tap(module: nn.Module, name: str, value: jax.Array) -> None:
       value: the activation, ``(B, H, W, C)``.
 
     Raises:
-      UserError: if the name contains ``/``, or is the name of a submodule whose activations are stored.
+      UserError: if the name is empty, contains ``/``, or is that of a submodule. Flax raises NameInUseError
+        if the submodule is made after the tap.
 
     >>> import flax.linen as nn, jax.numpy as jnp
     >>> class Net(nn.Module):
@@ -47,21 +47,24 @@ def tap(module: nn.Module, name: str, value: jax.Array) -> None:
     >>> collect(mutated)["input"].shape
     (1, 2, 2, 3)
     """
-    if "/" in name:
+    if not isinstance(name, str) or not name or "/" in name:
         raise UserError(
-            f"tap: name must not contain '/', which separates submodules in the names of transfer points, "
-            f"got {name!r}: use {name.replace('/', '_')!r}"
+            "tap: name must be a string without '/', which separates submodules in the names of transfer "
+            f"points, got {name!r}: use {str(name).replace('/', '_') or 'group1'!r}"
         )
-    if _is_submodule(module, name):
-        raise UserError(
-            f"tap: name must not be that of a submodule with transfer points, got {name!r}: rename the tap"
-        )
-    module.sow(COLLECTION, name, value)
+    is_taken = _is_submodule(module, name)
+    try:
+        if not is_taken:
+            module.sow(COLLECTION, name, value)
+    except ValueError as error:  # Flax's, if the submodule has stored no activations
+        if not (is_taken := "Duplicate use of scope name" in str(error)):
+            raise
+    if is_taken:
+        raise UserError(f"tap: name must not be that of a submodule, got {name!r}: rename the tap")
 
 
 def _is_submodule(module: nn.Module, name: str) -> bool:
-    """Whether activations of a submodule of this name are already stored."""
-    # An NNX module has no collections; nnx.bridge makes them.
+    """Whether activations of a submodule of this name are stored; NNX modules store none."""
     stores = isinstance(module, nn.Module) and module.is_mutable_collection(COLLECTION)
     return stores and isinstance(module.get_variable(COLLECTION, name), Mapping)
 
@@ -112,14 +115,10 @@ def _collect(mutated: Mapping[str, Any], captured: Iterable[str] = ()) -> dict[s
         values = values if isinstance(values, tuple) else (values,)
         if len(values) != 1:
             point = name.removesuffix(_CALL)
-            fix = (
-                "capture a submodule that is called once"
-                if name in captured
-                else "give every tap of the module a unique name"
-            )
             raise UserError(
                 f"transfer point {point!r} must be computed once in a forward pass, got {len(values)} "
-                f"calls: {fix}"
+                "calls: give every tap of a module its own name; if a submodule is called several times, "
+                "tap its outputs in the module that calls it"
             )
         taps[name.removesuffix(_CALL) if name in captured else name] = values[0]
     return taps
@@ -147,8 +146,7 @@ def forward(
       **kwargs: for ``module.apply``: ``train``, ``rngs``, ...
 
     Returns:
-      Logits ``(B, K)``, transfer point to activation ``(B, H, W, C)`` in the order of the network, and
-      the changed collections.
+      Logits ``(B, K)``, transfer point to activation ``(B, H, W, C)`` in order, and changed collections.
 
     Raises:
       UserError: if a point is computed more than once, or not at all, or for a module that is not linen.
@@ -158,6 +156,8 @@ def forward(
             f"forward: module must be a linen module, got {type(module).__name__}: return the activations "
             "of an NNX module from its __call__, or wrap it with flax.nnx.bridge.to_linen"
         )
+    if isinstance(paths, str):
+        raise UserError(f"forward: paths must be a sequence, got {paths!r}: pass [{paths!r}]")
     wanted = frozenset(paths)
     called: dict[str, None] = {}
 
@@ -189,6 +189,11 @@ def forward(
 def _check_paths(module: nn.Module, missing: Sequence[str], known: Sequence[str]) -> None:
     if missing:
         known = [name for name in dict.fromkeys(known) if name]  # the module itself has no path
+        if missing[0] in known:
+            raise UserError(
+                f"paths: the output of {missing[0]!r} is not stored: add {COLLECTION!r} to the "
+                "variable_axes of the nn.scan or nn.vmap around it"
+            )
         close = difflib.get_close_matches(missing[0], known, n=1)
         raise UserError(
             f"paths must be submodules or taps of {type(module).__name__}, which has {listed(known)}, got "

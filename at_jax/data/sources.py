@@ -72,12 +72,7 @@ def load(
         )
     _check_sizes(image_size, resize, memory_limit_mb)
     _check_split(test_fraction, split_seed)
-    _check_crop(source, crop)
-    if source == "digits" and data_dir:
-        raise UserError(
-            f"data source 'digits' is part of scikit-learn, got --config.data.data_dir={data_dir}: leave "
-            "it out, or set --config.data.source=folder or tfds"
-        )
+    _check_used(source, data_dir, crop)
     options = LoadOptions(
         name=name, data_dir=data_dir, image_size=image_size, memory_limit_mb=memory_limit_mb,
         skip_corrupt=skip_corrupt, resize=resize, random_crop=random_crop,
@@ -118,7 +113,13 @@ def _hint(source: str) -> str:
     return f"for a TFDS set pass --config.data.source=tfds --config.data.name={source}"
 
 
-def _check_crop(source: str, crop: str) -> None:
+def _check_used(source: str, data_dir: str, crop: str) -> None:
+    """Raise for an argument that the source does not use."""
+    if source == "digits" and data_dir:
+        raise UserError(
+            f"data source 'digits' is part of scikit-learn, got --config.data.data_dir={data_dir}: leave "
+            "it out, or set --config.data.source=folder or tfds"
+        )
     if crop and source != "tfds":
         raise UserError(
             f"data.crop: expected a TFDS set, whose examples have bounding boxes, got {crop!r} with "

@@ -1,7 +1,6 @@
 """Networks with transfer points, by name."""
 
 import difflib
-import numbers
 import re
 from collections.abc import Callable
 from typing import Any
@@ -83,10 +82,6 @@ def build(
     if not isinstance(name, str):
         raise UserError(
             f"the name of a network must be a string, got {name!r}: choose one of {KNOWN}"
-        )
-    if not isinstance(num_classes, numbers.Integral) or num_classes < 1:
-        raise UserError(
-            f"{name}: num_classes must be a whole number of at least 1, got {num_classes!r}: set it"
         )
     for pattern, make in _NAMES.items():
         if match := re.fullmatch(pattern, name):

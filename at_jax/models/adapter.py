@@ -1,10 +1,14 @@
 """Trainable 1x1 convolutions of full-activation transfer."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
 
+from at_jax import intermediates
+from at_jax.checks import check_rank
+from at_jax.errors import UserError
 from at_jax.models import layers
 from at_jax.precision import at_least_float32
 
@@ -27,6 +31,9 @@ class Adapter(nn.Module):
     def __call__(self, taps: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """Apply the convolutions: name -> (B, H, W, C_s) to name -> (B, H, W, C_t).
 
+        Raises:
+          UserError: for a missing point, two points of one name, or another rank.
+
         >>> import jax, jax.numpy as jnp
         >>> adapter = Adapter(channels=(("group1", 32),))
         >>> taps = {"group1": jnp.ones((1, 4, 4, 16))}
@@ -34,10 +41,19 @@ class Adapter(nn.Module):
         >>> adapter.apply(variables, taps)["group1"].shape
         (1, 4, 4, 32)
         """
-        adapted = dict(taps)
+        intermediates.check_points([point for point, _ in self.channels], taps, "student")
+        adapted, used = dict(taps), dict[str, str]()
         for point, width in self.channels:
+            tapped: dict[str, Any] = {point: taps[point]}
+            check_rank("Adapter", 4, **tapped)
             # A "/" in a name (a tap of a submodule) would nest the parameters.
             name = point.replace("/", "_")
+            if name in used:
+                raise UserError(
+                    f"Adapter: transfer points must be different, also with '_' for '/', got "
+                    f"{used[name]!r} and {point!r}: leave one out, or rename the tap"
+                )
+            used[name] = point
             activation = at_least_float32(taps[point])
             convolution = layers.conv(width, 1, use_bias=True, dtype=activation.dtype, name=name)
             adapted[point] = convolution(activation)

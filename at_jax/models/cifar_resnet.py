@@ -43,6 +43,7 @@ class CifarResNet(nn.Module):
     remat: bool = False
 
     def __post_init__(self) -> None:
+        layers.check_fields(self)
         if self.depth < 8 or (self.depth - 2) % 6:
             raise UserError(
                 "the depth of a ResNet for small images must be 6n+2 (8, 14, 20, 32, 56, 110, ...), got "

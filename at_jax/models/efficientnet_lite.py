@@ -49,7 +49,13 @@ class MBConv(nn.Module):
         y = x
         if self.expansion > 1:
             y = nn.relu6(layers.conv_bn(y, hidden, 1, ("expand", "bn0"), norm, same=True))
-        depthwise = {"stride": self.stride, "groups": hidden, "same": True}
+        # TensorFlow's fan-out: one channel of a depthwise convolution feeds one channel.
+        depthwise = {
+            "stride": self.stride,
+            "groups": hidden,
+            "same": True,
+            "init_scale": 2.0 * hidden,
+        }
         y = layers.conv_bn(y, hidden, self.kernel, ("depthwise", "bn1"), norm, **depthwise)
         y = layers.conv_bn(nn.relu6(y), self.features, 1, ("project", "bn2"), norm, same=True)
         return x + y if x.shape == y.shape else y
@@ -76,6 +82,10 @@ class EfficientNetLite(nn.Module):
     dtype: Any = jnp.float32
     bn_axis_name: str | None = None
     remat: bool = False
+
+    def __post_init__(self) -> None:
+        layers.check_fields(self)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:

@@ -1,5 +1,6 @@
 """Layers that the networks share, with PyTorch's constants and padding."""
 
+import numbers
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -13,7 +14,15 @@ from at_jax.errors import UserError
 from at_jax.models.batch_norm import BatchNorm
 from at_jax.precision import at_least_float32
 
-__all__ = ["batch_norm", "check_images", "classifier", "conv", "conv_bn", "rematerialized"]
+__all__ = [
+    "batch_norm",
+    "check_fields",
+    "check_images",
+    "classifier",
+    "conv",
+    "conv_bn",
+    "rematerialized",
+]
 
 
 def conv(
@@ -24,6 +33,7 @@ def conv(
     groups: int = 1,
     use_bias: bool = False,
     init_mode: Literal["fan_in", "fan_out"] = "fan_in",
+    init_scale: float = 2.0,
     same: bool = False,
     dtype: Any = jnp.float32,
     name: str | None = None,
@@ -40,6 +50,8 @@ def conv(
       groups: of channels that are convolved separately; the number of channels for a depthwise convolution.
       use_bias: add a bias.
       init_mode: He's normal initialization by fan-in or fan-out.
+      init_scale: variance of the initial weights times the fan. The fan-out of a depthwise convolution is
+        that of all channels; times their number, it is that of one.
       same: pad as TensorFlow's "SAME" does.
       dtype: of the computation; parameters are float32.
       name: of the submodule.
@@ -52,7 +64,7 @@ def conv(
         padding="SAME" if same else [(size // 2, size // 2)] * 2,
         use_bias=use_bias,
         dtype=dtype,
-        kernel_init=nn.initializers.variance_scaling(2.0, init_mode, "normal"),
+        kernel_init=nn.initializers.variance_scaling(init_scale, init_mode, "normal"),
         conv_general_dilated=conv_general_dilated,
         name=name,
     )
@@ -100,7 +112,7 @@ def conv_bn(
       size: height and width of the kernel, in pixels, odd.
       names: of the two submodules.
       norm: arguments of :func:`batch_norm`; its dtype is that of the convolution too.
-      **options: of :func:`conv`: ``stride``, ``groups``, ``use_bias``, ``same``.
+      **options: of :func:`conv`: ``stride``, ``groups``, ``use_bias``, ``init_scale``, ``same``.
     """
     options |= {"init_mode": "fan_out", "dtype": norm["dtype"]}
     x = conv(features, size, **options, name=names[0])(x)
@@ -123,6 +135,31 @@ def rematerialized(block: type[nn.Module]) -> type[nn.Module]:
     return nn.remat(block, static_argnums=(2,))  # train; x is 1, the module itself 0
 
 
+def check_fields(module: Any) -> None:
+    """Raise unless the number of classes and the dtype of a network are valid, and its depth is whole.
+
+    Raises:
+      UserError: naming the network, the field and its value.
+    """
+    name = type(module).__name__
+    for field in ("depth", "num_classes"):
+        value = getattr(module, field, 1)
+        is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        if not is_whole or value < 1:
+            raise UserError(
+                f"{name}: {field} must be a whole number of at least 1, got {value!r}: set it"
+            )
+    try:
+        is_floating = jnp.issubdtype(jnp.dtype(module.dtype), jnp.floating)
+    except TypeError:  # no dtype
+        is_floating = False
+    if not is_floating:
+        raise UserError(
+            f"{name}: dtype must be a floating-point type, got {module.dtype!r}: use jnp.float32 or "
+            "jnp.bfloat16"
+        )
+
+
 def check_images(images: jax.Array, smallest: int, network: str) -> None:
     """Raise unless images are (B, H, W, C), floating point and large enough for the strides.
 
@@ -135,7 +172,7 @@ def check_images(images: jax.Array, smallest: int, network: str) -> None:
       UserError: naming the network, what it expects and what it got.
     """
     check_rank(network, 4, fix=NORMALIZE, images=images)
-    if images.shape[1] in (1, 3) and images.shape[3] > smallest:
+    if images.shape[1] in (1, 3) and images.shape[3] >= smallest:
         raise UserError(
             f"{network} takes images (B, H, W, C), got {images.shape}, which has its channels first: move "
             "them with jnp.moveaxis(images, 1, -1)"

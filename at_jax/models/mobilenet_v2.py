@@ -69,7 +69,8 @@ class MobileNetV2(nn.Module):
     remat: bool = False
 
     def __post_init__(self) -> None:
-        if not 1 <= 16 * self.width < math.inf:
+        layers.check_fields(self)
+        if not isinstance(self.width, int | float) or not 1 <= 16 * self.width < math.inf:
             raise UserError(
                 "the width of a MobileNetV2 must leave at least one channel of 16, got "
                 f"{self.width}: use 1/16 or more, for example mobilenet_v2_0.5"

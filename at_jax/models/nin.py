@@ -58,7 +58,8 @@ class NIN(nn.Module):
     bn_axis_name: str | None = None
 
     def __post_init__(self) -> None:
-        if self.width not in WIDTHS:
+        layers.check_fields(self)
+        if self.width not in list(WIDTHS):
             raise UserError(
                 f"the width of a NIN must be one of {', '.join(WIDTHS)}, got {self.width!r}"
             )

@@ -74,6 +74,7 @@ class ResNet(nn.Module):
     remat: bool = False
 
     def __post_init__(self) -> None:
+        layers.check_fields(self)
         if self.depth not in STAGES:
             raise UserError(
                 f"the depth of a ResNet must be one of {', '.join(map(str, STAGES))}, got {self.depth}: "

@@ -40,6 +40,7 @@ class VGG(nn.Module):
     bn_axis_name: str | None = None
 
     def __post_init__(self) -> None:
+        layers.check_fields(self)
         if self.depth not in STAGES:
             raise UserError(
                 f"the depth of a VGG must be one of {', '.join(map(str, STAGES))}, got {self.depth}: "

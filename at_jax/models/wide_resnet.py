@@ -30,7 +30,7 @@ class WideResNetBlock(nn.Module):
         conv0 = layers.conv(self.features, 3, stride=self.stride, dtype=self.dtype, name="conv0")
         y = nn.relu(layers.batch_norm(conv0(activated), **norm, name="bn1"))
         y = layers.conv(self.features, 3, dtype=self.dtype, name="conv1")(y)
-        if x.shape[-1] == self.features:
+        if x.shape[-1] == self.features and self.stride == 1:
             return y + x
         # As in the authors' code, the shortcut starts at the activated input where the width changes.
         shortcut = layers.conv(
@@ -63,12 +63,13 @@ class WideResNet(nn.Module):
     remat: bool = False
 
     def __post_init__(self) -> None:
+        layers.check_fields(self)
         if self.depth < 10 or (self.depth - 4) % 6:
             raise UserError(
                 f"the depth of a wide ResNet must be 6n+4 (10, 16, 22, 28, 40, ...), got {self.depth}: "
                 "for example wrn_16_1"
             )
-        if not 1 <= 16 * self.width < math.inf:
+        if not isinstance(self.width, int | float) or not 1 <= 16 * self.width < math.inf:
             raise UserError(
                 f"the width of a wide ResNet must leave at least one channel of 16, got {self.width}: "
                 "use 1/16 or more, for example wrn_16_1"

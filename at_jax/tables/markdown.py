@@ -89,9 +89,8 @@ def _trials(summary: Mapping[str, Any]) -> list[str]:
 
 def _setting(summary: Mapping[str, Any]) -> str:
     drops = ", ".join(map(str, summary["drop_epochs"]))
-    name = summary["schedule"]
     steps = f"learning-rate drops after {drops}" if drops else "constant learning rate"
-    schedule = steps if name == "steps" else f"schedule {name}"
+    schedule = f"schedule {summary['schedule']}" if summary["schedule"] != "steps" else steps
     space = summary["search"]["space"] if "search" in summary else {}
     if any("optimizer.schedule" in keys for keys in space.values()):
         schedule = "several schedules"

@@ -42,7 +42,7 @@ def to_stablehlo(
 ) -> bytes:
     """Export the network of a run as StableHLO, which ``jax.export.deserialize`` reads without at_jax.
 
-    Its function takes images ``(B, H, W, C)`` in 0..255, float32 and not normalized, of any number B and of
+    Its function takes images ``(B, H, W, C)`` in 0..255, float32 and not normalized, B at least 1 and of
     the run's size, and returns logits ``(B, K)``. The weights are a part of it.
 
     Args:

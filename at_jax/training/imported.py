@@ -24,6 +24,7 @@ from at_jax.training.state import parameter_count
 __all__ = ["WeightsFile", "check_free", "create", "describe", "read_file"]
 
 _MOST_CLASSES, _MOST_PIXELS = 100_000, 4096
+_USUAL = "resnet_18"  # network of files that name none
 
 
 class WeightsFile(NamedTuple):
@@ -69,8 +70,7 @@ def read_file(
       path: of the ``.safetensors``, ``.pth`` or ``.pt`` file.
       name: of the network; by default as the file describes it, or ``"resnet_18"``.
       num_classes: K; by default of the file.
-      image_size: height and width of its images; by default as the file describes them, or usual for the
-        network.
+      image_size: height and width of its images; by default of the file, or usual for the network.
       resize: see :class:`WeightsFile`; by default of the file.
       key: initializes a classifier with another number of classes, which is otherwise an error.
 
@@ -86,7 +86,9 @@ def read_file(
         if value is not None and not least <= value <= most:
             raise UserError(f"--{what} must be within {least}..{most}, got {value}: change it")
     stored = pretrained.description(path)
-    name = name or stored.get("name") or "resnet_18"
+    subject = printable(str(path))
+    if not (name := name or stored.get("name")):
+        name, subject = _USUAL, f"{subject} (without --model: {_USUAL})"
     any_classes = models.build(name, 1000)
     family, found = pretrained.family(any_classes), pretrained.read(path)
     matched = pretrained.match(found, any_classes)
@@ -96,15 +98,14 @@ def read_file(
     *sides, channels = matched.image_shape
     usual = tuple(stored.get("image_shape", sides)[:2])
     height, width = (image_size, image_size) if image_size else usual
-    # The resize of a file is for its own size of images.
-    resize = resize or (stored.get("resize", 0) if (height, width) == usual else 0)
+    resize = resize or (stored.get("resize", 0) if (height, width) == usual else 0)  # for its size
     if resize and resize < min(height, width):
         raise UserError(
             f"--resize must be at least the image size, {min(height, width)}, got {resize}: change it"
         )
     return WeightsFile(
         module,
-        pretrained.convert(found, module, key=key, source=printable(str(path))),
+        pretrained.convert(found, module, key=key, source=subject),
         name,
         classes,
         names if len(names) == classes else (),

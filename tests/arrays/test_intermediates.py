@@ -95,9 +95,7 @@ def test_tap_of_a_name_with_a_slash_raises_user_error():
             intermediates.tap(self, "block/inner", x + 100)
             return x
 
-    with pytest.raises(
-        UserError, match="must not contain '/', .* got 'block/inner': use 'block_inner'"
-    ):
+    with pytest.raises(UserError, match="without '/', .* got 'block/inner': use 'block_inner'"):
         Parent().apply({}, IMAGES, mutable=["intermediates"])
 
 
@@ -110,9 +108,71 @@ def test_tap_named_like_a_captured_submodule_raises_user_error():
             return x
 
     with pytest.raises(
-        UserError, match="must not be that of a submodule .* 'encoder': rename the tap"
+        UserError, match="must not be that of a submodule, got 'encoder': rename the tap"
     ):
         intermediates.forward(Parent(), {}, IMAGES, paths=("encoder",))
+
+
+@pytest.mark.parametrize("in_setup", [False, True])
+def test_tap_named_like_a_layer_raises_user_error(in_setup):
+    class Compact(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.Dense(3, name="layer")(x)
+            intermediates.tap(self, "layer", x)
+            return x
+
+    class Setup(nn.Module):
+        def setup(self):
+            self.layer = nn.Dense(3)
+
+        def __call__(self, x):
+            intermediates.tap(self, "layer", self.layer(x))
+            return x
+
+    module = Setup() if in_setup else Compact()
+    with pytest.raises(UserError, match="must not be that of a submodule, got 'layer'"):
+        module.init_with_output(jax.random.key(0), IMAGES, mutable=["params", "intermediates"])
+
+
+@pytest.mark.parametrize("name", ["", 3])
+def test_tap_of_no_name_raises_user_error(name):
+    class Parent(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            intermediates.tap(self, name, x)
+            return x
+
+    with pytest.raises(UserError, match=f"must be a string .* got {name!r}: use '"):
+        Parent().apply({}, IMAGES, mutable=["intermediates"])
+
+
+def test_output_that_a_lifted_module_does_not_store_names_the_fix():
+    class Body(nn.Module):
+        @nn.compact
+        def __call__(self, x, _):
+            return nn.Dense(x.shape[-1])(x), None
+
+    def parent(**axes):
+        class Parent(nn.Module):
+            @nn.compact
+            def __call__(self, x):
+                scan = nn.scan(Body, variable_axes=axes, split_rngs={"params": True}, length=2)
+                return scan(name="s")(x, None)[0]
+
+        module = Parent()
+        return module, module.init(jax.random.key(0), IMAGES)
+
+    with pytest.raises(UserError, match="output of 's' is not stored: add 'intermediates' to the"):
+        intermediates.forward(*parent(params=0), IMAGES, paths=["s"])
+    module, variables = parent(params=0, intermediates=0)
+    _, taps, _ = intermediates.forward(module, variables, IMAGES, paths=["s/Dense_0"])
+    assert taps["s/Dense_0"].shape == (2, *IMAGES.shape)
+
+
+def test_forward_with_a_single_path_raises():
+    with pytest.raises(UserError, match=r"paths must be a sequence, got 'block': pass \['block'\]"):
+        intermediates.forward(Block(), {}, IMAGES, paths="block")
 
 
 @pytest.mark.parametrize("mutated", [{}, {"batch_stats": {"mean": 0}}, {"intermediates": {}}])
@@ -214,7 +274,7 @@ def test_forward_with_paths_captures_nothing_else():
 
 
 def test_forward_with_a_submodule_called_twice_raises_user_error():
-    message = "'encoder/layer' must be computed once .* got 2 calls: capture a submodule .* once"
+    message = "'encoder/layer' must be computed once .* got 2 calls: .* in the module that calls it"
     with pytest.raises(UserError, match=message):
         intermediates.forward(Untapped(calls=2), {}, IMAGES, paths=("encoder/layer",))
 

@@ -153,6 +153,25 @@ def test_adapter_of_half_precision_computes_in_float32(dtype):
     assert shapes["a"].dtype == jnp.float32
 
 
+@pytest.mark.parametrize(
+    ("channels", "taps", "message"),
+    [
+        ((("b", 5),), {"a": (1, 2, 2, 3)}, "no transfer point 'b'; it taps 'a'"),
+        ((("a", 5), ("a", 6)), {"a": (1, 2, 2, 3)}, "must be different, .* got 'a' and 'a'"),
+        (
+            (("e/f", 5), ("e_f", 5)),
+            {"e/f": (1, 2, 2, 3), "e_f": (1, 2, 2, 3)},
+            "got 'e/f' and 'e_f'",
+        ),
+        ((("a", 5),), {"a": (2, 5, 3)}, "Adapter: a must have .*rank 4|Adapter: a must"),
+    ],
+)
+def test_adapter_of_wrong_taps_raises(channels, taps, message):
+    taps = {name: jnp.ones(shape) for name, shape in taps.items()}
+    with pytest.raises(UserError, match=message):
+        models.Adapter(channels).init(jax.random.key(0), taps)
+
+
 def test_adapter_of_float64_computes_in_float64():
     with jax.enable_x64(True):
         taps = {"a": jax.ShapeDtypeStruct((1, 2, 2, 3), jnp.float64)}

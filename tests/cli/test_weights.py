@@ -70,6 +70,12 @@ def test_weights_of_a_file_become_a_run(source, tmp_path, capsys):
         run_files.check(dest, default_config().to_dict())
 
 
+def test_file_of_another_network_than_the_default_names_the_flag(source, tmp_path, capsys):
+    code, _, err = run(capsys, source, tmp_path / "run")
+    assert code == 2 and err.count("\n") == 1
+    assert "wrn.pth (without --model: resnet_18) does not fit ResNet-18 with 5 classes" in err
+
+
 def test_another_number_of_classes_gets_a_new_classifier_and_a_line(source, tmp_path, capsys):
     code, out, _ = run(capsys, source, tmp_path / "run", MODEL, "--num_classes=7", "--seed=3")
     assert code == 0

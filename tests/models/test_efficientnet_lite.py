@@ -94,6 +94,13 @@ def test_block_updates_its_statistics_by_one_hundredth(block):
     np.testing.assert_allclose(means, 0.99 * old + 0.01 * jnp.mean(x, (0, 1, 2)), atol=1e-6)
 
 
+def test_depthwise_kernels_are_initialized_by_the_fan_of_one_channel():
+    module = MBConv(16, expansion=6, kernel=5)
+    params = module.init(jax.random.key(0), jnp.ones((1, 8, 8, 64)))["params"]
+    assert np.std(params["depthwise"]["kernel"]) == pytest.approx((2 / 25) ** 0.5, rel=0.05)
+    assert np.std(params["project"]["kernel"]) == pytest.approx((2 / 16) ** 0.5, rel=0.05)
+
+
 def test_block_pads_as_tensorflow(block):
     # 8 pixels to 4 with a 5x5 kernel: 3 * 2 + 5 - 8 = 3 pixels of padding, 1 before and 2 after.
     module, variables, images = block

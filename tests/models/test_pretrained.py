@@ -57,6 +57,39 @@ def test_state_dict_of_parameters_alone_raises_user_error(state_dict):
         pretrained.state_dict(variables["params"], module)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: {"params": v["params"]}, "missing batch_stats/bn/mean"),
+        (lambda v: jax.tree.map(lambda x: np.stack([x, x]), v), r"with .* of shape \(2, "),
+        (lambda v: {**v, "params": {**v["params"], "more": np.ones(3)}}, "unexpected params/more"),
+    ],
+)
+def test_state_dict_of_other_variables_raises_user_error(change, message):
+    module = models.build("wrn_10_1")
+    variables = jax.eval_shape(module.init, jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))
+    variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), variables)
+    assert len(pretrained.state_dict(variables, module)) == 39
+    with pytest.raises(UserError, match=f"do not fit WRN-10-1 with 10 classes: .*{message}"):
+        pretrained.state_dict(change(variables), module)
+    with pytest.raises(UserError, match=r"do not fit WRN-16-2 .* and \d+ more"):
+        pretrained.state_dict(variables, models.build("wrn_16_2"))
+
+
+@pytest.mark.parametrize(
+    ("given", "key", "message"),
+    [
+        (None, None, "must be a dict of names and arrays, got NoneType"),
+        ({"conv1.weight": [1.0]}, None, "got the entry 'conv1.weight'"),
+        ({3: np.ones(3)}, None, "got the entry 3"),
+        ({}, 0, r"key must be a PRNG key, got 0: pass jax.random.key\(0\)"),
+    ],
+)
+def test_convert_of_wrong_arguments_raises_user_error(given, key, message):
+    with pytest.raises(UserError, match=message):
+        pretrained.convert(given, models.build("resnet_18"), key=key)
+
+
 def test_load_of_a_saved_file_equals_convert(state_dict, tmp_path):
     module = models.build("resnet_18", num_classes=CLASSES)
     safetensors.numpy.save_file(state_dict, tmp_path / "resnet18.safetensors")

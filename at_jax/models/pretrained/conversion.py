@@ -1,7 +1,7 @@
 """Conversion between PyTorch state dicts and Flax variables."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -85,6 +85,7 @@ def convert(
     at_jax.errors.UserError: the state dict does not fit ResNet-18 with 10 classes: missing bn1... \
 and 97 more: give the weights of this network, or choose the network of the file
     """
+    _check_arguments(state_dict, key)
     given = {k: v for k, v in state_dict.items() if not k.endswith(".num_batches_tracked")}
     matched = matching.match(given, module)
     names, wanted, found = matched.names, matched.wanted, matched.classes
@@ -116,8 +117,8 @@ and 97 more: give the weights of this network, or choose the network of the file
 def state_dict(variables: Mapping[str, Any], module: nn.Module) -> dict[str, np.ndarray]:
     """Convert variables to a PyTorch state dict, with the first naming of the network.
 
-    :func:`convert` restores the same arrays, bit for bit. ``num_batches_tracked`` is omitted: PyTorch sets
-    it to 0.
+    :func:`convert` restores the same float32 arrays, bit for bit; others are converted to float32.
+    ``num_batches_tracked`` is omitted: PyTorch sets it to 0.
 
     Args:
       variables: of the network.
@@ -127,9 +128,9 @@ def state_dict(variables: Mapping[str, Any], module: nn.Module) -> dict[str, np.
       Name to array, contiguous, float32.
 
     Raises:
-      UserError: if the network has no names in PyTorch, or there are no parameters.
+      UserError: if the network has no names in PyTorch, or the variables are not those of the network.
     """
-    name = family(module, writes=True).namings[0].name
+    known = family(module, writes=True)
     if "params" not in variables:
         raise UserError(
             f"variables must have the collection 'params', got {listed(variables)}: pass "
@@ -138,6 +139,18 @@ def state_dict(variables: Mapping[str, Any], module: nn.Module) -> dict[str, np.
     # Others, such as sown activations, are no weights.
     kept = {key: variables[key] for key in ("params", "batch_stats") if key in variables}
     flat = traverse_util.flatten_dict(kept)
+    height, width, channels = known.image_shape
+    if np.ndim(stem := flat.get(("params", known.stem, "kernel"))) == 4:
+        channels = stem.shape[2]
+    wanted = matching.shapes(module, (height, width, channels))
+    if problems := _differences(
+        flat, {path: leaf.shape for path, leaf in wanted.items()}, "/".join
+    ):
+        raise UserError(
+            f"variables do not fit {known.title(module)} with {module.num_classes} classes: "
+            f"{problems}: pass the variables of this network"
+        )
+    name = known.namings[0].name
     arrays = {str(name(path)): np.asarray(leaf, np.float32) for path, leaf in flat.items()}
     return {k: np.ascontiguousarray(namings.to_torch(array)) for k, array in arrays.items()}
 
@@ -182,22 +195,56 @@ def _check(
     classes: int | None,
 ) -> None:
     """Raise unless names and shapes agree; ``classes`` is the number of the file if it differs."""
-    missing = [name for name in shapes if name not in given]
-    unexpected = [printable(name[:100]) for name in given if name not in shapes]
-    different = [
-        f"{name} of shape {tuple(given[name].shape)} instead of {shape}"
-        for name, shape in shapes.items()
-        if name in given and tuple(given[name].shape) != shape
-    ]
-    groups = {"missing": missing, "unexpected": unexpected, "with": different}
-    problems = [f"{group} {listed(names)}" for group, names in groups.items() if names]
-    if not problems:
+    if not (problems := _differences(given, shapes)):
         return
     fixes = [f"set the number of classes to {classes}"] if classes is not None else []
-    if missing or unexpected or not fixes:
+    if given.keys() != shapes.keys() or not fixes:
         fixes.append("give the weights of this network, or choose the network of the file")
     title = family(module).title(module)
     raise UserError(
         f"{source} does not fit {title} with {module.num_classes} classes: "
-        f"{'; '.join(problems)}: {'; '.join(fixes)}"
+        f"{problems}: {'; '.join(fixes)}"
     )
+
+
+def _differences(
+    given: Mapping[Any, Any],
+    shapes: Mapping[Any, tuple[int, ...]],
+    text: Callable[[Any], str] = str,
+) -> str:
+    """Describe what is missing, unexpected, or of another shape; empty if nothing is.
+
+    Args:
+      given: names to arrays.
+      shapes: names to the shapes that are expected.
+      text: function from a name to its text.
+    """
+    groups = {
+        "missing": [text(name) for name in shapes if name not in given],
+        "unexpected": [printable(text(name)[:100]) for name in given if name not in shapes],
+        "with": [
+            f"{text(name)} of shape {tuple(np.shape(given[name]))} instead of {shape}"
+            for name, shape in shapes.items()
+            if name in given and tuple(np.shape(given[name])) != shape
+        ],
+    }
+    return "; ".join(f"{group} {listed(names)}" for group, names in groups.items() if names)
+
+
+def _check_arguments(state_dict: Any, key: Any) -> None:
+    is_mapping = isinstance(state_dict, Mapping)
+    wrong = [
+        name
+        for name, array in (state_dict.items() if is_mapping else ())
+        if not isinstance(name, str) or not (hasattr(array, "shape") and hasattr(array, "dtype"))
+    ]
+    if not is_mapping or wrong:
+        got = f"the entry {wrong[0]!r}" if wrong else type(state_dict).__name__
+        raise UserError(
+            f"state_dict must be a dict of names and arrays, got {got}: convert tensors with .numpy()"
+        )
+    is_key = hasattr(key, "dtype") and (
+        jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.dtype == jnp.uint32
+    )
+    if key is not None and not is_key:
+        raise UserError(f"key must be a PRNG key, got {key!r}: pass jax.random.key(0)")

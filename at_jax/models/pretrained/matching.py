@@ -13,7 +13,7 @@ from at_jax.errors import UserError
 from at_jax.models.pretrained import namings
 from at_jax.models.pretrained.namings import NAMINGS, Family, Naming
 
-__all__ = ["HEAD", "Match", "family", "match"]
+__all__ = ["HEAD", "Match", "family", "match", "shapes"]
 
 HEAD = "classifier"  # the name of the last layer of every network with pretrained weights
 _MOST_CHANNELS = 64
@@ -72,7 +72,7 @@ def match(given: Mapping[str, np.ndarray], module: nn.Module) -> Match:
     """
     known = family(module)
     height, width, channels = known.image_shape
-    paths = _shapes(module, known.image_shape)
+    paths = shapes(module, known.image_shape)
     all_names = [{path: naming.name(path) for path in paths} for naming in known.namings]
     found = [sum(name in given for name in names.values()) for names in all_names]
     best = found.index(max(found))
@@ -81,11 +81,11 @@ def match(given: Mapping[str, np.ndarray], module: nn.Module) -> Match:
     if stem is not None and stem.ndim == 4 and 0 < stem.shape[1] <= _MOST_CHANNELS:
         channels = stem.shape[1]
     images = (height, width, channels)
-    wanted = paths if images == known.image_shape else _shapes(module, images)
+    wanted = paths if images == known.image_shape else shapes(module, images)
     return Match(known.namings[best], names, wanted, _classes(names, given), images)
 
 
-def _shapes(module: nn.Module, images: tuple[int, ...]) -> dict[namings.Path, jax.ShapeDtypeStruct]:
+def shapes(module: nn.Module, images: tuple[int, ...]) -> dict[namings.Path, jax.ShapeDtypeStruct]:
     """Shapes of the variables, without computing an initialization."""
     batch = jax.ShapeDtypeStruct((1, *images), jnp.float32)
     return traverse_util.flatten_dict(dict(jax.eval_shape(module.init, jax.random.key(0), batch)))
