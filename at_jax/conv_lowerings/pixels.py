@@ -9,7 +9,14 @@ from jax import lax
 
 from at_jax.conv_lowerings.shardings import varying_as
 
-__all__ = ["SLICE_BYTES", "divisor", "images_per_slice", "map_slices", "place", "sum_over_slices"]
+__all__ = [
+    "SLICE_BYTES",
+    "images_per_slice",
+    "map_slices",
+    "place",
+    "slice_size",
+    "sum_over_slices",
+]
 
 # A slice of about this size stays in the cache of one core, next to its product. With slices of 2 MiB
 # weight gradients take up to 10 % longer, with slices of 4 MiB 10 to 50 % (16 to 64 channels, batch 64, one
@@ -36,28 +43,34 @@ def place(
     return lax.slice_in_dim(a, 0, None, step, axis)
 
 
-def divisor(batch: int, most: int) -> int:
-    """The largest divisor of the batch that is at most ``most``; 1 at least.
+def slice_size(batch: int, most: int) -> int:
+    """Number of images of a slice, at most ``most`` and at least 1.
 
-    >>> divisor(64, 20), divisor(7, 3)
-    (16, 1)
+    A divisor of the batch, unless all that fit are smaller than half of ``most``. Then the last slice has
+    fewer images than the others, and its program is compiled separately.
+
+    >>> slice_size(64, 20), slice_size(127, 20), slice_size(7, 3), slice_size(6, 8)
+    (16, 19, 3, 6)
     """
-    return max(n for n in range(1, batch + 1) if batch % n == 0 and n <= max(most, 1))
+    most = min(max(most, 1), batch)
+    divisor = max(n for n in range(1, most + 1) if batch % n == 0)
+    slices = -(-batch // most)
+    return divisor if 2 * divisor >= most else -(-batch // slices)
 
 
 def images_per_slice(batch: int, bytes_per_image: int) -> int:
-    """The largest divisor of the batch whose images take at most ``SLICE_BYTES``; 1 at least.
+    """:func:`slice_size` of images that take at most ``SLICE_BYTES``.
 
     >>> images_per_slice(64, 98304), images_per_slice(64, 2**24), images_per_slice(6, 10)
     (8, 1, 6)
     """
-    return divisor(batch, SLICE_BYTES // max(bytes_per_image, 1))
+    return slice_size(batch, SLICE_BYTES // max(bytes_per_image, 1))
 
 
 def map_slices(function: Callable[[jax.Array], jax.Array], x: jax.Array, size: int) -> jax.Array:
-    """Concatenate ``function`` of slices of ``size`` images of x; ``size`` divides the batch."""
+    """Concatenate ``function`` of slices of ``size`` images of x; the last one may have fewer."""
     batch = x.shape[0]
-    if size == batch:
+    if size >= batch:
         return function(x)
     part = jax.eval_shape(function, jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype))
     total = varying_as(jnp.zeros((batch, *part.shape[1:]), part.dtype), x)
@@ -66,7 +79,11 @@ def map_slices(function: Callable[[jax.Array], jax.Array], x: jax.Array, size: i
         result = function(lax.dynamic_slice_in_dim(x, index * size, size))
         return lax.dynamic_update_slice_in_dim(total, result, index * size, 0)
 
-    return lax.fori_loop(0, batch // size, body, total)
+    total = lax.fori_loop(0, batch // size, body, total)
+    if rest := batch % size:
+        last = function(lax.slice_in_dim(x, batch - rest, batch))
+        total = lax.dynamic_update_slice_in_dim(total, last, batch - rest, 0)
+    return total
 
 
 def sum_over_slices(
@@ -81,7 +98,7 @@ def sum_over_slices(
     loop that takes slices reads the existing array.
     """
     batch = x.shape[0]
-    # A symbolic batch, as in an exported program, has no known divisor.
+    # A symbolic batch, as in an exported program, has no known slices.
     if not isinstance(batch, int) or batch == 0:
         return function(x, g)
     size = images_per_slice(batch, bytes_per_image)
@@ -95,4 +112,7 @@ def sum_over_slices(
     part = jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype)
     result = jax.eval_shape(function, part, jax.ShapeDtypeStruct((size, *g.shape[1:]), g.dtype))
     total = varying_as(jnp.zeros(result.shape, result.dtype), x, g)
-    return lax.fori_loop(0, batch // size, body, total)
+    total = lax.fori_loop(0, batch // size, body, total)
+    if rest := batch % size:
+        total = total + function(*(lax.slice_in_dim(a, batch - rest, batch) for a in (x, g)))
+    return total

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from at_jax.conv_lowerings.pixels import SLICE_BYTES, divisor, images_per_slice, map_slices
+from at_jax.conv_lowerings.pixels import SLICE_BYTES, images_per_slice, map_slices, slice_size
 from at_jax.conv_lowerings.window import Window
 
 __all__ = ["forward", "images_of_slice", "is_chosen"]
@@ -53,7 +53,7 @@ def images_of_slice(
     """
     in_cache = images_per_slice(batch, _bytes(channels, features, window, itemsize))
     with_work = -(-features // (4 * _tiles(window)))
-    return max(in_cache, divisor(batch, with_work))
+    return max(in_cache, slice_size(batch, with_work))
 
 
 def _tiles(window: Window) -> int:

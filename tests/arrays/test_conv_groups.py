@@ -163,6 +163,9 @@ def test_double_backpropagation_has_no_slow_convolution(channels, groups, stride
     assert not convolutions(jax.jit(run).lower(*arguments).compile(tiny.QUICK))[1]
 
 
+@pytest.mark.skipif(
+    jax.__version_info__ < (0, 11), reason="XLA of jax 0.10 removes the barriers before it fuses"
+)
 def test_taps_of_a_large_depthwise_kernel_are_computed_once():
     case = ((4, 16, 16, 8), (7, 7, 1, 8), (1, 1), ((3, 3), (3, 3)), (1, 1), (1, 1), 8)
     loss = lambda x, w: jnp.sum(jnp.sin(conv(x, w, case)))  # noqa: E731

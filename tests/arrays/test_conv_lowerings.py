@@ -124,11 +124,21 @@ def test_winograd_is_chosen_at_the_boundaries_of_the_rule(
     assert winograd.is_chosen(batch, channels, features, window(**changes)) == expected
 
 
-def test_images_per_slice_is_the_largest_divisor_that_fits():
-    for batch, size in itertools.product((1, 6, 7, 64), (0, 1, 2**19, 2**20, 2**20 + 1, 2**30)):
-        found = pixels.images_per_slice(batch, size)
-        fitting = [n for n in range(1, batch + 1) if batch % n == 0 and n * size <= 2**20]
-        assert found == max(fitting, default=1)
+def test_slices_are_equal_where_a_divisor_is_large_enough_and_otherwise_nearly():
+    for batch, most in itertools.product((1, 6, 7, 64, 126, 127), (0, 1, 2, 3, 5, 20, 64, 200)):
+        found, fits = pixels.slice_size(batch, most), min(max(most, 1), batch)
+        divisor = max(n for n in range(1, fits + 1) if batch % n == 0)
+        slices = -(-batch // fits)  # as few as possible
+        assert found == (divisor if 2 * divisor >= fits else -(-batch // slices))
+        assert 1 <= found <= fits and 2 * found >= fits
+    assert pixels.images_per_slice(64, 2**30) == 1
+
+
+@pytest.mark.parametrize(("batch", "size"), [(7, 3), (6, 3), (3, 3), (3, 8), (7, 1)])
+def test_map_slices_includes_the_last_smaller_one(batch, size):
+    x = jnp.arange(2.0 * batch).reshape(batch, 2)
+    found = tiny.jit(lambda x: pixels.map_slices(lambda part: part[:, :1] ** 2, x, size))(x)
+    np.testing.assert_array_equal(found, x[:, :1] ** 2)
 
 
 # (channels, features, window): every form, layers of a WRN-16-1, odd sizes, unread and padded edges.
@@ -157,13 +167,17 @@ def arrays(channels, features, shape, dtype, batch=4):
     return x, draw(*shape.kernel, channels, features), draw(batch, *shape.output, features)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(
+    ("case", "batch"),
+    [*((case, 4) for case in CASES), *((CASES[i], 13) for i in (0, 4, 8))],
+    ids=str,
+)
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-6), ("float64", 1e-13)])
-def test_operations_equal_those_of_lax(monkeypatch, case, dtype, tolerance):
-    # Slices of a few images, so that there is more than one.
-    monkeypatch.setattr(pixels, "SLICE_BYTES", 2**15)
+def test_operations_equal_those_of_lax(monkeypatch, case, batch, dtype, tolerance):
+    # Slices of a few images, so that there is more than one; the last of 13 images is smaller.
+    monkeypatch.setattr(pixels, "SLICE_BYTES", 2**15 if batch == 4 else 2**18)
     with jax.enable_x64(dtype == "float64"):
-        x, w, g = arrays(*case, dtype)
+        x, w, g = arrays(*case, dtype, batch)
         shape = case[2]
         for name, operands_ in (
             ("forward", (x, w)),
