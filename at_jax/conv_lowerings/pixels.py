@@ -10,13 +10,8 @@ from jax import lax
 from at_jax.conv_lowerings.shardings import varying_as
 
 __all__ = [
-    "SLICE_BYTES",
-    "images_per_slice",
-    "map_slices",
-    "place",
-    "slice_size",
-    "sum_over_slices",
-]
+    "SLICE_BYTES", "images_per_slice", "map_slices", "place", "slice_size", "sum_over_slices",
+]  # fmt: skip
 
 # A slice of about this size stays in the cache of one core, next to its product. With slices of 2 MiB
 # weight gradients take up to 10 % longer, with slices of 4 MiB 10 to 50 % (16 to 64 channels, batch 64, one

@@ -101,10 +101,8 @@ def _balanced(dataset: Dataset, examples: int, seed: int, purpose: int, what: st
     rank = np.empty(available, np.int64)
     rank[by_class] = np.arange(available) - np.repeat(np.cumsum(counts) - counts, counts)
     if kept:
-        rank[rank >= np.maximum(counts // 2, 1)[labels]] += (
-            available  # only after those of other classes
-        )
-        # The last of each class is never chosen.
+        # The second half of a class comes after the first halves of all; the last image is never chosen.
+        rank[rank >= np.maximum(counts // 2, 1)[labels]] += available
         rank[by_class[np.cumsum(counts)[counts > 0] - 1]] = 2 * available
     place = rng.permutation(dataset.num_classes)
     return np.sort(np.lexsort((place[labels], rank))[:examples])

@@ -110,8 +110,9 @@ def use_readable_scale(panel: "Axes", values: Sequence[float], axis: str = "y") 
       values: that are drawn in it; those that are not finite are ignored.
       axis: ``"x"`` or ``"y"``.
     """
-    of_axis = {name: getattr(panel, name.format(axis)) for name in _OF_AXIS}
-    set_scale, set_limits, limits, set_ticks = of_axis.values()
+    set_scale, set_limits, limits, set_ticks = (
+        getattr(panel, each.format(axis)) for each in _OF_AXIS
+    )
     finite = [value for value in values if math.isfinite(value)]
     positive = [value for value in finite if value > 0]
     if not positive or min(finite) < 0 or max(positive) <= _LOG_FROM * min(positive):

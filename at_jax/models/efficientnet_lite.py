@@ -50,12 +50,8 @@ class MBConv(nn.Module):
         if self.expansion > 1:
             y = nn.relu6(layers.conv_bn(y, hidden, 1, ("expand", "bn0"), norm, same=True))
         # TensorFlow's fan-out: one channel of a depthwise convolution feeds one channel.
-        depthwise = {
-            "stride": self.stride,
-            "groups": hidden,
-            "same": True,
-            "init_scale": 2.0 * hidden,
-        }
+        fan = {"init_scale": 2.0 * hidden}
+        depthwise = {"stride": self.stride, "groups": hidden, "same": True, **fan}
         y = layers.conv_bn(y, hidden, self.kernel, ("depthwise", "bn1"), norm, **depthwise)
         y = layers.conv_bn(nn.relu6(y), self.features, 1, ("project", "bn2"), norm, same=True)
         return x + y if x.shape == y.shape else y

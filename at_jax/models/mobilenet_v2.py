@@ -1,6 +1,7 @@
 """MobileNetV2 for small images (Sandler et al., arXiv:1801.04381), as in RepDistiller on CIFAR."""
 
 import math
+import numbers
 from typing import Any
 
 import flax.linen as nn
@@ -70,7 +71,7 @@ class MobileNetV2(nn.Module):
 
     def __post_init__(self) -> None:
         layers.check_fields(self)
-        if not isinstance(self.width, int | float) or not 1 <= 16 * self.width < math.inf:
+        if not isinstance(self.width, numbers.Real) or not 1 <= 16 * self.width < math.inf:
             raise UserError(
                 "the width of a MobileNetV2 must leave at least one channel of 16, got "
                 f"{self.width}: use 1/16 or more, for example mobilenet_v2_0.5"

@@ -1,6 +1,7 @@
 """Wide residual networks for small images (Zagoruyko & Komodakis, arXiv:1605.07146)."""
 
 import math
+import numbers
 from typing import Any
 
 import flax.linen as nn
@@ -69,7 +70,7 @@ class WideResNet(nn.Module):
                 f"the depth of a wide ResNet must be 6n+4 (10, 16, 22, 28, 40, ...), got {self.depth}: "
                 "for example wrn_16_1"
             )
-        if not isinstance(self.width, int | float) or not 1 <= 16 * self.width < math.inf:
+        if not isinstance(self.width, numbers.Real) or not 1 <= 16 * self.width < math.inf:
             raise UserError(
                 f"the width of a wide ResNet must leave at least one channel of 16, got {self.width}: "
                 "use 1/16 or more, for example wrn_16_1"
