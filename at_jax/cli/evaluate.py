@@ -10,6 +10,7 @@ from at_jax import paths
 from at_jax.cli.parser import CommandParser
 from at_jax.errors import UserError, replacing
 from at_jax.training import metrics
+from at_jax.training.components import datasets
 from at_jax.training.config import default_config
 from at_jax.training.console import log
 from at_jax.training.files import run_files
@@ -83,6 +84,7 @@ def run(
     config = default_config()
     config.update(run_files.read_config(workdir) | {"runtime": dict(runtime or {})})
     if data_dir:
+        datasets.check_moved(config.data.source, data_dir)
         config.data.data_dir = data_dir
     errors = loop.evaluate(config, workdir, module=module)
     if not quiet:

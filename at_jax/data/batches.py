@@ -159,7 +159,7 @@ class TrainBatches:
 def _check_batch_size(batch_size: int) -> None:
     if not isinstance(batch_size, int | np.integer) or batch_size < 1:
         raise UserError(
-            f"batch_size: expected an integer of 1 or more, got {batch_size!r}: choose a larger one"
+            f"batch_size: expected an integer of 1 or more, got {batch_size!r}: use 128, for example"
         )
 
 

@@ -10,8 +10,8 @@ __all__ = ["RENUMBER", "check_class_names", "check_image", "check_labels", "numb
 
 # Both splits need the same numbers: a return_inverse of each would give a class two of them.
 RENUMBER = (
-    "renumber those of both splits with np.searchsorted(names, ...), where names = np.unique([*labels, "
-    "*test_labels])"
+    "number those of both splits with np.searchsorted(names, labels of the split), where names = "
+    "np.unique(labels of both)"
 )
 
 

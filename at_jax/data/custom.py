@@ -108,7 +108,7 @@ def _arrays(images: Any, labels: Any, prefix: str) -> tuple[np.ndarray, np.ndarr
     if not np.issubdtype(labels.dtype, np.integer):
         raise UserError(
             f"{labels_name}: expected integers (class indices), got {labels.dtype}: {RENUMBER}, and "
-            "pass class_names=names"
+            "pass class_names=[str(name) for name in names]"
         )
     if len(labels) != len(images):
         raise UserError(

@@ -120,7 +120,7 @@ class Split:
         Raises:
           UserError: if the copy does not fit into memory.
         """
-        indices = np.asarray(indices)
+        indices = np.asarray(indices, np.int64)
         if isinstance(self.images, np.ndarray):
             check_fits(
                 f"memory for a copy of {len(indices):,} images {self.images.shape[1:]}",

@@ -88,7 +88,7 @@ class Examples:
         """Return the examples at `indices` ``(n,)``, in that order."""
         labels, names = self.labels, self.names
         select = getattr(self.read, "select", None)  # of a reader that reads other examples too
-        return dataclasses.replace(
+        selected = dataclasses.replace(
             self,
             count=len(indices),
             read=select(indices) if select else lambda at, crops: self.read(indices[at], crops),
@@ -96,6 +96,9 @@ class Examples:
             describe=lambda place: self.describe(int(indices[place])),
             names=None if names is None else lambda: _selected(list(names()), indices),
         )
+        if "image_shape" in vars(self):  # known: none is decoded again
+            vars(selected)["image_shape"] = self.image_shape
+        return selected
 
     def read_labels(self) -> np.ndarray:
         """Return the labels, int32 ``(N,)``, without keeping the images."""

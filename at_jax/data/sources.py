@@ -72,7 +72,7 @@ def load(
         )
     _check_sizes(image_size, resize, memory_limit_mb)
     _check_split(test_fraction, split_seed)
-    _check_used(source, data_dir, crop)
+    _check_crop(source, crop)
     options = LoadOptions(
         name=name, data_dir=data_dir, image_size=image_size, memory_limit_mb=memory_limit_mb,
         skip_corrupt=skip_corrupt, resize=resize, random_crop=random_crop,
@@ -94,7 +94,9 @@ def _check_sizes(image_size: int, resize: int, memory_limit_mb: int) -> None:
 
 def _check_count(name: str, value: int, fix: str) -> None:
     if not isinstance(value, int | np.integer) or value < 0:
-        raise UserError(f"{name}: expected an integer of 0 or more, got {value!r}: {fix}")
+        raise UserError(
+            f"{name}: expected an integer of 0 or more, got {value!r}: {fix}, or another integer"
+        )
 
 
 def _check_split(test_fraction: float, split_seed: int) -> None:
@@ -113,13 +115,7 @@ def _hint(source: str) -> str:
     return f"for a TFDS set pass --config.data.source=tfds --config.data.name={source}"
 
 
-def _check_used(source: str, data_dir: str, crop: str) -> None:
-    """Raise for an argument that the source does not use."""
-    if source == "digits" and data_dir:
-        raise UserError(
-            f"data source 'digits' is part of scikit-learn, got --config.data.data_dir={data_dir}: leave "
-            "it out, or set --config.data.source=folder or tfds"
-        )
+def _check_crop(source: str, crop: str) -> None:
     if crop and source != "tfds":
         raise UserError(
             f"data.crop: expected a TFDS set, whose examples have bounding boxes, got {crop!r} with "

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import pathlib
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -37,8 +38,8 @@ def count(batches: TrainBatches, workers: int) -> int:
             f"data.workers={workers}: expected the package grain, which starts worker processes, got none: "
             "pip install grain, or set --config.data.workers=-1 to decode in threads"
         )
-    unguarded = _unguarded_main()
-    if workers > 0 and unguarded:
+    unguarded, is_read = _unguarded_main()
+    if workers > 0 and unguarded and is_read:
         raise UserError(
             f"data.workers={workers}: expected 'if __name__ == \"__main__\":' around the statements of "
             f"{printable(unguarded)}, which each worker process imports, got none: add it, or set "
@@ -57,15 +58,17 @@ def _is_installed() -> bool:
     return importlib.util.find_spec("grain") is not None
 
 
-def _unguarded_main() -> str:
-    """Path of the program's main file if it would run again in each worker, which imports it; or empty."""
-    path = getattr(sys.modules.get("__main__"), "__file__", None)
-    if path is None:  # an interactive session, which is not imported
-        return ""
+def _unguarded_main() -> tuple[str, bool]:
+    """The main file if each worker, which imports it, would run it again, or empty; whether it was read."""
+    main: Any = sys.modules.get("__main__")
+    path, spec = getattr(main, "__file__", None), getattr(main, "__spec__", None)
+    # An interactive session is not imported, nor is the __main__ of a package, as in python -m PACKAGE.
+    if path is None or (spec and spec.name.endswith(".__main__")):
+        return "", True
     try:
-        return "" if "__main__" in pathlib.Path(path).read_text(errors="ignore") else path
+        return "" if "__main__" in pathlib.Path(path).read_text(errors="ignore") else path, True
     except OSError:
-        return path
+        return path, False
 
 
 def prepare(index: int, of: int) -> None:

@@ -218,4 +218,6 @@ def _distinct_parts(runs: Sequence[History]) -> list[str]:
 
     start = common(1)
     end = min(common(-1), shortest - start)
+    if min(len(each) for each in parts) == start + end:  # one run is in another
+        start = max(start - 1, 0)
     return ["/".join(each[start : len(each) - end]) for each in parts]

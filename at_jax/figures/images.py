@@ -53,6 +53,7 @@ def dataset_of(workdir: str | pathlib.Path, data_dir: str = "") -> data.Dataset:
             f"the run in {workdir} was trained on a data set passed as an argument: pass --images"
         )
     stored = run_files.read_config(workdir)["data"]
+    datasets.check_moved(stored["source"], data_dir)
     stored["data_dir"] = data_dir or stored["data_dir"]
     values: dict[str, Any] = {
         key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()

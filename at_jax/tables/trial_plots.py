@@ -86,10 +86,11 @@ def _draw_trials(
         others = ", ".join(f"{key}={text_of(row['changes'][key])}" for key in keys if key != along)
         place = values.index(text_of(row["changes"][along]))
         curves.setdefault(others, []).append((place, row))
+    step = min(0.12, 0.6 / max(len(curves) - 1, 1))  # from one line to the next
     for index, (others, found) in enumerate(curves.items()):
         means = {place: mean for place, row in found if (mean := _mean(row)) is not None}
         # Lines, and their seeds, next to one another.
-        aside = 0.12 * (index - (len(curves) - 1) / 2)
+        aside = step * (index - (len(curves) - 1) / 2)
         marker = _MARKERS[index % len(_MARKERS)]
         places = sorted(means)
         panel.plot(

@@ -13,6 +13,7 @@ from at_jax import cli, data, extras, loop, version
 from at_jax.cli import commands, predict
 from at_jax.errors import UserError
 from at_jax.training import config_files
+from at_jax.training.components import datasets
 
 
 def run(capsys, *arguments):
@@ -123,6 +124,11 @@ def test_evaluate_of_moved_images_names_its_own_flag(monkeypatch, finished, caps
     monkeypatch.setattr(loop, "evaluate", fail)
     code, _, err = run(capsys, "evaluate", "--workdir", finished[0])
     assert code == 2 and err.endswith("create it, or set --data_dir DIR to it\n")
+
+    code, _, err = run(capsys, "evaluate", "--workdir", finished[0], "--data_dir", "other")
+    assert code == 2 and "got other for the digits" in err
+    # As for a run of images in a directory.
+    monkeypatch.setattr(datasets, "check_moved", lambda source, data_dir: None)
 
     def refuse(*_, **__):
         raise UserError(

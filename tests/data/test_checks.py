@@ -37,5 +37,5 @@ def test_check_image_of_one_channel_gets_its_axis():
 
 def test_numbered_class_names_cover_both_splits():
     assert numbered_class_names("mine", np.array([0, 0]), np.array([2])) == ("0", "1", "2")
-    with pytest.raises(UserError, match="'mine': .* the label 3 among 3 examples: renumber those"):
+    with pytest.raises(UserError, match="'mine': .* the label 3 among 3 examples: number those"):
         numbered_class_names("mine", np.array([0, 3]), np.array([2]))

@@ -21,6 +21,7 @@ def test_split_take_and_select_return_examples_in_the_given_order(lazy, make_dat
     assert images[:, 0, 0, 0].tolist() == [7, 3]
     assert labels.tolist() == split.labels[[7, 3]].tolist()
     twice = split.select(np.array([9, 4, 2])).select(np.array([2, 0]))
+    assert len(split.select([])) == 0 and split.select([]).images.shape == (0, 2, 2, 1)
     assert ids(twice) == [2, 9] and twice.images.shape == (2, 2, 2, 1) and len(twice) == 2
 
 

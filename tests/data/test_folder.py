@@ -117,6 +117,20 @@ def test_folder_that_does_not_fit_into_memory_is_refused_before_it_is_decoded(fo
         load("folder", data_dir=str(folder), image_size=4000)
 
 
+def test_folder_whose_training_images_are_streamed_needs_no_memory_for_them(folder, monkeypatch):
+    (folder / "train" / "dark" / "notes.txt").write_text("not an image")
+    count = len(load("folder", data_dir=str(folder)).test)
+    monkeypatch.setattr(memory, "available", lambda: 10 * 32 * 32 * 3 + count * 32 * 32 * 3)
+    dataset = load("folder", data_dir=str(folder), image_size=32, random_crop=True)
+    assert len(dataset.train) == 8
+
+
+def test_oversampling_by_links_is_kept(folder):
+    before = len(load("folder", data_dir=str(folder)).train)
+    (folder / "train" / "dark" / "again.png").symlink_to(folder / "train" / "dark" / "0.png")
+    assert len(load("folder", data_dir=str(folder)).train) == before + 1
+
+
 def test_folder_with_another_layout_raises(folder, tmp_path):
     with pytest.raises(UserError, match=r"nowhere does not exist: set --config.data"):
         load("folder", data_dir=str(tmp_path / "nowhere"))

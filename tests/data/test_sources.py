@@ -35,13 +35,8 @@ def test_load_with_a_negative_number_raises(key):
      ("split_seed", -1), ("split_seed", 1.5), ("image_size", 8.5), ("resize", "256")],
 )  # fmt: skip
 def test_load_with_a_number_of_another_kind_raises(key, value):
-    with pytest.raises(UserError, match=f"{key}: expected .*, got {value!r}: use 0"):
+    with pytest.raises(UserError, match=f"{key}: expected .*, got {value!r}: use "):
         load("digits", **{key: value})
-
-
-def test_load_of_digits_with_a_directory_raises():
-    with pytest.raises(UserError, match=r"got --config\.data\.data_dir=/nope: leave it out"):
-        load("digits", data_dir="/nope")
 
 
 def test_import_of_the_package_imports_no_reader():

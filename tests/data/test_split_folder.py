@@ -67,7 +67,7 @@ def test_links_to_other_images_are_left_out(classes):
         (classes / "dark/best" / image.name).symlink_to(image)
     after = load("folder", data_dir=str(classes))
     assert after.identity == before.identity
-    assert any(f"{len(images)} are a link to another image" in note for note in after.notes)
+    assert any(f"{len(images)} are repeated by a link" in note for note in after.notes)
     # Links to files elsewhere are images.
     outside = classes.parent / "outside.png"
     images[0].rename(outside)

@@ -1,5 +1,6 @@
 """Number of the worker processes that decode images."""
 
+import importlib.machinery
 import os
 import sys
 
@@ -61,3 +62,15 @@ def test_program_without_a_guard_has_no_workers(photographs, run_by, monkeypatch
         UserError, match=r"workers=2: expected 'if __name__.*script\.py.*workers=-1"
     ):
         workers.count(photographs, 2)
+
+
+@pytest.mark.usefixtures("installed")
+def test_program_that_workers_do_not_import_needs_no_guard(photographs, run_by, monkeypatch):
+    monkeypatch.setattr(workers, "_FEW_IMAGES", 7)
+    run_by("train()")
+    spec = importlib.machinery.ModuleSpec("package.__main__", None)
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", spec)
+    assert (workers.count(photographs, 0), workers.count(photographs, 2)) == (3, 2)
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", "/nowhere.pyz/__main__.py")
+    assert (workers.count(photographs, 0), workers.count(photographs, 2)) == (0, 2)

@@ -62,6 +62,8 @@ def test_runs_of_one_method_are_distinguished():
     places = [pathlib.Path("/runs") / study / "wrn-at/seed0" for study in ("a", "b/c")]
     figure, _ = drawn(*(run("at", "seed0", workdir=place) for place in places), run("none"))
     assert legend(figure) == ["attention transfer, a", "attention transfer, b/c", "labels only"]
+    inside = [run("at", "a", workdir=pathlib.Path(place)) for place in ("/x/a", "/x/a/a")]
+    assert curves.run_names(inside) == ["attention transfer, a", "attention transfer, a/a"]
 
 
 def test_eight_seeds_of_one_method_have_different_dashes():

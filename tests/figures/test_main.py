@@ -213,7 +213,7 @@ def test_a_data_set_passed_as_an_argument_needs_images(finished, tmp_path, capsy
         (["curves", "RUN", "RUN/", "--out=a.png"], "each run is drawn once"),
         (
             ["maps", "--workdir=RUN", "--data_dir=/nope", "--out=a.png"],
-            "got --data_dir /nope: leave",
+            "got /nope for the digits",
         ),
         (
             ["maps", "--weights=w", "--images=b.jpg", "--compare=RUN", "--out=a.png"],

@@ -77,15 +77,16 @@ def class_directories(split_dir: pathlib.Path, skipped: Skipped) -> dict[str, li
     return found
 
 
-def files_below(directory: pathlib.Path, skipped: Skipped) -> list[File]:
+def files_below(directory: pathlib.Path, skipped: Skipped, *, unique: bool = False) -> list[File]:
     """Return the regular files in a directory and the directories in it, sorted by name.
 
-    Links are followed. Each directory is read once, and a link to a file that is among the others is left
-    out. Hidden files, and those that systems leave, are passed over.
+    Links are followed, and each directory is read once. Hidden files, and those that systems leave, are
+    passed over.
 
     Args:
       directory: to read.
       skipped: receives what is not a regular file.
+      unique: leave out links to files that are among the others; not in cloud storage, which has none.
 
     Raises:
       UserError: if a directory cannot be read.
@@ -97,12 +98,12 @@ def files_below(directory: pathlib.Path, skipped: Skipped) -> list[File]:
             if not any(_is_junk(part) for part in name.split("/"))
         ]
     else:
-        found = _local_files(str(directory), skipped)
+        found = _local_files(str(directory), skipped, unique)
     start = len(os.path.join(directory, ""))
     return sorted(found, key=lambda file: _order(file.path[start:]))
 
 
-def _local_files(top: str, skipped: Skipped) -> list[File]:
+def _local_files(top: str, skipped: Skipped, unique: bool) -> list[File]:
     found: list[File] = []
     links: list[tuple[File, tuple[int, int]]] = []
     seen: set[tuple[int, int]] = set()  # of directories and files
@@ -133,8 +134,8 @@ def _local_files(top: str, skipped: Skipped) -> list[File]:
                 skipped[_kind(status.st_mode)] += 1
         waiting += reversed(below)
     for file, node in links:
-        if node in seen:
-            skipped["a link to another image"] += 1
+        if unique and node in seen:
+            skipped["repeated by a link"] += 1
         else:
             found.append(file)
             seen.add(node)

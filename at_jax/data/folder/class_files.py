@@ -77,7 +77,8 @@ def list_classes(root: pathlib.Path) -> list[ClassFiles]:
     """
     if _is_not_split(root):
         left_out = Skipped()
-        return [_list_split(root, _classes(root, left_out), left_out)]
+        # An image and a link to it could be on both sides of the split.
+        return [_list_split(root, _classes(root, left_out), left_out, unique=True)]
     _check_parts(root)
     there = [name for name in _EVALUATED if (root / name).is_dir()]
     # A test set without labels has no class directories.
@@ -194,8 +195,12 @@ def _classes(split_dir: pathlib.Path, skipped: Skipped) -> dict[str, str]:
     return {name: names[0] for name, names in found.items()}
 
 
-def _list_split(split_dir: pathlib.Path, classes: dict[str, str], skipped: Skipped) -> ClassFiles:
-    of_class = [files_below(split_dir / directory, skipped) for directory in classes.values()]
+def _list_split(
+    split_dir: pathlib.Path, classes: dict[str, str], skipped: Skipped, *, unique: bool = False
+) -> ClassFiles:
+    of_class = [
+        files_below(split_dir / directory, skipped, unique=unique) for directory in classes.values()
+    ]
     counts = [len(files) for files in of_class]
     labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
     files = [file for files in of_class for file in files]

@@ -71,7 +71,9 @@ class _Reader:
                 return other, self._array(other, crop)
             except UserError:
                 continue
-        raise error
+        raise UserError(
+            f"{error}; no other image of its class can take its place: restore it, or choose more images"
+        ) from error
 
 
 def examples_of(split: ClassFiles, options: LoadOptions, depth: int) -> Examples:

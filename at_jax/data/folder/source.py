@@ -12,6 +12,7 @@ from at_jax import paths
 from at_jax.data.crops import as_array
 from at_jax.data.dataset import Dataset
 from at_jax.data.decoding import assemble, check_held, check_sizes, is_held
+from at_jax.data.files.formats import claims_image
 from at_jax.data.files.inspection import (
     Inspection,
     bit_depth,
@@ -66,10 +67,11 @@ def load_folder(options: LoadOptions) -> Dataset:
     if (evaluated := parts[-1].directory.name) != "test" and len(parts) == 2:
         notes.append(f"no class directories in test: the images of {evaluated} are the test set")
     notes += _shared_directories(parts)
-    if size and is_held(
-        count := sum(len(part.files) for part in parts), (size, size, 3), options.memory_limit_mb
-    ):
-        check_held(name, count, (size, size, 3))
+    if size and not options.streams_train:
+        # Those with the suffix of an image: files of other names are counted when they are read.
+        count = sum(claims_image(file.path) for part in parts for file in part.files)
+        if is_held(count, (size, size, 3), options.memory_limit_mb):
+            check_held(name, count, (size, size, 3))
     for part in parts:
         verified = Verified(part.directory)
         found = inspect(part.files, verified, decode=decode, needs_size=size == 0, name=name)

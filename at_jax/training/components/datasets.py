@@ -17,7 +17,8 @@ from at_jax.training.config import order_seed
 from at_jax.training.settings import DataSettings, Settings
 
 __all__ = [
-    "is_random_resized_crop", "kept_in_memory", "load_dataset", "streaming_line", "train_batches",
+    "check_moved", "is_random_resized_crop", "kept_in_memory", "load_dataset", "streaming_line",
+    "train_batches",
 ]  # fmt: skip
 
 # Decoding a data set takes seconds; the teacher and the student of one command share it.
@@ -81,6 +82,19 @@ def load_dataset(
     dataset = processes.run_on_all(load)
     processes.check_same(dataset.summary())
     return _with_statistics(dataset, settings)
+
+
+def check_moved(source: str, data_dir: str) -> None:
+    """Raise if the images of a run are said to be in another directory, and its source has none.
+
+    Raises:
+      UserError: naming the directory.
+    """
+    if source == "digits" and data_dir:
+        raise UserError(
+            f"data_dir is for folders and TFDS sets, got {data_dir} for the digits, which are part of "
+            "scikit-learn: leave it out"
+        )
 
 
 def is_random_resized_crop(settings: DataSettings) -> bool:
