@@ -186,8 +186,8 @@ def conv_general_dilated(
     Two-dimensional NHWC/HWIO convolutions of any stride, padding, dilation and number of feature groups run
     in the closed family. All others (layouts, batch groups, one or three dimensions, mixed dtypes, another
     ``preferred_element_type``, explicit shardings) are passed to lax.
-    ``vmap`` stays in the family; of both operands, more than eight pairs are computed in a loop. The family
-    has no rule for ``jax.experimental.jet``.
+    ``vmap`` stays in the family; where it maps both operands, more than eight pairs are computed in a loop.
+    The family has no rule for ``jax.experimental.jet``.
 
     On CPU, Winograd's form of 3x3 kernels gives NaN where an operand is infinite, and overflows earlier.
 

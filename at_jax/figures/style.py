@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DASHES", "MAP_COLORS", "RIGHT", "TEACHER_COLOR", "VARIANT_COLORS", "WRONG", "context", "figure",
-    "save", "stacked_png", "use_epochs", "use_readable_scale",
+    "pair_title", "save", "stacked_png", "use_epochs", "use_readable_scale",
 ]  # fmt: skip
 
 # Of Okabe and Ito's colors, which color-blind readers can distinguish: blue and vermilion.
@@ -134,6 +134,21 @@ def use_readable_scale(panel: "Axes", values: Sequence[float], axis: str = "y") 
     # Matplotlib's own labels are formulas.
     set_ticks(ticks, [f"{tick:g}" for tick in ticks])
     panel.minorticks_off()
+
+
+def pair_title(pair: str, letters: int = 50) -> str:
+    """Fit the names of two networks into a panel: on two lines if they are long, each cut if it is longer.
+
+    Args:
+      pair: ``"student <- teacher"``.
+      letters: that fit into a line.
+
+    >>> print(pair_title("package:AStudent <- package:ATeacher", letters=14))
+    package:AStud…
+    <- package:AT…
+    """
+    lines = [pair] if len(pair) <= letters else pair.replace(" <- ", "\n<- ", 1).splitlines()
+    return "\n".join(line if len(line) <= letters else f"{line[: letters - 1]}…" for line in lines)
 
 
 def use_epochs(panel: "Axes", epochs: Sequence[int]) -> None:

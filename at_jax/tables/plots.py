@@ -27,8 +27,6 @@ __all__ = ["draw"]
 
 # A longer legend would cover the curves.
 _LEGEND_LINES = 7
-# Letters of the names of two networks on one line, and of one name at all.
-_PAIR_WIDTH, _MOST_OF_NAME = 44, 60
 # A row of numbers in table.json.
 _Row = Mapping[str, Any]
 
@@ -132,18 +130,12 @@ def _draw_errors(summary: Mapping[str, Any], rows: Sequence[_Row], path: pathlib
 
 def _draw_pair(axes: "Axes", pair: str, line: int) -> None:
     """Write the name of a pair in a line of its own, on two lines if it is long."""
-    text = _fitted(pair)
+    text = style.pair_title(pair)
     written = axes.text(
         0.01, line, text, transform=axes.get_yaxis_transform(), va="center", fontweight="bold",
         fontsize=9 if text == pair else 7.5,
     )  # fmt: skip
     written.set_in_layout(False)
-
-
-def _fitted(pair: str) -> str:
-    """The name of a pair: on two lines if it is long, and very long names cut."""
-    text = pair if len(pair) < _PAIR_WIDTH else pair.replace(" <- ", "\n<- ", 1)
-    return "\n".join(each[:_MOST_OF_NAME] for each in text.splitlines())
 
 
 def _draw_seeds(axes: "Axes", row: _Row, line: int, color: str) -> None:
@@ -187,7 +179,7 @@ def _draw_curves(summary: Mapping[str, Any], rows: Sequence[_Row], path: pathlib
             [e for row in members for s in row["seeds"] for e in s["errors"] if e is not None],
         )
         style.use_epochs(panel, range(1, summary["epochs"] + 1))
-        panel.set_title(_fitted(pair), loc="left", fontsize=9)
+        panel.set_title(style.pair_title(pair), loc="left", fontsize=9)
         panel.set_xlabel("epoch (line: median, band: lowest to highest seed)")
         panel.set_ylabel(f"{summary['measured_on']} error, percent")
         panel.grid(color="#e4e4e4", lw=0.6)
@@ -225,10 +217,11 @@ def _draw_labels(summary: Mapping[str, Any], rows: Sequence[_Row], path: pathlib
         panel.set_xscale("log")
         panel.set_xticks(counts, [f"{count:,}" for count in counts])
         panel.minorticks_off()
-        panel.set_title(f"{student} <- {teacher}, {_setting(summary)}", loc="left", fontsize=9)
+        panel.set_title(style.pair_title(f"{student} <- {teacher}"), loc="left", fontsize=9)
         panel.set_xlabel("labeled images of the student (line: mean, points: seeds)")
         panel.set_ylabel(f"{summary['measured_on']} error, percent")
         panel.set_ylim(bottom=0)
         panel.grid(color="#e4e4e4", lw=0.6)
         panel.legend(fontsize=8)
+    figure.suptitle(_setting(summary))
     style.save(figure, path)

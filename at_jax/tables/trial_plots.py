@@ -49,7 +49,8 @@ def draw(summary: Mapping[str, Any], path: pathlib.Path) -> None:
         if best.get(pair) is not None:
             panel.axhline(best[pair], color="#777777", lw=0.8, ls="--")
         _draw_trials(panel, trials, space[label], summary["search"]["chosen"].get(label))
-        panel.set_title(f"{label}\n{pair}" if several else label, loc="left", fontsize=9)
+        title = f"{label}\n{style.pair_title(pair, 30)}" if several else label
+        panel.set_title(title, loc="left", fontsize=9)
     seeds = [seed["test_error"] for row in summary["rows"] for seed in row["seeds"]]
     style.use_readable_scale(axes[0, 0], seeds)  # of all panels: they share the axis
     for panel in axes[:, 0]:
