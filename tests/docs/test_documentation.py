@@ -181,6 +181,7 @@ def test_table_of_errors_by_hand():
 # Column of the README's table to the study, and the condition of its rows.
 COLUMNS = {
     "CIFAR-10 (JPEG q75)": ("cifar10_activation_15_epochs", ""),
+    "same, 200 epochs": ("cifar10_activation_200_epochs", ""),
     "same, 500 labels": ("cifar10_few_labels", "500 labels"),
     "digits, 200 labels": ("digits_searched", ""),
 }
