@@ -14,6 +14,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 from flax import traverse_util
+from flax.nnx.bridge import ToLinen
 
 from at_jax.errors import UserError
 
@@ -30,9 +31,16 @@ def is_frozen(path: Sequence[str], names: Sequence[str]) -> bool:
       path: of the module or the variable, without its collection.
       names: of frozen modules.
 
+    Raises:
+      UserError: if ``names`` is a string.
+
     >>> [is_frozen(path, ["conv1", "stage1"]) for path in (("stage1_block0", "bn1"), ("conv10",))]
     [True, False]
     """
+    if isinstance(names, str):  # its characters would be names
+        raise UserError(
+            f"frozen modules must be a sequence of names, got {names!r}: pass ({names!r},)"
+        )
     joined = "/".join(path)
     return any(joined == name or joined.startswith((f"{name}/", f"{name}_")) for name in names)
 
@@ -82,12 +90,20 @@ def in_evaluation_mode(names: Sequence[str]) -> contextlib.AbstractContextManage
     Sets ``train=False``, ``deterministic=True`` and ``use_running_average=True``, where a module has the
     argument. This disables dropout, and batch normalization uses its running statistics and does not update
     them.
+
+    Args:
+      names: of frozen modules.
+
+    Raises:
+      UserError: in the context, if a frozen module is one of NNX or in one.
     """
     if not names:
         return contextlib.nullcontext()
 
     def call_frozen(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         module = context.module
+        if isinstance(module, ToLinen):
+            _check_nnx(module, names)
         if context.method_name != "__call__" or not is_frozen(module.path, names):
             return call(*args, **kwargs)
         signature = inspect.signature(type(module).__call__)
@@ -105,6 +121,18 @@ def in_evaluation_mode(names: Sequence[str]) -> contextlib.AbstractContextManage
         return call(*given.args[1:], **given.kwargs)
 
     return nn.intercept_methods(call_frozen)
+
+
+def _check_nnx(module: nn.Module, names: Sequence[str]) -> None:
+    """Raise if NNX modules are frozen: calls of their submodules are not seen here."""
+    path = "/".join(module.path)
+    inside = [name for name in names if not path or name.startswith(f"{path}/")]
+    if inside or is_frozen(module.path, names):
+        raise UserError(
+            f"frozen modules must be linen modules, got {tuple(names)!r} of a network in NNX, whose "
+            "submodules cannot be switched to evaluation mode: freeze none, and call "
+            "jax.lax.stop_gradient on their output in the network"
+        )
 
 
 def stopped(params: Any, names: Sequence[str]) -> Any:

@@ -93,7 +93,7 @@ def run(options: argparse.Namespace) -> None:
     _check_used(options, exports)
     if options.to_safetensors and not options.dest.lower().endswith(".safetensors"):
         raise UserError(f"DEST must end in .safetensors, got {printable(options.dest)}: rename it")
-    destination = imported.check_free(options.dest, is_file=exports)
+    destination = _check_free(options.dest, is_file=exports)
     (_export if exports else _import)(options, destination)
 
 
@@ -153,6 +153,24 @@ def _import(options: argparse.Namespace, destination: pathlib.Path) -> None:
         )
     title = pretrained.family(file.module).title(file.module)
     log(f"{destination}: {title} with {file.num_classes:,} classes from {source}")
+
+
+def _check_free(destination: str | os.PathLike[str], *, is_file: bool = False) -> pathlib.Path:
+    """Check that a new folder or file can be made, and return its path. It may be an empty folder."""
+    path = paths.parse(destination)
+    if paths.scheme(path):
+        raise UserError(
+            f"DEST must be a local path, got {path}: write it here, and copy it when it is complete"
+        )
+    # Without "..": its name is that of what is written.
+    path = paths.reachable(os.path.abspath(path))
+    try:
+        is_empty = not is_file and path.is_dir() and not any(path.iterdir())
+    except OSError as error:
+        raise UserError(f"DEST {path} cannot be read ({error.strerror}): choose another") from error
+    if os.path.lexists(path) and (path.is_symlink() or not is_empty):
+        raise UserError(f"DEST {path} exists already: choose another, or delete it")
+    return path
 
 
 def _check_numbers(options: argparse.Namespace, seed: int) -> None:

@@ -1,5 +1,6 @@
 """Trainable 1x1 convolutions of full-activation transfer."""
 
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,12 +28,28 @@ class Adapter(nn.Module):
 
     channels: tuple[tuple[str, int], ...]
 
+    def __post_init__(self) -> None:
+        pairs = self.channels.items() if isinstance(self.channels, Mapping) else self.channels
+        try:
+            # Tuples: static arguments of jax.jit must be hashable.
+            self.channels = tuple((str(point), operator.index(width)) for point, width in pairs)
+        except (TypeError, ValueError):
+            wrong = True
+        else:
+            wrong = any(width < 1 for _, width in self.channels)
+        if wrong:
+            raise UserError(
+                "Adapter: channels must be pairs of a transfer point and a number of channels, got "
+                f"{self.channels!r}: for example (('group3', 128),)"
+            )
+        super().__post_init__()
+
     @nn.compact
     def __call__(self, taps: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """Apply the convolutions: name -> (B, H, W, C_s) to name -> (B, H, W, C_t).
 
         Raises:
-          UserError: for a missing point, two points of one name, or another rank.
+          UserError: for a missing point, two points of one name, or a rank other than 4.
 
         >>> import jax, jax.numpy as jnp
         >>> adapter = Adapter(channels=(("group1", 32),))

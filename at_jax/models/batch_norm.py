@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from at_jax.precision import at_least_float32
+
 __all__ = ["BatchNorm"]
 
 
@@ -43,13 +45,14 @@ class BatchNorm(nn.Module):
         """Normalize.
 
         Args:
-          x: activations ``(B, ..., C)``, float32 or float64.
+          x: activations ``(B, ..., C)``, floating point. Half precision is promoted for the arithmetic.
           train: use the statistics of the batch and update the running statistics; otherwise use the
             running statistics.
 
         Returns:
           The normalized activations, of the shape and dtype of ``x``.
         """
+        dtype, x = x.dtype, at_least_float32(x)
         shape = x.shape[-1:]
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
@@ -61,14 +64,14 @@ class BatchNorm(nn.Module):
 
         if not train:
             a = wide(scale) * lax.rsqrt(wide(var.value) + self.epsilon)
-            return (x - wide(mean.value)) * a + wide(bias)
+            return ((x - wide(mean.value)) * a + wide(bias)).astype(dtype)
         axis_name = None if self.is_initializing() else self.axis_name
         y, *batch = _normalize(x, wide(scale), wide(bias), self.epsilon, axis_name)
         if not self.is_initializing():
             for running, new in zip((mean, var), batch, strict=True):
                 old = self.momentum * running.value
                 running.value = old + (1 - self.momentum) * new.reshape(shape).astype(old.dtype)
-        return y
+        return y.astype(dtype)
 
 
 def _mean(x: jax.Array, axis_name: str | None) -> jax.Array:

@@ -1,5 +1,6 @@
 """Layers that the networks share, with PyTorch's constants and padding."""
 
+import dataclasses
 import numbers
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -93,6 +94,7 @@ def batch_norm(
       name: of the submodule.
     """
     norm = BatchNorm(axis_name, momentum=momentum, epsilon=epsilon, name=name)
+    # Half precision is promoted before, so that the result is rounded once, to `dtype`.
     return norm(at_least_float32(x), train).astype(dtype)
 
 
@@ -136,7 +138,7 @@ def rematerialized(block: type[nn.Module]) -> type[nn.Module]:
 
 
 def check_fields(module: Any) -> None:
-    """Raise unless the number of classes and the dtype of a network are valid, and its depth is whole.
+    """Raise unless the fields that networks share are valid: depth, number of classes, dtype, flags.
 
     Raises:
       UserError: naming the network, the field and its value.
@@ -147,16 +149,24 @@ def check_fields(module: Any) -> None:
         is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
         if not is_whole or value < 1:
             raise UserError(
-                f"{name}: {field} must be a whole number of at least 1, got {value!r}: set it"
+                f"{name}: {field} must be a whole number of at least 1, got {value!r}: pass an int"
             )
-    try:
-        is_floating = jnp.issubdtype(jnp.dtype(module.dtype), jnp.floating)
-    except TypeError:  # no dtype
-        is_floating = False
-    if not is_floating:
+    for flag in (each.name for each in dataclasses.fields(module) if each.type is bool):
+        if not isinstance(value := getattr(module, flag), bool):
+            raise UserError(f"{name}: {flag} must be True or False, got {value!r}: pass a bool")
+    if not isinstance(axis := getattr(module, "bn_axis_name", None), str | None):
         raise UserError(
-            f"{name}: dtype must be a floating-point type, got {module.dtype!r}: use jnp.float32 or "
-            "jnp.bfloat16"
+            f"{name}: bn_axis_name must be the name of a mapped axis or None, got {axis!r}: pass a str"
+        )
+    try:
+        dtype = jnp.dtype(module.dtype)
+        is_valid = jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize >= 2
+    except TypeError:  # no dtype
+        is_valid = False
+    if module.dtype is None or not is_valid:  # NumPy takes None for float64
+        raise UserError(
+            f"{name}: dtype must be a floating-point type of at least 16 bits, got {module.dtype!r}: use "
+            "jnp.float32 or jnp.bfloat16"
         )
 
 

@@ -24,8 +24,8 @@ class VGG(nn.Module):
 
     Each stage has one or two 3x3 convolutions, with a bias although a normalization follows. Taps
     ``stage1`` to ``stage5`` after the last ReLU of each stage, before its pooling, at 1, 1/2, 1/4, 1/8 and
-    1/8 of the image size. RepDistiller transfers at ``stage2`` to ``stage5``. With 100 classes VGG-8 has
-    3,965,028 parameters and VGG-13 has 9,462,180.
+    1/8 of the image size. RepDistiller transfers at ``stage2`` to ``stage5``, and pools images of 64 pixels
+    a fourth time. With 100 classes VGG-8 has 3,965,028 parameters and VGG-13 has 9,462,180.
 
     Attributes:
       depth: 8 or 13.

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
-from at_jax import models, paths
+from at_jax import models
 from at_jax.data.files.reading import MAX_DEPTH
 from at_jax.errors import UserError, printable
 from at_jax.models import pretrained
@@ -21,7 +22,7 @@ from at_jax.training.files import config_record, provenance, run_files, storage
 from at_jax.training.files.checkpoints import Checkpoints
 from at_jax.training.state import parameter_count
 
-__all__ = ["WeightsFile", "check_free", "create", "describe", "read_file"]
+__all__ = ["WeightsFile", "create", "describe", "read_file"]
 
 _MOST_CLASSES, _MOST_PIXELS = 100_000, 4096
 _USUAL = "resnet_18"  # network of files that name none
@@ -75,16 +76,12 @@ def read_file(
       key: initializes a classifier with another number of classes, which is otherwise an error.
 
     Raises:
-      UserError: if a number is out of range, or the file cannot be read or does not fit the network.
+      UserError: if a number is out of range or too small for the network, or the file cannot be read or
+        does not fit the network.
     """
-    ranges = {
-        "num_classes": (num_classes, 2, _MOST_CLASSES),
-        "image_size": (image_size, 8, _MOST_PIXELS),
-        "resize": (resize, 8, 2 * _MOST_PIXELS),
-    }
-    for what, (value, least, most) in ranges.items():
-        if value is not None and not least <= value <= most:
-            raise UserError(f"--{what} must be within {least}..{most}, got {value}: change it")
+    _check_range("num_classes", num_classes, 2, _MOST_CLASSES)
+    _check_range("image_size", image_size, 8, _MOST_PIXELS)
+    _check_range("resize", resize, 8, 2 * _MOST_PIXELS)
     stored = pretrained.description(path)
     subject = printable(str(path))
     if not (name := name or stored.get("name")):
@@ -103,9 +100,11 @@ def read_file(
         raise UserError(
             f"--resize must be at least the image size, {min(height, width)}, got {resize}: change it"
         )
+    loaded = pretrained.convert(found, module, key=key, source=subject)
+    _check_size(module, loaded.variables, (height, width, channels))
     return WeightsFile(
         module,
-        pretrained.convert(found, module, key=key, source=subject),
+        loaded,
         name,
         classes,
         names if len(names) == classes else (),
@@ -115,6 +114,21 @@ def read_file(
         resize,
         stored.get("bit_depth", MAX_DEPTH),
     )
+
+
+def _check_range(what: str, value: int | None, least: int, most: int) -> None:
+    if value is not None and not least <= value <= most:
+        raise UserError(f"--{what} must be within {least}..{most}, got {value}: change it")
+
+
+def _check_size(
+    module: nn.Module, variables: Mapping[str, Any], image_shape: tuple[int, ...]
+) -> None:
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    try:
+        jax.eval_shape(module.apply, variables, images)
+    except UserError as error:
+        raise UserError(f"--image_size must suit the network: {error}") from error
 
 
 def describe(
@@ -163,28 +177,6 @@ def describe(
     }
 
 
-def check_free(destination: str | os.PathLike[str], *, is_file: bool = False) -> pathlib.Path:
-    """Check that a new folder or file can be made, and return its path. A folder may exist if it is empty.
-
-    Raises:
-      UserError: if it exists, or is not on this machine.
-    """
-    path = paths.parse(destination)
-    if paths.scheme(path):
-        raise UserError(
-            f"DEST must be a local path, got {path}: write it here, and copy it when it is complete"
-        )
-    # Without "..": its name is that of what is written.
-    path = paths.reachable(os.path.abspath(path))
-    try:
-        is_empty = not is_file and path.is_dir() and not any(path.iterdir())
-    except OSError as error:
-        raise UserError(f"DEST {path} cannot be read ({error.strerror}): choose another") from error
-    if os.path.lexists(path) and (path.is_symlink() or not is_empty):
-        raise UserError(f"DEST {path} exists already: choose another, or delete it")
-    return path
-
-
 def create(
     workdir: pathlib.Path,
     variables: Mapping[str, Any],
@@ -194,7 +186,7 @@ def create(
     """Write a finished run with one checkpoint. It appears when it is complete.
 
     Args:
-      workdir: of :func:`check_free`.
+      workdir: a local folder that is empty or does not exist.
       variables: of the network, ``params`` and ``batch_stats``.
       description: of :func:`describe`.
       source: where the weights are from, for the record.

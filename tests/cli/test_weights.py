@@ -350,6 +350,14 @@ def test_mistake_is_one_line_and_nothing_is_written(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_image_size_that_is_too_small_for_the_network_is_refused(tmp_path, capsys):
+    weights = networks.generated(networks.resnet_shapes(18, 5))
+    safetensors.numpy.save_file(weights, tmp_path / "resnet.safetensors")
+    code, _, err = run(capsys, tmp_path / "resnet.safetensors", tmp_path / "run", "--image_size=8")
+    assert code == 2 and "--image_size must suit the network: ResNet-18 needs images of" in err
+    assert not (tmp_path / "run").exists()
+
+
 def test_run_that_cannot_be_written_leaves_nothing(source, tmp_path, capsys, monkeypatch):
     def full(self, *_):
         (self._directory / "0").mkdir()

@@ -85,8 +85,14 @@ def test_build_of_a_name_like_no_other_suggests_none(name):
         (lambda: models.build("wrn_16_1", dtype=jnp.int32), "dtype must be a floating-point type"),
         (
             lambda: models.build("wrn_16_1", dtype="half_float"),
-            "floating-point type, got 'half_float'",
+            "of at least 16 bits, got 'half_float'",
         ),
+        (lambda: models.build("wrn_16_1", dtype=None), "at least 16 bits, got None"),
+        (lambda: models.build("wrn_16_1", dtype=jnp.float8_e4m3fn), "of at least 16 bits"),
+        (lambda: models.build("wrn_16_1", bn_axis_name=3), "a mapped axis or None, got 3"),
+        (lambda: NIN("thin", batch_norm="no"), "batch_norm must be True or False, got 'no'"),
+        (lambda: Adapter({"a": 0}), "pairs of a transfer point and a number of channels"),
+        (lambda: Adapter((("a", "b", 1),)), "pairs of a transfer point and a number of channels"),
         (lambda: WideResNet(10, float("inf")), "at least one channel of 16, got inf"),
         (lambda: NIN("thick"), "must be one of wide, thin, got 'thick'"),
     ],
@@ -99,7 +105,7 @@ def test_networks_of_unknown_size_raise_user_error(make, message):
 def test_network_is_exported_for_images_of_any_size():
     module = models.build("wrn_10_0.25")
     shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
-    sizes = export.symbolic_shape("b, 32*h, 32*w, 3", constraints=("h >= 2", "w >= 2"))
+    sizes = export.symbolic_shape("b, h, w, 3", constraints=("h >= 64", "w >= 64"))
     images = jax.ShapeDtypeStruct(sizes, jnp.float32)
     exported = export.export(jax.jit(module.apply))(shapes, images)
     assert str(exported.out_avals[0].shape) == "(b, 10)"

@@ -43,7 +43,7 @@ def wide_resnet_parameters(depth, width, classes=10):
     total = 3 * 3 * 3 * 16  # RGB to 16
     channels = 16
     for base in (16, 32, 64):
-        features = base * width
+        features = int(base * width)
         for _ in range((depth - 4) // 6):
             total += 2 * channels + 9 * channels * features  # norm (scale, bias), 3x3
             total += 2 * features + 9 * features * features  # norm, 3x3
@@ -63,12 +63,12 @@ def test_wide_resnet_has_the_paper_s_parameters():
     assert count(abstract(models.build("wrn_16_1"), channels=1)) == 175_066 - 2 * 9 * 16
 
 
-def test_wide_resnet_of_fractional_width_rounds_channels():
-    # 16, 32, 64 times 0.75 = 12, 24, 48 channels: the first convolution stays 16 wide.
-    module = models.build("wrn_10_0.75")
-    assert module.width == 0.75
-    assert count(abstract(module)) == wide_resnet_parameters(10, 0.75)
-    assert [tap.shape[-1] for tap in taps_of(module, 16).values()] == [12, 24, 48]
+def test_wide_resnet_of_fractional_width_truncates_channels():
+    # 16, 32, 64 times 0.72 = 11.52, 23.04, 46.08 channels: the first convolution stays 16 wide.
+    module = models.build("wrn_10_0.72")
+    assert module.width == 0.72
+    assert count(abstract(module)) == wide_resnet_parameters(10, 0.72)
+    assert [tap.shape[-1] for tap in taps_of(module, 16).values()] == [11, 23, 46]
 
 
 def test_nin_has_the_paper_s_parameters():
@@ -282,11 +282,12 @@ def test_networks_with_a_named_axis_need_it_only_in_training(name, size):
 def test_adapter_changes_the_named_points_only():
     adapter = Adapter((("deep/group1", 5),))
     taps = {"deep/group1": jnp.ones((2, 3, 3, 4), jnp.bfloat16), "group2": jnp.ones((2, 3, 3, 4))}
-    variables = adapter.init(jax.random.key(0), taps)
+    variables = jax.tree.map(lambda leaf: leaf + 0.5, adapter.init(jax.random.key(0), taps))
     # A 1x1 kernel and a bias; the parameters are flat although the name has a slash.
     assert count(variables) == 4 * 5 + 5 and set(variables["params"]) == {"deep_group1"}
     adapted = adapter.apply(variables, taps)
     assert adapted["group2"] is taps["group2"]
     kernel = variables["params"]["deep_group1"]["kernel"][0, 0]
-    np.testing.assert_allclose(adapted["deep/group1"][0, 0, 0], jnp.sum(kernel, 0), rtol=1e-5)
+    expected = jnp.sum(kernel, 0) + variables["params"]["deep_group1"]["bias"]
+    np.testing.assert_allclose(adapted["deep/group1"][0, 0, 0], expected, rtol=1e-5)
     assert adapted["deep/group1"].dtype == jnp.float32

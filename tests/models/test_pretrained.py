@@ -4,6 +4,7 @@ import os
 import sys
 
 import chex
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -151,6 +152,54 @@ def test_convert_of_other_names_raises_user_error_with_them(state_dict):
     message = "missing layer3.1.bn2.running_mean; unexpected head.weight: give the weights of"
     with pytest.raises(UserError, match=message):
         pretrained.convert(broken, module)
+
+
+def test_convert_of_names_with_a_prefix_raises_user_error_with_it(state_dict):
+    # As Lightning saves a network that is the attribute `model`.
+    module = models.build("resnet_18", num_classes=CLASSES)
+    prefixed = {f"model.{name}": array for name, array in state_dict.items()}
+    with pytest.raises(
+        UserError, match=r"unexpected .*: remove 'model\.' at the start of its names$"
+    ):
+        pretrained.convert(prefixed, module)
+
+
+class OwnNet(nn.Module):
+    """A network with a kernel of rank 3."""
+
+    num_classes: int = 2
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        x = nn.Conv(4, (3,), name="stem")(images[:, 0])
+        return nn.Dense(self.num_classes, name="classifier")(x.mean(1))
+
+
+class NoClasses(nn.Module):
+    """A network without the field num_classes."""
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        return nn.Dense(2, name="classifier")(images.mean((1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (OwnNet(), r"rank 1, 2 or 4, got params/stem/kernel of shape \(3, 3, 4\)"),
+        (NoClasses(), "must have a field num_classes, got NoClasses without it"),
+    ],
+)
+def test_network_of_namings_that_cannot_be_converted_raises_user_error(
+    module, message, monkeypatch
+):
+    naming = pretrained.Naming(lambda path: ".".join(path))
+    entry = pretrained.Family(
+        lambda module: "own", (naming,), (32, 32, 3), (0,) * 3, (1,) * 3, "stem"
+    )
+    monkeypatch.setitem(pretrained.NAMINGS, type(module), entry)
+    with pytest.raises(UserError, match=message):
+        pretrained.convert({}, module)
 
 
 def test_convert_of_other_classes_raises_user_error_with_their_number(state_dict):

@@ -24,25 +24,24 @@ BLOCKS = (
 STAGE_ENDS = (0, 2, 4, 10, 15)
 
 
-def _norm(name, channels):
-    kinds = ("weight", "bias", "running_mean", "running_var")
-    return {f"{name}.{kind}": (channels,) for kind in kinds}
-
-
 def shapes(classes):
     """Names and shapes in the order of the state dict."""
-    found = {"_conv_stem.weight": (32, 3, 3, 3)} | _norm("_bn0", 32)
+    found = {"_conv_stem.weight": (32, 3, 3, 3)} | networks.norm_shapes("_bn0", 32)
     for index, (before, after, size) in enumerate(BLOCKS):
         block, hidden = f"_blocks.{index}", before * (1 if index == 0 else 6)
         if index > 0:
             found[f"{block}._expand_conv.weight"] = (hidden, before, 1, 1)
-            found |= _norm(f"{block}._bn0", hidden)
+            found |= networks.norm_shapes(f"{block}._bn0", hidden)
         found[f"{block}._depthwise_conv.weight"] = (hidden, 1, size, size)
-        found |= _norm(f"{block}._bn1", hidden)
+        found |= networks.norm_shapes(f"{block}._bn1", hidden)
         found[f"{block}._project_conv.weight"] = (after, hidden, 1, 1)
-        found |= _norm(f"{block}._bn2", after)
+        found |= networks.norm_shapes(f"{block}._bn2", after)
     found["_conv_head.weight"] = (1280, 320, 1, 1)
-    return found | _norm("_bn1", 1280) | {"_fc.weight": (classes, 1280), "_fc.bias": (classes,)}
+    return (
+        found
+        | networks.norm_shapes("_bn1", 1280)
+        | {"_fc.weight": (classes, 1280), "_fc.bias": (classes,)}
+    )
 
 
 def state_dict(classes):

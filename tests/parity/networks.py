@@ -25,7 +25,8 @@ FILE_SHAPES = {
 }
 
 
-def _norm(name, channels):
+def norm_shapes(name, channels):
+    """Weights and statistics of a batch normalization."""
     kinds = ("weight", "bias", "running_mean", "running_var")
     return {f"{name}.{kind}": (channels,) for kind in kinds}
 
@@ -35,19 +36,19 @@ def wide_resnet_shapes(classes):
     shapes = {"conv0.weight": (16, 3, 3, 3)}
     for group, (before, width) in enumerate(((16, 16), (16, 32), (32, 64)), start=1):
         block = f"group{group}.block0"
-        shapes |= _norm(f"{block}.bn0", before)
+        shapes |= norm_shapes(f"{block}.bn0", before)
         shapes[f"{block}.conv0.weight"] = (width, before, 3, 3)
-        shapes |= _norm(f"{block}.bn1", width)
+        shapes |= norm_shapes(f"{block}.bn1", width)
         shapes[f"{block}.conv1.weight"] = (width, width, 3, 3)
         if before != width:
             shapes[f"{block}.convdim.weight"] = (width, before, 1, 1)
-    return shapes | _norm("bn", 64) | {"fc.weight": (classes, 64), "fc.bias": (classes,)}
+    return shapes | norm_shapes("bn", 64) | {"fc.weight": (classes, 64), "fc.bias": (classes,)}
 
 
 def resnet_shapes(depth, classes):
     """torchvision's state dict of resnet18, 34, 50 or 101, in its order."""
     stages, bottleneck = RESNETS[depth]
-    shapes = {"conv1.weight": (64, 3, 7, 7)} | _norm("bn1", 64)
+    shapes = {"conv1.weight": (64, 3, 7, 7)} | norm_shapes("bn1", 64)
     before = 64
     for stage, blocks in enumerate(stages):
         width = 64 * 2**stage
@@ -60,10 +61,10 @@ def resnet_shapes(depth, classes):
                 kernels = ((width, before, 3), (width, width, 3))
             for number, (out, into, size) in enumerate(kernels, start=1):
                 shapes[f"{block}.conv{number}.weight"] = (out, into, size, size)
-                shapes |= _norm(f"{block}.bn{number}", out)
+                shapes |= norm_shapes(f"{block}.bn{number}", out)
             if index == 0 and (stage > 0 or before != after):
                 shapes[f"{block}.downsample.0.weight"] = (after, before, 1, 1)
-                shapes |= _norm(f"{block}.downsample.1", after)
+                shapes |= norm_shapes(f"{block}.downsample.1", after)
             before = after
     return shapes | {"fc.weight": (classes, before), "fc.bias": (classes,)}
 
@@ -112,13 +113,15 @@ def reference_shapes(depth, width, classes):
         after = 16 * 2**group * width
         for index in range((depth - 4) // 6):
             block = f"group{group}.block{index}"
-            shapes |= _norm(f"{block}.bn0", before) | _norm(f"{block}.bn1", after)
+            shapes |= norm_shapes(f"{block}.bn0", before) | norm_shapes(f"{block}.bn1", after)
             shapes[f"{block}.conv0"] = (after, before, 3, 3)
             shapes[f"{block}.conv1"] = (after, after, 3, 3)
             if before != after:
                 shapes[f"{block}.convdim"] = (after, before, 1, 1)
             before = after
-    return shapes | _norm("bn", before) | {"fc.weight": (classes, before), "fc.bias": (classes,)}
+    return (
+        shapes | norm_shapes("bn", before) | {"fc.weight": (classes, before), "fc.bias": (classes,)}
+    )
 
 
 def images(size):

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from flax import nnx
 
 from at_jax import freezing
+from at_jax.errors import UserError
 from at_jax.terms import GradientTransfer
 from at_jax.training.components import optimizers
 
@@ -107,3 +109,50 @@ def test_batch_norm_of_flax_and_statistics_of_any_module_are_frozen(attribute):
 def test_restored_keeps_empty_collections():
     before = {"batch_stats": {}, "cache": {"conv": {"index": 1}}}
     assert freezing.restored({"cache": {"conv": {"index": 2}}}, before, ("conv",)) == before
+
+
+class NnxNet(nnx.Module):
+    """A linear layer and a normalization."""
+
+    def __init__(self, rngs):
+        self.linear = nnx.Linear(3, 2, rngs=rngs)
+        self.norm = nnx.BatchNorm(2, rngs=rngs)
+
+    def __call__(self, x, train=False):
+        return self.norm(self.linear(x), use_running_average=not train)
+
+
+class WithNnx(nn.Module):
+    """A linen layer, then a network in NNX."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.Dense(3, name="first")(x)
+        return nnx.bridge.ToLinen(NnxNet, name="body")(x, train=train)
+
+
+@pytest.mark.parametrize("names", [("body",), ("body/norm",), ("first", "body/linear")])
+def test_frozen_modules_of_nnx_raise_user_error(names):
+    # Their batch normalization would use the statistics of the batch, and never update its own.
+    module, x = WithNnx(), jnp.ones((4, 3))
+    variables = module.init(jax.random.key(0), x)
+    with (
+        freezing.in_evaluation_mode(names),
+        pytest.raises(UserError, match="must be linen modules, got .* of a network in NNX"),
+    ):
+        module.apply(variables, x, True, mutable=["batch_stats"])
+
+
+def test_linen_modules_next_to_nnx_can_be_frozen():
+    module, x = WithNnx(), jnp.ones((4, 3))
+    variables = module.init(jax.random.key(0), x)
+    with freezing.in_evaluation_mode(("first",)):
+        y, _ = module.apply(variables, x, True, mutable=["batch_stats"])
+    expected, _ = module.apply(variables, x, True, mutable=["batch_stats"])
+    np.testing.assert_array_equal(y, expected)
+
+
+@pytest.mark.parametrize("function", [freezing.count, freezing.stopped])
+def test_name_that_is_no_sequence_raises_user_error(function):
+    with pytest.raises(UserError, match=r"sequence of names, got 'first': pass \('first',\)"):
+        function({"first": {"kernel": jnp.ones(2)}}, "first")

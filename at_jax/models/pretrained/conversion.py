@@ -1,7 +1,7 @@
 """Conversion between PyTorch state dicts and Flax variables."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -96,7 +96,7 @@ and 97 more: give the weights of this network, or choose the network of the file
     given = {k: v for k, v in given.items() if k not in {names[path] for path in head}}
     read = {path: leaf for path, leaf in wanted.items() if path not in head}
     shapes = {n: namings.torch_shape(read[p].shape) for p in read if (n := names[p]) is not None}
-    _check(given, shapes, module, source, found if has_other else None)
+    matching.check_names(given, shapes, module, source, found if has_other else None)
     variables: dict[namings.Path, jax.Array] = dict(head)
     for path, leaf in read.items():
         if (name := names[path]) is None:
@@ -143,7 +143,7 @@ def state_dict(variables: Mapping[str, Any], module: nn.Module) -> dict[str, np.
     if np.ndim(stem := flat.get(("params", known.stem, "kernel"))) == 4:
         channels = stem.shape[2]
     wanted = matching.shapes(module, (height, width, channels))
-    if problems := _differences(
+    if problems := matching.differences(
         flat, {path: leaf.shape for path, leaf in wanted.items()}, "/".join
     ):
         raise UserError(
@@ -185,50 +185,6 @@ def _float32(name: str, weights: np.ndarray, source: str) -> np.ndarray:
             f"{weights[wrong][0]}, expected {expected}: pass the weights of a successful training"
         )
     return result
-
-
-def _check(
-    given: Mapping[str, np.ndarray],
-    shapes: Mapping[str, tuple[int, ...]],
-    module: Any,
-    source: str,
-    classes: int | None,
-) -> None:
-    """Raise unless names and shapes agree; ``classes`` is the number of the file if it differs."""
-    if not (problems := _differences(given, shapes)):
-        return
-    fixes = [f"set the number of classes to {classes}"] if classes is not None else []
-    if given.keys() != shapes.keys() or not fixes:
-        fixes.append("give the weights of this network, or choose the network of the file")
-    title = family(module).title(module)
-    raise UserError(
-        f"{source} does not fit {title} with {module.num_classes} classes: "
-        f"{problems}: {'; '.join(fixes)}"
-    )
-
-
-def _differences(
-    given: Mapping[Any, Any],
-    shapes: Mapping[Any, tuple[int, ...]],
-    text: Callable[[Any], str] = str,
-) -> str:
-    """Describe what is missing, unexpected, or of another shape; empty if nothing is.
-
-    Args:
-      given: names to arrays.
-      shapes: names to the shapes that are expected.
-      text: function from a name to its text.
-    """
-    groups = {
-        "missing": [text(name) for name in shapes if name not in given],
-        "unexpected": [printable(text(name)[:100]) for name in given if name not in shapes],
-        "with": [
-            f"{text(name)} of shape {tuple(np.shape(given[name]))} instead of {shape}"
-            for name, shape in shapes.items()
-            if name in given and tuple(np.shape(given[name])) != shape
-        ],
-    }
-    return "; ".join(f"{group} {listed(names)}" for group, names in groups.items() if names)
 
 
 def _check_arguments(state_dict: Any, key: Any) -> None:

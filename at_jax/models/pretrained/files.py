@@ -24,7 +24,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     Args:
       path: of a ``.safetensors`` file, or of a file written by ``torch.save``, in the zip or the legacy
         format. The latter contains a state dict, or a dict with one among numbers and strings, as saved by
-        training programs. The ``module.`` prefix of ``DataParallel`` is removed.
+        training programs. The ``module.`` prefix of ``DataParallel`` and ``AveragedModel`` is removed.
 
     Returns:
       Name to array, in the file's shapes and dtypes.
@@ -57,9 +57,11 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 def _without_prefix(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Names without the prefixes of ``DataParallel`` and ``torch.compile``, which may be nested."""
+    # AveragedModel (SWA, EMA) adds its number of updates.
+    weights = {name: array for name, array in found.items() if name != "n_averaged"}
     for prefix in ("module.", "_orig_mod."):
-        if found and all(name.startswith(prefix) for name in found):
-            without = {name.removeprefix(prefix): array for name, array in found.items()}
+        if weights and all(name.startswith(prefix) for name in weights):
+            without = {name.removeprefix(prefix): array for name, array in weights.items()}
             return _without_prefix(without)
     return found
 

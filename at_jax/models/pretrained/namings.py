@@ -1,8 +1,10 @@
 """Names of network arrays in PyTorch files.
 
-To read the files of another network, add its type to :data:`NAMINGS`. Array layouts need no entry: kernels
-of linear layers and of all convolutions, including grouped and depthwise ones, have PyTorch's axes in
-reverse or shifted order.
+To read the files of another network, add its type to :data:`NAMINGS`. The layouts of linear layers and 2-D
+convolutions, including grouped and depthwise ones, need no entry: their kernels have PyTorch's axes in
+reverse or shifted order. Transposed convolutions are not supported. A linear layer after a flattening sees
+the features in another order: ``(C, H, W)`` in PyTorch, ``(H, W, C)`` here. Such a network must transpose
+to PyTorch's order before it flattens.
 """
 
 import re
@@ -17,7 +19,8 @@ from at_jax.models.resnet import ResNet
 from at_jax.models.wide_resnet import WideResNet
 
 __all__ = [
-    "LEAVES", "NAMINGS", "Family", "Naming", "Path", "from_torch", "joined", "to_torch", "torch_shape",
+    "LEAVES", "NAMINGS", "RANKS", "Family", "Naming", "Path", "from_torch", "joined", "to_torch",
+    "torch_shape",
 ]  # fmt: skip
 
 # ("params", "stage2_block0", "conv1", "kernel"): collection, modules, leaf.
@@ -33,6 +36,7 @@ LEAVES = {
 # Axes of PyTorch in Flax's order, by rank: OIHW -> HWIO, (K, C) -> (C, K). The kernel of a depthwise
 # convolution is (C, 1, H, W) there and (H, W, 1, C) here, which is the same order.
 _AXES = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
+RANKS = tuple(_AXES)
 # A batch normalization that changes nothing: (x - 0) / sqrt(1 - 1e-5 + 1e-5) + 0.
 _IDENTITY = {"scale": 1.0, "bias": 0.0, "mean": 0.0, "var": 1 - 1e-5}
 _IMAGENET_MEAN, _IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)

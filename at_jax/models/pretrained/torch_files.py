@@ -184,15 +184,17 @@ def _tensors(value: Any) -> dict[str, Tensor]:
     """Tensors of a state dict, or of the one that a training program saved among other values."""
     if not isinstance(value, dict):
         raise BadFile(f"it holds a {type(value).__name__}, not a state dict", SAVE_AGAIN)
-    if direct := _named_tensors(value):
-        return direct
     inner = {key: found for key, each in value.items() if (found := _named_tensors(each))}
     # The authors of the paper store parameters and running statistics separately.
     if inner.keys() >= {"params", "stats"}:
         return {**inner["params"], **inner["stats"]}
-    chosen = [name for name in _NAMES if name in inner] or list(inner)
-    if chosen and (chosen[0] in _NAMES or len(chosen) == 1):
-        return inner[chosen[0]]
+    # Before the tensors of the dict itself: the best accuracy of a training program may be one.
+    if known := [name for name in _NAMES if name in inner]:
+        return inner[known[0]]
+    if direct := _named_tensors(value):
+        return direct
+    if len(inner) == 1:
+        return next(iter(inner.values()))
     keys = [printable(str(key)[:40]) for key in inner or value]
     what = "several state dicts" if inner else "no state dict"
     raise BadFile(f"it holds {what} (its keys are {listed(keys)})", SAVE_AGAIN)
