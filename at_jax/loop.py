@@ -15,7 +15,7 @@ from at_jax.errors import UserError
 from at_jax.figures import run_figures
 from at_jax.objective import Objective
 from at_jax.terms import Term
-from at_jax.training import comparison, compilation_cache, programs, tensorboard
+from at_jax.training import compilation_cache, programs, tensorboard
 from at_jax.training.components import networks
 from at_jax.training.components.arguments import Arguments, Callback
 from at_jax.training.components.datasets import kept_in_memory, load_dataset
@@ -28,7 +28,7 @@ from at_jax.training.files.storage import StorageError
 from at_jax.training.files.workdir import working_in
 from at_jax.training.interrupt import Interrupted
 from at_jax.training.non_finite import NonFinite
-from at_jax.training.preparation import Prepared, prepare
+from at_jax.training.preparation import Prepared, prepare, prepare_comparisons
 from at_jax.training.profiling import check_can_trace
 
 __all__ = [
@@ -92,7 +92,7 @@ def _train(
     check_can_trace(workdir, profile)
     with kept_in_memory(), working_in(workdir) as lock:
         prepared = prepare(config, workdir, arguments, train_teacher=_train)
-        others = comparison.prepare_runs(config, workdir, prepared, arguments, lock)
+        others = prepare_comparisons(config, prepared, arguments, lock)
         finished = programs.train_compared([prepared, *others], arguments.callbacks, profile)
         _close(prepared, finished, arguments.callbacks)
     return finished

@@ -53,7 +53,8 @@ def teacher_of(
             f"the teacher of the run in {workdir} cannot be loaded: {error}; if it was moved, run the "
             f"command of the run again with --config.teacher.{key}=PLACE"
         ) from error
-    identity.check_teacher(workdir, teacher.variables)
+    identified = run_files.read_identity(workdir)
+    identity.check_teacher(workdir, identified, teacher.variables, "of its config.json")
     return dataclasses.replace(teacher, description=_with_own_images(teacher.description, config))
 
 

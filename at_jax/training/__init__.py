@@ -9,11 +9,11 @@ Three packages, each of which imports only those before it, config, schedules an
 Modules by topic, in a good order to read them:
 
 - Config: ``config``, ``config_files``, ``key_names``, ``schedules``.
-- Before the first step: ``preparation``, ``setup``, ``preprocessing``, ``device_choice``,
-  ``compilation_cache``, ``description``, ``dry_run``, ``comparison``.
+- Before the first step: ``preparation``, ``subruns``, ``setup``, ``preprocessing``, ``device_choice``,
+  ``compilation_cache``, ``description``, ``dry_run``.
 - Training: ``programs``, ``trainer``, ``state``, ``step``, ``metrics``, ``evaluation``, ``run_log``,
   ``interrupt``, ``saving``, ``resume``, ``non_finite``, ``collapse``, ``profiling``, ``result``.
-- Output: ``console``, ``progress_report``, ``tensorboard``.
+- Output: ``console``, ``progress_report``, ``tensorboard``, ``comparison``.
 - Runs and networks in other formats: ``imported``, ``class_names``, ``export``.
 """
 

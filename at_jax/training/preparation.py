@@ -1,8 +1,7 @@
 """Preparation of a run before its first step: checks, the claim on the workdir, the teacher."""
 
-import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -13,12 +12,12 @@ from at_jax import data, paths, terms
 from at_jax.data.decoding import check_sizes
 from at_jax.distributed import devices, processes
 from at_jax.errors import UserError, naming
-from at_jax.training import compilation_cache, description, resume
-from at_jax.training.components import component_records, initialization, networks
+from at_jax.training import compilation_cache, description, resume, subruns
+from at_jax.training.components import initialization, networks
 from at_jax.training.components.arguments import Arguments, chosen_terms
 from at_jax.training.components.compatibility import Teacher
 from at_jax.training.components.datasets import load_dataset
-from at_jax.training.config import comparison_config, flatten, settings_of, teacher_config
+from at_jax.training.config import flatten, settings_of, teacher_config
 from at_jax.training.console import log
 from at_jax.training.device_choice import devices_of
 from at_jax.training.files import identity, run_files
@@ -26,7 +25,7 @@ from at_jax.training.files.checkpoints import check_can_save
 from at_jax.training.settings import Settings, combinations
 from at_jax.training.setup import Run, assemble
 
-__all__ = ["Prepared", "prepare"]
+__all__ = ["Prepared", "prepare", "prepare_comparisons"]
 
 # Paths and numbers of cores may differ between machines.
 _LOCAL_KEYS = ("data.data_dir", "data.workers", "runtime.compilation_cache")
@@ -62,12 +61,8 @@ def prepare(
       UserError: for input that cannot work, before anything is written.
     """
     settings = settings_of(config)
-    values = flatten(config.to_dict())
-    processes.check_same({k: v for k, v in values.items() if k not in _LOCAL_KEYS})
-    devices.select(settings.runtime.devices, settings.batch_size, settings.accumulation)  # a check
-    check_can_save(workdir)
-    processes.broadcast_from_primary(lambda: paths.reachable(workdir).name)  # a check
-    arguments = _with_recorded_student(workdir, arguments)
+    _check_processes(flatten(config.to_dict()), settings, workdir)
+    arguments = subruns.with_recorded_student(workdir, arguments)
     _check_new(workdir, settings, arguments, is_main=train_teacher is not None)
     record = arguments.record()
     run_files.check(workdir, config.to_dict(), record)
@@ -75,6 +70,8 @@ def prepare(
     # Cheap checks come before the data, which may take a minute to decode.
     needs_teacher = any(each.term.needs_teacher for each in chosen_terms(settings, arguments))
     known = known_teacher(settings, arguments, needs_teacher=needs_teacher)
+    trains_teacher = needs_teacher and known is None
+    subruns.check_configs(config, workdir, arguments, needs_teacher, trains_teacher)
     check_sizes(settings.data.image_size, count=settings.batch_size)
     initialization.check_place("init.weights", settings.init.weights)
     dataset = load_dataset(settings.data, given=arguments.dataset)
@@ -82,36 +79,68 @@ def prepare(
     student, name = _student(settings, arguments, dataset)
     initial = initialization.of_settings(settings.init, student, dataset, arguments.module)
     identified = identity.check_initial(workdir, identified, initial and initial.fingerprint)
-    trains_teacher = needs_teacher and known is None
     if trains_teacher:
-        known = _planned_teacher(config, dataset, student, name, arguments)
+        known = subruns.planned_teacher(config, dataset, student, name, arguments)
     run = assemble(settings, dataset, student, name, known, arguments, initial)
     resume.check_steps_per_epoch(run, workdir)
     used = _devices(settings, run)
+    if known is not None and not trains_teacher:
+        identified = identity.check_teacher(workdir, identified, known.variables, _given(settings))
     run_files.claim(workdir, config.to_dict(), record, identified)
     if describe:
         description.log_lines(run, used)
     if trains_teacher:
         assert train_teacher is not None, "check_together excludes runs without a finished teacher"
+        folder = workdir / run_files.TEACHER
         log(f"No teacher.checkpoint: training the teacher, {settings.teacher.model}, first.")
-        train_teacher(teacher_config(config), workdir / run_files.TEACHER, arguments.for_teacher())
-        known = _load_teacher(str(workdir / run_files.TEACHER), settings, arguments)
+        train_teacher(teacher_config(config), folder, arguments.for_teacher())
+        known = _load_teacher(str(folder), settings, arguments)
         log(f"Training the student: {run.name}, method {run.method}.")
         run = assemble(settings, dataset, student, name, known, arguments, initial)
-    if run.teacher is not None:
-        run_files.record_identity(workdir, identity.check_teacher(workdir, run.teacher.variables))
+        identified = identity.check_teacher(workdir, identified, known.variables, str(folder))
+        run_files.record_identity(workdir, identified)
     return Prepared(run, workdir, used)
 
 
-def _with_recorded_student(workdir: pathlib.Path, arguments: Arguments) -> Arguments:
-    """With ``module=``, a resumed run finds its user-defined student again."""
-    if arguments.student is not None or not run_files.has_config(workdir):
-        return arguments
-    recorded = run_files.read_arguments(workdir).get("student")
-    if recorded is None or arguments.module is None:
-        return arguments
-    student = component_records.from_record(recorded, arguments.module, workdir)
-    return dataclasses.replace(arguments, student=student)
+def prepare_comparisons(
+    config: ml_collections.ConfigDict,
+    main: Prepared,
+    arguments: Arguments,
+    lock: Callable[[pathlib.Path], None],
+) -> list[Prepared]:
+    """Prepare a run for each method of ``compare``, in a subdirectory of the workdir with its name.
+
+    They are ordinary runs with the teacher of the main one. Their figures are those of the main run.
+
+    Args:
+      config: of the main run.
+      main: the main run, whose teacher is finished.
+      arguments: passed by the user.
+      lock: takes the lock of a workdir.
+
+    Returns:
+      The runs without the main one.
+
+    Raises:
+      UserError: as :func:`prepare`.
+    """
+    prepared = []
+    for method, changed, own in subruns.compared(config, main.workdir, arguments):
+        if terms.needs_teacher(method) and main.run.teacher is None:
+            log(f"compare: {method} is skipped, because {main.run.method} has no teacher")
+            continue
+        folder = main.workdir / method
+        lock(folder)
+        prepared.append(prepare(changed, folder, own, describe=False))
+    return prepared
+
+
+def _check_processes(values: Mapping[str, Any], settings: Settings, workdir: pathlib.Path) -> None:
+    """Check that all processes have the same config, enough devices, and the workdir."""
+    processes.check_same({k: v for k, v in values.items() if k not in _LOCAL_KEYS})
+    devices.select(settings.runtime.devices, settings.batch_size, settings.accumulation)
+    check_can_save(workdir)
+    processes.broadcast_from_primary(lambda: paths.reachable(workdir).name)
 
 
 def known_teacher(
@@ -160,6 +189,14 @@ def known_teacher(
     return None
 
 
+def _given(settings: Settings) -> str:
+    """The key or the argument that gives a teacher, for messages."""
+    for key in ("checkpoint", "weights"):
+        if place := getattr(settings.teacher, key):
+            return f"teacher.{key}={place!r}"
+    return "teacher="
+
+
 def _student(
     settings: Settings, arguments: Arguments, dataset: data.Dataset
 ) -> tuple[nn.Module, str]:
@@ -192,46 +229,6 @@ def _check_new(
             "module= and --module name the network of a run that is opened again, got a new run: to train "
             f"a network of your own, set --config.student={named}, or pass student="
         )
-
-
-def _planned_teacher(
-    config: ml_collections.ConfigDict,
-    dataset: data.Dataset,
-    student: nn.Module,
-    name: str,
-    arguments: Arguments,
-) -> Teacher:
-    """A teacher on shapes: none is trained for a student that cannot learn from it.
-
-    Errors of its own run and of the comparison runs are found here, before the workdir is claimed.
-    """
-    settings = settings_of(teacher_config(config))
-    module = networks.build(settings.student, dataset.num_classes, settings.dtype, "teacher.model")
-    own = load_dataset(settings.data, given=arguments.dataset)
-    own_name = networks.library_name(settings.student)
-    run = assemble(settings, own, module, own_name, None, arguments.for_teacher())
-    devices_of(settings, run.batches)
-    _check_compared(config, dataset, student, name, Teacher(module), arguments)
-    return Teacher(module)
-
-
-def _check_compared(
-    config: ml_collections.ConfigDict,
-    dataset: data.Dataset,
-    student: nn.Module,
-    name: str,
-    teacher: Teacher,
-    arguments: Arguments,
-) -> None:
-    """Find errors of the comparison runs, which are prepared only when the teacher is trained."""
-    for method in config.compare:
-        settings = settings_of(comparison_config(config, method))
-        uses_teacher = terms.needs_teacher(method)
-        own = arguments.for_comparison(uses_teacher)
-        try:
-            assemble(settings, dataset, student, name, teacher if uses_teacher else None, own)
-        except UserError as error:
-            raise UserError(f"compare: {method}: {error}") from error
 
 
 def _devices(settings: Settings, run: Run) -> tuple[jax.Device, ...]:

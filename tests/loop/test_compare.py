@@ -9,7 +9,7 @@ from at_jax import loop
 from at_jax.errors import UserError
 from at_jax.tables import plan, registry
 from at_jax.terms import Distillation
-from at_jax.training import comparison, config, programs, run_log
+from at_jax.training import config, preparation, programs, run_log
 from at_jax.training.components.arguments import Arguments
 from at_jax.training.files import run_files
 
@@ -114,16 +114,15 @@ def test_error_of_a_comparison_run_comes_before_the_teacher_is_trained(tmp_path)
 
 def test_method_that_needs_a_teacher_is_left_out_where_there_is_none(monkeypatch, tmp_path):
     class Main:
+        workdir = tmp_path
+
         class run:
             method, teacher = "none", None
-            settings = config.settings_of(small_run.config(method="none", compare=("at", "none")))
 
     said = []
-    monkeypatch.setattr(comparison, "log", said.append)
-    assert (
-        comparison.prepare_runs(small_run.config(), tmp_path, Main, Arguments(), lambda _: None)
-        == []
-    )
+    monkeypatch.setattr(preparation, "log", said.append)
+    given = small_run.config(method="none", compare=("at", "none"))
+    assert preparation.prepare_comparisons(given, Main, Arguments(), lambda _: None) == []
     assert said == ["compare: at is skipped, because none has no teacher"]
 
 

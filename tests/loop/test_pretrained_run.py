@@ -15,7 +15,7 @@ import tiny
 from at_jax import checkpoint, data, freezing, loop, models
 from at_jax.errors import UserError
 from at_jax.models import pretrained
-from at_jax.training import comparison, description, export
+from at_jax.training import description, export, subruns
 from at_jax.training.components import initialization
 from at_jax.training.components.arguments import Arguments
 from at_jax.training.components.teacher_images import Normalization
@@ -144,9 +144,8 @@ def test_finished_run_is_not_continued_with_other_weights(files, trained, change
 
 def test_comparison_without_a_teacher_has_no_weights_of_one(files):
     given = config(files, compare=("none", "kd"))
-    found = {
-        m: comparison._config(given, m, pathlib.Path("run"), Arguments()) for m in given.compare
-    }
+    found = {m: c for m, c, _ in subruns.compared(given, pathlib.Path("run"), Arguments())}
+    assert list(found) == ["none", "kd"]
     assert [each.teacher.weights for each in found.values()] == ["", str(files[0])]
     assert all(each.init.weights == str(files[1]) for each in found.values())
     assert all(each.teacher.checkpoint == "" for each in found.values())

@@ -21,6 +21,7 @@ def check(
     stored: Mapping[str, Any],
     config: Mapping[str, Any],
     arguments: Mapping[str, Any],
+    keys: Mapping[str, str],
     *,
     has_teacher: bool,
     epochs_begun: int,
@@ -32,6 +33,7 @@ def check(
       stored: content of its config.json.
       config: all keys and values.
       arguments: record of the components that were passed.
+      keys: for messages, keys that the user sets instead of a key of ``config``.
       has_teacher: a teacher was trained in the workdir.
       epochs_begun: by the run so far.
 
@@ -45,7 +47,7 @@ def check(
     # A teacher that is trained in the workdir for as many epochs as the student.
     is_as_long = has_teacher and not now["teacher.epochs"]
     differing = [
-        f"{key}: {before[key]!r} there, {now[key]!r} now"
+        f"{keys.get(key, key)}: {before[key]!r} there, {now[key]!r} now"
         for key in sorted(now)
         if before[key] != now[key]
         # Without a place a new teacher would be trained.
@@ -59,10 +61,11 @@ def check(
             f"--config.init.weights={workdir} starts from its weights"
         )
         if is_as_long and _may_differ("epochs", before, now, False, epochs_begun):
-            drops = tuple(before["optimizer.drop_epochs"])
+            own = "teacher" if before["teacher.epochs"] else "optimizer"
+            drops = tuple(before[f"{own}.drop_epochs"])
             fix = (
                 "its teacher was trained for as many epochs, and "
-                f"--config.teacher.epochs={before['epochs']} "
+                f"--config.teacher.epochs={before['teacher.epochs'] or before['epochs']} "
                 f'--config.teacher.drop_epochs="{drops}" keep that teacher; otherwise {fix}'
             )
         raise UserError(

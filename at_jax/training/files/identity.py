@@ -95,12 +95,16 @@ def _check_images(workdir: pathlib.Path, before: Identity, now: Identity) -> Non
         )
 
 
-def check_teacher(workdir: pathlib.Path, variables: Any) -> dict[str, Any]:
+def check_teacher(
+    workdir: pathlib.Path, identity: Mapping[str, Any], variables: Any, source: str
+) -> dict[str, Any]:
     """Check that a network is the teacher that a run was started with.
 
     Args:
-      workdir: of the run, which was claimed.
+      workdir: of the run.
+      identity: of the run, as it is stored or from :func:`check_data`.
       variables: of the teacher.
+      source: of the teacher, for the message.
 
     Returns:
       The identity of the run, with that of the teacher.
@@ -108,13 +112,13 @@ def check_teacher(workdir: pathlib.Path, variables: Any) -> dict[str, Any]:
     Raises:
       UserError: for other weights.
     """
-    stored, now = run_files.read_identity(workdir), of_weights(variables)
-    if stored.get("teacher", now) != now:
+    now = of_weights(variables)
+    if identity.get("teacher", now) != now:
         raise UserError(
-            f"the run in {workdir} was started with another teacher, got one with other weights: pass the "
-            "same teacher, or choose another --workdir"
+            f"the run in {workdir} was started with another teacher, got one with other weights "
+            f"({source}): pass the same teacher, or choose another --workdir"
         )
-    return {**stored, "teacher": now}
+    return {**identity, "teacher": now}
 
 
 def check_initial(

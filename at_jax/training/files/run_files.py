@@ -68,7 +68,11 @@ def write_json(path: pathlib.Path, value: Mapping[str, Any]) -> None:
 
 
 def check(
-    workdir: pathlib.Path, config: Mapping[str, Any], arguments: Mapping[str, Any] | None = None
+    workdir: pathlib.Path,
+    config: Mapping[str, Any],
+    arguments: Mapping[str, Any] | None = None,
+    *,
+    keys: Mapping[str, str] | None = None,
 ) -> None:
     """Check that a workdir is free, or holds a run of this config.
 
@@ -83,20 +87,26 @@ def check(
       workdir: of the run.
       config: all keys and values.
       arguments: record of the components that were passed.
+      keys: for messages, keys that the user sets instead of a key of ``config``.
 
     Raises:
       UserError: naming the keys that differ.
     """
-    processes.broadcast_from_primary(lambda: _check(workdir, config, arguments or {}))
+    processes.broadcast_from_primary(lambda: _check(workdir, config, arguments or {}, keys or {}))
 
 
-def _check(workdir: pathlib.Path, config: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
+def _check(
+    workdir: pathlib.Path,
+    config: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    keys: Mapping[str, str],
+) -> None:
     if (workdir / CONFIG).exists() or _has_remains(workdir):
         stored = read_both(workdir)
         has_teacher = (workdir / TEACHER).exists()
         begun = checkpoint_meta.epochs_begun(workdir)
         config_changes.check(
-            workdir, stored, config, arguments, has_teacher=has_teacher, epochs_begun=begun
+            workdir, stored, config, arguments, keys, has_teacher=has_teacher, epochs_begun=begun
         )
 
 
@@ -136,7 +146,7 @@ def claim(
     """
 
     def write():
-        _check(workdir, config, arguments or {})
+        _check(workdir, config, arguments or {}, {})
         _check_checkpoints(workdir)
         recorded = {ARGUMENTS: arguments or {}} | ({IDENTITY: identity} if identity else {})
         path, text = workdir / CONFIG, json_files.dumps({**config, **recorded})
