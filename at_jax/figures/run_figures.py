@@ -33,7 +33,7 @@ from at_jax.training.setup import Run
 
 __all__ = ["ATTENTION", "CURVES", "REPORT", "comparison_rows", "draw"]
 
-ATTENTION, CURVES, REPORT = "attention.png", "curves.png", "report.html"
+ATTENTION, CURVES, REPORT = run_files.FIGURES
 _ROWS = 8
 
 

@@ -43,6 +43,12 @@ KNOWN = (
     "(cifar_resnet_8x4, ...), vgg_8, vgg_13, resnet_18, resnet_34, resnet_50, resnet_101, "
     "mobilenet_v2_WIDTH (mobilenet_v2_0.5, ...), efficientnet_lite0"
 )
+# Names in RepDistiller that look like those of networks for ImageNet.
+_ELSEWHERE = {
+    **{rf"resnet_?{depth}": f"cifar_resnet_{depth}" for depth in (8, 14, 20, 32, 44, 56, 110)},
+    **{rf"resnet_?{depth}x4": f"cifar_resnet_{depth}x4" for depth in (8, 32)},
+    r"mobile_?net_?v2|mobile_half": "mobilenet_v2_0.5",
+}
 # Candidates for the nearest match; common members represent the wide ResNets.
 _EXAMPLES = [
     *("wrn_10_1", "wrn_16_1", "wrn_16_2", "wrn_28_10", "wrn_40_1", "wrn_40_2"),
@@ -88,6 +94,7 @@ def build(
             return make(
                 *match.groups(), num_classes=num_classes, dtype=dtype, bn_axis_name=bn_axis_name
             )
-    nearest = difflib.get_close_matches(name.lower(), _EXAMPLES, n=1)
+    nearest = [new for old, new in _ELSEWHERE.items() if re.fullmatch(old, name, re.IGNORECASE)]
+    nearest = nearest or difflib.get_close_matches(name.lower(), _EXAMPLES, n=1)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
     raise UserError(f"unknown network {name!r}: choose one of {KNOWN}{hint}")

@@ -24,7 +24,7 @@ __all__ = [
 ROW_KEYS = ("student", "method", "seed", "teacher.model")
 # Sections and keys in which rows may differ: the loss, the optimization, and the images that a student is
 # trained on. Other keys decide what an error means, or are those of the teacher, which all rows share.
-_SECTIONS = (*terms.TERMS, "optimizer", "transfer", "init")
+_SECTIONS = ("optimizer", "transfer", "init")  # and those of terms
 OF_ROWS = (
     "dtype", "data.train_examples", "data.epoch_examples", "data.pad", "data.pad_mode", "data.mirror",
     "data.color_jitter",
@@ -104,7 +104,7 @@ def split(text: str, flag: str = "--set") -> tuple[str, str, str]:
         )
     if key == "epochs":
         raise UserError(f"{flag}: the schedules must scale with epochs, got {text!r}: use --epochs")
-    is_common = key not in OF_ROWS and key.partition(".")[0] not in _SECTIONS
+    is_common = key not in OF_ROWS and key.partition(".")[0] not in {*_SECTIONS, *terms.TERMS}
     if is_common and (scope or flag != "--set"):
         raise UserError(
             f"{flag}: {key} must be the same in all rows, got {text!r}: set it in every row, as in "

@@ -179,7 +179,9 @@ def test_teacher_variables_of_another_module_raise(finished, tmp_path):
 def test_workdir_of_another_student_size_raises(finished, tmp_path):
     config = small_run.with_teacher(finished, method="kd", epochs=1)
     result = loop.train_and_evaluate(config, tmp_path, student=Tapped(features=4))
-    with pytest.raises(UserError, match="was started with another student: .* choose another"):
+    with pytest.raises(
+        UserError, match=r"another student=, .*Tapped\(features=4\), got .*\(features=8\): pass"
+    ):
         loop.train_and_evaluate(config, tmp_path, student=Tapped(features=8))
     assert result["parameters"] == 90  # 3*3*1*4 + 4 + 4*10 + 10
 

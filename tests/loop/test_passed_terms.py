@@ -64,7 +64,9 @@ def test_terms_replace_those_of_the_method(finished, tmp_path):
         "name": "logits", "weight": 3.0, "class": f"{__name__}:LogitMatching",
         "fields": {"scale": 2.0}, "unrecorded": [],
     }  # fmt: skip
-    with pytest.raises(UserError, match="started with another terms"):
+    with pytest.raises(
+        UserError, match=r"LogitMatching\(weight=3.0\), .*got \(.*LogitMatching\(weight=4.0\)"
+    ):
         loop.train_and_evaluate(config, tmp_path, terms=terms | {LogitMatching(scale=2.0): 4.0})
 
 
@@ -181,7 +183,9 @@ def test_term_with_a_function_resumes(tmp_path):
     result = loop.train_and_evaluate(longer, tmp_path, terms=(Mapped(jnp.square),))
     assert (result["method"], result["epochs"]) == ("mapped", 2)
     # The default is a function as well, and no field is left out of the record.
-    with pytest.raises(UserError, match="was started with another terms"):
+    with pytest.raises(
+        UserError, match=r"another terms=, \(.*Mapped\(function=...\)\), got \(.*Mapped\): pass"
+    ):
         loop.train_and_evaluate(longer, tmp_path, terms=(Mapped(),))
 
 

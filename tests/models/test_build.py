@@ -40,7 +40,12 @@ def test_build_returns_the_named_network():
         ("WRN_16_1", "wrn_16_1"),
         ("resnet_18_2", "resnet_18"),
         ("wrn16_2", "wrn_16_2"),
-        ("mobilenet_v2", "mobilenet_v2_1"),
+        ("mobilenet_v2", "mobilenet_v2_0.5"),
+        # Names in RepDistiller.
+        ("resnet20", "cifar_resnet_20"),
+        ("resnet8x4", "cifar_resnet_8x4"),
+        ("MobileNetV2", "mobilenet_v2_0.5"),
+        ("resnet18", "resnet_18"),
         ("cifar_resnet_8_4", "cifar_resnet_8x4"),
         ("vgg13", "vgg_13"),
         ("efficientnet_lite1", "efficientnet_lite0"),

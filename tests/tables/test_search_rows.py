@@ -5,9 +5,10 @@ import shutil
 import pytest
 import small_run
 
+from at_jax.tables import changes, registry
 from at_jax.tables import command as program
-from at_jax.tables import registry
 from at_jax.tables.rows import Row, Table
+from at_jax.terms import TERMS, AttentionTransfer
 from at_jax.training.files import json_files, run_files
 from at_jax.training.non_finite import NonFinite
 
@@ -169,3 +170,13 @@ def test_errors_of_rows_must_be_comparable(pairs, tmp_path, capsys, arguments, m
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert pairs.calls == []
+
+
+def test_weight_of_a_term_that_a_program_added_can_be_searched(monkeypatch):
+    class Own(AttentionTransfer):
+        """A term of the user."""
+
+        name = "own"
+
+    monkeypatch.setitem(TERMS, "own", Own)
+    assert changes.split("own.beta=1,10", "--search") == ("", "own.beta", "1,10")

@@ -12,7 +12,14 @@ import optax
 import pytest
 
 from at_jax.errors import UserError
-from at_jax.training.components.component_records import from_record, record, text_of
+from at_jax.terms import TERMS
+from at_jax.training.components.component_records import (
+    from_record,
+    import_packages,
+    record,
+    text_of,
+)
+from at_jax.training.files import component_changes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,3 +80,52 @@ def test_text_of_is_the_same_in_every_process():
     assert text_of(partial(mask=optax.sgd)).endswith(f"(mask={text_of(optax.sgd)})")
     assert " at 0x" not in text_of(partial(mask=lambda x: x))
     assert text_of(Darken) == f"{__name__}:Darken"
+
+
+def test_class_in_place_of_an_instance_raises_user_error():
+    with pytest.raises(UserError, match=r"module= must be an instance .*: pass an instance, Dense"):
+        from_record({}, nn.Dense, "run")
+
+
+def term(weight, scale=1.0):
+    fields = {"scale": scale}
+    return {
+        "name": "own",
+        "weight": weight,
+        "class": "terms:Own",
+        "fields": fields,
+        "unrecorded": [],
+    }
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "message"),
+    [
+        (term(3.0), term(0.5), r"\(terms:Own\(weight=3.0\)\), got \(terms:Own\(weight=0.5\)\)"),
+        (term(None, 2.0), term(0.5), r"\(terms:Own\(scale=2.0\)\), got \(terms:Own\(scale=1.0\)\)"),
+    ],
+)
+def test_other_values_of_a_component_are_named(before, now, message, tmp_path):
+    with pytest.raises(UserError, match=f"another terms=, {message}: pass the same"):
+        component_changes.check(tmp_path, {"terms": [before]}, {"terms": [now]})
+
+
+def test_default_weight_that_an_older_version_did_not_record_is_accepted(tmp_path):
+    component_changes.check(tmp_path, {"terms": [term(None)]}, {"terms": [term(0.5)]})
+
+
+def test_import_of_a_package_may_add_terms(tmp_path, monkeypatch):
+    (tmp_path / "with_own_term.py").write_text(
+        "from at_jax.terms import TERMS, AttentionTransfer\n"
+        "class Own(AttentionTransfer):\n    name = 'own'\n"
+        "TERMS['own'] = Own\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import_packages(None)
+    try:
+        import_packages("with_own_term:Own")
+        assert "own" in TERMS
+    finally:
+        TERMS.pop("own", None)
+    with pytest.raises(UserError, match="with_own_term has no Net"):
+        import_packages("with_own_term:Own, with_own_term:Net")

@@ -135,7 +135,10 @@ def test_claim_with_other_arguments_raises(tmp_path):
     assert run_files.read_method(tmp_path) == "own"
     for arguments, message in (
         ({}, r"was started with optimizer=a:f, terms=\(own\): pass optimizer=, terms= "),
-        ({"optimizer": "a:g", "terms": [{"name": "own"}]}, "another optimizer: a:f there, a:g now"),
+        (
+            {"optimizer": "a:g", "terms": [{"name": "own"}]},
+            "another optimizer=, a:f, got a:g: pass",
+        ),
         (
             {"optimizer": "a:f", "terms": [{"name": "own"}], "augment": "a:h"},
             "was started without augment=: leave it out",
@@ -156,3 +159,33 @@ def test_sections_of_terms_that_the_method_lacks_may_differ(tmp_path):
     run_files.check(tmp_path, small_run.config(method="at", jacobian__beta=7.0).to_dict())
     with pytest.raises(UserError, match="at.beta: 50.0 there, 7.0 now"):
         run_files.check(tmp_path, small_run.config(method="at", at__beta=7.0).to_dict())
+
+
+@pytest.mark.parametrize("name", run_files.FIGURES)
+def test_folder_with_files_that_a_run_would_replace_is_refused(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(
+        UserError, match=f"holds no run, and files that .* replace \\({name}\\): choose"
+    ):
+        claim(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_folder_with_other_files_is_a_workdir(tmp_path):
+    (tmp_path / "log.txt").write_text("output of a program that redirects it here")
+    claim(tmp_path)
+    assert run_files.has_config(tmp_path)
+
+
+def test_sections_of_unknown_terms_matter_only_to_the_run_that_uses_them(tmp_path):
+    section = {"beta": 1.0, "begin_epoch": 0}
+    config = small_run.config().to_dict()
+    run_files.write_json(tmp_path / "config.json", {**config, "hint": section})
+    assert "hint" not in run_files.read_config(tmp_path)
+    used = {**config, "hint": section, "method": "at+hint"}
+    run_files.write_json(tmp_path / "config.json", used)
+    with pytest.raises(UserError, match="hint.begin_epoch, hint.beta unknown"):
+        run_files.read_config(tmp_path)
+    run_files.write_json(tmp_path / "config.json", {**config, "new_section": {"key": 1}})
+    with pytest.raises(UserError, match="new_section.key unknown"):
+        run_files.read_config(tmp_path)

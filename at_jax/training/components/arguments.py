@@ -111,7 +111,11 @@ class Arguments:
                 described[name] = component_records.text_of(value)
         if self.terms is not None:
             described["terms"] = [
-                {"name": term.name, "weight": weight, **component_records.record(term)}
+                {
+                    "name": term.name,
+                    "weight": _recorded(term, weight),
+                    **component_records.record(term),
+                }
                 for term, weight in _with_weights(self.terms)
             ]
         if self.callbacks:
@@ -120,6 +124,11 @@ class Arguments:
             ]
         # As it is read again: tuples are lists in JSON.
         return json.loads(json.dumps(described))
+
+
+def _recorded(term: Term, weight: float | None) -> float | None:
+    """The weight of a term in its record. The default weight of a term of the library is in the config."""
+    return term.beta if weight is None and type(term) is not TERMS.get(term.name) else weight
 
 
 def _check_callback(callback: Any) -> None:

@@ -17,7 +17,9 @@ import numpy as np
 from at_jax.errors import UserError, listed
 from at_jax.training.components import modules
 
-__all__ = ["from_record", "named_module", "qualified_name", "record", "text_of"]
+__all__ = [
+    "from_record", "import_packages", "named_module", "qualified_name", "record", "text_of",
+]  # fmt: skip
 
 _DTYPE = "__dtype__"  # key of a dtype in JSON
 
@@ -75,6 +77,12 @@ def qualified_name(value: Any) -> str:
     """``package:name`` of a class, a function, or the class of an instance."""
     named = value if hasattr(value, "__qualname__") else type(value)
     return f"{named.__module__}:{named.__qualname__}"
+
+
+def import_packages(named: Any) -> None:
+    """Import the packages of ``"package:name,..."``: they may add terms to ``at_jax.terms.TERMS``."""
+    for each in named.split(",") if isinstance(named, str) and named else ():
+        _import(each.strip())
 
 
 def named_module(named: str, fields: Mapping[str, Any], key: str) -> nn.Module:
@@ -159,7 +167,8 @@ def from_record(
     Raises:
       UserError: naming what to pass.
     """
-    if isinstance(named, nn.Module):
+    if named is not None and not isinstance(named, str):
+        modules.check_is_module(named, "module=")
         return named
     # A class in the script that was run is known by the script's name, which is not recorded.
     known = recorded.get("class", "package:name").replace("__main__:", "package:")

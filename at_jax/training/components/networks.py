@@ -103,6 +103,7 @@ def open_run(
     if which not in ("latest", "best"):
         raise UserError(f"which must be 'latest' or 'best', got {which!r}: choose one of these")
     workdir = paths.parse(workdir)
+    component_records.import_packages(module)
     sent: tuple[Any, ...] = processes.broadcast_from_primary(lambda: tuple(_read(workdir, which)))
     restored = Restored(*sent)
     identity.check_checkpoint(identity.run_id(workdir), restored.meta)

@@ -37,25 +37,55 @@ def check(workdir: pathlib.Path, stored: Mapping[str, Any], now: Mapping[str, An
             "choose another --workdir"
         )
     for name, value in before.items():
-        if name != "dataset" and _comparable(value) != _comparable(after[name]):
+        now_given = after[name]
+        if name != "dataset" and _comparable(value, now_given) != _comparable(now_given, value):
             raise UserError(
-                f"the run in {workdir} was started with another {name}: {_short(value)} there, "
-                f"{_short(after[name])} now: pass the same one, or choose another --workdir"
+                f"the run in {workdir} was started with another {name}=, {_short(value, now_given)}, got "
+                f"{_short(now_given, value)}: pass the same, or choose another --workdir"
             )
 
 
-def _short(value: Any) -> str:
+def _short(value: Any, other: Any = None) -> str:
+    """The class or the name of a component, with the fields in which another one of its class differs."""
     if isinstance(value, list):
-        return "(" + ", ".join(_short(each) for each in value) + ")"
+        others = (
+            other if isinstance(other, list) and len(other) == len(value) else [None] * len(value)
+        )
+        return "(" + ", ".join(map(_short, value, others)) + ")"
     if not isinstance(value, dict):
         return str(value)
-    return value["class"] if "class" in value else value.get("name", str(value))
+    if "class" not in value:
+        return value.get("name", str(value))
+    differing = {}
+    if isinstance(other, dict) and value["class"] == other.get("class"):
+        mine, theirs = _shown(value, other), _shown(other, value)
+        differing = {k: v for k, v in mine.items() if theirs.get(k) != v}
+    shown = ", ".join(f"{k}={v}" for k, v in differing.items())
+    return value["class"] + (f"({shown})" if shown else "")
 
 
-def _comparable(value: Any) -> Any:
+def _shown(value: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, str]:
+    fields = {name: repr(each) for name, each in _fields(value, other).items()}
+    return fields | dict.fromkeys(value.get("unrecorded", ()), "...")
+
+
+def _fields(value: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a component, and its weight if both records have one: older versions stored no default."""
+    weights = (value.get("weight"), other.get("weight"))
+    return {**value.get("fields", {}), **({"weight": weights[0]} if None not in weights else {})}
+
+
+def _comparable(value: Any, other: Any) -> Any:
     """A record without the package of its class or function: a script may be run or imported."""
     if isinstance(value, str):
         return value.partition(":")[2]
     if isinstance(value, list):
-        return [_comparable(each) for each in value]
-    return {**value, "class": _comparable(value["class"])} if "class" in value else value
+        others = (
+            other if isinstance(other, list) and len(other) == len(value) else [{}] * len(value)
+        )
+        return [_comparable(*pair) for pair in zip(value, others, strict=True)]
+    if "class" not in value:
+        return value
+    fields = _fields(value, other if isinstance(other, dict) else {})
+    rest = {k: v for k, v in value.items() if k not in ("fields", "weight")}
+    return {**rest, "class": _comparable(value["class"], None), "fields": fields}

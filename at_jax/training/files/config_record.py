@@ -119,6 +119,9 @@ def read_both(workdir: pathlib.Path) -> dict[str, Any]:
     """
     stored = _stored(workdir)
     given, defaults = settings_in(stored), default_config().to_dict()
+    used = str(given.get("method", "")).split("+")
+    # Terms of a program that added its own to TERMS; those that the run does not use do not matter.
+    given = {k: v for k, v in given.items() if k in defaults or k in used or not _is_term(v)}
     unknown = sorted(flatten(given).keys() - flatten(defaults).keys())
     differing = unknown or [key for key in ("method", "seed") if key not in given]
     if differing:
@@ -129,6 +132,11 @@ def read_both(workdir: pathlib.Path) -> dict[str, Any]:
         )
     config = _with_defaults(given, json.loads(json.dumps(defaults)))
     return {**config, **{key: stored[key] for key in (ARGUMENTS, IDENTITY) if key in stored}}
+
+
+def _is_term(section: Any) -> bool:
+    """Whether a section of a config is that of a term."""
+    return isinstance(section, dict) and "begin_epoch" in section
 
 
 def settings_in(stored: Mapping[str, Any]) -> dict[str, Any]:

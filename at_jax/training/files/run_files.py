@@ -12,7 +12,7 @@ from typing import Any
 
 from at_jax import paths
 from at_jax.distributed import processes
-from at_jax.errors import UserError
+from at_jax.errors import UserError, listed
 from at_jax.training.files import checkpoint_meta, config_changes, json_files, storage
 from at_jax.training.files.config_record import (
     ARGUMENTS,
@@ -37,13 +37,14 @@ from at_jax.training.files.metrics_file import (
 )  # fmt: skip
 
 __all__ = [
-    "CONFIG", "METRICS", "RESULT", "TEACHER", "append_metrics", "check", "claim", "drop_result",
+    "CONFIG", "FIGURES", "METRICS", "RESULT", "TEACHER", "append_metrics", "check", "claim", "drop_result",
     "finite", "has_config", "has_result", "keep_metrics", "missing_epochs", "read_arguments",
     "read_config", "read_identity", "read_method", "read_metrics", "read_result", "record_identity",
     "stored_config", "write_json", "write_text",
 ]  # fmt: skip
 
 RESULT = "result.json"
+FIGURES = ("attention.png", "curves.png", "report.html")
 TEACHER = "teacher"  # subdirectory: the run of a teacher that was trained first
 
 
@@ -107,6 +108,11 @@ def _check(
         begun = checkpoint_meta.epochs_begun(workdir)
         config_changes.check(
             workdir, stored, config, arguments, keys, has_teacher=has_teacher, epochs_begun=begun
+        )
+    elif taken := [name for name in FIGURES if (workdir / name).exists()]:
+        raise UserError(
+            f"workdir {workdir} holds no run, and files that a run would replace ({listed(taken)}): choose "
+            "a new folder, or move them away"
         )
 
 
