@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 
 from at_jax import freezing, intermediates
-from at_jax.errors import UserError
-from at_jax.terms import checks, evaluation, parameters
+from at_jax.terms import checks, evaluation, networks, parameters
 from at_jax.terms.base import Batch, Term, changes_forward_pass
-from at_jax.terms.view import View, view_network
+from at_jax.terms.view import View
+from at_jax.terms.weights import checked_weights
 
 __all__ = ["Objective", "Outputs"]
 
@@ -27,7 +27,7 @@ class Outputs:
     """Results of a forward pass in addition to the loss.
 
     Attributes:
-      terms: metric name to per-example term before its weight, ``(B,)``.
+      terms: metric (``"attention"`` for the term ``at``) to per-example term before its weight, ``(B,)``.
       logits: of the student, ``(B, K)``.
       collections: the student's mutable collections after the pass, such as ``batch_stats``.
       measures: metric name to other values that terms report, ``(B,)``, see :meth:`Term.measures`.
@@ -48,10 +48,13 @@ jax.tree_util.register_dataclass(
 class Objective:
     """The loss of one student. Hashable: contains all static parts of the loss; lists become tuples.
 
+    Call it: ``loss, outputs = objective(params, collections, teacher, images, labels, weights, keys)``, see
+    :meth:`__call__`.
+
     Attributes:
       student: a linen module, ``module.apply(variables, images, train=...) -> (B, K)``.
       teacher: a linen module with the same call signature; None without a teacher.
-      terms: of the loss. The cross-entropy is added unless one of them replaces it.
+      terms: of the loss, without weights. The cross-entropy is added unless one of them replaces it.
       points: pairs (student point, teacher point) at which terms compare activations.
       paths_s: submodules of the student whose output is captured as a transfer point.
       paths_t: submodules of the teacher whose output is captured as a transfer point.
@@ -71,9 +74,10 @@ class Objective:
     teacher_images: Callable[[jax.Array], jax.Array] | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.terms, Term):
-            raise UserError(f"terms must be a sequence, got {self.terms!r}: pass [term]")
-        object.__setattr__(self, "terms", tuple(self.terms))
+        networks.check_is_module(self.student, "student")
+        if self.teacher is not None:
+            networks.check_is_module(self.teacher, "teacher")
+        object.__setattr__(self, "terms", checks.checked_terms(self.terms))
         object.__setattr__(self, "points", checks.checked_points(self.points))
         for name in ("paths_s", "paths_t", "freeze"):
             object.__setattr__(self, name, checks.checked_names(name, getattr(self, name)))
@@ -88,8 +92,7 @@ class Objective:
 
     def modules(self, taps_s: Mapping[str, Any], taps_t: Mapping[str, Any]) -> dict[str, nn.Module]:
         """Modules of the terms that have trainable parameters, by term name; see :meth:`Term.module`."""
-        made = {term.name: term.module(self.points, taps_s, taps_t) for term in self.terms}
-        return {name: module for name, module in made.items() if module is not None}
+        return parameters.modules_of(self.terms, self.points, taps_s, taps_t)
 
     def init_params(
         self, key: jax.Array, student: Mapping[str, Any], teacher: Any, images: jax.Array
@@ -108,13 +111,14 @@ class Objective:
         Raises:
           UserError: for a missing teacher, or points that a term cannot compare.
         """
+        checks.check_images(images)
 
         def taps() -> tuple[Mapping[str, Any], Mapping[str, Any]]:
             labels = jnp.zeros(images.shape[:1], jnp.int32)
             view_t = self.view_teacher(teacher, images, labels)
             inputs = self._forward_inputs(view_t, images)
-            view_s = view_network(
-                self.student, student, images, labels,
+            view_s = networks.view(
+                "student", self.student, student, images, labels,
                 paths=self.paths_s, train=False, mutable=None, **inputs,
             )  # fmt: skip
             return view_s.taps, view_t.taps if view_t else {}
@@ -142,9 +146,10 @@ class Objective:
             for these images, if several students share one forward pass.
           images: normalized, ``(B, H, W, C)``.
           labels: integers ``(B,)``, or soft labels ``(B, K)``, see :func:`at_jax.losses.cross_entropy`.
-          weights: beta of each of ``weighted_terms``, scalars; None for their defaults, ``term.beta``. A
-            weight w of a term that replaces the cross-entropy mixes the two: w * term + (1 - w) *
-            cross-entropy; without it, w is 1.
+          weights: beta of each of ``weighted_terms``, by name (``"at"``): scalars from 0, possibly traced;
+            None for their defaults, ``term.beta``. A term of weight 0 is computed, and is NaN if its values
+            are: leave it out of ``terms`` instead. A weight w from 0 to 1 of a term that replaces the
+            cross-entropy mixes the two: w * term + (1 - w) * cross-entropy; without it, w is 1.
           keys: PRNG keys ``(B,)``, for random terms and for dropout.
 
         Returns:
@@ -152,10 +157,11 @@ class Objective:
 
         Raises:
           UserError: for a missing point, weight or parameter, one without a term, different classes, images
-            that are not floating point, or a wrong number of keys.
+            that are not floating point ``(B, H, W, C)``, variables of another network, a network or a term
+            that cannot be called, or a wrong number of keys.
         """
         checks.check_arguments(params, collections, images, keys, self.freeze)
-        weights = checks.checked_weights(self.terms, weights)
+        weights = checked_weights(self.terms, weights)
         if not isinstance(teacher, View):
             teacher = self.view_teacher(teacher, images, labels, keys)
 
@@ -163,8 +169,8 @@ class Objective:
         variables = {"params": trained, **collections}
 
         def student_at(images: jax.Array) -> View:
-            return view_network(
-                self.student, variables, images, labels, paths=self.paths_s, train=True,
+            return networks.view(
+                "student", self.student, variables, images, labels, paths=self.paths_s, train=True,
                 mutable=tuple(collections), keys=keys, freeze=self.freeze,
                 **self._forward_inputs(teacher, images),
             )  # fmt: skip
@@ -174,15 +180,10 @@ class Objective:
         checks.check_batch(self.terms, batch)
         taps_t = teacher.taps if teacher else {}
         checks.check_term_params(params, self.modules(student.taps, taps_t))
-        metrics: dict[str, jax.Array] = {}
-        loss: Any = 0.0
-        summands = evaluation.weighted_values(self.terms, batch, params, weights)
-        for metric, weight, values in summands:
-            metrics[metric] = values
-            loss = loss + weight * jnp.mean(values)
+        loss, values = evaluation.weighted_sum(self.terms, batch, params, weights)
         updated = freezing.restored(student.mutated, collections, self.freeze)
         measures = evaluation.measures_of(self.terms, batch, params)
-        return loss, Outputs(metrics, student.logits, updated, measures)
+        return loss, Outputs(values, student.logits, updated, measures)
 
     def view_teacher(
         self, variables: Any, images: jax.Array, labels: jax.Array, keys: jax.Array | None = None
@@ -202,24 +203,21 @@ class Objective:
         """
         if self.teacher is None:
             return None
-        checks.check_teacher(self.teacher, variables)
+        networks.check_teacher(self.teacher, variables)
         stochastic: dict[str, Any] = {"deterministic": keys is None, "keys": keys}
-        view = view_network(
-            self.teacher, variables, images, labels, paths=self.paths_t, train=False,
+        view = networks.view(
+            "teacher", self.teacher, variables, images, labels, paths=self.paths_t, train=False,
             mutable=None,  # some modules update collections in evaluation mode too; discarded
             frozen=True, prepare=self.teacher_images,
             **(stochastic if self.stochastic_teacher else {}),
         )  # fmt: skip
-        checks.check_complete(self.teacher, variables, view.mutated)
+        networks.check_complete(self.teacher, variables, view.mutated)
         return view
 
     def _forward_inputs(self, teacher: View | None, images: jax.Array) -> dict[str, Any]:
-        inputs: dict[str, Any] = {}
-        if teacher is not None and changes_forward_pass(self.terms):
-            view = teacher.at(images)  # one pass for all terms
-            for term in self.terms:
-                inputs |= term.forward_inputs(view)
-        return inputs
+        if teacher is None or not changes_forward_pass(self.terms):
+            return {}
+        return evaluation.forward_inputs_of(self.terms, teacher.at(images))  # one pass for all
 
     def forward_inputs(self, teacher_variables: Any, images: jax.Array) -> dict[str, Any]:
         """Compute the keyword arguments that terms pass to the student; see :meth:`Term.forward_inputs`.
@@ -246,5 +244,6 @@ class Objective:
         """
         inputs = self.forward_inputs(teacher_variables, images)
         # Some modules update other collections in evaluation mode too; the update is discarded.
-        logits, _, _ = intermediates.forward(self.student, variables, images, train=False, **inputs)
-        return logits
+        with networks.explained("student", self.student, variables, images):
+            forward = intermediates.forward(self.student, variables, images, train=False, **inputs)
+        return forward[0]

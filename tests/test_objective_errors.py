@@ -32,8 +32,15 @@ def arguments(images=IMAGES, weights=("at",)):
 @pytest.mark.parametrize(
     ("point", "message"),
     [
-        (("deep", "late"), "student has no transfer point 'deep'; it taps 'early', 'late'"),
-        (("late", "deep"), "teacher has no transfer point 'deep'; it taps 'early', 'late'"),
+        (
+            ("deep", "late"),
+            "student has no transfer point 'deep'; it taps 'early', 'late': choose from these, capture a "
+            r"submodule by its path, as in paths_s=\('encoder/layer3',\), or tap",
+        ),
+        (
+            ("late", "deep"),
+            r"teacher has no transfer point 'deep'; it taps 'early', 'late': .*, as in paths_t=\('enc",
+        ),
     ],
 )
 def test_points_that_a_network_lacks_raise_usererror_if_a_term_reads_them(point, message):
@@ -87,10 +94,13 @@ def named(name):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Objective(STUDENT, terms=(Distillation(),)), "kd need a teacher, got None"),
+        (
+            lambda: Objective(STUDENT, terms=(Distillation(),)),
+            "for kd, the objective must have a teacher, got None: pass teacher=",
+        ),
         (
             lambda: Objective(STUDENT, TEACHER, (AttentionTransfer(),)),
-            "at need transfer points, got none: pass points=",
+            "for at, the objective must have transfer points, got none: pass points=",
         ),
         (
             lambda: Objective(STUDENT, terms=(MinL2(), MinL2(squared=True))),
@@ -115,7 +125,7 @@ def named(name):
         ),
         (
             lambda: Objective(STUDENT, terms=(AttentionTransfer(),), points=tiny.POINTS),
-            "at need a teacher, got None",
+            "for at, the objective must have a teacher, got None",
         ),
     ],
 )
@@ -128,7 +138,7 @@ def test_objective_without_a_weight_raises_usererror():
     with pytest.raises(
         UserError, match="every term needs a weight, got none for at: pass weights={'at': beta}"
     ):
-        tiny.objective(STUDENT, TEACHER)(*arguments(weights=("att",)))
+        tiny.objective(STUDENT, TEACHER)(*arguments(weights=()))
 
 
 class TwoClasses(nn.Module):
@@ -155,6 +165,16 @@ def test_objective_with_integer_images_raises_usererror():
         UserError, match="Objective: images must be floating point, got uint8: normalize"
     ):
         tiny.objective(STUDENT, TEACHER)(*arguments(images=jnp.asarray(BATCH["image"])))
+
+
+@pytest.mark.parametrize("keys", [None, jax.random.split(jax.random.key(0), 4)])
+def test_objective_with_one_image_without_a_batch_raises_usererror(keys):
+    message = r"images must have rank 4, got shape \(6, 6, 2\): .* if it is a single example"
+    objective = tiny.objective(STUDENT, TEACHER)
+    with pytest.raises(UserError, match=message):
+        objective(*arguments(images=IMAGES[0]), keys)
+    with pytest.raises(UserError, match=message):
+        objective.init_params(jax.random.key(0), {}, {}, IMAGES[0])
 
 
 def test_objective_with_images_of_another_library_raises_usererror():
@@ -190,6 +210,11 @@ def test_weights_without_a_term_raise_usererror(terms):
         (
             lambda: Objective(STUDENT, TEACHER, AttentionTransfer()),
             r"a sequence, got .*pass \[term\]",
+        ),
+        (
+            # The weights would be lost.
+            lambda: Objective(STUDENT, TEACHER, {AttentionTransfer(): 50.0}, tiny.POINTS),
+            r"a sequence without weights, got {'at': 50.0}: pass list\(terms\), and the weights in each",
         ),
         (
             lambda: Objective(STUDENT, TEACHER, (AttentionTransfer,), tiny.POINTS),

@@ -62,19 +62,27 @@ def parts(method: str, key: str = "method") -> tuple[str, ...]:
       Names in ``TERMS``, in its order.
 
     Raises:
-      UserError: for an unknown term, or one named twice.
+      UserError: for an unknown term, one named twice, or another type.
 
     >>> parts("at+kd"), parts("none")
     (('kd', 'at'), ())
     """
+    if not isinstance(method, str):
+        raise UserError(
+            f"{key} must be a string, got {method!r}: join the names of terms, as in 'at+kd'"
+        )
     names = () if method == "none" else tuple(method.split("+"))
     if len(set(names)) < len(names):
         raise UserError(f"{key} must name each term once, got {method!r}: for example at+kd")
     if unknown := [name for name in names if name not in TERMS]:
         close = difflib.get_close_matches(unknown[0].lower(), TERMS, n=1)
         fix = f"did you mean {close[0]}?" if close else f"replace {listed(map(repr, unknown))}"
-        if any("," in name for name in unknown):
-            fix = "write several methods as a tuple, \"('none','at')\""
+        if "," in method:
+            typed = tuple(name for each in method.split(",") if (name := each.strip()))
+            several = repr(typed).replace(" ", "")
+            fix = f'write several methods as a tuple, "{several}"'
+            if all(name in TERMS for name in typed):
+                fix = f"join terms of one loss, {'+'.join(typed)}, or {fix}"
         raise UserError(
             f"{key} must be none, one of {', '.join(TERMS)}, or several joined by '+' as in at+kd, got "
             f"{method!r}: {fix}"

@@ -99,6 +99,11 @@ class Term:
             raise UserError(
                 f"term {cls.__name__} has no name: set the class attribute name, as in name = 'kd'"
             )
+        if not isinstance(cls.name, str) or "+" in cls.name or cls.name == "none":
+            raise UserError(
+                f"the name of term {cls.__name__} must be a string without '+', which joins the terms of a "
+                f"method, and not 'none', the method without terms, got {cls.name!r}: rename it"
+            )
         # From the class itself: a subclass with a name of its own has a title and a metric of its own.
         for what in ("title", "metric"):
             if what not in vars(cls) and "name" in vars(cls):

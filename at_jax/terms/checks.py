@@ -1,21 +1,19 @@
-"""Checks of the terms of one loss, and of their weights."""
+"""Checks of the terms of one loss, and of the arguments of an objective."""
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax.numpy as jnp
-from flax import traverse_util
 
 from at_jax import freezing, intermediates
-from at_jax.checks import NORMALIZE, check_array
-from at_jax.errors import UserError, listed
+from at_jax.checks import NORMALIZE, check_rank
+from at_jax.errors import UserError, listed, replacing
+from at_jax.terms import interface
 from at_jax.terms.base import Batch, Term
 
 __all__ = [
-    "check_arguments", "check_batch", "check_complete", "check_teacher", "check_term_params", "check_terms",
-    "checked_names", "checked_points", "checked_weights",
+    "check_arguments", "check_batch", "check_images", "check_term_params", "check_terms", "checked_names",
+    "checked_points", "checked_terms",
 ]  # fmt: skip
 
 # Names that are not free: of the student's parameters, and of the metric of the labels.
@@ -29,22 +27,18 @@ def check_terms(terms: Sequence[Term], *, has_teacher: bool, has_points: bool) -
       UserError: naming the terms with missing inputs, or the terms that exclude one another.
     """
     for term in terms:
-        if not isinstance(term, Term):
-            name = getattr(term, "__name__", "AttentionTransfer")
-            raise UserError(
-                f"terms must be instances of at_jax.terms.Term, got {term!r}: pass them as in [{name}()]"
-            )
-        _check_is_dataclass(type(term))
+        interface.check_term(term)
     comparing = [term.name for term in terms if term.compares_taps]
     needing = [term.name for term in terms if term.needs_teacher]
     if needing and not has_teacher:
         raise UserError(
-            f"{listed(needing)} need a teacher, got None: pass teacher=, a linen module"
+            f"for {listed(needing)}, the objective must have a teacher, got None: pass teacher=, a linen "
+            "module"
         )
     if comparing and not has_points:
         raise UserError(
-            f"{listed(comparing)} need transfer points, got none: pass points=, pairs "
-            "(student point, teacher point)"
+            f"for {listed(comparing)}, the objective must have transfer points, got none: pass points=, "
+            "pairs (student point, teacher point)"
         )
     for what in ("name", "metric"):
         names = [getattr(term, what) for term in terms]
@@ -59,21 +53,17 @@ def check_terms(terms: Sequence[Term], *, has_teacher: bool, has_points: bool) -
         )
 
 
-def _check_is_dataclass(kind: type[Term]) -> None:
-    """Raise if options are not fields, which equality and the record of a run compare."""
-    for each in kind.__mro__[: kind.__mro__.index(Term)]:
-        own = vars(each)
-        if "__dataclass_fields__" in own:
-            continue
-        has_options = any(isinstance(value, dataclasses.Field) for value in own.values())
-        if "__init__" in own or has_options:
-            fix = "declare its options as fields, under @dataclasses.dataclass(frozen=True)"
-            got = (
-                "a class with its own __init__"
-                if "__init__" in own
-                else "a class without @dataclass"
-            )
-            raise UserError(f"term {kind.__name__} must be a frozen dataclass, got {got}: {fix}")
+def checked_terms(terms: Any) -> tuple[Term, ...]:
+    """Return terms as a tuple. Raise for a single term, or for the mapping to weights of a trainer."""
+    if isinstance(terms, Term):
+        raise UserError(f"terms must be a sequence, got {terms!r}: pass [term]")
+    if isinstance(terms, Mapping):
+        names = {getattr(term, "name", term): weight for term, weight in terms.items()}
+        raise UserError(
+            f"terms of an objective must be a sequence without weights, got {names}: pass list(terms), and "
+            "the weights in each call, as in weights={'at': 1000.0}"
+        )
+    return tuple(terms)
 
 
 def checked_names(field: str, names: Iterable[str]) -> tuple[str, ...]:
@@ -100,6 +90,11 @@ def checked_points(points: Iterable[Any]) -> tuple[tuple[str, str], ...]:
     return tuple((student, teacher) for student, teacher in pairs)
 
 
+def check_images(images: Any) -> None:
+    """Raise unless images are floating point, ``(B, H, W, C)``."""
+    check_rank("Objective", 4, fix=NORMALIZE, images=images)
+
+
 def check_arguments(
     params: Any, collections: Any, images: Any, keys: Any, freeze: Sequence[str]
 ) -> None:
@@ -112,7 +107,7 @@ def check_arguments(
       keys: one PRNG key for each image, or None.
       freeze: modules of the student.
     """
-    check_array("Objective", fix=NORMALIZE, images=images)
+    check_images(images)
     if not isinstance(params, Mapping) or "student" not in params:
         got = listed(params) if isinstance(params, Mapping) else type(params).__name__
         raise UserError(
@@ -133,30 +128,6 @@ def check_arguments(
     freezing.check(freeze, params["student"])
 
 
-def check_teacher(module: nn.Module, variables: Any) -> None:
-    """Raise unless there are variables of the teacher."""
-    if not isinstance(variables, Mapping):
-        raise UserError(
-            f"teacher must be the variables of {type(module).__name__}, got {type(variables).__name__}: "
-            "pass {'params': ..., ...}, or the result of view_teacher"
-        )
-
-
-def check_complete(module: nn.Module, variables: Any, mutated: Mapping[str, Any]) -> None:
-    """Raise if the teacher's pass initialized variables that it was not given.
-
-    Args:
-      module: the teacher.
-      variables: of the teacher.
-      mutated: its collections after the pass.
-    """
-    given, made = (traverse_util.flatten_dict(dict(tree)) for tree in (variables, mutated))
-    if missing := sorted("/".join(path) for path in made.keys() - given.keys()):
-        raise UserError(
-            f"the variables of {type(module).__name__}, the teacher, lack {listed(missing)}: pass them all"
-        )
-
-
 def check_term_params(params: Mapping[str, Any], modules: Iterable[str]) -> None:
     """Raise unless the terms that have modules, and no others, have parameters.
 
@@ -174,8 +145,8 @@ def check_term_params(params: Mapping[str, Any], modules: Iterable[str]) -> None
 def check_batch(terms: Sequence[Term], batch: Batch) -> None:
     """Raise unless both networks have the transfer points and the classes that the terms compare."""
     if any(term.compares_taps for term in terms):
-        intermediates.check_points((s for s, _ in batch.points), batch.student.taps, "student")
-        intermediates.check_points((t for _, t in batch.points), batch.teacher.taps, "teacher")
+        _check_points("student", "paths_s", [s for s, _ in batch.points], batch.student.taps)
+        _check_points("teacher", "paths_t", [t for _, t in batch.points], batch.teacher.taps)
     needing = [term.name for term in terms if term.needs_equal_classes]
     views = (batch.student, batch.teacher_view)
     shapes = {view.logits.shape for view in views if view is not None}
@@ -186,27 +157,8 @@ def check_batch(terms: Sequence[Term], batch: Batch) -> None:
         )
 
 
-def checked_weights(terms: Sequence[Term], weights: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """Return the weights, or the defaults for None, if every weighted term has one and no other has.
-
-    Raises:
-      UserError: naming the terms without a weight, or the weights without a term; or for another type.
-    """
-    defaults = {term.name: term.beta for term in terms if term.beta is not None}
-    if weights is None:
-        return defaults
-    if not isinstance(weights, Mapping):
-        raise UserError(
-            f"weights must be a mapping from term to beta, got {type(weights).__name__}: for example "
-            "{'at': 1000.0}"
-        )
-    if missing := [name for name in defaults if name not in weights]:
-        fix = f"pass weights={{{missing[0]!r}: beta}}"
-        raise UserError(f"every term needs a weight, got none for {listed(missing)}: {fix}")
-    names = [term.name for term in terms]
-    if unknown := [name for name in weights if name not in names]:
-        raise UserError(
-            f"weights must name terms of the objective, {listed(map(repr, names))}, got "
-            f"{listed(map(repr, unknown))}: leave it out, or correct the name"
-        )
-    return weights
+def _check_points(whose: str, field: str, points: Sequence[str], taps: Mapping[str, Any]) -> None:
+    """Raise unless a network has its transfer points; the objective captures submodules in a field."""
+    advice = f"capture a submodule by its path, as in {field}=('encoder/layer3',)"
+    with replacing([("name a submodule by its path", advice)]):
+        intermediates.check_points(points, taps, whose)

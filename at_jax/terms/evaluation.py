@@ -1,38 +1,54 @@
 """Evaluation of the terms of a loss on a batch."""
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from at_jax.errors import UserError, traceable
-from at_jax.terms.base import Batch, Term
+from at_jax.errors import UserError
+from at_jax.terms import interface
+from at_jax.terms.base import Batch, Term, View
 
-__all__ = ["measures_of", "weighted_values"]
+__all__ = ["forward_inputs_of", "measures_of", "weighted_sum"]
 
 _CROSS_ENTROPY = "cross_entropy"  # metric of the labels
 # First parts of names in metrics.jsonl: loss/<metric>, beta/<metric>.
 _TAKEN = ("loss", "beta")
 
 
-def weighted_values(
+def weighted_sum(
     terms: Sequence[Term], batch: Batch, params: Mapping[str, Any], weights: Mapping[str, Any]
-) -> Iterator[tuple[str, Any, jax.Array]]:
-    """Compute the summands of a loss: the cross-entropy or the term that replaces it first.
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Compute a loss: the weighted sum of the means of its summands.
 
     Args:
       terms: of the loss.
       batch: input of the terms.
       params: of all terms, by name.
-      weights: of the terms, by name.
+      weights: of the terms, by name: scalars.
 
-    Yields:
-      Metric, weight, and the values before the weight, ``(B,)``.
+    Returns:
+      The scalar loss, and metric to values before the weight, ``(B,)``.
 
     Raises:
-      UserError: for a wrong shape, or a term that JAX cannot trace.
+      UserError: for a wrong shape, or code of a term that fails; see :func:`interface.explained`.
     """
+    loss: Any = 0.0
+    metrics = {}
+    for metric, weight, values in _summands(terms, batch, params, weights):
+        metrics[metric] = values
+        mean = jnp.mean(values)
+        # A weight has no influence on the dtype of the loss.
+        loss = loss + jnp.asarray(weight, mean.dtype) * mean
+    return loss, metrics
+
+
+def _summands(
+    terms: Sequence[Term], batch: Batch, params: Mapping[str, Any], weights: Mapping[str, Any]
+) -> Iterator[tuple[str, Any, jax.Array]]:
+    """Metric, weight and values; the cross-entropy or the term that replaces it comes first."""
     replacing = [term for term in terms if term.beta is None]
     if not replacing:
         yield _CROSS_ENTROPY, 1, batch.student.cross_entropy
@@ -47,8 +63,10 @@ def weighted_values(
 
 
 def _values_of(term: Term, batch: Batch, params: Mapping[str, Any]) -> jax.Array:
-    with traceable(f"term {term.name}"):
+    with _explained(term, "values", batch):
         values = term.values(batch, params.get(term.name))
+    if isinstance(values, int) and not batch.points:  # the sum over no points
+        raise interface.without_points(term, repr(values))
     _check_shape(values, batch, term, "values()")
     return values
 
@@ -63,7 +81,7 @@ def measures_of(
     """
     found: dict[str, jax.Array] = {}
     for term in terms:
-        with traceable(f"measures() of term {term.name}"):
+        with _explained(term, "measures", batch):
             measured = term.measures(batch, params.get(term.name))
         for name, values in measured.items():
             if name.partition("/")[0] in _TAKEN:
@@ -74,6 +92,20 @@ def measures_of(
             _check_shape(values, batch, term, f"measures()[{name!r}]")
             found[f"{name}/{term.metric}"] = jax.lax.stop_gradient(values)
     return found
+
+
+def forward_inputs_of(terms: Iterable[Term], teacher: View) -> dict[str, Any]:
+    """Keyword arguments that terms pass to the student; see :meth:`Term.forward_inputs`."""
+    inputs: dict[str, Any] = {}
+    for term in terms:
+        with interface.explained(term, "forward_inputs", (), None, teacher.taps):
+            inputs |= term.forward_inputs(teacher)
+    return inputs
+
+
+def _explained(term: Term, method: str, batch: Batch) -> contextlib.AbstractContextManager[None]:
+    taps_t = batch.teacher_view.taps if batch.teacher_view is not None else None
+    return interface.explained(term, method, batch.points, batch.student.taps, taps_t)
 
 
 def _check_shape(values: Any, batch: Batch, term: Term, where: str) -> None:

@@ -1,13 +1,31 @@
 """Parameters of terms that have modules of their own, such as an adapter."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-__all__ = ["initialize"]
+from at_jax.terms import interface
+from at_jax.terms.base import Term
+
+__all__ = ["initialize", "modules_of"]
+
+
+def modules_of(
+    terms: Iterable[Term],
+    points: tuple[tuple[str, str], ...],
+    taps_s: Mapping[str, Any],
+    taps_t: Mapping[str, Any],
+) -> dict[str, nn.Module]:
+    """Modules of the terms that have trainable parameters, by term name; see :meth:`Term.module`."""
+    made = {}
+    for term in terms:
+        with interface.explained(term, "module", points, taps_s, taps_t):
+            if (module := term.module(points, taps_s, taps_t)) is not None:
+                made[term.name] = module
+    return made
 
 
 def initialize(

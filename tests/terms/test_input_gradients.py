@@ -225,7 +225,7 @@ def test_terms_of_an_image_do_not_depend_on_its_batch():
 
 
 def test_gradient_at_without_a_teacher_raises_usererror():
-    with pytest.raises(UserError, match="gradient_at need a teacher, got None"):
+    with pytest.raises(UserError, match="for gradient_at, the objective must have a teacher, got"):
         Objective(STUDENT, terms=(GradientTransfer(),))
 
 

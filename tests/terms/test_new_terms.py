@@ -257,5 +257,5 @@ def test_map_gradient_of_an_unknown_point_raises_usererror():
 
 
 def test_map_gradient_without_points_raises_usererror():
-    with pytest.raises(UserError, match="map_gradient need transfer points, got none"):
+    with pytest.raises(UserError, match="for map_gradient, .* must have transfer points, got no"):
         objective(MapGradientTransfer(), points=())

@@ -30,6 +30,8 @@ def test_parts_of_a_method_are_its_terms_in_the_order_of_the_registry():
         ),
         ("kd+none", "got 'kd[+]none': replace 'none'"),
         ("none,at", r"""write several methods as a tuple, "\('none','at'\)"$"""),
+        ("kd, at", r"""'kd, at': join terms of one loss, kd[+]at, or write .*, "\('kd','at'\)"$"""),
+        (("at", "kd"), r"must be a string, got \('at', 'kd'\): join the names of terms, as in 'at"),
         ("at+", "replace ''"),
         ("", "replace ''"),
         ("kd+kd", "must name each term once, got 'kd[+]kd'"),
