@@ -7,9 +7,9 @@ from typing import Any
 
 import flax.errors
 import flax.linen as nn
-from flax import nnx
 
 from at_jax.errors import UserError, one_line, traceable
+from at_jax.terms import networks
 
 __all__ = [
     "check_function", "check_is_module", "check_logits", "is_module_class", "translated_errors",
@@ -34,17 +34,13 @@ def check_is_module(module: Any, whose: str) -> None:
                 "instead of lists, dicts or arrays: change the fields"
             ) from error
         return
-    kind = module if isinstance(module, type) else type(module)
-    name = kind.__name__
-    if is_module_class(module):
-        fix = f"got the class {name}: pass an instance, {name}(...)"
-    elif issubclass(kind, nnx.Module):
-        fix = f"got the NNX module {name}: wrap it, flax.nnx.bridge.to_linen({name}, ...)"
-    elif isinstance(module, Mapping):
-        fix = "got variables: pass (module, variables), in this order"
-    else:
+    # The advice for an objective, to pass variables in its call, does not apply here.
+    if isinstance(module, Mapping | tuple | list):
         fix = f"got {type(module).__name__}: pass a flax.linen.Module"
-    raise UserError(f"{whose} must be an instance of a linen module, {fix}")
+        if isinstance(module, Mapping):
+            fix = "got variables: pass (module, variables), in this order"
+        raise UserError(f"{whose} must be an instance of a linen module, {fix}")
+    networks.check_is_module(module, whose)
 
 
 @contextlib.contextmanager
