@@ -49,8 +49,8 @@ def divergence(logits_s: Array, logits_t: Array) -> np.ndarray:
       logits_t: teacher, ``(B, K)``.
 
     Returns:
-      ``(B,)``, in nats; 0 where the probabilities are equal. A class that the teacher masks (logit -inf)
-      adds 0, as in :func:`at_jax.losses.distillation`.
+      ``(B,)``, in nats; 0 where the probabilities are equal. A class whose teacher probability is 0 in
+      float64 (a logit of -inf or -1e9) adds 0, as in :func:`at_jax.losses.distillation`.
 
     Raises:
       UserError: if a rank is wrong or the shapes differ.
@@ -60,8 +60,8 @@ def divergence(logits_s: Array, logits_t: Array) -> np.ndarray:
     """
     logits_s, logits_t = _pair("divergence", logits_s, logits_t, 2)
     log_s, log_t = _log_softmax(logits_s), _log_softmax(logits_t)
-    # 0 log 0 is 0; without the mask it would be 0 times infinity.
-    is_masked = log_t == -np.inf
+    # 0 log 0 is 0; without the mask it would be 0 times infinity. log t may be finite where t is 0.
+    is_masked = np.exp(log_t) == 0
     difference = np.where(is_masked, 0, log_t) - np.where(is_masked, 0, log_s)
     return np.sum(np.exp(log_t) * difference, axis=-1)
 
