@@ -148,6 +148,18 @@ def test_sum_map_has_derivative_zero_at_zero(p):
     np.testing.assert_allclose(derivative, [-p * 2.0 ** (p - 1), 0, p * 3.0 ** (p - 1)], rtol=1e-6)
 
 
+@pytest.mark.parametrize(("p", "second"), [(1, 0), (1.5, 0), (2, 2), (3, 0)])
+@pytest.mark.parametrize("mapping", [maps.sum_map, maps.max_map])
+def test_maps_of_one_channel_have_the_same_derivatives_at_zero(compiled, mapping, p, second):
+    def of(x):
+        return mapping(x.reshape(1, 1, 1, 1), p)[0, 0, 0]
+
+    for zero in (jnp.float32(0.0), jnp.float32(-0.0)):
+        assert compiled(jax.grad(of))(zero) == 0
+        assert compiled(jax.grad(jax.grad(of)))(zero) == second
+        assert compiled(jax.jacfwd(jax.jacrev(of)))(zero) == second
+
+
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 def test_maps_of_half_precision_are_float32(dtype):
     # 300^2 = 90,000 is above float16's largest number, 65,504.
@@ -156,6 +168,7 @@ def test_maps_of_half_precision_are_float32(dtype):
         result = mapping(a)
         assert result.dtype == jnp.float32
         np.testing.assert_allclose(result.ravel()[0], 90_000 * (1 + (mapping is maps.sum_map)))
+    assert maps.pool(a, (1, 1)).dtype == jnp.float32
     assert maps.normalize(a[..., 0]).dtype == maps.resize(a[..., 0], (1, 1)).dtype == jnp.float32
 
 
