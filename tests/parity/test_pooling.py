@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -85,5 +86,7 @@ def test_pooled_transfer_of_channels_and_of_equal_sizes_is_that_of_the_default()
         np.testing.assert_array_equal(*both)
     with pytest.raises(UserError, match="align must be one of resize, pool, got 'crop'"):
         losses.attention_transfer(a_s, a_t, align="crop")
-    with pytest.raises(UserError, match=r"two whole numbers of at most \(4, 4\), got \(4, 5\)"):
-        maps.pool(small, (4, 5))
+    for shape in ((4, 5), (0, 2)):
+        message = f"two whole numbers, from 1 to 4 and from 1 to 4, got {re.escape(str(shape))}"
+        with pytest.raises(UserError, match=message):
+            maps.pool(small, shape)
