@@ -48,6 +48,14 @@ def test_correlation_by_hand():
     assert agreement.correlation(1e-200 * a, 7.0 * b + 5) == pytest.approx([0.6])
 
 
+def test_correlation_of_proportional_maps_is_at_most_one():
+    # Rounding errors alone would give up to 1 + 4e-16.
+    q = np.random.default_rng(0).random((2000, 4, 4))
+    for sign in (1, -1):
+        found = sign * agreement.correlation(q, sign * (3 * q + 1))
+        assert np.all(found <= 1) and np.all(found > 1 - 1e-12)
+
+
 def test_correlation_with_a_constant_map_is_zero():
     q = np.arange(6.0).reshape(1, 2, 3)
     for constant in (np.zeros_like(q), np.full_like(q, 0.1)):
