@@ -64,7 +64,7 @@ def sum_map(a: Array, p: float = 2) -> jax.Array:
     Array([[[25.]]], dtype=float32)
     """
     check_rank("sum_map", 4, a=a)
-    return _sum_map(a, check_exponent(p))
+    return _sum_map(a, check_exponent("sum_map", p))
 
 
 @functools.partial(jax.jit, static_argnames="p")
@@ -92,7 +92,7 @@ def max_map(a: Array, p: float = 2) -> jax.Array:
     Array([[[4.]]], dtype=float32)
     """
     check_rank("max_map", 4, a=a)
-    return _max_map(a, check_exponent(p))
+    return _max_map(a, check_exponent("max_map", p))
 
 
 @functools.partial(jax.jit, static_argnames="p")
@@ -137,7 +137,7 @@ def channel_map(a: Array, p: float = 2) -> jax.Array:
     Array([[7.]], dtype=float32)
     """
     check_rank("channel_map", 4, a=a)
-    return _channel_map(a, check_exponent(p))
+    return _channel_map(a, check_exponent("channel_map", p))
 
 
 @functools.partial(jax.jit, static_argnames="p")

@@ -181,9 +181,14 @@ def test_maps_of_numpy_arrays_are_jax_arrays():
 
 
 @pytest.mark.parametrize(
-    "p", [np.int64(2), np.float32(2), np.float64(2), np.int64(3), np.float16(1)]
-)
-def test_maps_of_numpy_exponent_are_those_of_the_number(p):
+    "p",
+    [
+        np.int64(2), np.float32(2), np.float64(2), np.int64(3), np.float16(1), np.array(1.5),
+        jnp.array(2), jnp.array(3.0), jnp.bfloat16(1.5),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_maps_of_scalar_exponent_are_those_of_the_number(p):
     with jax.enable_x64(True):
         for a in (activations(), activations().astype(jnp.float64)):
             for mapping in MAPS:
@@ -208,11 +213,22 @@ def test_maps_of_bad_shapes_raise_user_error(shape):
             call()
 
 
-@pytest.mark.parametrize("p", [0.5, 0, -1, float("inf"), float("nan"), True, "2", np.bool_(True)])
+BAD = [0.5, 0, -1, float("inf"), float("nan"), True, "2", np.bool_(True), 10**400, 2j, np.ones(1)]
+
+
+@pytest.mark.parametrize("p", [*BAD, jnp.array(0.5), jnp.array(True)], ids=repr)
 def test_maps_of_bad_exponent_raise_user_error(p):
     for mapping in MAPS:
-        with pytest.raises(UserError, match="exponent p .* must be a finite number of at least 1"):
+        message = f"^{mapping.__name__}: the exponent p must be a finite number of at least 1, got"
+        with pytest.raises(UserError, match=message):
             mapping(activations(), p)
+
+
+def test_maps_of_a_traced_exponent_raise_user_error():
+    for mapping in MAPS:
+        message = "the exponent p must be .*, got a traced array: mark it static"
+        with pytest.raises(UserError, match=message):
+            jax.jit(mapping)(activations(), 2.0)
 
 
 def test_maps_of_integers_raise_user_error():
