@@ -110,7 +110,8 @@ def gradient_transfer(j_s: Array, j_t: Array, *, squared: bool = False) -> jax.A
       squared: half the square of the norm instead.
 
     Returns:
-      ``(B,)``; 0 with zero gradient where the input gradients agree.
+      ``(B,)``, in the units of the input gradients (loss per normalized pixel), or their squares. It is 0,
+      with zero gradient, where the input gradients agree.
 
     Raises:
       UserError: for a wrong rank or dtype, different shapes, or a ``squared`` that is not a bool.
@@ -142,12 +143,13 @@ def flip_symmetry(j: Array, j_flipped: Array, *, squared: bool = False) -> jax.A
       squared: half the square of the norm instead.
 
     Returns:
-      ``(B,)``.
+      ``(B,)``, in the units of the input gradients (loss per normalized pixel), or their squares. It is 0,
+      with zero gradient, where they are mirror images of each other.
 
     Raises:
       UserError: for a wrong rank or dtype, shapes that differ, or a ``squared`` that is not a bool.
 
-    Section 3.2 of arXiv:1612.03928.
+    Equation 6 of arXiv:1612.03928, section 3.2.
 
     >>> import jax.numpy as jnp
     >>> j = jnp.array([3.0, 4.0]).reshape(1, 1, 2, 1)
@@ -171,7 +173,8 @@ def gradient_penalty(j: Array, *, squared: bool = False) -> jax.Array:
       squared: half the square of the norm instead, as in Drucker and LeCun.
 
     Returns:
-      ``(B,)``.
+      ``(B,)``, in the units of the input gradients (loss per normalized pixel), or their squares. It is 0,
+      with zero gradient, where they are 0.
 
     Raises:
       UserError: for a wrong rank or dtype, or a ``squared`` that is not a bool.
