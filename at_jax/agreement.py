@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from at_jax import maps
-from at_jax.checks import check_array, check_equal, check_rank
+from at_jax.checks import check_equal, check_rank
 from at_jax.errors import UserError
+from at_jax.pooling import whole_numbers
 from at_jax.precision import Array
 
 __all__ = ["confusion", "correlation", "divergence", "top1"]
@@ -34,7 +35,7 @@ def top1(logits_s: Array, logits_t: Array) -> np.ndarray:
     >>> top1(np.array([[0.0, 2.0], [3.0, 1.0]]), np.array([[0.0, 9.0], [0.0, 1.0]]))
     array([1., 0.])
     """
-    logits_s, logits_t = _pair("top1", logits_s, logits_t, 2)
+    logits_s, logits_t = _logits("top1", logits_s, logits_t)
     is_equal = logits_s.argmax(axis=-1) == logits_t.argmax(axis=-1)
     # np.argmax returns the index of a NaN, which is not a prediction.
     is_valid = ~(np.isnan(logits_s) | np.isnan(logits_t)).any(axis=-1)
@@ -49,8 +50,8 @@ def divergence(logits_s: Array, logits_t: Array) -> np.ndarray:
       logits_t: teacher, ``(B, K)``.
 
     Returns:
-      ``(B,)``, in nats; 0 where the probabilities are equal. A class that the teacher masks (logit -inf)
-      adds 0, as in :func:`at_jax.losses.distillation`.
+      ``(B,)``, in nats; 0 where the probabilities are equal. A class whose teacher probability is 0 in
+      float64 (a logit of -inf or -1e9) adds 0, as in :func:`at_jax.losses.distillation`.
 
     Raises:
       UserError: if a rank is wrong or the shapes differ.
@@ -58,10 +59,10 @@ def divergence(logits_s: Array, logits_t: Array) -> np.ndarray:
     >>> divergence(np.log([[0.5, 0.5]]), np.log([[0.5, 0.5]]))
     array([0.])
     """
-    logits_s, logits_t = _pair("divergence", logits_s, logits_t, 2)
+    logits_s, logits_t = _logits("divergence", logits_s, logits_t)
     log_s, log_t = _log_softmax(logits_s), _log_softmax(logits_t)
-    # 0 log 0 is 0; without the mask it would be 0 times infinity.
-    is_masked = log_t == -np.inf
+    # 0 log 0 is 0; without the mask it would be 0 times infinity. log t may be finite where t is 0.
+    is_masked = np.exp(log_t) == 0
     difference = np.where(is_masked, 0, log_t) - np.where(is_masked, 0, log_s)
     return np.sum(np.exp(log_t) * difference, axis=-1)
 
@@ -76,21 +77,24 @@ def correlation(q_s: Array, q_t: Array) -> np.ndarray:
       q_t: maps of the teacher, ``(B, H', W')``; resized bilinearly to the student's size.
 
     Returns:
-      ``(B,)`` in -1..1; 0 where a map is constant, up to the rounding errors of its type.
+      ``(B,)`` in -1..1; 0 where a map is constant: where no position differs from the mean by more than 8
+      times the machine epsilon of its type, relative to the largest magnitude.
 
     Raises:
-      UserError: if a rank is wrong or the batch sizes differ.
+      UserError: if a rank is wrong, a map is empty, or the batch sizes differ.
 
     >>> q = np.arange(4.0).reshape(1, 2, 2)
     >>> correlation(q, 10 * q + 1), correlation(q, -q)
     (array([1.]), array([-1.]))
     """
     q_s, q_t = np.asarray(q_s), np.asarray(q_t)
+    check_rank("correlation", 3, floating=False, q_s=q_s, q_t=q_t)
+    fix = "compute both from the same images"
+    check_equal("correlation", "batch sizes of q_s and q_t", len(q_s), len(q_t), fix)
     # A constant map varies by rounding errors only, which must not be correlated.
     least = [_rounding_error(q) for q in (q_s, q_t)]
-    if q_s.ndim == 3 == q_t.ndim and q_s.shape != q_t.shape and 0 not in q_t.shape[1:]:
+    if q_s.shape != q_t.shape:
         q_t = _resized(q_t, q_s.shape[1:])
-    q_s, q_t = _pair("correlation", q_s, q_t, 3)
     a, b = _centered(q_s, least[0]), _centered(q_t, least[1])
     norms = np.sqrt(np.sum(a**2, axis=1) * np.sum(b**2, axis=1))
     return np.clip(np.sum(a * b, axis=1) / np.where(norms > 0, norms, 1), -1, 1)
@@ -102,18 +106,26 @@ def confusion(labels: Array, predictions: Array, num_classes: int) -> np.ndarray
     Args:
       labels: true classes, ``(B,)``.
       predictions: predicted classes, ``(B,)``.
-      num_classes: K.
+      num_classes: K, at least 1.
 
     Returns:
       Counts, ``(K, K)``: one row per true class, one column per predicted class.
 
     Raises:
-      UserError: unless both are integers in ``0..K-1`` of the same shape ``(B,)``.
+      UserError: unless both are integers in ``0..K-1`` of the same shape ``(B,)``, and K is a whole number
+        of at least 1.
 
     >>> confusion(np.array([0, 0, 1]), np.array([0, 1, 1]), 2)
     array([[1, 1],
            [0, 1]])
     """
+    sizes = whole_numbers([num_classes])
+    if not sizes or sizes[0] < 1:
+        raise UserError(
+            f"confusion: num_classes must be a whole number of at least 1, got {num_classes!r}: pass the "
+            "number of classes"
+        )
+    (num_classes,) = sizes
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     check_rank("confusion", 1, floating=False, labels=labels, predictions=predictions)
     fix = "pass one prediction for each label"
@@ -141,8 +153,9 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
 
 def _rounding_error(q: np.ndarray) -> float:
     """Bound on the rounding errors of a constant map whose largest value is 1."""
-    is_narrow = jnp.issubdtype(q.dtype, jnp.floating) and q.dtype.itemsize < 8
-    return 1e-6 if is_narrow else 1e-14
+    # Integers are exact, but their means and resized maps are in float64.
+    dtype = q.dtype if jnp.issubdtype(q.dtype, jnp.floating) else np.float64
+    return max(8 * float(jnp.finfo(dtype).eps), 1e-14)
 
 
 def _scaled(q: np.ndarray) -> np.ndarray:
@@ -167,12 +180,9 @@ def _centered(q: np.ndarray, least: float) -> np.ndarray:
     return q
 
 
-def _pair(function: str, first: Array, second: Array, rank: int) -> tuple[np.ndarray, np.ndarray]:
-    first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
-    if first.ndim != rank or first.shape != second.shape:
-        raise UserError(
-            f"{function}: student and teacher arrays must have rank {rank} and the same shape, got "
-            f"{first.shape} and {second.shape}: compute both from the same images"
-        )
-    check_array(function, student=first, teacher=second)
-    return first, second
+def _logits(function: str, logits_s: Array, logits_t: Array) -> tuple[np.ndarray, np.ndarray]:
+    logits_s, logits_t = np.asarray(logits_s, np.float64), np.asarray(logits_t, np.float64)
+    check_rank(function, 2, logits_s=logits_s, logits_t=logits_t)
+    fix = "apply both networks to the same images"
+    check_equal(function, "shapes of logits_s and logits_t", logits_s.shape, logits_t.shape, fix)
+    return logits_s, logits_t

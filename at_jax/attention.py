@@ -25,7 +25,7 @@ Alignment = Literal["resize", "pool"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
 ALIGNMENTS: tuple[Alignment, ...] = get_args(Alignment)
-# Largest exponent of attention_transfer. 4**16, the power of a scaled activation, is far from overflow.
+# Largest exponent. 4**16, the power of a scaled activation, is far from overflow.
 MAX_EXPONENT = 16
 # Norm of a difference of normalized maps, in units of the type's epsilon, below which maps are equal.
 _EQUAL = 8
@@ -51,15 +51,16 @@ def attention_maps(
       a_s: student activations, ``(B, Hs, Ws, Cs)``.
       a_t: teacher activations, ``(B, Ht, Wt, Ct)``.
       kind: ``"sum"``, ``"max"`` (spatial attention) or ``"channel"`` (needs ``Cs == Ct``).
-      p: exponent of the map, at least 1.
+      p: exponent of the map, from 1 to 16 (``MAX_EXPONENT``); the maps of :mod:`at_jax.maps` have no
+        upper bound. Powers of large activations may overflow.
       align: ``"resize"`` or ``"pool"``; without effect on ``"channel"``.
 
     Returns:
       Two maps ``(B, min(Hs, Ht), min(Ws, Wt))``, or ``(B, C)`` for ``"channel"``.
 
     Raises:
-      UserError: for an unknown kind or alignment, an exponent below 1, a wrong rank or dtype, different
-        batch sizes, or different channel counts with ``kind="channel"``.
+      UserError: for an unknown kind or alignment, p out of range, a wrong rank or dtype, different batch
+        sizes, or different channel counts with ``kind="channel"``.
 
     >>> import jax.numpy as jnp
     >>> q_s, q_t = attention_maps(jnp.ones((2, 16, 16, 8)), jnp.ones((2, 8, 8, 32)))
@@ -67,6 +68,7 @@ def attention_maps(
     ((2, 8, 8), (2, 8, 8))
     """
     _check_activations("attention_maps", a_s, a_t, kind, align)
+    p = check_exponent("attention_maps", p, MAX_EXPONENT)
     if kind == "channel":
         return maps.channel_map(a_s, p), maps.channel_map(a_t, p)
     spatial_map = maps.sum_map if kind == "sum" else maps.max_map
@@ -132,12 +134,7 @@ def attention_transfer(
     """
     _check_choice("attention_transfer", "convention", convention, CONVENTIONS)
     _check_activations("attention_transfer", a_s, a_t, kind, align)
-    p = check_exponent(p)
-    if p > MAX_EXPONENT:
-        raise UserError(
-            f"attention_transfer: the exponent p must be at most {MAX_EXPONENT}, got {p!r}: the paper uses "
-            "p=2"
-        )
+    p = check_exponent("attention_transfer", p, MAX_EXPONENT)
     return _attention_transfer(a_s, a_t, kind, p, convention, align)
 
 

@@ -1,5 +1,6 @@
 """Checks of the arguments of array functions."""
 
+import math
 import numbers
 from typing import Any
 
@@ -10,8 +11,8 @@ import numpy as np
 from at_jax.errors import UserError
 
 __all__ = [
-    "NORMALIZE", "check_array", "check_equal", "check_exponent", "check_floating", "check_rank",
-    "check_scalar",
+    "NORMALIZE", "check_array", "check_equal", "check_exponent", "check_floating", "check_positive",
+    "check_rank", "check_scalar",
 ]  # fmt: skip
 
 _CAST = "convert it first, for example with x.astype(jnp.float32)"
@@ -87,23 +88,65 @@ def check_equal(function: str, what: str, first: object, second: object, fix: st
         raise UserError(f"{function}: {what} must be equal, got {first} and {second}: {fix}")
 
 
-def check_exponent(p: float) -> float:
-    """Return ``p`` as a Python number. Raise unless it is finite and at least 1.
+def check_exponent(function: str, p: Any, most: float = math.inf) -> float:
+    """Return the exponent of an attention map as a Python number, which may be a static argument.
 
     Args:
-      p: exponent of an attention map; a number of Python or NumPy.
+      function: name of the calling function, for the message.
+      p: a number of Python or NumPy, or an array without axes that is not traced.
+      most: largest exponent.
+
+    Returns:
+      ``p``, finite and from 1 to ``most``.
 
     Raises:
-      UserError: naming the value.
+      UserError: naming the function and the value.
     """
-    if isinstance(p, bool) or not isinstance(p, numbers.Real) or not 1 <= p < float("inf"):
+    number = _number(p)
+    if number is None or not 1 <= number <= most:
+        expected = "a finite number of at least 1" if most == math.inf else f"from 1 to {most}"
         got = f"{p!r}: the paper uses p=2"
         if isinstance(p, jax.core.Tracer):
             got = "a traced array: mark it static, static_argnames='p'"
-        raise UserError(
-            f"the exponent p of an attention map must be a finite number of at least 1, got {got}"
-        )
-    return int(p) if isinstance(p, numbers.Integral) else float(p)
+        raise UserError(f"{function}: the exponent p must be {expected}, got {got}")
+    return number
+
+
+def check_positive(function: str, name: str, value: Any) -> float:
+    """Return a number as a Python float. Raise unless it is finite and above 0.
+
+    Args:
+      function: name of the calling function, for the message.
+      name: of the argument.
+      value: a number of Python or NumPy, or an array without axes that is not traced.
+
+    Returns:
+      The number.
+
+    Raises:
+      UserError: naming the function, the argument and the value.
+    """
+    number = _number(value)
+    if number is None or number <= 0:
+        is_traced = isinstance(value, jax.core.Tracer)
+        got = "a traced array: mark it static" if is_traced else f"{value!r}: pass one number"
+        raise UserError(f"{function}: {name} must be a finite number above 0, got {got}")
+    return float(number)
+
+
+def _number(value: Any) -> float | None:
+    """A finite real number as Python's; None for anything else, and for traced arrays."""
+    if getattr(value, "shape", None) == () and not isinstance(value, jax.core.Tracer):
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return None
+    try:
+        is_finite = math.isfinite(value)
+    except OverflowError:  # beyond every float
+        return None
+    if not is_finite:
+        return None
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
 
 
 def check_floating(function: str, fix: str = _CAST, **arrays: Any) -> None:

@@ -132,7 +132,14 @@ _define_batching(weight_grad_p, "weight_grad", (3, 3), (2, 3))  # x (C), g (F) -
 def save_convolutions(primitive: Primitive, *operands: Any, **parameters: Any) -> bool:
     """Policy of ``jax.checkpoint`` that stores the results of convolutions and matrix products.
 
-    ``jax.checkpoint_policies.dots_saveable`` alone does not recognize the convolutions of this module.
+    Args:
+      primitive: operation; ``jax.checkpoint`` passes all arguments.
+      *operands: its operands.
+      **parameters: its parameters.
+
+    Returns:
+      True for these operations. ``jax.checkpoint_policies.dots_saveable`` alone does not recognize the
+      convolutions of this module.
 
     >>> layer = jax.checkpoint(lambda x, w: jax.nn.relu(x @ w), policy=save_convolutions)
     """

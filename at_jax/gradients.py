@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from at_jax import maps
-from at_jax.checks import NORMALIZE, check_array, check_rank
+from at_jax.checks import NORMALIZE, check_array, check_floating, check_rank
 from at_jax.errors import UserError
 from at_jax.precision import Array, at_least_float32
 
@@ -56,7 +56,7 @@ def value_and_input_gradient(
       The result of ``loss``, and J, ``(B, H, W, C)``, in units of loss per normalized pixel.
 
     Raises:
-      UserError: if the images are not floating point, or ``loss`` does not return ``(B,)``.
+      UserError: if the images are not floating point, or ``loss`` does not return floating point ``(B,)``.
 
     >>> import jax.numpy as jnp
     >>> images = jnp.array([1.0, 3.0]).reshape(2, 1, 1, 1)
@@ -76,7 +76,7 @@ def value_and_input_gradient(
 
 
 def _per_example_values(result: Any, has_aux: bool, shape: tuple[int, ...]) -> jax.Array:
-    """First part of what a loss returns. Raise unless it is an array of this shape."""
+    """First part of what a loss returns. Raise unless it is a floating-point array of this shape."""
     subject = "value_and_input_gradient: loss"
     is_pair = isinstance(result, tuple) and len(result) == 2
     if has_aux and not is_pair:
@@ -96,6 +96,8 @@ def _per_example_values(result: Any, has_aux: bool, shape: tuple[int, ...]) -> j
             f"{subject} must return one number per example, shape {shape}, got "
             f"{type(values).__name__ if got is None else got}: do not take the mean in it"
         )
+    fix = "integers have no gradient"
+    check_floating("value_and_input_gradient", fix, **{"the result of loss": values})
     return values
 
 
@@ -108,7 +110,8 @@ def gradient_transfer(j_s: Array, j_t: Array, *, squared: bool = False) -> jax.A
       squared: half the square of the norm instead.
 
     Returns:
-      ``(B,)``; 0 with zero gradient where the input gradients agree.
+      ``(B,)``, in the units of the input gradients (loss per normalized pixel), or their squares. It is 0,
+      with zero gradient, where the input gradients agree.
 
     Raises:
       UserError: for a wrong rank or dtype, different shapes, or a ``squared`` that is not a bool.
@@ -140,12 +143,13 @@ def flip_symmetry(j: Array, j_flipped: Array, *, squared: bool = False) -> jax.A
       squared: half the square of the norm instead.
 
     Returns:
-      ``(B,)``.
+      ``(B,)``, in the units of the input gradients (loss per normalized pixel), or their squares. It is 0,
+      with zero gradient, where they are mirror images of each other.
 
     Raises:
       UserError: for a wrong rank or dtype, shapes that differ, or a ``squared`` that is not a bool.
 
-    Section 3.2 of arXiv:1612.03928.
+    Equation 6 of arXiv:1612.03928, section 3.2.
 
     >>> import jax.numpy as jnp
     >>> j = jnp.array([3.0, 4.0]).reshape(1, 1, 2, 1)
@@ -169,7 +173,8 @@ def gradient_penalty(j: Array, *, squared: bool = False) -> jax.Array:
       squared: half the square of the norm instead, as in Drucker and LeCun.
 
     Returns:
-      ``(B,)``.
+      ``(B,)``, in the units of the input gradients (loss per normalized pixel), or their squares. It is 0,
+      with zero gradient, where they are 0.
 
     Raises:
       UserError: for a wrong rank or dtype, or a ``squared`` that is not a bool.

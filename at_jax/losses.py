@@ -95,8 +95,10 @@ def distillation(
       alpha: weight of the soft targets, 0..1; a number or a scalar array.
 
     Returns:
-      ``(B,)``, in nats; NaN where an integer is not in ``0..K-1``. A class that the teacher masks (logit
-      -inf) adds 0, whether or not the student masks it too.
+      ``(B,)``, in nats. A class that the teacher masks, with a probability t that rounds to 0 (a logit of
+      -inf or -1e9), adds 0 to the KL divergence, whether or not the student masks it too. A loss with a
+      share of exactly 0 adds 0, even if it is infinite or NaN. An integer label that is not in ``0..K-1``
+      gives NaN, unless ``alpha`` is 1: images without a class may then have the label -1.
 
     Raises:
       UserError: for a wrong rank or dtype, different batch sizes or numbers of classes, or a temperature
@@ -124,10 +126,25 @@ def _distillation(logits_s, logits_t, labels, temperature, alpha):
     # As NumPy scalars and arrays of other types they would change the type of the result.
     dtype = jnp.promote_types(logits_s.dtype, logits_t.dtype)
     temperature, alpha = jnp.asarray(temperature, dtype), jnp.asarray(alpha, dtype)
-    log_s = jax.nn.log_softmax(logits_s / temperature)
-    log_t = jax.nn.log_softmax(logits_t / temperature)
-    kl = jnp.sum(_kl_summands(log_t, log_s), axis=-1)  # (B,)
-    return alpha * temperature**2 * kl + (1 - alpha) * _cross_entropy(logits_s, labels)
+
+    def divergence(logits_s, logits_t):
+        log_s = jax.nn.log_softmax(logits_s / temperature)
+        log_t = jax.nn.log_softmax(logits_t / temperature)
+        return jnp.sum(_kl_summands(log_t, log_s), axis=-1)  # (B,)
+
+    soft = _share(alpha * temperature**2, divergence, logits_s, logits_t)
+    return soft + _share(1 - alpha, _cross_entropy, logits_s, labels)
+
+
+def _share(share, loss, *arrays):
+    """``share * loss(*arrays)``: (B,). A share of 0 gives 0 where the loss is infinite or NaN.
+
+    Where the loss is finite, a share of 0 keeps its derivative, which is the loss.
+    """
+    is_unused = (share == 0) & ~jnp.isfinite(loss(*arrays))  # (B,)
+    # Double where: the derivatives of an infinite loss may be NaN, and 0 times NaN is NaN.
+    used = [jnp.where(jnp.expand_dims(is_unused, tuple(range(1, x.ndim))), 0, x) for x in arrays]
+    return share * jnp.where(is_unused, 0, loss(*used))
 
 
 def _kl_summands(log_t, log_s):
@@ -136,8 +153,8 @@ def _kl_summands(log_t, log_s):
     The summands of the usual form, t log(t / s), have both signs. At a high temperature their sum is far
     smaller than they are, and T^2 multiplies its rounding error.
     """
-    # 0 log 0 is 0; without the mask it would be 0 times infinity.
-    is_masked = log_t == -jnp.inf
+    # 0 log 0 is 0; without the mask it would be 0 times infinity. log t may be finite where t is 0.
+    is_masked = jnp.exp(log_t) == 0
     x = jnp.where(is_masked, 0, log_t) - jnp.where(is_masked, 0, log_s)
     t, s = jnp.exp(log_t), jnp.exp(log_s)
     # s = t exp(-x): where x is small, x + expm1(-x), about x^2 / 2, loses less than the difference s - t.

@@ -64,7 +64,7 @@ def sum_map(a: Array, p: float = 2) -> jax.Array:
     Array([[[25.]]], dtype=float32)
     """
     check_rank("sum_map", 4, a=a)
-    return _sum_map(a, check_exponent(p))
+    return _sum_map(a, check_exponent("sum_map", p))
 
 
 @functools.partial(jax.jit, static_argnames="p")
@@ -92,7 +92,7 @@ def max_map(a: Array, p: float = 2) -> jax.Array:
     Array([[[4.]]], dtype=float32)
     """
     check_rank("max_map", 4, a=a)
-    return _max_map(a, check_exponent(p))
+    return _max_map(a, check_exponent("max_map", p))
 
 
 @functools.partial(jax.jit, static_argnames="p")
@@ -113,7 +113,9 @@ def _largest_magnitude_jvp(primals, tangents):
     (a,), (da,) = primals, tangents
     index = jnp.argmax(magnitude_bits(a), axis=-1, keepdims=True)  # (B, H, W, 1)
     channels = lax.broadcasted_iota(index.dtype, a.shape, 3)
-    slope = jnp.where(channels == index, jnp.sign(a), 0)
+    # Not 0 at 0: the second derivative of |a|^2 would be 0 there. The power makes the first one 0.
+    sign = jnp.where(a == 0, 1, jnp.sign(a))
+    slope = jnp.where(channels == index, sign, 0)
     return _largest_magnitude(a), jnp.sum(slope * da, axis=-1)
 
 
@@ -135,7 +137,7 @@ def channel_map(a: Array, p: float = 2) -> jax.Array:
     Array([[7.]], dtype=float32)
     """
     check_rank("channel_map", 4, a=a)
-    return _channel_map(a, check_exponent(p))
+    return _channel_map(a, check_exponent("channel_map", p))
 
 
 @functools.partial(jax.jit, static_argnames="p")
@@ -151,7 +153,8 @@ def resize(q: Array, shape: Sequence[int]) -> jax.Array:
       shape: height and width of the result, in pixels of the map.
 
     Returns:
-      ``(B, *shape)``.
+      ``(B, *shape)``; half precision is promoted to float32. A NaN or an infinity in a map may spread to
+      positions whose weights for it are 0, because a resize is a product with a matrix.
 
     Raises:
       UserError: for a wrong rank or dtype, or a shape that is not two whole numbers of at least 1.

@@ -26,7 +26,12 @@ _Section = TypeVar("_Section")
 
 
 class Rule(NamedTuple):
-    """A validation rule: a predicate and its description, as in "expected <text>"."""
+    """A validation rule: a predicate and its description, as in "must be <text>".
+
+    Attributes:
+      accepts: value to whether it is valid. TypeError, ValueError and OverflowError mean that it is not.
+      text: description of the valid values, such as "at least 1".
+    """
 
     accepts: Callable[[Any], bool]
     text: str
@@ -115,6 +120,14 @@ _OF_TYPE |= {kind.__name__: rule for kind, rule in _OF_TYPE.items()}
 
 def option(default: Any, meaning: str, rule: Rule | None = None) -> Any:
     """Define a dataclass field with a default, a description for ``--help-config``, and a rule.
+
+    Args:
+      default: its value in a section that does not set it.
+      meaning: one sentence.
+      rule: in addition to that of the type in the annotation; None for no other rule.
+
+    Returns:
+      The field, for the body of a dataclass. :func:`check` checks its value.
 
     >>> @dataclasses.dataclass(frozen=True)
     ... class Section:

@@ -39,7 +39,9 @@ def pool(a: Array, shape: Sequence[int]) -> jax.Array:
       shape: height and width of the result, at most H and W.
 
     Returns:
-      ``(B, *shape, C)``.
+      ``(B, *shape, C)``; half precision is promoted to float32. A NaN or an infinity may spread to windows
+      that do not contain it, in the same channel of its example, because pooling is a product with a
+      matrix.
 
     Raises:
       UserError: for a wrong rank or dtype, or a shape that is not two whole numbers from 1 to H and W.
@@ -53,8 +55,8 @@ def pool(a: Array, shape: Sequence[int]) -> jax.Array:
     pairs = zip(sizes, a.shape[1:3], strict=False)
     if len(sizes) != 2 or not all(1 <= n <= size for n, size in pairs):
         raise UserError(
-            f"pool: shape must be two whole numbers of at most {a.shape[1:3]}, got {shape!r}: pass "
-            "(height, width)"
+            f"pool: shape must be two whole numbers, from 1 to {a.shape[1]} and from 1 to {a.shape[2]}, "
+            f"got {shape!r}: pass (height, width)"
         )
     return _pool(a, sizes)
 

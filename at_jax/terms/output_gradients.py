@@ -10,8 +10,10 @@ from at_jax import losses, maps
 from at_jax.errors import UserError, listed
 from at_jax.norms import flattened
 from at_jax.options import option
+from at_jax.precision import at_least_float32, power_of_two
 from at_jax.terms.base import Batch, Term
 from at_jax.terms.input_gradients import norms
+from at_jax.terms.view import View
 
 __all__ = ["JacobianMatching", "MapGradientTransfer", "SobolevTraining"]
 
@@ -112,6 +114,16 @@ class SobolevTraining(_PairOfGradients):
         return batch.student.gradient(projection), batch.teacher.gradient(projection)
 
 
+def _scaled(tap: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Tap times a power of two, (B, H, W, C), and the inverse of the power, (B,).
+
+    Squares of the scaled tap are in the range of its type. The power is not differentiated.
+    """
+    a = at_least_float32(tap)
+    scale, inverse = power_of_two(a, (1, 2, 3))
+    return a * scale, inverse[:, 0, 0, 0]
+
+
 @dataclasses.dataclass(frozen=True)
 class MapGradientTransfer(_NormalizedGradients):
     r"""Matching of the gradients of attention maps at the teacher's most attended position.
@@ -119,7 +131,8 @@ class MapGradientTransfer(_NormalizedGradients):
     The gradients of the map F_sum^2 (not normalized) at one transfer point with respect to the images,
     at the position where the teacher's map is largest, are normalized and compared as in
     :class:`JacobianMatching`. Maps of different size are resized as in
-    :func:`at_jax.losses.attention_transfer`. Student and teacher may have different classes.
+    :func:`at_jax.losses.attention_transfer`. Student and teacher may have different classes. The term does
+    not depend on the scale of the taps, whose squares may be outside of the range of float32.
 
     Srinivas & Fleuret 2018, arXiv:1803.00443, section 4.
     """
@@ -133,17 +146,35 @@ class MapGradientTransfer(_NormalizedGradients):
 
     def _differentiate(self, batch: Batch) -> Pair:
         s, t = self._pair(batch.points)
-        q_s, q_t = losses.attention_maps(batch.student.taps[s], batch.teacher.taps[t])
+        a_s, a_t = (_scaled(view.taps[name])[0] for view, name in self._tapped(batch))
+        q_s, q_t = losses.attention_maps(a_s, a_t)
         position = jnp.argmax(flattened(q_t), axis=-1)  # (B,)
 
         def at_position(name: str):
             def value(logits: jax.Array, taps: Any) -> jax.Array:
-                q = maps.resize(maps.sum_map(taps[name]), q_s.shape[1:])
-                return jnp.take_along_axis(flattened(q), position[:, None], axis=-1)[:, 0]
+                a, inverse = _scaled(taps[name])
+                q = maps.resize(maps.sum_map(a), q_s.shape[1:])
+                chosen = jnp.take_along_axis(flattened(q), position[:, None], axis=-1)[:, 0]
+                # Its gradient with respect to the tap is near 1, in the range of half precision too.
+                return chosen * inverse
 
             return value
 
         return batch.student.gradient(at_position(s)), batch.teacher.gradient(at_position(t))
+
+    def measures(self, batch: Batch, params: Any) -> dict[str, jax.Array]:
+        """Norms of the two gradients of the unscaled maps, before any normalization."""
+        inverses = [_scaled(view.taps[name])[1] for view, name in self._tapped(batch)]
+        measured = super().measures(batch, params)
+        return {
+            name: norm * inverse
+            for (name, norm), inverse in zip(measured.items(), inverses, strict=True)
+        }
+
+    def _tapped(self, batch: Batch) -> list[tuple[View, str]]:
+        """Student and teacher, each with the name of its tap."""
+        s, t = self._pair(batch.points)
+        return [(batch.student, s), (batch.teacher, t)]
 
     def _pair(self, points: tuple[tuple[str, str], ...]) -> tuple[str, str]:
         if not self.point:

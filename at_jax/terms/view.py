@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.extend.core import get_opaque_trace_state, set_current_trace, take_current_trace
 
 from at_jax import freezing, intermediates, losses
+from at_jax.checks import check_floating, check_positive
 from at_jax.errors import UserError
 
 __all__ = ["PerExample", "View", "view_network"]
@@ -107,14 +108,15 @@ class View:
           of: a function of the logits ``(B, K)``, or of the logits and the taps, that returns ``(B,)``;
             parameters with a default are not set. None means the cross-entropy. The gradient of a function
             object, or of the cross-entropy at a temperature, is computed only once in a transformation.
-          temperature: T of the cross-entropy, T * CE(z / T); unused with ``of``.
+          temperature: T > 0 of the cross-entropy, T * CE(z / T); unused with ``of``. It may not be traced.
 
         Returns:
           ``(B, H, W, C)``.
 
         Raises:
-          UserError: if ``of`` does not return one number per example.
+          UserError: if ``of`` does not return floating point ``(B,)``, or T is not a finite number above 0.
         """
+        temperature = check_positive("View.gradient", "temperature", temperature)
         if of is not None:
             return self._once(self._gradients, id(of), lambda: (of, self._transpose(of)))[1]
 
@@ -125,7 +127,7 @@ class View:
 
         # Its gradient serves all transformations, such as the jax.grad of each of several students of one
         # teacher, because it reads nothing but this view.
-        key = ("cross_entropy", float(temperature))
+        key = ("cross_entropy", temperature)
         with set_current_trace(self._trace):
             return self._once(self._gradients, key, lambda: self._transpose(tempered))
 
@@ -147,6 +149,7 @@ class View:
                     f"View.gradient: the function must return one number per example, shape "
                     f"{self._images.shape[:1]}, got {jnp.shape(values)}: do not take the mean in it"
                 )
+            check_floating("View.gradient", "integers have no gradient", **{"the result": values})
             return jnp.sum(values)
 
         leaves, tree = jax.tree.flatten(self._outputs)

@@ -1,5 +1,8 @@
 """Agreement of two networks in predictions and maps, by hand."""
 
+import re
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -48,6 +51,14 @@ def test_correlation_by_hand():
     assert agreement.correlation(1e-200 * a, 7.0 * b + 5) == pytest.approx([0.6])
 
 
+def test_correlation_of_proportional_maps_is_at_most_one():
+    # Rounding errors alone would give up to 1 + 4e-16.
+    q = np.random.default_rng(0).random((2000, 4, 4))
+    for sign in (1, -1):
+        found = sign * agreement.correlation(q, sign * (3 * q + 1))
+        assert np.all(found <= 1) and np.all(found > 1 - 1e-12)
+
+
 def test_correlation_with_a_constant_map_is_zero():
     q = np.arange(6.0).reshape(1, 2, 3)
     for constant in (np.zeros_like(q), np.full_like(q, 0.1)):
@@ -83,6 +94,25 @@ def test_correlation_with_a_resized_constant_map_is_zero():
             assert agreement.correlation(q, np.full((1, size, size), 0.1, dtype)) == [0]
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, np.float32, np.float64])
+@pytest.mark.parametrize("size", [4, 6])
+def test_correlation_with_a_map_constant_up_to_rounding_of_its_type_is_zero(dtype, size):
+    # Two neighboring numbers of the type.
+    is_above = np.random.default_rng(0).random((1, 4, 4)) < 0.5
+    constant = np.where(is_above, 1, 1 + float(jnp.finfo(dtype).eps)).astype(dtype)
+    assert len(np.unique(constant)) == 2
+    q = np.random.default_rng(1).random((1, size, size))
+    assert agreement.correlation(q, constant) == agreement.correlation(constant, q) == [0]
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_correlation_of_half_precision_is_close_to_that_of_float64(dtype):
+    q_s, q_t = np.random.default_rng(0).random((2, 3, 8, 8))
+    expected = agreement.correlation(q_s, q_t)
+    found = agreement.correlation(q_s.astype(dtype), q_t.astype(dtype))
+    np.testing.assert_allclose(found, expected, atol=1e-2)
+
+
 def test_functions_of_no_examples_return_no_numbers():
     assert agreement.top1(np.ones((0, 3)), np.ones((0, 3))).shape == (0,)
     assert agreement.divergence(np.ones((0, 3)), np.ones((0, 3))).shape == (0,)
@@ -115,22 +145,41 @@ def test_confusion_of_bad_classes_raises_user_error(labels, predictions, message
         agreement.confusion(np.array(labels), np.array(predictions), 3)
 
 
+@pytest.mark.parametrize("num_classes", [0, -1, 2.0, True, "2", None])
+def test_confusion_of_a_bad_number_of_classes_raises_user_error(num_classes):
+    message = f"num_classes must be a whole number of at least 1, got {num_classes!r}: pass"
+    for classes in (np.zeros(2, int), np.zeros(0, int)):
+        with pytest.raises(UserError, match=f"^confusion: {message}"):
+            agreement.confusion(classes, classes, num_classes)
+
+
+def test_confusion_of_a_numpy_number_of_classes_is_that_of_the_number():
+    assert agreement.confusion(np.array([0]), np.array([1]), np.int64(2)).shape == (2, 2)
+
+
 @pytest.mark.parametrize(
-    ("function", "shapes"),
+    ("function", "shapes", "message"),
     [
-        (agreement.top1, ((2, 3), (2, 4))),
-        (agreement.divergence, ((3,), (3,))),
-        (agreement.correlation, ((1, 2, 2), (2, 2, 2))),
-        (agreement.correlation, ((2, 4), (2, 4))),
+        (
+            agreement.top1,
+            ((2, 3), (2, 4)),
+            "shapes of logits_s and logits_t must be equal, got (2, 3) and (2, 4): apply both",
+        ),
+        (agreement.divergence, ((3,), (3,)), "logits_s must have rank 2, got shape (3,)"),
+        (agreement.divergence, ((2, 3), (3,)), "logits_t must have rank 2, got shape (3,)"),
+        (agreement.top1, ((2, 0), (2, 0)), "logits_s must have at least one number per example"),
+        (agreement.divergence, ((2, 0), (2, 0)), "logits_s must have at least one number per"),
+        # The shapes that were passed, not those after resizing.
+        (
+            agreement.correlation,
+            ((2, 4, 4), (3, 8, 8)),
+            "batch sizes of q_s and q_t must be equal, got 2 and 3: compute both from the same",
+        ),
+        (agreement.correlation, ((2, 4), (2, 4)), "q_s must have rank 3, got shape (2, 4)"),
+        (agreement.correlation, ((2, 4, 4), (2, 4)), "q_t must have rank 3, got shape (2, 4)"),
+        (agreement.correlation, ((2, 0, 4), (2, 4, 4)), "q_s must have at least one number per"),
     ],
 )
-def test_functions_of_bad_shapes_raise_user_error(function, shapes):
-    message = f"{function.__name__}: student and teacher arrays must have rank . and the same shape"
-    with pytest.raises(UserError, match=message):
+def test_functions_of_bad_shapes_raise_user_error(function, shapes, message):
+    with pytest.raises(UserError, match=f"^{function.__name__}: {re.escape(message)}"):
         function(*map(np.ones, shapes))
-
-
-@pytest.mark.parametrize("function", [agreement.top1, agreement.divergence])
-def test_functions_of_no_classes_raise_user_error(function):
-    with pytest.raises(UserError, match="at least one number per example"):
-        function(np.ones((2, 0)), np.ones((2, 0)))

@@ -196,7 +196,11 @@ A = activations()
     [
         ({"kind": "mean"}, "kind must be one of sum, max, channel, got 'mean'"),
         ({"convention": "x"}, "convention must be one of code, paper, got 'x'"),
-        ({"p": 0.5}, "finite number of at least 1, got 0.5"),
+        (
+            {"p": 0.5},
+            "attention_transfer: the exponent p must be from 1 to 16, got 0.5: the paper uses",
+        ),
+        ({"p": 16.1}, "attention_transfer: the exponent p must be from 1 to 16, got 16.1"),
         ({"a_t": A[:2]}, "batch sizes must be equal, got 4 and 2: apply both networks to the same"),
         ({"a_t": A[0]}, r"attention_transfer: a_t must have rank 4, got shape \(4, 5, 3\)"),
         ({"a_s": A.astype(int)}, "must be floating point, got int32"),
@@ -209,3 +213,19 @@ A = activations()
 def test_attention_transfer_of_bad_arguments_raises_user_error(options, message):
     with pytest.raises(UserError, match=message):
         losses.attention_transfer(**{"a_s": A, "a_t": A} | options)
+
+
+def test_attention_maps_have_the_bounds_of_the_exponent_of_attention_transfer():
+    for p in (0.5, 17, 1000, float("inf"), float("nan")):
+        with pytest.raises(
+            UserError, match="attention_maps: the exponent p must be from 1 to 16, got"
+        ):
+            losses.attention_maps(A, A, p=p)
+    one, other = (losses.attention_maps(A, A, p=p)[0] for p in (16.0, jnp.array(16.0)))
+    np.testing.assert_array_equal(one, other)
+
+
+def test_attention_transfer_of_a_scalar_array_as_exponent_is_that_of_the_number():
+    b = activations(seed=1)
+    found = losses.attention_transfer(A, b, p=jnp.array(4.0))
+    np.testing.assert_array_equal(found, losses.attention_transfer(A, b, p=4.0))

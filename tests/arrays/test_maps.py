@@ -148,6 +148,18 @@ def test_sum_map_has_derivative_zero_at_zero(p):
     np.testing.assert_allclose(derivative, [-p * 2.0 ** (p - 1), 0, p * 3.0 ** (p - 1)], rtol=1e-6)
 
 
+@pytest.mark.parametrize(("p", "second"), [(1, 0), (1.5, 0), (2, 2), (3, 0)])
+@pytest.mark.parametrize("mapping", [maps.sum_map, maps.max_map])
+def test_maps_of_one_channel_have_the_same_derivatives_at_zero(compiled, mapping, p, second):
+    def of(x):
+        return mapping(x.reshape(1, 1, 1, 1), p)[0, 0, 0]
+
+    for zero in (jnp.float32(0.0), jnp.float32(-0.0)):
+        assert compiled(jax.grad(of))(zero) == 0
+        assert compiled(jax.grad(jax.grad(of)))(zero) == second
+        assert compiled(jax.jacfwd(jax.jacrev(of)))(zero) == second
+
+
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 def test_maps_of_half_precision_are_float32(dtype):
     # 300^2 = 90,000 is above float16's largest number, 65,504.
@@ -156,6 +168,7 @@ def test_maps_of_half_precision_are_float32(dtype):
         result = mapping(a)
         assert result.dtype == jnp.float32
         np.testing.assert_allclose(result.ravel()[0], 90_000 * (1 + (mapping is maps.sum_map)))
+    assert maps.pool(a, (1, 1)).dtype == jnp.float32
     assert maps.normalize(a[..., 0]).dtype == maps.resize(a[..., 0], (1, 1)).dtype == jnp.float32
 
 
@@ -168,9 +181,14 @@ def test_maps_of_numpy_arrays_are_jax_arrays():
 
 
 @pytest.mark.parametrize(
-    "p", [np.int64(2), np.float32(2), np.float64(2), np.int64(3), np.float16(1)]
-)
-def test_maps_of_numpy_exponent_are_those_of_the_number(p):
+    "p",
+    [
+        np.int64(2), np.float32(2), np.float64(2), np.int64(3), np.float16(1), np.array(1.5),
+        jnp.array(2), jnp.array(3.0), jnp.bfloat16(1.5),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_maps_of_scalar_exponent_are_those_of_the_number(p):
     with jax.enable_x64(True):
         for a in (activations(), activations().astype(jnp.float64)):
             for mapping in MAPS:
@@ -195,11 +213,22 @@ def test_maps_of_bad_shapes_raise_user_error(shape):
             call()
 
 
-@pytest.mark.parametrize("p", [0.5, 0, -1, float("inf"), float("nan"), True, "2", np.bool_(True)])
+BAD = [0.5, 0, -1, float("inf"), float("nan"), True, "2", np.bool_(True), 10**400, 2j, np.ones(1)]
+
+
+@pytest.mark.parametrize("p", [*BAD, jnp.array(0.5), jnp.array(True)], ids=repr)
 def test_maps_of_bad_exponent_raise_user_error(p):
     for mapping in MAPS:
-        with pytest.raises(UserError, match="exponent p .* must be a finite number of at least 1"):
+        message = f"^{mapping.__name__}: the exponent p must be a finite number of at least 1, got"
+        with pytest.raises(UserError, match=message):
             mapping(activations(), p)
+
+
+def test_maps_of_a_traced_exponent_raise_user_error():
+    for mapping in MAPS:
+        message = "the exponent p must be .*, got a traced array: mark it static"
+        with pytest.raises(UserError, match=message):
+            jax.jit(mapping)(activations(), 2.0)
 
 
 def test_maps_of_integers_raise_user_error():

@@ -201,7 +201,7 @@ def distil(temperature=1.0, alpha=0.5):
         ),
         (lambda: distil(alpha=Z[:, :1]), r"distillation: alpha must be a number .* shape \(2, 1\)"),
         (lambda: distil(alpha="1"), "distillation: alpha must be a number or .* got str"),
-        (lambda: losses.attention_transfer(A, A, p=17), "p must be at most 16, got 17"),
+        (lambda: losses.attention_transfer(A, A, p=17), "p must be from 1 to 16, got 17"),
         (lambda: losses.attention_transfer(A[:, :0], A), "a_s must have at least one number"),
         (
             lambda: losses.attention_transfer(A.astype(int), A),
@@ -222,6 +222,14 @@ def distil(temperature=1.0, alpha=0.5):
         (
             lambda: gradients.value_and_input_gradient(lambda x: x.sum((1, 2, 3)), A, True),
             r"loss must return a pair \(values, aux\) with has_aux=True, got",
+        ),
+        (
+            lambda: gradients.value_and_input_gradient(lambda x: x.reshape(2, -1).argmax(1), A),
+            "value_and_input_gradient: the result of loss must be floating point, got int32: integers",
+        ),
+        (
+            lambda: gradients.value_and_input_gradient(lambda x: (jnp.ones(2, bool), x), A, True),
+            "the result of loss must be floating point, got bool",
         ),
         (lambda: gradients.value_and_input_gradient(lambda x: 1.0, A), "shape .*got float"),
         (lambda: gradients.value_and_input_gradient(with_aux, [1.0]), "images must be an array"),

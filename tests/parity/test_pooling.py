@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +73,33 @@ def test_pooled_transfer_equals_numpy_where_neither_is_square(kind, p, conventio
     assert jnp.all(jnp.isfinite(gradient)) and jnp.any(gradient != 0)
 
 
+def test_pooled_transfer_of_windows_that_nearly_cancel_is_that_of_their_means():
+    # The mean of 1, -1, 1 and -1 + 4 k 2^-24 is k 2^-24, exactly. Its 16th power leaves float32, unless
+    # the means are scaled again.
+    means = np.array([[1.0, 2.0], [3.0, 4.0]])
+    a_s = np.tile([[1.0, -1.0], [1.0, -1.0]], (2, 2))
+    a_s[1::2, 1::2] += 4 * means * 2.0**-24
+    a_t = np.array([[4.0, 1.0], [2.0, 3.0]])
+    for kind in ("sum", "max"):
+        value, gradient = value_and_gradient(
+            a_s[None, :, :, None], a_t[None, :, :, None], kind=kind, p=16
+        )
+        q_s, q_t = (a**16 / np.linalg.norm(a**16) for a in (means, a_t))
+        np.testing.assert_allclose(value, [np.mean((q_s - q_t) ** 2)], rtol=1e-5)
+        assert jnp.all(jnp.isfinite(gradient)) and jnp.any(gradient != 0)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_pooled_transfer_of_channels_does_not_depend_on_scale(scale):
+    # Channels have no windows: there is no scaling before them.
+    random = np.random.default_rng(5)
+    a_s, a_t = random.normal(size=(2, 6, 6, 3)), random.normal(size=(2, 4, 4, 3))
+    value, gradient = value_and_gradient(scale * a_s, a_t, kind="channel")
+    expected, slope = value_and_gradient(a_s, a_t, kind="channel")
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    assert cases.relative(gradient * scale, slope) < 1e-5
+
+
 def test_pooled_transfer_of_channels_and_of_equal_sizes_is_that_of_the_default():
     random = np.random.default_rng(4)
     a_s, a_t, small = (
@@ -85,5 +113,7 @@ def test_pooled_transfer_of_channels_and_of_equal_sizes_is_that_of_the_default()
         np.testing.assert_array_equal(*both)
     with pytest.raises(UserError, match="align must be one of resize, pool, got 'crop'"):
         losses.attention_transfer(a_s, a_t, align="crop")
-    with pytest.raises(UserError, match=r"two whole numbers of at most \(4, 4\), got \(4, 5\)"):
-        maps.pool(small, (4, 5))
+    for shape in ((4, 5), (0, 2)):
+        message = f"two whole numbers, from 1 to 4 and from 1 to 4, got {re.escape(str(shape))}"
+        with pytest.raises(UserError, match=message):
+            maps.pool(small, shape)

@@ -146,6 +146,60 @@ def test_gradient_of_a_function_that_is_not_per_example_raises_usererror(of):
         jax.eval_shape(lambda images: view(images).gradient(of), IMAGES)
 
 
+@pytest.mark.parametrize("of", [lambda z: z.argmax(1), lambda z, taps: z[:, 0] > 0])
+def test_gradient_of_a_function_that_returns_integers_raises_usererror(of):
+    message = (
+        "^View.gradient: the result must be floating point, got (int32|bool): integers have no"
+    )
+    with pytest.raises(UserError, match=message):
+        jax.eval_shape(lambda images: view(images).gradient(of), IMAGES)
+
+
+@pytest.mark.parametrize(
+    "temperature",
+    [4, np.float32(4), np.int64(4), np.array(4.0), jnp.float32(4), jnp.array(4), jnp.bfloat16(4)],
+    ids=repr,
+)
+def test_gradient_at_a_scalar_temperature_is_that_of_the_number(temperature):
+    def run(images):
+        seen = view(images)
+        return seen.gradient(temperature=temperature) is seen.gradient(temperature=4.0)
+
+    found = []
+    jax.eval_shape(lambda images: found.append(run(images)), IMAGES)
+    assert found == [True]
+
+
+@pytest.mark.parametrize(
+    "temperature",
+    [
+        0,
+        -1.0,
+        float("nan"),
+        float("inf"),
+        jnp.float32(0),
+        "a",
+        None,
+        True,
+        1j,
+        10**400,
+        jnp.ones(1),
+    ],
+    ids=repr,
+)
+def test_gradient_at_a_bad_temperature_raises_usererror(temperature):
+    message = "^View.gradient: temperature must be a finite number above 0, got .*: pass one number"
+    for of in (None, first_logit):
+        with pytest.raises(UserError, match=message):
+            view().gradient(of, temperature=temperature)
+
+
+def test_gradient_at_a_traced_temperature_raises_usererror():
+    message = "temperature must be a finite number above 0, got a traced array: mark it static"
+    with pytest.raises(UserError, match=message):
+        jax.eval_shape(lambda t: view().gradient(temperature=t), 4.0)
+
+
 def test_gradient_of_a_function_with_further_defaults_passes_no_taps():
     # The usual way to bind a loop variable.
     def run(images):

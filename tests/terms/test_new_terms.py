@@ -11,11 +11,12 @@ import pytest
 import tiny
 
 from at_jax import intermediates
+from at_jax.conv import conv_general_dilated
 from at_jax.errors import UserError
 from at_jax.models import layers
 from at_jax.objective import Objective
 from at_jax.terms import Batch, JacobianMatching, MapGradientTransfer, SobolevTraining
-from at_jax.terms.view import view_network
+from at_jax.terms.view import View, view_network
 
 BATCH = tiny.batch(4)
 IMAGES = tiny.prepare(None, BATCH["image"], None)
@@ -259,3 +260,46 @@ def test_map_gradient_of_an_unknown_point_raises_usererror():
 def test_map_gradient_without_points_raises_usererror():
     with pytest.raises(UserError, match="for map_gradient, .* must have transfer points, got no"):
         objective(MapGradientTransfer(), points=())
+
+
+def scaled_taps(scale, kernel, frozen=False):
+    """View of a layer whose tap is multiplied by ``scale``."""
+
+    def forward(images):
+        x = jnp.tanh(convolved(images, kernel)) * jnp.float32(scale)
+        return (jnp.mean(x, axis=(1, 2)), {"a": x}), {}
+
+    return View(forward, IMAGES, LABELS, frozen=frozen)
+
+
+def convolved(images, kernel):
+    return conv_general_dilated(
+        images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+@pytest.mark.parametrize("scales", [(1e-22, 1.0), (1e21, 1.0), (1.0, 1e-22), (1e21, 1e21)], ids=str)
+def test_map_gradient_does_not_depend_on_the_scale_of_the_taps(scales):
+    kernel_s, kernel_t = jax.random.normal(jax.random.key(3), (2, 3, 3, tiny.CHANNELS, 5))
+
+    @tiny.jit
+    def value_and_gradient(scale_s, scale_t):
+        def total(kernel_s):
+            student = scaled_taps(scale_s, kernel_s)
+            teacher = scaled_taps(scale_t, kernel_t, frozen=True)
+            batch = Batch(IMAGES, LABELS, KEYS, student, teacher, (("a", "a"),), lambda x: student)
+            values = MapGradientTransfer().values(batch, None)
+            return jnp.sum(values), MapGradientTransfer().measures(batch, None)
+
+        return jax.value_and_grad(total, has_aux=True)(kernel_s)
+
+    (value, _), gradient = value_and_gradient(*scales)
+    (expected, measures), expected_gradient = value_and_gradient(1.0, 1.0)
+    assert expected > 0.1
+    np.testing.assert_allclose(value, expected, rtol=1e-4)
+    assert tiny.largest_deviation(gradient, expected_gradient) < 1e-3
+    # The norms that are reported are those of the unscaled maps: of degree 2 in the tap.
+    (_, larger), _ = value_and_gradient(1e3, 1e-3)
+    for network, factor in (("student", 1e6), ("teacher", 1e-6)):
+        name = f"gradient_norm_{network}"
+        np.testing.assert_allclose(larger[name], factor * measures[name], rtol=1e-4)
