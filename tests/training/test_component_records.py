@@ -87,21 +87,28 @@ def test_class_in_place_of_an_instance_raises_user_error():
         from_record({}, nn.Dense, "run")
 
 
-def term(weight, scale=1.0):
+def term(weight, scale=1.0, kind="terms:Own"):
     fields = {"scale": scale}
     return {
         "name": "own",
         "weight": weight,
-        "class": "terms:Own",
+        "class": kind,
         "fields": fields,
         "unrecorded": [],
     }
+
+
+def of_library(weight):
+    return term(weight, kind="at_jax.terms.activations:AttentionTransfer")
 
 
 @pytest.mark.parametrize(
     ("before", "now", "message"),
     [
         (term(3.0), term(0.5), r"\(terms:Own\(weight=3.0\)\), got \(terms:Own\(weight=0.5\)\)"),
+        # None is the weight in the config section of the term.
+        (of_library(7.0), of_library(None), r"\(.*\(weight=7.0\)\), got \(.*\(weight=None\)\)"),
+        (of_library(None), of_library(7.0), r"\(.*\(weight=None\)\), got \(.*\(weight=7.0\)\)"),
         (term(None, 2.0), term(0.5), r"\(terms:Own\(scale=2.0\)\), got \(terms:Own\(scale=1.0\)\)"),
     ],
 )

@@ -70,9 +70,16 @@ def _shown(value: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, str]
 
 
 def _fields(value: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a component, and its weight if both records have one: older versions stored no default."""
-    weights = (value.get("weight"), other.get("weight"))
-    return {**value.get("fields", {}), **({"weight": weights[0]} if None not in weights else {})}
+    """Fields of a component, and its weight.
+
+    Older versions stored None for the default weight of a user's term, which is then not compared. The one
+    of a term of the library is a key of the config.
+    """
+    fields = dict(value.get("fields", {}))
+    is_users = not value["class"].startswith("at_jax.")
+    if "weight" in value and not (is_users and None in (value["weight"], other.get("weight"))):
+        fields["weight"] = value["weight"]
+    return fields
 
 
 def _comparable(value: Any, other: Any) -> Any:
