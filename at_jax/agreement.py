@@ -77,8 +77,9 @@ def correlation(q_s: Array, q_t: Array) -> np.ndarray:
       q_t: maps of the teacher, ``(B, H', W')``; resized bilinearly to the student's size.
 
     Returns:
-      ``(B,)`` in -1..1; 0 where a map is constant: where no position differs from the mean by more than 8
-      times the machine epsilon of its type, relative to the largest magnitude.
+      ``(B,)`` in -1..1; 0 where a map is constant up to rounding: where no position differs from the mean
+      by more than 8 times the machine epsilon of its type (2 times in half precision; at least 1e-14),
+      relative to the largest magnitude. Integers count as float64.
 
     Raises:
       UserError: if a rank is wrong, a map is empty, or the batch sizes differ.
@@ -155,7 +156,9 @@ def _rounding_error(q: np.ndarray) -> float:
     """Bound on the rounding errors of a constant map whose largest value is 1."""
     # Integers are exact, but their means and resized maps are in float64.
     dtype = q.dtype if jnp.issubdtype(q.dtype, jnp.floating) else np.float64
-    return max(8 * float(jnp.finfo(dtype).eps), 1e-14)
+    # Half precision is the rounded result of a computation in float32.
+    units = 2 if jnp.dtype(dtype).itemsize < 4 else 8
+    return max(units * float(jnp.finfo(dtype).eps), 1e-14)
 
 
 def _scaled(q: np.ndarray) -> np.ndarray:

@@ -5,6 +5,8 @@ so no loss depends on the batch size or on the number of devices. Each returns t
 weight multiplies, factors of 1/2 included.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -117,11 +119,13 @@ def distillation(
     fix = "build both networks with the same num_classes and apply them to the same images"
     check_equal("distillation", "student and teacher shapes", logits_s.shape, logits_t.shape, fix)
     _check_labels("distillation", logits_s, labels)
-    return _distillation(logits_s, logits_t, labels, temperature, alpha)
+    # A number between 0 and 1 needs no treatment of 0 times infinity, which computes the losses twice.
+    may_vanish = not (isinstance(alpha, int | float) and 0 < alpha < 1)
+    return _distillation(logits_s, logits_t, labels, temperature, alpha, may_vanish)
 
 
-@jax.jit
-def _distillation(logits_s, logits_t, labels, temperature, alpha):
+@functools.partial(jax.jit, static_argnames="may_vanish")
+def _distillation(logits_s, logits_t, labels, temperature, alpha, may_vanish):
     logits_s, logits_t = at_least_float32(logits_s), at_least_float32(logits_t)
     # As NumPy scalars and arrays of other types they would change the type of the result.
     dtype = jnp.promote_types(logits_s.dtype, logits_t.dtype)
@@ -132,8 +136,13 @@ def _distillation(logits_s, logits_t, labels, temperature, alpha):
         log_t = jax.nn.log_softmax(logits_t / temperature)
         return jnp.sum(_kl_summands(log_t, log_s), axis=-1)  # (B,)
 
-    soft = _share(alpha * temperature**2, divergence, logits_s, logits_t)
-    return soft + _share(1 - alpha, _cross_entropy, logits_s, labels)
+    share = _share if may_vanish else _plain_share
+    soft = share(alpha * temperature**2, divergence, logits_s, logits_t)
+    return soft + share(1 - alpha, _cross_entropy, logits_s, labels)
+
+
+def _plain_share(share, loss, *arrays):
+    return share * loss(*arrays)
 
 
 def _share(share, loss, *arrays):

@@ -10,7 +10,7 @@ from at_jax import paths
 from at_jax.cli.parser import CommandParser
 from at_jax.errors import UserError, replacing
 from at_jax.training import metrics
-from at_jax.training.components import component_records, datasets
+from at_jax.training.components import datasets, imports
 from at_jax.training.config import default_config
 from at_jax.training.console import log
 from at_jax.training.files import run_files
@@ -81,9 +81,8 @@ def run(
 
     if not run_files.has_config(workdir):
         raise UserError(f"--workdir: {workdir} holds no run: give the directory of one")
-    component_records.import_packages(
-        module
-    )  # before the config, which may have sections of its terms
+    # Before the config, which may have sections of its terms.
+    imports.packages(module)
     config = default_config()
     config.update(run_files.read_config(workdir) | {"runtime": dict(runtime or {})})
     if data_dir:

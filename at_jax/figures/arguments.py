@@ -38,6 +38,9 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--out", required=True, metavar="FILE.png", help="output file")
         if name == "curves":
             command.add_argument("runs", nargs="+", metavar="RUN", help="workdirs of runs")
+            command.add_argument(
+                "--module", metavar="PACKAGE:NAME", help="term that runs were trained with"
+            )
         else:
             _add_options(command, name)
     return result

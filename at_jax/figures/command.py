@@ -25,6 +25,7 @@ from at_jax.figures import (
 )
 from at_jax.figures.networks import Network
 from at_jax.training import class_names
+from at_jax.training.components import imports
 from at_jax.training.files import run_files
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = arguments.parser().parse_args(argv)
     try:
         _check_out(args.out)
+        imports.packages(args.module)
         with style.context():
             figure = _curves(args.runs) if args.command == "curves" else _network_figure(args)
             style.save(figure, args.out)

@@ -54,7 +54,9 @@ def teacher_of(
             f"command of the run again with --config.teacher.{key}=PLACE"
         ) from error
     identified = run_files.read_identity(workdir)
-    identity.check_teacher(workdir, identified, teacher.variables, "of its config.json")
+    key = "weights" if config["weights"] else "checkpoint"
+    place = f"teacher.{key}={config[key] or str(trained)!r}"
+    identity.check_teacher(workdir, identified, teacher.variables, place)
     return dataclasses.replace(teacher, description=_with_own_images(teacher.description, config))
 
 

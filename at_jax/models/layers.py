@@ -8,6 +8,7 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from at_jax.checks import NORMALIZE, check_rank
 from at_jax.conv import conv_general_dilated
@@ -152,11 +153,13 @@ def check_fields(module: Any) -> None:
                 f"{name}: {field} must be a whole number of at least 1, got {value!r}: pass an int"
             )
     for flag in (each.name for each in dataclasses.fields(module) if each.type is bool):
-        if not isinstance(value := getattr(module, flag), bool):
+        if not isinstance(value := getattr(module, flag), bool | np.bool_):
             raise UserError(f"{name}: {flag} must be True or False, got {value!r}: pass a bool")
-    if not isinstance(axis := getattr(module, "bn_axis_name", None), str | None):
+    axes = getattr(module, "bn_axis_name", None) or ()
+    # Several axes, as of a mesh of two dimensions, are a tuple.
+    if not all(isinstance(axis, str) for axis in (axes if isinstance(axes, tuple) else (axes,))):
         raise UserError(
-            f"{name}: bn_axis_name must be the name of a mapped axis or None, got {axis!r}: pass a str"
+            f"{name}: bn_axis_name must be the name of a mapped axis or None, got {axes!r}: pass a str"
         )
     try:
         dtype = jnp.dtype(module.dtype)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from at_jax.errors import UserError
+from at_jax.precision import at_least_float32
 from at_jax.terms import interface
 from at_jax.terms.base import Batch, Term, View
 
@@ -39,7 +40,7 @@ def weighted_sum(
     metrics = {}
     for metric, weight, values in _summands(terms, batch, params, weights):
         metrics[metric] = values
-        mean = jnp.mean(values)
+        mean = jnp.mean(at_least_float32(values))
         # A weight has no influence on the dtype of the loss.
         loss = loss + jnp.asarray(weight, mean.dtype) * mean
     return loss, metrics
@@ -98,7 +99,7 @@ def forward_inputs_of(terms: Iterable[Term], teacher: View) -> dict[str, Any]:
     """Keyword arguments that terms pass to the student; see :meth:`Term.forward_inputs`."""
     inputs: dict[str, Any] = {}
     for term in terms:
-        with interface.explained(term, "forward_inputs", (), None, teacher.taps):
+        with interface.explained(term, "forward_inputs", None, None, teacher.taps):
             inputs |= term.forward_inputs(teacher)
     return inputs
 

@@ -11,6 +11,7 @@ from at_jax.terms.base import Term
 
 __all__ = ["check_term", "explained", "without_points"]
 
+_REQUIRE_POINTS = "set compares_taps = 'activation' in the class, which then requires points"
 _METHODS = {
     "values": ("batch", "params"),
     "measures": ("batch", "params"),
@@ -62,16 +63,19 @@ def _check_is_dataclass(kind: type[Term]) -> None:
 def explained(
     term: Term,
     method: str,
-    points: Sequence[tuple[str, str]],
+    points: Sequence[tuple[str, str]] | None,
     taps_s: Mapping[str, Any] | None,
     taps_t: Mapping[str, Any] | None,
 ) -> Iterator[None]:
-    """Turn errors in a method of a term into a UserError: of tracing, and of points and taps it lacks.
+    """Turn errors of tracing a method of a term into a UserError, and add a note to errors of lookups.
+
+    A KeyError or IndexError may be of the user's own data, so it stays what it is. Its note has the taps,
+    and says if there are no points.
 
     Args:
       term: whose method is called.
       method: its name.
-      points: transfer points of the objective.
+      points: transfer points of the objective; None if the method does not receive them.
       taps_s: of the student; None if the method does not receive them.
       taps_t: of the teacher; None without one.
     """
@@ -81,25 +85,20 @@ def explained(
     try:
         with traceable(name):
             yield
-    except IndexError as error:
-        if points or str(error) != "tuple index out of range":
-            raise
-        raise without_points(term, "an IndexError") from error
-    except KeyError as error:
-        if not isinstance(key := error.args[0], str) or all(
-            key in found for found in taps.values()
-        ):
-            raise
-        known = "; ".join(f"the {whose} taps {listed(found)}" for whose, found in taps.items())
-        raise UserError(
-            f"{name} must read taps by the names of transfer points ({known}), got KeyError {key!r}: "
-            "correct the name"
-        ) from error
+    except (KeyError, IndexError) as error:
+        notes = [
+            f"in {name}",
+            *(f"the {whose} taps {listed(found)}" for whose, found in taps.items()),
+        ]
+        if points is not None and not points:
+            notes.append(f"there are no transfer points: {_REQUIRE_POINTS}")
+        error.add_note("; ".join(notes))
+        raise
 
 
 def without_points(term: Term, got: str) -> UserError:
-    """Make the error for a term that probably reads the points of an objective without points."""
+    """Make the error for a term that probably sums over the points of an objective without points."""
     return UserError(
-        f"term {term.name} can read batch.points only if there are points, got {got} without them: set "
-        "compares_taps = 'activation' in the class, which then requires points"
+        f"term {term.name} can read batch.points only if there are points, got {got} without them: "
+        f"{_REQUIRE_POINTS}"
     )

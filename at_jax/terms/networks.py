@@ -17,9 +17,10 @@ __all__ = ["check_complete", "check_is_module", "check_teacher", "explained", "v
 
 _CALL = "module.apply(variables, images, train=...) must return logits (B, K)"
 _WHOLE = "pass all variables of this network, {'params': ..., 'batch_stats': ...}"
+# The trainer passes all of them: there, the module creates others in training than in evaluation.
 _PARTS = (
-    "pass params={'student': variables['params']}, and its other collections, such as "
-    "collections={'batch_stats': variables['batch_stats']}"
+    "create the same ones with train=True and train=False, and pass all to an objective, "
+    "params={'student': variables['params']} and collections={'batch_stats': variables['batch_stats']}"
 )
 # Flax raises these for variables of another network, or without a collection.
 _MISSING = (
@@ -73,7 +74,8 @@ def check_complete(module: nn.Module, variables: Any, mutated: Mapping[str, Any]
     given, made = (traverse_util.flatten_dict(dict(tree)) for tree in (variables, mutated))
     if missing := sorted("/".join(path) for path in made.keys() - given.keys()):
         raise UserError(
-            f"the variables of {type(module).__name__}, the teacher, lack {listed(missing)}: pass them all"
+            f"teacher {type(module).__name__} must have all its variables, got none for {listed(missing)}: "
+            "pass them all"
         )
 
 
@@ -132,8 +134,8 @@ def explained(
     except flax.errors.ScopeParamShapeError as error:
         raise UserError(
             f"{name} must have parameters that fit its images, got images of shape {images.shape} and: "
-            f"{_reason(error)}: pass images (B, H, W, C) with the channels of its training, and the "
-            "parameters of this network"
+            f"{_reason(error)}: pass images (B, H, W, C) with the channels of its training and the "
+            "parameters of this network, whose layers have the same shapes with train=True and train=False"
         ) from error
     except _MISSING as error:
         raise UserError(

@@ -26,8 +26,8 @@ _LEAST_INFORMATION = 5e-5
 def is_constant(run: Run, information: float, train_error: float) -> bool:
     """Whether a student gives all evaluated images the same probabilities and has learned nothing.
 
-    The first alone is no collapse: running averages of batch normalization lag behind in the first dozens
-    of steps, so that a student that learns well may predict one class with certainty in evaluation mode.
+    The first alone is no collapse: running averages of batch normalization lag behind in the first few
+    dozen steps, so that a student that learns well may predict one class with certainty in evaluation mode.
 
     Args:
       run: whose data is evaluated.

@@ -188,9 +188,10 @@ def _as_state(
 
 def _renamed(tree: Any, params: Mapping[str, Any]) -> Any:
     """Version 0.1 called the parameters of f_actt "adapter", and kept them without a module too."""
-    if not isinstance(tree, Mapping):
+    if not isinstance(tree, Mapping) or "adapter" in params:  # a term of the user
         return tree
-    renamed = {key: _renamed(value, params) for key, value in tree.items()}
+    # The student may have a module of this name.
+    renamed = {k: each if k == "student" else _renamed(each, params) for k, each in tree.items()}
     if "adapter" in renamed:
         adapter = renamed.pop("adapter")
         if "f_actt" in params:

@@ -1,4 +1,4 @@
-"""Saving before a run stops for an image that can no longer be read."""
+"""Saving the states of runs before an error ends them: of an image, or of a callback."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -8,7 +8,7 @@ from at_jax.errors import UserError
 from at_jax.training.run_log import RunLog
 from at_jax.training.state import TrainState
 
-__all__ = ["saved_on_error"]
+__all__ = ["call_callbacks", "saved_on_error"]
 
 
 @contextlib.contextmanager
@@ -53,7 +53,7 @@ def call_callbacks(
     try:
         for log in called:
             log.call_callbacks()
-    except Exception:
+    except BaseException:
         if not processes.is_multiprocess():  # one process alone cannot save
             for log, state in zip(logs, states, strict=True):
                 log.save_unless_saved(state)

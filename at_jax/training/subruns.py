@@ -17,6 +17,7 @@ from at_jax.training.components.arguments import Arguments
 from at_jax.training.components.compatibility import Teacher
 from at_jax.training.components.datasets import load_dataset
 from at_jax.training.config import comparison_config, settings_of, teacher_config
+from at_jax.training.console import log
 from at_jax.training.device_choice import devices_of
 from at_jax.training.files import run_files
 from at_jax.training.setup import assemble
@@ -93,6 +94,24 @@ def _teacher_keys(config: ml_collections.ConfigDict) -> dict[str, str]:
     return keys
 
 
+def _note_drops(config: ml_collections.ConfigDict) -> None:
+    """Print a note if the learning rate of a teacher does not drop where a user may expect it to."""
+    own, drops = config.teacher, tuple(config.optimizer.drop_epochs)
+    if config.optimizer.schedule != "steps":
+        return
+    if own.epochs and not own.drop_epochs and any(epoch < own.epochs for epoch in drops):
+        log(
+            f"note: the teacher's learning rate does not drop in its {own.epochs} epochs: with "
+            f"teacher.epochs, set teacher.drop_epochs as well (the student's are {drops})",
+            is_note=True,
+        )
+    if own.drop_epochs and not own.epochs:
+        log(
+            f"note: teacher.drop_epochs={tuple(own.drop_epochs)} is not used without teacher.epochs",
+            is_note=True,
+        )
+
+
 def planned_teacher(
     config: ml_collections.ConfigDict,
     dataset: data.Dataset,
@@ -116,10 +135,14 @@ def planned_teacher(
     """
     settings = settings_of(teacher_config(config))
     module = networks.build(settings.student, dataset.num_classes, settings.dtype, "teacher.model")
-    own = load_dataset(settings.data, given=arguments.dataset)
     own_name = networks.library_name(settings.student)
-    run = assemble(settings, own, module, own_name, None, arguments.for_teacher())
-    devices_of(settings, run.batches)
+    try:
+        own = load_dataset(settings.data, given=arguments.dataset)
+        run = assemble(settings, own, module, own_name, None, arguments.for_teacher())
+        devices_of(settings, run.batches)
+    except UserError as error:
+        raise UserError(f"the run of the teacher (teacher.*): {error}") from error
+    _note_drops(config)
     for method in config.compare:
         settings = settings_of(comparison_config(config, method))
         uses_teacher = terms.needs_teacher(method)

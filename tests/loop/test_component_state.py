@@ -246,3 +246,40 @@ def test_compilation_cache_of_a_run_replaces_that_of_an_earlier_run(tmp_path, mo
         assert jax.config.jax_compilation_cache_dir == str(tmp_path / "user")
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
+
+
+class WithAdapter(nn.Module):
+    """A network whose layer has the name of the parameters of f_actt in version 0.1."""
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        return nn.Dense(10)(nn.relu(nn.Dense(4, name="adapter")(images.mean((1, 2)))))
+
+
+def test_student_with_a_module_named_adapter_resumes(tmp_path):
+    call = {"student": WithAdapter()}
+    loop.train_and_evaluate(labels_only(epochs=1), tmp_path, **call)
+    result = loop.train_and_evaluate(labels_only(epochs=2), tmp_path, **call)
+    assert result["epochs"] == 2
+
+
+def test_all_callbacks_receive_the_epoch_in_which_one_stops_the_run(tmp_path):
+    seen = []
+
+    class Stop:
+        def on_epoch(self, metrics):
+            if metrics["epoch"] == 1:
+                raise SystemExit(3)
+
+        def on_end(self, result):
+            pass
+
+    class Recorder(Stop):
+        def on_epoch(self, metrics):
+            seen.append(metrics["epoch"])
+
+    call = {"student": WithAdapter(), "callbacks": (Stop(), Recorder())}
+    with pytest.raises(SystemExit):
+        loop.train_and_evaluate(labels_only(), tmp_path, **call)
+    loop.train_and_evaluate(labels_only(), tmp_path, **call)  # not trained again
+    assert seen == [1, 2]

@@ -283,9 +283,12 @@ def test_interrupt_at_the_last_step_of_the_teacher_stops_the_run(tmp_path, monke
 def test_evaluate_uses_the_test_set_despite_validation_examples(finished, tmp_path):
     config = small_run.config(method="none", epochs=1, data__validation_examples=100)
     loop.train_and_evaluate(config, tmp_path)
-    error = loop.evaluate(config, tmp_path)["test_error"]
-    assert error * 355 / 100 == pytest.approx(round(error * 355 / 100))
-    assert error * 3.55 != pytest.approx(0)
+    found = loop.evaluate(config, tmp_path)
+    # The same test set without the split.
+    whole = small_run.config(method="none", epochs=1, data__validation_examples=0)
+    assert found == loop.evaluate(whole, tmp_path)
+    # In units of one of 355 images.
+    assert found["test_error"] * 3.55 == pytest.approx(round(found["test_error"] * 3.55))
 
 
 def test_validation_examples_replace_the_test_set(finished, tmp_path):

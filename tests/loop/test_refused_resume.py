@@ -7,6 +7,7 @@ import small_run
 
 from at_jax import loop
 from at_jax.errors import UserError
+from at_jax.training import subruns
 
 # The teacher is trained for as many epochs as the student.
 USUAL = {"teacher__epochs": 0, "compare": ("kd",)}
@@ -75,3 +76,37 @@ def test_another_teacher_is_refused_with_its_place_and_changes_no_file(finished,
     with pytest.raises(UserError, match=r"other weights \(teacher.checkpoint='.*/other'\): pass"):
         loop.train_and_evaluate(small_run.config(teacher__checkpoint=str(other)), workdir)
     assert files(workdir) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"teacher__train_examples": 10},
+            r"the run of the teacher \(teacher.\*\): batch_size: expected",
+        ),
+        (
+            {"epochs": 4, "teacher__epochs": 1, "optimizer__warmup_epochs": 1.5},
+            r"the run of the teacher \(teacher.\*\): the learning-rate warm-up must be shorter",
+        ),
+    ],
+)
+def test_error_of_the_run_of_the_teacher_names_it(tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        loop.train_and_evaluate(small_run.config(**changes), tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "note"),
+    [
+        ({"epochs": 3, "teacher__epochs": 2}, "does not drop in its 2 epochs"),
+        ({"teacher__epochs": 0, "teacher__drop_epochs": (1,)}, "not used without teacher.epochs"),
+        ({"teacher__epochs": 2, "teacher__drop_epochs": (1,)}, ""),
+    ],
+)
+def test_note_about_the_drops_of_the_teacher(changes, note, monkeypatch):
+    said = []
+    monkeypatch.setattr(subruns, "log", lambda text, **_: said.append(text))
+    subruns._note_drops(small_run.config(**changes))
+    assert len(said) == bool(note) and all(note in text for text in said)

@@ -57,6 +57,13 @@ def test_build_of_an_unknown_name_suggests_the_nearest(name, nearest):
         models.build(name)
 
 
+def test_statistics_may_be_averaged_over_several_axes():
+    assert models.build("wrn_10_1", bn_axis_name=("data", "model")).bn_axis_name == (
+        "data",
+        "model",
+    )
+
+
 @pytest.mark.parametrize("name", ["", "xyz"])
 def test_build_of_a_name_like_no_other_suggests_none(name):
     with pytest.raises(UserError, match=f"unknown network '{name}': .*, efficientnet_lite0$"):

@@ -73,6 +73,8 @@ def test_file_of_torch_gives_its_arrays(name, suffix):
         {"model": writer.state_dict(ARRAYS), "ema": writer.state_dict(ARRAYS)},
         {"epoch": 3, "best_acc1": writer.state_dict(ARRAYS).items["bias"],
          "state_dict": writer.state_dict(ARRAYS)},
+        {"accuracy": writer.tensor(ARRAYS["bias"], "1", shape=(), strides=()),
+         "student": writer.state_dict(ARRAYS)},
         {"n_averaged": writer.state_dict(ARRAYS).items["bias"],
          **{f"module.{name}": each for name, each in writer.state_dict(ARRAYS).items.items()}},
         {"params": {"weight": writer.state_dict(ARRAYS).items["weight"]}, "epoch": 1,
@@ -81,8 +83,8 @@ def test_file_of_torch_gives_its_arrays(name, suffix):
         # As Python 2 pickles an OrderedDict.
         Call(*ORDERED, ([list(pair) for pair in writer.state_dict(ARRAYS).items.items()],)),
     ],
-    ids=["alone", "among values", "among others", "next to a tensor", "averaged", "authors",
-         "data parallel", "python 2"],
+    ids=["alone", "among values", "among others", "next to a tensor", "next to a scalar", "averaged",
+         "authors", "data parallel", "python 2"],
 )  # fmt: skip
 def test_state_dict_is_found(read, make, value):
     assert_equal(read(make(value, writer.contents(ARRAYS))), ARRAYS)

@@ -13,12 +13,8 @@ import pytest
 
 from at_jax.errors import UserError
 from at_jax.terms import TERMS
-from at_jax.training.components.component_records import (
-    from_record,
-    import_packages,
-    record,
-    text_of,
-)
+from at_jax.training.components import imports
+from at_jax.training.components.component_records import from_record, record, text_of
 from at_jax.training.files import component_changes
 
 
@@ -99,13 +95,14 @@ def term(weight, scale=1.0, kind="terms:Own"):
 
 
 def of_library(weight):
-    return term(weight, kind="at_jax.terms.activations:AttentionTransfer")
+    return {**term(weight, kind="at_jax.terms.activations:AttentionTransfer"), "name": "at"}
 
 
 @pytest.mark.parametrize(
     ("before", "now", "message"),
     [
         (term(3.0), term(0.5), r"\(terms:Own\(weight=3.0\)\), got \(terms:Own\(weight=0.5\)\)"),
+        (term(7.0), term(None), r"\(terms:Own\(weight=7.0\)\), got \(terms:Own\(weight=None\)\)"),
         # None is the weight in the config section of the term.
         (of_library(7.0), of_library(None), r"\(.*\(weight=7.0\)\), got \(.*\(weight=None\)\)"),
         (of_library(None), of_library(7.0), r"\(.*\(weight=None\)\), got \(.*\(weight=7.0\)\)"),
@@ -128,11 +125,14 @@ def test_import_of_a_package_may_add_terms(tmp_path, monkeypatch):
         "TERMS['own'] = Own\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    import_packages(None)
+    imports.packages(None)
     try:
-        import_packages("with_own_term:Own")
+        imports.packages("with_own_term:Own")
         assert "own" in TERMS
     finally:
         TERMS.pop("own", None)
+    # It is no network.
+    with pytest.raises(UserError, match="name this class as well"):
+        from_record({"class": "nets:Net"}, "with_own_term:Own", "run")
     with pytest.raises(UserError, match="with_own_term has no Net"):
-        import_packages("with_own_term:Own, with_own_term:Net")
+        imports.packages("with_own_term:Own, with_own_term:Net")

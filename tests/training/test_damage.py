@@ -181,10 +181,12 @@ def test_leftovers_of_a_kill_are_deleted_and_checkpoints_are_not(run):
     (folder / "2" / "meta" / "commit_success.txt").write_text("")
     (folder / "9.orbax-checkpoint-tmp" / "params").mkdir(parents=True)
     (folder / "deleted" / "1").mkdir(parents=True)
+    for name in ("ahead-6", "ahead-9"):  # set aside by a resume that has reached step 6
+        shutil.copytree(folder / "6", folder / name)
     (folder / "6" / "meta" / "metadata").unlink()  # damaged, but not empty
     with Checkpoints(run) as checkpoints:
         checkpoints.clean()
-    assert sorted(os.listdir(folder)) == ["3", "6"]
+    assert sorted(os.listdir(folder)) == ["3", "6", "ahead-9"]
 
 
 def test_file_in_place_of_a_folder_is_one_line(tmp_path):

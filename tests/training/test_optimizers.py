@@ -1,5 +1,6 @@
 """Optimizers of a config, its learning rate, and the weights of its terms over training."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -239,6 +240,13 @@ def test_decay_mask_of_a_whole_state_selects_arrays_of_two_axes():
         key for key in selected if key.endswith("['kernel']")
     }
     assert not all(selected.values())
+
+
+def test_decay_mask_leaves_out_biases_of_attention():
+    attention = nn.MultiHeadDotProductAttention(num_heads=2, qkv_features=8)
+    params = attention.init(jax.random.key(0), jnp.ones((1, 3, 8)))["params"]
+    for path, flag in jax.tree_util.tree_leaves_with_path(optimizers.kernels(params)):
+        assert flag == (path[-1].key == "kernel"), path
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Saving before a run stops for an image that can no longer be read."""
+"""Saving before a run stops for an image that can no longer be read, or for a callback."""
 
 import types
 
@@ -45,3 +45,17 @@ def test_saved_on_error_of_one_of_several_processes_does_not_wait_for_the_others
     with pytest.raises(UserError, match="^image x: gone$"), saved:
         raise UserError("image x: gone")
     assert calls == []
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
+def test_error_of_a_callback_saves_every_run(error):
+    calls = []
+
+    class Failing(Log):
+        def call_callbacks(self):
+            raise error
+
+    states = [types.SimpleNamespace(step=7), types.SimpleNamespace(step=7)]
+    with pytest.raises(error):
+        saving.call_callbacks([Failing(calls)], [Log(calls), Log(calls)], states)
+    assert calls == [("save", 7), ("save", 7)]

@@ -6,6 +6,7 @@ are read that the state dict needs.
 """
 
 import io
+import math
 import os
 import pathlib
 import struct
@@ -191,10 +192,11 @@ def _tensors(value: Any) -> dict[str, Tensor]:
     # Before the tensors of the dict itself: the best accuracy of a training program may be one.
     if known := [name for name in _NAMES if name in inner]:
         return inner[known[0]]
-    if direct := _named_tensors(value):
-        return direct
-    if len(inner) == 1:
+    direct = _named_tensors(value)
+    if len(inner) == 1 and all(math.prod(each.shape) == 1 for each in direct.values()):
         return next(iter(inner.values()))
+    if direct:
+        return direct
     keys = [printable(str(key)[:40]) for key in inner or value]
     what = "several state dicts" if inner else "no state dict"
     raise BadFile(f"it holds {what} (its keys are {listed(keys)})", SAVE_AGAIN)

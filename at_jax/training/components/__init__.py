@@ -3,5 +3,5 @@
 - Data and networks: ``datasets``, ``networks``, ``initialization``, ``compatibility``, ``tracing``,
   ``memory``.
 - Objective and optimizer: ``objectives``, ``teacher_images``, ``optimizers``.
-- Components that the user passes: ``arguments``, ``modules``, ``component_records``.
+- Components that the user passes or names: ``arguments``, ``modules``, ``component_records``, ``imports``.
 """

@@ -23,7 +23,10 @@ class Callback(Protocol):
     """An observer of a run, such as a logger for a tracking service."""
 
     def on_epoch(self, metrics: Mapping[str, Any]) -> None:
-        """Receive the metrics of an epoch: a line of metrics.jsonl. What it raises stops the run."""
+        """Receive the metrics of an epoch: a line of metrics.jsonl.
+
+        What it raises stops the run, which is saved. The epoch is not received again when it is resumed.
+        """
 
     def on_end(self, result: Mapping[str, Any]) -> None:
         """Receive the result of the run: the content of result.json."""

@@ -2,11 +2,8 @@
 
 import dataclasses
 import functools
-import importlib
 import inspect
 import json
-import os
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,11 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from at_jax.errors import UserError, listed
-from at_jax.training.components import modules
+from at_jax.training.components import imports, modules
 
-__all__ = [
-    "from_record", "import_packages", "named_module", "qualified_name", "record", "text_of",
-]  # fmt: skip
+__all__ = ["from_record", "named_module", "qualified_name", "record", "text_of"]
 
 _DTYPE = "__dtype__"  # key of a dtype in JSON
 
@@ -79,12 +74,6 @@ def qualified_name(value: Any) -> str:
     return f"{named.__module__}:{named.__qualname__}"
 
 
-def import_packages(named: Any) -> None:
-    """Import the packages of ``"package:name,..."``: they may add terms to ``at_jax.terms.TERMS``."""
-    for each in named.split(",") if isinstance(named, str) and named else ():
-        _import(each.strip())
-
-
 def named_module(named: str, fields: Mapping[str, Any], key: str) -> nn.Module:
     """Import a network that a config names, and build it.
 
@@ -97,7 +86,7 @@ def named_module(named: str, fields: Mapping[str, Any], key: str) -> nn.Module:
       UserError: if it cannot be imported or built.
     """
     flag = f"--config.{key}="
-    target = _import(named, flag)
+    target = imports.by_name(named, flag)
     return target if isinstance(target, nn.Module) else _called(target, f"{flag}{named}", fields)
 
 
@@ -180,7 +169,8 @@ def from_record(
             f"--module={name}, or module=... in Python"
         )
     trained = f"the run in {where} trained {known}"
-    made = {name: _made(name.strip(), fields or {}) for name in named.split(",")}
+    names = [name.strip() for name in named.split(",")]
+    made = {name: _made(name, fields or {}) for name in names if not imports.is_term(name)}
     if len(made) > 1:
         # Without the package, which is another one where a script is imported.
         wanted = known.partition(":")[2]
@@ -213,34 +203,10 @@ def _instance(
 
 def _made(named: str, fields: Mapping[str, Any]) -> nn.Module | type[nn.Module]:
     """Import an instance or a class; call a factory."""
-    target = _import(named)
+    target = imports.by_name(named)
     if modules.is_module_class(target):
         return target
     if callable(target) and not isinstance(target, nn.Module | type):
         return _called(target, f"--module={named}", fields)
     modules.check_is_module(target, f"--module={named}")
     return target
-
-
-def _import(named: str, flag: str = "--module=") -> Any:
-    package, _, name = named.partition(":")
-    if not (package and name) or package.startswith("."):
-        raise UserError(
-            f"{flag.rstrip('=')} must be package:name, got {named!r}: for example {flag}my_networks:MyNet"
-        )
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        imported = importlib.import_module(package)
-    except ImportError as error:
-        raise UserError(
-            f"{flag}{named} cannot be imported ({error}): name a package on the import path or in the "
-            "current directory"
-        ) from error
-    if not hasattr(imported, name):
-        known = [key for key, value in vars(imported).items() if modules.is_module_class(value)]
-        raise UserError(
-            f"{flag}{named}: {package} has no {name}, its modules are {listed(known)}: name one of "
-            "them, or an instance or a function at the top level of the package"
-        )
-    return getattr(imported, name)

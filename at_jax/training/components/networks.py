@@ -12,7 +12,7 @@ from at_jax import data, models, paths
 from at_jax.distributed import processes
 from at_jax.errors import UserError
 from at_jax.terms import Term, changes_forward_pass
-from at_jax.training.components import compatibility, component_records, tracing
+from at_jax.training.components import compatibility, component_records, imports, tracing
 from at_jax.training.components.compatibility import Teacher
 from at_jax.training.components.teacher_images import Normalization
 from at_jax.training.files import identity, run_files
@@ -103,7 +103,7 @@ def open_run(
     if which not in ("latest", "best"):
         raise UserError(f"which must be 'latest' or 'best', got {which!r}: choose one of these")
     workdir = paths.parse(workdir)
-    component_records.import_packages(module)
+    imports.packages(module)
     sent: tuple[Any, ...] = processes.broadcast_from_primary(lambda: tuple(_read(workdir, which)))
     restored = Restored(*sent)
     identity.check_checkpoint(identity.run_id(workdir), restored.meta)

@@ -79,8 +79,19 @@ def build(settings: OptimizerSettings, rate: optax.Schedule) -> optax.GradientTr
 
 
 def kernels(params: Any) -> Any:
-    """Mask of the parameters with two axes or more: kernels, not biases or BatchNorm scales."""
-    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+    """Mask of the parameters with two axes or more, without biases and scales.
+
+    The biases of Flax's attention have two axes.
+
+    >>> kernels({"query": {"kernel": np.ones((8, 2, 4)), "bias": np.ones((2, 4))}})
+    {'query': {'bias': False, 'kernel': True}}
+    """
+
+    def is_kernel(path: Any, leaf: Any) -> bool:
+        name = str(getattr(path[-1], "key", "")) if path else ""
+        return leaf.ndim > 1 and name not in ("bias", "scale")
+
+    return jax.tree_util.tree_map_with_path(is_kernel, params)
 
 
 def without(

@@ -42,13 +42,19 @@ def clean(directory: pathlib.Path) -> None:
 
     Call it while no other process saves checkpoints there.
     """
-    for name in paths.names(directory):
+    names = paths.names(directory)
+    newest = max((int(name) for name in names if name.isdecimal()), default=-1)
+    for name in names:
         path = directory / name
+        # Set aside by a resume from an earlier step, which has come this far again.
+        ahead = re.fullmatch(r"ahead-(\d+)", name)
+        is_passed = ahead is not None and int(ahead[1]) <= newest
         # Without arrays and without JSON: nothing could be restored from it.
         is_remnant = re.fullmatch(r"(damaged-)?\d+", name) and not any(
             (path / part).exists() for part in ("params", "meta/metadata")
         )
-        if path.is_dir() and (is_remnant or name == DELETED or _UNFINISHED.fullmatch(name)):
+        is_unfinished = name == DELETED or _UNFINISHED.fullmatch(name)
+        if path.is_dir() and (is_remnant or is_passed or is_unfinished):
             paths.remove(path)
 
 

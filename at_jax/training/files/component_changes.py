@@ -1,10 +1,11 @@
 """Comparison of the components that are passed with those that the run in a workdir was started with."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from at_jax.errors import UserError, listed
+from at_jax.terms import TERMS
 
 __all__ = ["check"]
 
@@ -38,11 +39,25 @@ def check(workdir: pathlib.Path, stored: Mapping[str, Any], now: Mapping[str, An
         )
     for name, value in before.items():
         now_given = after[name]
-        if name != "dataset" and _comparable(value, now_given) != _comparable(now_given, value):
+        if name == "terms":
+            value = _with_defaults(value, now_given)
+        if name != "dataset" and _comparable(value) != _comparable(now_given):
             raise UserError(
                 f"the run in {workdir} was started with another {name}=, {_short(value, now_given)}, got "
                 f"{_short(now_given, value)}: pass the same, or choose another --workdir"
             )
+
+
+def _with_defaults(before: Sequence[Any], now: Sequence[Any]) -> list[Any]:
+    """Stored terms with the default weights that older versions did not store: they are those of now.
+
+    A weight of None is that of the config for a term in ``TERMS``, and is compared.
+    """
+    weights = {term["name"]: term["weight"] for term in now if term["name"] not in TERMS}
+    return [
+        {**term, "weight": weights.get(term["name"])} if term["weight"] is None else term
+        for term in before
+    ]
 
 
 def _short(value: Any, other: Any = None) -> str:
@@ -57,42 +72,32 @@ def _short(value: Any, other: Any = None) -> str:
     if "class" not in value:
         return value.get("name", str(value))
     differing = {}
-    if isinstance(other, dict) and value["class"] == other.get("class"):
-        mine, theirs = _shown(value, other), _shown(other, value)
+    if isinstance(other, dict) and _name(value["class"]) == _name(other.get("class", "")):
+        mine, theirs = _shown(value), _shown(other)
         differing = {k: v for k, v in mine.items() if theirs.get(k) != v}
     shown = ", ".join(f"{k}={v}" for k, v in differing.items())
     return value["class"] + (f"({shown})" if shown else "")
 
 
-def _shown(value: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, str]:
-    fields = {name: repr(each) for name, each in _fields(value, other).items()}
+def _shown(value: Mapping[str, Any]) -> dict[str, str]:
+    fields = {name: repr(each) for name, each in _fields(value).items()}
     return fields | dict.fromkeys(value.get("unrecorded", ()), "...")
 
 
-def _fields(value: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a component, and its weight.
-
-    Older versions stored None for the default weight of a user's term, which is then not compared. The one
-    of a term of the library is a key of the config.
-    """
-    fields = dict(value.get("fields", {}))
-    is_users = not value["class"].startswith("at_jax.")
-    if "weight" in value and not (is_users and None in (value["weight"], other.get("weight"))):
-        fields["weight"] = value["weight"]
-    return fields
+def _fields(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a component, and the weight of a term."""
+    weight = {"weight": value["weight"]} if "weight" in value else {}
+    return {**value.get("fields", {}), **weight}
 
 
-def _comparable(value: Any, other: Any) -> Any:
+def _comparable(value: Any) -> Any:
     """A record without the package of its class or function: a script may be run or imported."""
     if isinstance(value, str):
-        return value.partition(":")[2]
+        return _name(value)
     if isinstance(value, list):
-        others = (
-            other if isinstance(other, list) and len(other) == len(value) else [{}] * len(value)
-        )
-        return [_comparable(*pair) for pair in zip(value, others, strict=True)]
-    if "class" not in value:
-        return value
-    fields = _fields(value, other if isinstance(other, dict) else {})
-    rest = {k: v for k, v in value.items() if k not in ("fields", "weight")}
-    return {**rest, "class": _comparable(value["class"], None), "fields": fields}
+        return [_comparable(each) for each in value]
+    return {**value, "class": _name(value["class"])} if "class" in value else value
+
+
+def _name(qualified: str) -> str:
+    return qualified.partition(":")[2]

@@ -169,7 +169,9 @@ class Settings:
         "Data type of the networks' computation. Parameters, statistics and losses are float32.",
         one_of("float32", "bfloat16"),
     )
-    epochs: int = option(200, "Passes over the training images.", _EPOCHS)
+    epochs: int = option(
+        200, "Passes over the training images, or over data.epoch_examples images.", _EPOCHS
+    )
     batch_size: int = option(128, "Images per update, over all devices.", between(1, 2**20))
     accumulation: int = option(1, "Micro-batches per update, to save memory.", between(1, 2**20))
     teacher: TeacherSettings = dataclasses.field(default_factory=TeacherSettings)

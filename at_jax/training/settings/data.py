@@ -93,7 +93,9 @@ class DataSettings:
     )
     allow_changes: bool = option(False, "Resume even if images were added, removed or renamed.")
     order_seed: int = option(
-        -1, "Seed of data order and augmentation; -1: the run's seed.", between(-1, 2**32 - 1)
+        -1,
+        "Seed of data order, augmentation, dropout and random terms; -1: the run's seed.",
+        between(-1, 2**32 - 1),
     )
     mean: tuple = option((), "Mean per channel, in 0..255; empty: of the training set.", MEANS)
     std: tuple = option(

@@ -26,16 +26,17 @@ class TeacherSettings:
     )
     model: str = option(
         "wrn_16_2",
-        "Network of weights, or network to train first, in <workdir>/teacher; package:name of a module of "
-        "your own.",
+        "Network of weights, or network to train first, in <workdir>/teacher, with the run's seed (one like "
+        "the student starts from the same weights); package:name of a module of your own.",
     )
     epochs: int = option(
         0,
-        "Epochs of the teacher's training; 0: the student's epochs and drops.",
+        "Epochs of the teacher's training, which then has its own drop_epochs; 0: the student's epochs and "
+        "drops.",
         between(0, EPOCHS),
     )
     drop_epochs: tuple = option(
-        (), "Epochs at which the teacher's learning rate drops.", EPOCH_LIST
+        (), "Epochs at which the teacher's learning rate drops, with epochs.", EPOCH_LIST
     )
     train_examples: int = option(0, "Training images of the teacher; 0: all.", IMAGES)
     stochastic: bool = option(
