@@ -143,16 +143,11 @@ class RunLog:
         return is_best or is_last or epoch % settings.runtime.checkpoint_every == 0
 
     def call_callbacks(self) -> None:
-        """Pass the metrics of the epoch to all callbacks, then raise what the first of them raised."""
-        raised = []
-        for callback in self._callbacks if processes.is_primary() else ():
-            try:
+        """Pass the metrics of the epoch to all callbacks, in order, also after one has raised."""
+        with contextlib.ExitStack() as calls:
+            for callback in reversed(self._callbacks if processes.is_primary() else ()):
                 # A copy: the line goes into checkpoints too.
-                callback.on_epoch(copy.deepcopy(self.progress.lines[-1]))
-            except BaseException as error:  # also SystemExit, to stop a run
-                raised.append(error)
-        if raised:
-            raise raised[0]
+                calls.callback(callback.on_epoch, copy.deepcopy(self.progress.lines[-1]))
 
     def save_epoch(self, train_state: state.TrainState) -> None:
         """Save the end of an epoch, with its error."""

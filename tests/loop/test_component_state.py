@@ -133,7 +133,10 @@ class Logger:
             {"student": Halving()},
             r"Halving must keep the types .*, got \['state'\]\['count'\] int32\(\)",
         ),
-        ({"student": Late()}, "Late must create all its variables with train=False"),
+        (
+            {"student": Late()},
+            "Late must have all its variables, .*: create the same ones with train=True and",
+        ),
         ({"student": Mean()}, "the student must have parameters to train, got Mean without any"),
         (
             {"callbacks": [Logger]},

@@ -26,8 +26,8 @@ class TeacherSettings:
     )
     model: str = option(
         "wrn_16_2",
-        "Network of weights, or network to train first, in <workdir>/teacher, with the run's seed (one like "
-        "the student starts from the same weights); package:name of a module of your own.",
+        "Network of weights, or network to train first, in <workdir>/teacher, with the run's seed (one "
+        "like the student starts from the same weights); package:name of a module of your own.",
     )
     epochs: int = option(
         0,
