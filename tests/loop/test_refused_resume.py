@@ -67,6 +67,7 @@ def test_recommended_keys_continue_a_run_with_its_teacher(workdir):
         loop.train_and_evaluate(again, workdir)
 
 
+@pytest.mark.slow  # trains two runs; a fast test moves and replaces the teacher
 def test_another_teacher_is_refused_with_its_place_and_changes_no_file(finished, tmp_path):
     workdir, other = tmp_path / "run", tmp_path / "other"
     given = {"teacher__checkpoint": str(finished / "teacher")}

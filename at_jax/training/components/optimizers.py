@@ -83,7 +83,7 @@ def kernels(params: Any) -> Any:
 
     The biases of Flax's attention have two axes.
 
-    >>> kernels({"query": {"kernel": np.ones((8, 2, 4)), "bias": np.ones((2, 4))}})
+    >>> kernels({"query": {"kernel": jnp.ones((8, 2, 4)), "bias": jnp.ones((2, 4))}})
     {'query': {'bias': False, 'kernel': True}}
     """
 

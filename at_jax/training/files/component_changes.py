@@ -53,10 +53,13 @@ def _with_defaults(before: Sequence[Any], now: Sequence[Any]) -> list[Any]:
 
     A weight of None is that of the config for a term in ``TERMS``, and is compared.
     """
-    weights = {term["name"]: term["weight"] for term in now if term["name"] not in TERMS}
+    weights = {each["name"]: each.get("weight") for each in now if each["name"] not in TERMS}
+    known = {name: weight for name, weight in weights.items() if weight is not None}
     return [
-        {**term, "weight": weights.get(term["name"])} if term["weight"] is None else term
-        for term in before
+        {**each, "weight": known[each["name"]]}
+        if each.get("weight") is None and each["name"] in known
+        else each
+        for each in before
     ]
 
 
