@@ -23,7 +23,7 @@ from at_jax.training.components.optimizers import OptimizerFactory
 from at_jax.training.config import ConfigDict, check_together, settings_of
 from at_jax.training.console import log
 from at_jax.training.evaluation import check_evaluable, evaluator
-from at_jax.training.files import identity
+from at_jax.training.files import identity, run_files
 from at_jax.training.files.storage import StorageError
 from at_jax.training.files.workdir import working_in
 from at_jax.training.interrupt import Interrupted
@@ -159,6 +159,9 @@ def train_together(
     if len(set(map(paths.resolve, folders))) < len(folders):
         raise UserError("students of one program must have different workdirs: pass one for each")
     with kept_in_memory(), working_in(*folders):
+        # All of them before the first is claimed: if one is refused, none is changed.
+        for (config, _), folder in zip(runs, folders, strict=True):
+            run_files.check(folder, config.to_dict(), {})
         prepared = [
             prepare(config, folder, Arguments(), describe=folder == folders[0])
             for (config, _), folder in zip(runs, folders, strict=True)

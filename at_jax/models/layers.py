@@ -155,9 +155,10 @@ def check_fields(module: Any) -> None:
     for flag in (each.name for each in dataclasses.fields(module) if each.type is bool):
         if not isinstance(value := getattr(module, flag), bool | np.bool_):
             raise UserError(f"{name}: {flag} must be True or False, got {value!r}: pass a bool")
-    axes = getattr(module, "bn_axis_name", None) or ()
+    axes = getattr(module, "bn_axis_name", None)
     # Several axes, as of a mesh of two dimensions, are a tuple.
-    if not all(isinstance(axis, str) for axis in (axes if isinstance(axes, tuple) else (axes,))):
+    each_axis = axes if isinstance(axes, tuple) else () if axes is None else (axes,)
+    if not all(isinstance(axis, str) and axis for axis in each_axis):
         raise UserError(
             f"{name}: bn_axis_name must be the name of a mapped axis or None, got {axes!r}: pass a str"
         )

@@ -8,10 +8,10 @@ import shlex
 from collections.abc import Callable, Iterable, Sequence
 
 from at_jax import paths
-from at_jax.errors import UserError
+from at_jax.errors import UserError, listed
 from at_jax.tables import own
 from at_jax.tables.changes import Change
-from at_jax.tables.plan import TEACHERS
+from at_jax.tables.plan import RUNS, TEACHERS
 from at_jax.tables.record import TABLE
 from at_jax.tables.registry import TABLES
 from at_jax.tables.rows import Row, Table
@@ -26,6 +26,8 @@ __all__ = [
 _MOST = 1000
 # Folder of the search, in the folder of its table.
 SEARCH = "search"
+# Files of a table in addition to table.json.
+_WRITTEN = ("table.md", "errors.png", "curves.png", "labels.png", "search.png")
 _COMMITTED, _OWN = pathlib.Path("results"), pathlib.Path("runs/tables")
 
 
@@ -95,9 +97,15 @@ def name(options: argparse.Namespace) -> str:
 
 
 def check_out(options: argparse.Namespace, out: pathlib.Path) -> None:
-    """Raise UserError if the folder cannot be written, or shards cannot share it."""
+    """Raise UserError if the folder cannot be written, has files of others, or shards cannot share it."""
     if not options.merge:
         check_can_save(out)
+    is_table = any((out / each).exists() for each in (TABLE, RUNS, SEARCH))
+    if not is_table and (taken := [each for each in _WRITTEN if (out / each).exists()]):
+        raise UserError(
+            f"--out {out} holds no table, and files that one would replace ({listed(taken)}): choose a new "
+            "folder, or move them away"
+        )
     if paths.scheme(out) and options.shard != "1/1":
         raise UserError(
             f"--shard {options.shard}: shards need file locks, which cloud storage lacks, got --out {out}: "

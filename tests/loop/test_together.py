@@ -147,6 +147,20 @@ def test_train_together_leaves_finished_runs_alone(finished, tmp_path):
     assert sorted((first[1] / "checkpoints").iterdir()) == checkpoints
 
 
+def test_train_together_that_is_refused_changes_no_run(finished, tmp_path):
+    first, second, _ = runs(finished, tmp_path)
+    for config, folder in (first, second):
+        run_files.claim(folder, config.to_dict())
+    before = [(folder / "config.json").read_bytes() for _, folder in (first, second)]
+    changed = [(config.copy_and_resolve_references(), folder) for config, folder in (first, second)]
+    for config, _ in changed:
+        config.runtime.checkpoint_every = 7  # may differ
+    changed[1][0].optimizer.learning_rate = 0.3
+    with pytest.raises(UserError, match="optimizer.learning_rate: .* there, 0.3 now"):
+        loop.train_together(changed)
+    assert [(folder / "config.json").read_bytes() for _, folder in changed] == before
+
+
 def test_train_together_with_a_shared_workdir_raises(finished, tmp_path):
     first, second, _ = runs(finished, tmp_path)
     (tmp_path / "link").symlink_to(first[1])

@@ -210,7 +210,8 @@ def test_scoped_changes_count_where_they_have_an_effect(committed, fake_training
         assert run(committed, "--seeds", "1", "--set", change) == code
     # Rows without a run take any value.
     shutil.rmtree(committed / "runs", ignore_errors=True)
-    (committed / "table.json").unlink()
+    for name in ("table.json", "table.md"):
+        (committed / name).unlink()
     assert run(committed, "--seeds", "1", "--rows", "*none") == 0
     assert run(committed, "--seeds", "1", "--rows", "*-at", "--set", "at:at.beta=3") == 0
     assert run(committed, "--seeds", "1", "--rows", "*-at", "--set", "at:at.beta=4") == 2
@@ -228,3 +229,15 @@ def test_recorded_results_without_a_row_are_not_dropped(
         assert (
             f"holds results that this table has no row for ({AT}/seed0)" in capsys.readouterr().err
         )
+
+
+@pytest.mark.parametrize("name", ["table.md", "errors.png"])
+def test_folder_with_files_that_a_table_would_replace_is_refused(
+    fake_training, tmp_path, capsys, name
+):
+    (tmp_path / name).write_text("mine")
+    assert run(tmp_path, "--seeds", "1") == 2
+    error = capsys.readouterr().err
+    assert f"holds no table, and files that one would replace ({name}): choose" in error
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert fake_training.calls == []

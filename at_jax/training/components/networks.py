@@ -90,8 +90,8 @@ def open_run(
     Args:
       workdir: of the run.
       which: ``"latest"`` or ``"best"``.
-      module: for a run that trained a user-defined module: an instance, or ``"package:name"``. Ignored for
-        a network of the library.
+      module: for a run that trained a user-defined module: an instance, or ``"package:name"``, whose
+        package is imported. Not used for a network of the library.
 
     Returns:
       Module, variables, and a description, a dict: ``class_names``, ``num_classes``, ``image_shape``
